@@ -1,0 +1,1 @@
+"""Tensor expressions and schedules of the kernels that the networks spend their time in."""

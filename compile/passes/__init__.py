@@ -1,0 +1,1 @@
+"""Graph passes, one a file; `compile/pipeline.py` lists them in order."""

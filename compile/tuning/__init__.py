@@ -1,0 +1,1 @@
+"""Auto-scheduling: tasks, search, records and where a score comes from."""

@@ -1,0 +1,1 @@
+"""Devices, parity, latency and the comparison with the paper."""

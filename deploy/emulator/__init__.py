@@ -1,0 +1,1 @@
+"""An emulated Cortex-A board: built without root, counts instructions exactly."""

@@ -1,0 +1,1 @@
+"""Networks in PyTorch, their weights, and their arithmetic."""
