@@ -1,0 +1,89 @@
+"""Reading weights from a file that a user names: nothing is trusted, and every fault is named."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from model.errors import UsageError
+
+#: How many faulty tensors a message names before it says "and N more".
+NAMED_FAULTS = 3
+
+
+def load_weights(module: nn.Module, path: Path | str) -> None:
+    """Load a checkpoint into a module, or leave the module as it was.
+
+    Parameters
+    ----------
+    module : nn.Module
+        The network; changed in place.
+    path : Path or str
+        A file that ``torch.save`` wrote: a state dict, or a dict that holds one under
+        ``"state_dict"``. It is read with ``weights_only=True``: no code in it runs.
+
+    Raises
+    ------
+    UsageError
+        The file is missing, unreadable or no checkpoint; keys or shapes are not the network's; a
+        tensor holds NaN or infinity. The message names the file and the first few tensors.
+    """
+    path = Path(path)
+    state = _read_state(path)
+    wanted = module.state_dict()
+    missing = [key for key in wanted if key not in state]
+    # Checkpoints of before PyTorch 0.4 have no batch counter, and inference has no use for it.
+    missing = [key for key in missing if not key.endswith("num_batches_tracked")]
+    unexpected = [key for key in state if key not in wanted]
+    if missing or unexpected:
+        faults = [f"{key} is missing" for key in missing]
+        faults += [f"{key} is not the network's" for key in unexpected]
+        raise UsageError(f"{path} holds weights of another network: {_first(faults)}")
+    shapes = [
+        f"{key} is {tuple(state[key].shape)}, the network wants {tuple(wanted[key].shape)}"
+        for key in state
+        if state[key].shape != wanted[key].shape
+    ]
+    if shapes:
+        raise UsageError(f"{path} holds weights of other shapes: {_first(shapes)}")
+    broken = [key for key, tensor in state.items() if not torch.isfinite(tensor).all()]
+    if broken:
+        raise UsageError(f"{path} holds NaN or infinite weights: {_first(broken)}")
+    module.load_state_dict(state, strict=False)
+
+
+def _read_state(path: Path) -> dict[str, torch.Tensor]:
+    """Read the file and find the state dict in it."""
+    if path.is_dir():
+        raise UsageError(f"{path} is a directory, not a file of weights")
+    if not path.exists():
+        raise UsageError(f"there is no file of weights at {path}")
+    if path.stat().st_size == 0:
+        raise UsageError(f"{path} is empty")
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror or error}") from None
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        whole = "holds things other than weights" if zipfile.is_zipfile(path) else "is cut short"
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UsageError(f"{path} is no checkpoint of PyTorch or {whole} ({reason})") from None
+    if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
+        loaded = loaded["state_dict"]
+    is_state = isinstance(loaded, dict) and all(
+        isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in loaded.items()
+    )
+    if not is_state or not loaded:
+        raise UsageError(f"{path} holds no state dict: a dict of tensors by name")
+    return dict(loaded)
+
+
+def _first(faults: list[str]) -> str:
+    """Join the first few, and count the rest."""
+    shown = "; ".join(faults[:NAMED_FAULTS])
+    rest = len(faults) - NAMED_FAULTS
+    return shown if rest <= 0 else f"{shown}; and {rest} more"
