@@ -82,7 +82,7 @@ def _mobilenet_entry(alpha: float) -> _Entry:
 
 def fashion_network(num_classes: int = 10) -> nn.Module:
     """Build the untrained network of :mod:`model.fashion`: ShuffleNet 0.25x g3, small stem."""
-    return shufflenet(3, 0.25, num_classes, in_channels=1, stem_stride=1)
+    return shufflenet(3, 0.25, num_classes, in_channels=1, stem_stride=2)
 
 
 def _entries() -> dict[str, _Entry]:
