@@ -115,7 +115,6 @@ def _flip(batch: torch.Tensor) -> torch.Tensor:
     return torch.where(mirrored, batch.flip(3), batch)
 
 
-@torch.no_grad()
 def accuracy(module: nn.Module, split: Split) -> float:
     """Measure top-1 accuracy, from 0 to 1.
 
@@ -131,7 +130,8 @@ def accuracy(module: nn.Module, split: Split) -> float:
     float
         The share of images whose largest logit is their label's.
     """
-    predicted = [module(batch).argmax(1) for batch in to_input(split.images).split(500)]
+    with torch.no_grad():
+        predicted = [module(batch).argmax(1) for batch in to_input(split.images).split(500)]
     return float(np.mean(torch.cat(predicted).numpy() == split.labels))
 
 
