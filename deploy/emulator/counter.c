@@ -1,0 +1,113 @@
+/* QEMU TCG plugin: counts how often each translation block ran between two marks of the guest.
+ *
+ * The guest marks with an unused system call (the numbers must match runner.c and blocks.py):
+ *   BEGIN low, high   clears the counts and remembers the address range of interest;
+ *   END               writes <out>.<process id>, one line a block: "address instructions executions".
+ *
+ * Compiled without QEMU's headers: the plugin API v1 is a C ABI, its few prototypes are below.
+ * Counters are plain additions in the translated code, exact with one guest thread.  A fork inherits
+ * them by copy on write, so a child counts for itself and writes a file of its own.
+ */
+#include <inttypes.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { MARK_BEGIN = 7001, MARK_END = 7002 };
+
+typedef uint64_t qemu_plugin_id_t;
+struct qemu_plugin_tb;
+typedef struct qemu_info_t qemu_info_t;
+enum qemu_plugin_op { QEMU_PLUGIN_INLINE_ADD_U64 };
+typedef void (*tb_trans_cb)(qemu_plugin_id_t, struct qemu_plugin_tb *);
+typedef void (*syscall_cb)(qemu_plugin_id_t, unsigned vcpu, int64_t number, uint64_t a1, uint64_t a2,
+                           uint64_t a3, uint64_t a4, uint64_t a5, uint64_t a6, uint64_t a7,
+                           uint64_t a8);
+void qemu_plugin_register_vcpu_tb_trans_cb(qemu_plugin_id_t, tb_trans_cb);
+void qemu_plugin_register_vcpu_syscall_cb(qemu_plugin_id_t, syscall_cb);
+void qemu_plugin_register_vcpu_tb_exec_inline(struct qemu_plugin_tb *, enum qemu_plugin_op,
+                                              void *counter, uint64_t step);
+uint64_t qemu_plugin_tb_vaddr(const struct qemu_plugin_tb *);
+size_t qemu_plugin_tb_n_insns(const struct qemu_plugin_tb *);
+
+#define EXPORT __attribute__((visibility("default")))
+EXPORT int qemu_plugin_version = 1;
+
+struct block {
+  uint64_t address, instructions, executions;
+  struct block *next;
+};
+
+/* Chained buckets: a block never moves, since translated code holds the address of its counter. */
+enum { BUCKETS = 1 << 15 };
+static struct block *buckets[BUCKETS];
+static uint64_t range_low, range_high;
+static char out_prefix[4000];
+
+static struct block *find_block(uint64_t address, uint64_t instructions) {
+  struct block **place = &buckets[(address >> 2) % BUCKETS];
+  for (struct block *b = *place; b; b = b->next)
+    if (b->address == address && b->instructions == instructions) return b;
+  struct block *b = calloc(1, sizeof *b);
+  if (!b) abort();
+  *b = (struct block){address, instructions, 0, *place};
+  return *place = b;
+}
+
+/* QEMU translates under a lock in user mode, so the table needs none of its own. */
+static void on_translate(qemu_plugin_id_t id, struct qemu_plugin_tb *tb) {
+  (void)id;
+  struct block *b = find_block(qemu_plugin_tb_vaddr(tb), qemu_plugin_tb_n_insns(tb));
+  qemu_plugin_register_vcpu_tb_exec_inline(tb, QEMU_PLUGIN_INLINE_ADD_U64, &b->executions, 1);
+}
+
+static void clear_counts(void) {
+  for (int i = 0; i < BUCKETS; ++i)
+    for (struct block *b = buckets[i]; b; b = b->next) b->executions = 0;
+}
+
+static void write_counts(void) {
+  char path[4096];
+  snprintf(path, sizeof path, "%s.%d", out_prefix, (int)getpid());
+  FILE *file = fopen(path, "w");
+  if (!file) {
+    perror(path);
+    return;
+  }
+  for (int i = 0; i < BUCKETS; ++i)
+    for (struct block *b = buckets[i]; b; b = b->next)
+      if (b->executions && b->address >= range_low && b->address < range_high)
+        fprintf(file, "%" PRIx64 " %" PRIu64 " %" PRIu64 "\n", b->address, b->instructions,
+                b->executions);
+  fprintf(file, "end\n");
+  fclose(file);
+}
+
+static void on_syscall(qemu_plugin_id_t id, unsigned vcpu, int64_t number, uint64_t a1, uint64_t a2,
+                       uint64_t a3, uint64_t a4, uint64_t a5, uint64_t a6, uint64_t a7,
+                       uint64_t a8) {
+  (void)id, (void)vcpu, (void)a3, (void)a4, (void)a5, (void)a6, (void)a7, (void)a8;
+  if (number == MARK_BEGIN) {
+    range_low = a1, range_high = a2;
+    clear_counts();
+  } else if (number == MARK_END) {
+    write_counts();
+  }
+}
+
+EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_t *info, int argc,
+                               char **argv) {
+  (void)info;
+  for (int i = 0; i < argc; ++i)
+    if (!strncmp(argv[i], "out=", 4)) snprintf(out_prefix, sizeof out_prefix, "%s", argv[i] + 4);
+  if (!*out_prefix) {
+    fprintf(stderr, "counter: give out=FILE\n");
+    return -1;
+  }
+  qemu_plugin_register_vcpu_tb_trans_cb(id, on_translate);
+  qemu_plugin_register_vcpu_syscall_cb(id, on_syscall);
+  return 0;
+}

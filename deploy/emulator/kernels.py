@@ -1,0 +1,154 @@
+"""Counts the instructions of single kernels on an emulated core, for tuning: no Python, no RPC."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from deploy.emulator.blocks import Block, instructions_in, read_blocks
+from deploy.emulator.cores import find_core
+from deploy.emulator.qemu import Emulator, ensure_emulator
+from deploy.emulator.toolchain import KERNEL_BASE, link_static
+from model.errors import UsageError
+
+# DLPack's type codes, by the name's letters.
+_TYPE_CODES = {"int": 0, "uint": 1, "float": 2, "bfloat": 4}
+
+
+@dataclass(frozen=True)
+class KernelObject:
+    """One compiled kernel.
+
+    Attributes
+    ----------
+    path : Path
+        Its relocatable AArch64 ELF object.
+    symbol : str
+        Its entry, such as ``__tvm_ffi_main``.
+    arguments : tuple
+        Shape and data type of each tensor it takes, outputs included.
+    """
+
+    path: Path
+    symbol: str
+    arguments: tuple[tuple[tuple[int, ...], str], ...]
+
+
+@dataclass(frozen=True)
+class KernelCount:
+    """What one warmed call of a kernel executed. Exact, and the same on every run.
+
+    Attributes
+    ----------
+    instructions : int
+        Within the kernel's own code.
+    helper_instructions : int
+        Within ``memcpy``, ``memset`` and workspace allocation called by the kernel: the runner's
+        plain versions, not those of a C library.
+    blocks : tuple[Block, ...]
+        The kernel's translation blocks; the object's code starts at ``KERNEL_BASE``.
+    """
+
+    instructions: int
+    helper_instructions: int
+    blocks: tuple[Block, ...] = field(repr=False)
+
+
+def count_kernels(
+    kernels: Sequence[KernelObject], core: str, *, timeout_s: float = 10.0, workers: int = 1
+) -> list[KernelCount | str]:
+    """Count the instructions that one warmed call of each kernel executes.
+
+    Each kernel is linked with a small freestanding runner and run in an emulator process of its
+    own, so one that crashes or hangs takes nothing with it.
+
+    Parameters
+    ----------
+    kernels : Sequence[KernelObject]
+        The kernels.
+    core : str
+        The core to emulate, such as ``cortex-a72``. It gates which instructions are legal.
+    timeout_s : float
+        Seconds that one kernel may take: two emulated calls.
+    workers : int
+        How many emulators run at once. Counts do not depend on it.
+
+    Returns
+    -------
+    list[KernelCount or str]
+        In the order given: the counts, or in one line why there are none.
+
+    Raises
+    ------
+    UsageError
+        When the core cannot be emulated.
+    Failure
+        When the emulator cannot be built.
+    """
+    model = find_core(core).qemu
+    emulator = ensure_emulator()
+
+    def count(kernel: KernelObject) -> KernelCount | str:
+        with tempfile.TemporaryDirectory(prefix="shuffledeploy-kernel-") as scratch:
+            return _count_one(emulator, kernel, model, timeout_s, Path(scratch))
+
+    with ThreadPoolExecutor(max_workers=max(1, workers)) as pool:
+        return list(pool.map(count, kernels))
+
+
+def _count_one(
+    emulator: Emulator, kernel: KernelObject, model: str, timeout_s: float, scratch: Path
+) -> KernelCount | str:
+    """Link, run and read the counts of one kernel."""
+    tensors = [_tensor_argument(shape, dtype) for shape, dtype in kernel.arguments]
+    program = scratch / "kernel"
+    complaint = link_static(emulator.runner, kernel.path, kernel.symbol, program)
+    if complaint:
+        return f"cannot be linked: {complaint}"
+    command = [str(emulator.qemu), "-plugin", f"{emulator.plugin},out={scratch}/counts",
+               "-cpu", model, str(program), *tensors]  # fmt: skip
+    try:
+        done = subprocess.run(
+            command, check=False, capture_output=True, timeout=timeout_s,
+            env=emulator.environment(),
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return f"still running after {timeout_s:g} s"
+    if done.returncode:
+        return _reason(done.returncode, done.stderr.decode(errors="replace"))
+    try:
+        blocks = read_blocks(next(scratch.glob("counts.*")).read_text())
+    except (StopIteration, ValueError):
+        return "the emulator wrote no counts"
+    own = tuple(block for block in blocks if block.address >= KERNEL_BASE)
+    total = instructions_in(own)
+    return KernelCount(total, instructions_in(blocks) - total, own)
+
+
+def _tensor_argument(shape: Sequence[int], dtype: str) -> str:
+    """Write a tensor as the runner reads it: ``CODE.BITS:DIM,DIM``."""
+    found = re.fullmatch(r"([a-z]+)(\d+)", {"bool": "uint8"}.get(dtype, dtype))
+    if not found or found[1] not in _TYPE_CODES or found[2] not in ("8", "16", "32", "64"):
+        raise UsageError(f"a kernel's tensor has data type '{dtype}', which cannot be emulated")
+    return f"{_TYPE_CODES[found[1]]}.{found[2]}:{','.join(map(str, shape))}"
+
+
+def _reason(status: int, messages: str) -> str:
+    """Say in one line why a run failed."""
+    lines = [line for line in messages.splitlines() if line and not line.startswith("qemu:")]
+    said = f": {lines[0]}" if lines else ""
+    if status == 3:
+        return f"the kernel returned an error{said}"
+    # QEMU ends by the guest's own signal; a shell would say 128 + signal.
+    number = -status if status < 0 else status - 128
+    if number in signal.valid_signals() and number > 0:
+        name = signal.Signals(number).name
+        hint = " (an instruction that this core does not have)" if name == "SIGILL" else ""
+        return f"crashed with {name}{hint}"
+    return f"exit status {status}{said}"

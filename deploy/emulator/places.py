@@ -1,0 +1,81 @@
+"""Where the emulator keeps what it builds: one cache folder a recipe, written once, renamed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+
+CONSOLE = Console(stderr=True, highlight=False)
+PACKAGE = Path(__file__).parent
+
+
+def cache_folder() -> Path:
+    """Return the project's cache folder, ``$XDG_CACHE_HOME`` or ``~/.cache``, plus its name."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "shuffledeploy"
+
+
+def state_folder() -> Path:
+    """Return the folder that lists the running boards."""
+    return cache_folder() / "running"
+
+
+def recipe_hash(*parts: str | Path) -> str:
+    """Hash what a build depends on: texts as they are, files by their contents."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part.read_bytes() if isinstance(part, Path) else part.encode())
+        digest.update(b"\0")
+    return digest.hexdigest()[:12]
+
+
+@contextmanager
+def step(text: str) -> Iterator[None]:
+    """Say on standard error what runs, and how long it took."""
+    started = time.monotonic()
+    with CONSOLE.status(text):
+        yield
+    CONSOLE.print(f"  {text} [dim]{time.monotonic() - started:.1f} s[/dim]")
+
+
+def built_once(name: str, build: Callable[[Path], None]) -> Path:
+    """Return a cached folder, building it first if it is not there.
+
+    Parameters
+    ----------
+    name : str
+        The folder's name in the cache, with the hash of its recipe.
+    build : Callable
+        Fills the empty folder it is given. What it writes must not hold that folder's path.
+
+    Returns
+    -------
+    Path
+        The finished folder. It appears whole or not at all: it is written beside and renamed, so
+        of two builders at once the later one discards its copy.
+    """
+    finished = cache_folder() / name
+    if finished.is_dir():
+        return finished
+    finished.parent.mkdir(parents=True, exist_ok=True)
+    CONSOLE.print(f"building {name} into {finished.parent}")
+    draft = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=finished.parent))
+    try:
+        build(draft)
+        draft.chmod(0o755)
+        try:
+            draft.rename(finished)
+        except OSError:
+            if not finished.is_dir():
+                raise
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return finished

@@ -1,0 +1,85 @@
+"""The kernel counter is exact, repeats itself, and says why a kernel gives no count."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from deploy.emulator.kernels import KernelCount, KernelObject, count_kernels
+from deploy.emulator.qemu import Emulator
+from deploy.emulator.toolchain import compile_c
+from model.errors import UsageError
+
+pytestmark = pytest.mark.emulated
+
+_FLAGS = ("-c", "-target", "aarch64-linux-musl", "-ffreestanding", "-fno-builtin")
+_VECTOR = (((100,), "float32"),)
+
+
+def _kernel(folder: Path, body: str, name: str = "__tvm_ffi_main") -> KernelObject:
+    """Compile a kernel whose every instruction is written out."""
+    source = folder / f"{name}.c"
+    source.write_text(f'__attribute__((naked)) int {name}(void) {{ __asm__ volatile("{body}"); }}')
+    compile_c(source, source.with_suffix(".o"), _FLAGS)
+    return KernelObject(source.with_suffix(".o"), name, _VECTOR)
+
+
+def test_counts_every_instruction_of_a_known_kernel(emulator: Emulator, tmp_path: Path) -> None:
+    # 1, then 100 rounds of 2, then 2: the call before the marked one is not counted.
+    kernel = _kernel(tmp_path, r"mov x9, #100\n 1: subs x9, x9, #1\n b.ne 1b\n mov w0, #0\n ret")
+    (count,) = count_kernels([kernel], "cortex-a72")
+    assert isinstance(count, KernelCount), count
+    assert count.instructions == 1 + 100 * 2 + 2
+    assert sum(block.executions for block in count.blocks if block.instructions == 2) >= 99
+    assert count.helper_instructions == 0
+
+
+def test_the_same_count_twice_and_on_every_core(emulator: Emulator, tmp_path: Path) -> None:
+    source = tmp_path / "sum.c"
+    source.write_text(
+        "struct any { int index, pad; struct { float *data; } *tensor; };"
+        "int __tvm_ffi_sum(void *s, struct any *a, int n, void *r) {"
+        " float *x = a[0].tensor->data, t = 0; int i; for (i = 0; i < 100; ++i) t += x[i] * n;"
+        " x[0] = t; (void)s, (void)r; return 0; }"
+    )
+    compile_c(source, tmp_path / "sum.o", _FLAGS)
+    kernel = KernelObject(tmp_path / "sum.o", "__tvm_ffi_sum", _VECTOR)
+    first, again = count_kernels([kernel, kernel], "cortex-a72", workers=2)
+    (other,) = count_kernels([kernel], "cortex-a53")
+    assert isinstance(first, KernelCount), first
+    assert first == again == other
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (r"mov w0, #-1\n ret", "returned an error"),
+        (r"mov x9, #0\n ldr x9, [x9]\n ret", "SIGSEGV"),
+        (r".arch armv8.2-a+dotprod\n sdot v0.4s, v1.16b, v2.16b\n mov w0, #0\n ret", "SIGILL"),
+        (r"b .", "still running after 0.5 s"),
+        (r"b nowhere_to_be_found", "nowhere_to_be_found"),
+    ],
+)
+def test_a_kernel_without_a_count_says_why(
+    emulator: Emulator, tmp_path: Path, body: str, reason: str
+) -> None:
+    bad = _kernel(tmp_path, body)
+    good = _kernel(tmp_path, r"mov w0, #0\n ret", "__tvm_ffi_good")
+    failed, counted = count_kernels([bad, good], "cortex-a72", timeout_s=0.5)
+    assert isinstance(failed, str)
+    assert reason in failed
+    assert isinstance(counted, KernelCount)
+    assert counted.instructions == 2
+
+
+def test_dot_products_run_where_the_core_has_them(emulator: Emulator, tmp_path: Path) -> None:
+    body = r".arch armv8.2-a+dotprod\n sdot v0.4s, v1.16b, v2.16b\n mov w0, #0\n ret"
+    (count,) = count_kernels([_kernel(tmp_path, body)], "cortex-a76")
+    assert isinstance(count, KernelCount), count
+    assert count.instructions == 3
+
+
+def test_an_unknown_core_is_the_users_mistake() -> None:
+    with pytest.raises(UsageError, match="did you mean cortex-a72"):
+        count_kernels([], "cortex-a-72")
