@@ -1,0 +1,126 @@
+"""Reading and rebuilding the one Relax function of a network: what every pass here stands on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import tvm
+from tvm import relax
+from tvm.ir.expr import GenericConst
+
+Array = np.ndarray[Any, Any]
+Emit = Callable[[relax.BlockBuilder, "relax.Var", Any], Any]
+
+ENTRY = "main"
+
+
+def operator(expr: Any) -> str:
+    """Name of the Relax operator that an expression calls, ``""`` where it calls none."""
+    if isinstance(expr, tvm.ir.Call) and isinstance(expr.op, tvm.ir.Op):
+        return str(expr.op.name)
+    return ""
+
+
+def shape_of(expr: Any) -> tuple[int, ...] | None:
+    """Shape of a tensor expression; ``None`` for tuples, scalars and unknown extents."""
+    ty = expr.ty
+    if not isinstance(ty, relax.TensorType) or ty.shape is None:
+        return None
+    extents = list(ty.shape) if isinstance(ty.shape, relax.ShapeExpr) else None
+    if extents is None:
+        return None
+    try:
+        return tuple(int(extent) for extent in extents)
+    except (TypeError, ValueError):
+        return None
+
+
+def constant_of(expr: Any) -> Array | None:
+    """Value of a constant tensor, ``None`` where the expression is not one."""
+    if isinstance(expr, GenericConst):
+        return np.asarray(expr.value.numpy())
+    return None
+
+
+def bindings_of(module: tvm.IRModule) -> Iterator[tuple[relax.Var, Any]]:
+    """Yield each variable of the entry function with the expression bound to it, in order."""
+    for block in module[ENTRY].body.blocks:
+        for binding in block.bindings:
+            yield binding.var, binding.value
+
+
+def count_uses(module: tvm.IRModule) -> dict[relax.Var, int]:
+    """How many times each variable is read, the function's result included."""
+    uses: dict[relax.Var, int] = {}
+
+    def visit(expr: Any) -> None:
+        if isinstance(expr, relax.Var):
+            uses[expr] = uses.get(expr, 0) + 1
+        elif isinstance(expr, relax.Tuple):
+            for field in expr.fields:
+                visit(field)
+        elif isinstance(expr, relax.TupleGetItem):
+            visit(expr.tuple_value)
+        elif isinstance(expr, tvm.ir.Call):
+            for argument in expr.args:
+                visit(argument)
+
+    for _, value in bindings_of(module):
+        visit(value)
+    visit(module[ENTRY].body.body)
+    return uses
+
+
+def substitute(expr: Any, replace: Callable[[relax.Var], Any]) -> Any:
+    """Rebuild an expression with every variable in it replaced."""
+    if isinstance(expr, relax.Var):
+        return replace(expr)
+    if isinstance(expr, relax.Tuple):
+        return relax.Tuple([substitute(field, replace) for field in expr.fields])
+    if isinstance(expr, relax.TupleGetItem):
+        return relax.TupleGetItem(substitute(expr.tuple_value, replace), expr.index)
+    if isinstance(expr, tvm.ir.Call):
+        arguments = [substitute(argument, replace) for argument in expr.args]
+        return tvm.ir.Call(expr.op, arguments, expr.attrs, expr.ty_args)
+    return expr
+
+
+def rebuild(
+    module: tvm.IRModule,
+    emit: Callable[[relax.BlockBuilder, relax.Var, Any], Any],
+    finish: Callable[[relax.BlockBuilder, Any], Any],
+) -> tvm.IRModule:
+    """Write the entry function anew, binding by binding.
+
+    Parameters
+    ----------
+    module : tvm.IRModule
+        The module whose function ``main`` is rebuilt; its other functions are kept.
+    emit : Callable
+        Called with the block builder, the old variable and the old value of each binding.
+    finish : Callable
+        Called with the block builder and the old result; returns the new result.
+
+    Returns
+    -------
+    tvm.IRModule
+        With dead bindings removed.
+    """
+    function = module[ENTRY]
+    builder = relax.BlockBuilder(module)
+    with builder.function("rebuilt", list(function.params), attrs=dict(function.attrs or {})):
+        with builder.dataflow():
+            for variable, value in bindings_of(module):
+                emit(builder, variable, value)
+            output = builder.emit_output(finish(builder, function.body.body))
+        builder.emit_func_output(output)
+    rebuilt = builder.get()
+    new_function = rebuilt["rebuilt"].with_attr("global_symbol", ENTRY)
+    functions = {
+        gv: f for gv, f in rebuilt.functions.items() if gv.name_hint not in ("rebuilt", ENTRY)
+    }
+    functions[module.get_global_var(ENTRY)] = new_function
+    result = tvm.IRModule(functions, attrs=module.attrs)
+    return relax.transform.DeadCodeElimination([ENTRY])(result)

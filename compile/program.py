@@ -1,0 +1,140 @@
+"""Programs on their way in: trace a module, read a saved program, import it into Relax."""
+
+from __future__ import annotations
+
+import dataclasses
+import pickle
+import warnings
+import zipfile
+from pathlib import Path
+
+import torch
+import tvm
+from torch.export import ExportedProgram
+from tvm.relax.frontend.torch import from_exported_program
+
+from model.errors import UsageError
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorSpec:
+    """Name, shape and type of one tensor of a network's interface."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """An exported program and the same thing as a Relax module.
+
+    Attributes
+    ----------
+    module : tvm.IRModule
+        One function ``main``; the weights are constants in it.
+    exported : ExportedProgram
+        What PyTorch answers with: the oracle of every parity check.
+    inputs : tuple of TensorSpec
+        The inputs, in the order of ``main``'s parameters.
+    """
+
+    module: tvm.IRModule
+    exported: ExportedProgram
+    inputs: tuple[TensorSpec, ...]
+
+
+def trace(module: torch.nn.Module, input_shape: tuple[int, ...]) -> ExportedProgram:
+    """Trace a PyTorch module with `torch.export` for one fixed float32 input shape.
+
+    Raises
+    ------
+    UsageError
+        If the module cannot take an input of this shape.
+    """
+    example = torch.zeros(input_shape)
+    try:
+        with torch.no_grad(), _quiet():
+            return torch.export.export(module.eval(), (example,))
+    except Exception as error:
+        raise UsageError(
+            f"the network cannot be traced with an input of shape {tuple(input_shape)}: "
+            f"{_first_line(error)}"
+        ) from error
+
+
+def load_program(path: Path) -> ExportedProgram:
+    """Read a program saved with `torch.export.save` (a ``.pt2`` file).
+
+    Raises
+    ------
+    UsageError
+        If the file is missing, is not such a program, or is cut short.
+    """
+    if not path.is_file():
+        raise UsageError(f"no program at {path}: save one with torch.export.save(program, path)")
+    if not zipfile.is_zipfile(path):
+        raise UsageError(f"{path} is not a saved torch.export program (or it is cut short)")
+    try:
+        with _quiet():
+            return torch.export.load(path)
+    except (RuntimeError, ValueError, KeyError, OSError, EOFError, AssertionError, TypeError,
+            AttributeError, zipfile.BadZipFile, pickle.UnpicklingError) as error:  # fmt: skip
+        raise UsageError(
+            f"{path} cannot be read as a torch.export program: {_first_line(error)}"
+        ) from error
+
+
+def import_program(exported: ExportedProgram) -> Program:
+    """Bring an exported program into Relax, its weights as constants.
+
+    Raises
+    ------
+    UsageError
+        If the program has dynamic shapes, weights that are not finite, or an operator that TVM
+        cannot import; the message names it.
+    """
+    _check_weights(exported)
+    inputs = _input_specs(exported)
+    try:
+        with torch.no_grad(), _quiet():
+            module = from_exported_program(exported)
+    except Exception as error:
+        raise UsageError(f"TVM cannot import this program: {_first_line(error)}") from error
+    return Program(module, exported, inputs)
+
+
+def _check_weights(exported: ExportedProgram) -> None:
+    for name, tensor in exported.state_dict.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise UsageError(f"the weights hold NaN or infinity in {name!r}")
+
+
+def _input_specs(exported: ExportedProgram) -> tuple[TensorSpec, ...]:
+    placeholders = {n.name: n.meta.get("val") for n in exported.graph.nodes if n.op == "placeholder"}
+    specs = []
+    for name in exported.graph_signature.user_inputs:
+        value = placeholders.get(str(name))
+        if not isinstance(value, torch.Tensor):
+            raise UsageError(f"input {name!r} is not a tensor: only tensors can be deployed")
+        dynamic = [str(extent) for extent in value.shape if not isinstance(extent, int)]
+        if dynamic:
+            raise UsageError(
+                f"input {name!r} has dynamic extents ({', '.join(dynamic)}) in shape "
+                f"{tuple(map(str, value.shape))}: export the program with fixed shapes"
+            )
+        specs.append(TensorSpec(str(name), tuple(value.shape), str(value.dtype).split(".")[-1]))
+    return tuple(specs)
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0][:300]
+
+
+class _quiet(warnings.catch_warnings):  # noqa: N801 - reads as a statement
+    """`torch.export` warns of its own deprecations, which a user can do nothing about."""
+
+    def __enter__(self) -> None:
+        super().__enter__()
+        warnings.simplefilter("ignore")
