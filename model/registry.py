@@ -128,7 +128,7 @@ def _entry(name: str) -> _Entry:
 
 
 def construct(name: str, num_classes: int | None = None) -> nn.Module:
-    """Build a network in eval mode with whatever weights PyTorch gives it.
+    """Build a network in eval mode, without gradients, with whatever weights PyTorch gives it.
 
     Parameters
     ----------
@@ -150,7 +150,8 @@ def construct(name: str, num_classes: int | None = None) -> nn.Module:
     entry = _entry(name)
     if num_classes is not None and num_classes < 1:
         raise UsageError(f"{name} needs at least one class, not {num_classes}")
-    return entry.construct(entry.num_classes if num_classes is None else num_classes).eval()
+    module = entry.construct(entry.num_classes if num_classes is None else num_classes)
+    return module.eval().requires_grad_(False)
 
 
 def build(name: str, *, seed: int = 0, num_classes: int | None = None) -> nn.Module:
@@ -179,7 +180,7 @@ def build(name: str, *, seed: int = 0, num_classes: int | None = None) -> nn.Mod
     UsageError
         The name is unknown, or the class count does not fit the trained weights.
     """
-    module = construct(name, num_classes).requires_grad_(False)
+    module = construct(name, num_classes)
     if name != FASHION:
         return _randomise(module, input_shape(name), seed)
     if num_classes not in (None, _ENTRIES[FASHION].num_classes):

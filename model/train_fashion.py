@@ -19,7 +19,7 @@ def main(argv: list[str] | None = None) -> int:
     """Fetch, train, measure, write."""
     parser = argparse.ArgumentParser(
         description="Train ShuffleNet 0.25x g3 on Fashion-MNIST (28x28, 10 classes) and write "
-        "its weights. The committed checkpoint is what the defaults give: some 20 minutes of "
+        "its weights. The committed checkpoint is what the defaults give: some 15 minutes of "
         "one core.",
         epilog="example: python model/train_fashion.py --epochs 1 --output /tmp/quick.pt",
     )

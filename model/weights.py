@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import zipfile
 from pathlib import Path
 
 import torch
@@ -68,10 +67,13 @@ def _read_state(path: Path) -> dict[str, torch.Tensor]:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        whole = "holds things other than weights" if zipfile.is_zipfile(path) else "is cut short"
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UsageError(f"{path} is no checkpoint of PyTorch or {whole} ({reason})") from None
+    except Exception as error:
+        # On damaged files torch.load raises whatever its parts do: UnpicklingError, RuntimeError,
+        # EOFError, struct.error, IndexError, BadZipFile, AssertionError...
+        foreign = isinstance(error, pickle.UnpicklingError)
+        fault = "holds things other than weights" if foreign else "is damaged or cut short"
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UsageError(f"{path} is no checkpoint of PyTorch, or {fault} ({reason})") from None
     if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
         loaded = loaded["state_dict"]
     is_state = isinstance(loaded, dict) and all(

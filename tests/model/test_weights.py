@@ -1,0 +1,154 @@
+"""Checkpoints that users bring: good ones load, each bad one is named for what it is."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from model.errors import UsageError
+from model.registry import build
+from model.weights import load_weights
+
+State = dict[str, Any]
+
+
+def network() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Conv2d(2, 3, 1))
+
+
+@pytest.mark.parametrize("wrap", [dict, lambda state: {"state_dict": state, "epoch": 3}])
+def test_both_forms_of_checkpoint_load(tmp_path: Path, wrap: Callable[[State], State]) -> None:
+    source, target = network(), network()
+    torch.save(wrap(source.state_dict()), tmp_path / "good.pt")
+    load_weights(target, tmp_path / "good.pt")
+    for key, value in source.state_dict().items():
+        assert torch.equal(target.state_dict()[key], value)
+
+
+def test_batch_counters_may_be_missing(tmp_path: Path) -> None:
+    source, target = network(), network()
+    state = {k: v for k, v in source.state_dict().items() if "num_batches" not in k}
+    torch.save(state, tmp_path / "old.pt")
+    load_weights(target, str(tmp_path / "old.pt"))
+    assert torch.equal(target[0].weight, source[0].weight)
+
+
+def missing(state: State) -> None:
+    del state["0.weight"]
+
+
+def unexpected(state: State) -> None:
+    state["head.weight"] = torch.zeros(1)
+
+
+def reshaped(state: State) -> None:
+    state["2.weight"] = torch.zeros(4, 2, 1, 1)
+
+
+def not_a_number(state: State) -> None:
+    state["1.running_var"][1] = float("nan")
+
+
+def infinite(state: State) -> None:
+    state["2.bias"][0] = -float("inf")
+
+
+def no_tensor(state: State) -> None:
+    state["0.weight"] = [1.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (missing, "another network: 0.weight is missing"),
+        (unexpected, "another network: head.weight is not the network's"),
+        (reshaped, r"2.weight is \(4, 2, 1, 1\), the network wants \(3, 2, 1, 1\)"),
+        (not_a_number, "NaN or infinite weights: 1.running_var"),
+        (infinite, "NaN or infinite weights: 2.bias"),
+        (no_tensor, "no state dict"),
+        (lambda state: state.clear(), "no state dict"),
+    ],
+)
+def test_bad_state_is_named_and_changes_nothing(
+    tmp_path: Path, spoil: Callable[[State], None], message: str
+) -> None:
+    state = network().state_dict()
+    spoil(state)
+    torch.save(dict(state), tmp_path / "bad.pt")
+    target = network()
+    before = {key: value.clone() for key, value in target.state_dict().items()}
+    with pytest.raises(UsageError, match=message):
+        load_weights(target, tmp_path / "bad.pt")
+    assert all(torch.equal(before[key], value) for key, value in target.state_dict().items())
+
+
+def test_only_the_first_few_faults_are_named(tmp_path: Path) -> None:
+    torch.save({"x": torch.zeros(1)}, tmp_path / "other.pt")
+    with pytest.raises(UsageError, match=r"and \d+ more") as caught:
+        load_weights(build("mobilenet-x0.25"), tmp_path / "other.pt")
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("kept", [0.02, 0.5, 0.98])
+def test_truncated_file(tmp_path: Path, zipped: bool, kept: float) -> None:
+    path = tmp_path / "cut.pt"
+    torch.save(network().state_dict(), path, _use_new_zipfile_serialization=zipped)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * kept)])
+    with pytest.raises(UsageError, match=r"cut.pt is no checkpoint of PyTorch, or .*") as caught:
+        load_weights(network(), path)
+    assert "\n" not in str(caught.value)
+
+
+class Trap:
+    """A pickle that runs a command when it is read the careless way."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (subprocess.call, (["touch", str(self.marker)],))
+
+
+@pytest.mark.parametrize("write", ["torch", "pickle"])
+def test_code_in_a_file_does_not_run(tmp_path: Path, write: str) -> None:
+    path, marker = tmp_path / "trap.pt", tmp_path / "ran"
+    if write == "torch":
+        torch.save({"weight": Trap(marker)}, path)
+    else:
+        # Protocol 2 is PyTorch's own: it is the code that must stop the reader, not the protocol.
+        path.write_bytes(pickle.dumps({"weight": Trap(marker)}, protocol=2))
+    with pytest.raises(UsageError, match="things other than weights"):
+        load_weights(network(), path)
+    assert not marker.exists()
+
+
+def test_paths_that_are_no_file(tmp_path: Path) -> None:
+    (tmp_path / "empty.pt").touch()
+    (tmp_path / "text.pt").write_text("not weights\n")
+    for name, message in [
+        ("absent.pt", "no file of weights"),
+        ("", "is a directory"),
+        ("empty.pt", "is empty"),
+        ("text.pt", "no checkpoint"),
+    ]:
+        with pytest.raises(UsageError, match=message):
+            load_weights(network(), tmp_path / name)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_unreadable_file(tmp_path: Path) -> None:
+    path = tmp_path / "secret.pt"
+    torch.save(network().state_dict(), path)
+    path.chmod(0)
+    with pytest.raises(UsageError, match="cannot be read"):
+        load_weights(network(), path)
