@@ -1,0 +1,230 @@
+"""The convolution kernel: rows of channels times weights, with all that follows in its registers.
+
+One kernel form serves dense, grouped, pointwise and strided convolutions and linear layers. It computes
+for each pixel ``p``, group ``q`` and output channel ``o`` of the group::
+
+    accumulate[p, q, o] = sum over (kh, kw, k) of x[p at (kh, kw), read(q, k)] * w[q, kh, kw, k, o]
+    out[p, q * N + o]   = epilogue(accumulate[p, q, o])
+
+``read`` is where a channel shuffle went: the channel in memory behind channel ``k`` of group ``q``. Output
+channels are padded to whole vectors in the weights, never in the activations.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+from tvm import tirx
+from tvm.script.ir_builder import IRBuilder
+from tvm.tirx.script.builder import ir as T  # noqa: N812 - the name TVMScript gives it
+
+from compile.kernels.blocks import (
+    ACCUMULATE,
+    OUTPUT,
+    Step,
+    apply_steps,
+    epilogue_operands,
+    padded_input,
+)
+from compile.passes.graph import Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Convolution:
+    """What one convolution kernel computes; activations are NHWC with N = 1, float32.
+
+    Attributes
+    ----------
+    height, width : int
+        Of the input.
+    channels, stored_channels : int
+        Channels that are read, and those that the input has in memory.
+    groups, group_outputs : int
+        Groups and output channels in each.
+    kernel, stride, padding, dilation : tuple of int
+        Height and width; padding is top, left, bottom, right.
+    run : int
+        Channels that a group reads in one contiguous piece; equals ``channels / groups`` without
+        a shuffle. ``0`` where the channels come from a table.
+    channels_first : bool
+        Whether the input is NCHW (the network's own input).
+    lanes : int
+        Floats in a vector of the target; output channels are padded to a multiple of it.
+    epilogue : tuple of Step
+        What follows, in order.
+    """
+
+    height: int
+    width: int
+    channels: int
+    stored_channels: int
+    groups: int
+    group_outputs: int
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int, int, int]
+    dilation: tuple[int, int]
+    run: int
+    channels_first: bool
+    lanes: int
+    epilogue: tuple[Step, ...]
+
+    @property
+    def group_inputs(self) -> int:
+        """Input channels of each group."""
+        return self.channels // self.groups
+
+    @property
+    def output_height(self) -> int:
+        """Rows of the output."""
+        return _extent(self.height, self, 0)
+
+    @property
+    def output_width(self) -> int:
+        """Columns of the output."""
+        return _extent(self.width, self, 1)
+
+    @property
+    def padded_outputs(self) -> int:
+        """Output channels of a group, rounded up to whole vectors."""
+        return math.ceil(self.group_outputs / self.lanes) * self.lanes
+
+    @property
+    def multiply_adds(self) -> int:
+        """Multiply-adds of the layer, without the padding of channels."""
+        pixels = self.output_height * self.output_width
+        taps = self.kernel[0] * self.kernel[1]
+        return pixels * self.groups * self.group_outputs * self.group_inputs * taps
+
+    @property
+    def is_rows(self) -> bool:
+        """Whether each output pixel needs just the input pixel of the same place."""
+        return (
+            self.kernel == (1, 1)
+            and self.stride == (1, 1)
+            and not any(self.padding)
+            and not self.channels_first
+        )
+
+
+def _extent(size: int, conv: Convolution, axis: int) -> int:
+    padded = size + conv.padding[axis] + conv.padding[axis + 2]
+    return (padded - conv.dilation[axis] * (conv.kernel[axis] - 1) - 1) // conv.stride[axis] + 1
+
+
+def pack_weight(weight: Array, conv: Convolution) -> Array:
+    """Lay weights out as the kernel reads them.
+
+    Parameters
+    ----------
+    weight : Array
+        ``(kh, kw, K, groups * N)``, HWIO.
+    conv : Convolution
+        The kernel.
+
+    Returns
+    -------
+    Array
+        ``(groups, kh, kw, K, padded N)``, zeros in the padding.
+    """
+    kh, kw, depth, _ = weight.shape
+    split = weight.reshape(kh, kw, depth, conv.groups, conv.group_outputs)
+    packed = np.zeros((conv.groups, kh, kw, depth, conv.padded_outputs), np.float32)
+    packed[..., : conv.group_outputs] = split.transpose(3, 0, 1, 2, 4)
+    return packed
+
+
+def contiguous_run(order: Array, groups: int) -> int:
+    """Length of the equal runs in which every group reads its channels, ``0`` where there are none.
+
+    A shuffle of g groups of n channels, read by g groups, gives runs of n / g where g divides n:
+    group ``q`` reads ``i * n + q * run + t`` for ``i < g``, ``t < run``.
+    """
+    channels = len(order)
+    depth = channels // groups
+    for run in range(depth, 0, -1):
+        if depth % run:
+            continue
+        index = np.arange(depth)
+        pitch = channels // (depth // run)
+        base = (index // run) * pitch + index % run
+        expected = base[None, :] + np.arange(groups)[:, None] * run
+        if np.array_equal(order.reshape(groups, depth), expected):
+            return run
+    return 0
+
+
+def primitive_function(conv: Convolution) -> tirx.PrimFunc:
+    """Write the kernel as an unscheduled TIR function.
+
+    Returns
+    -------
+    tirx.PrimFunc
+        Parameters: input, packed weight, the epilogue's operands in order (bias of ``(O,)``,
+        residuals of the output's shape), the table of channels where there is one, output.
+    """
+    with IRBuilder() as builder:
+        with T.prim_func(s_tir=True):
+            T.func_attr({"tirx.noalias": True})
+            _body(conv)
+    return builder.get()
+
+
+def _body(conv: Convolution) -> None:
+    rows, columns = conv.output_height, conv.output_width
+    shape = (1, rows, columns, conv.groups * conv.group_outputs)
+    in_shape = (1, conv.height, conv.width, conv.stored_channels)
+    if conv.channels_first:
+        in_shape = (1, conv.stored_channels, conv.height, conv.width)
+    x = T.arg("x", T.buffer(in_shape, "float32"))
+    weight = T.arg("weight", T.buffer(
+        (conv.groups, *conv.kernel, conv.group_inputs, conv.padded_outputs), "float32"))  # fmt: skip
+    operands = epilogue_operands(conv.epilogue, shape)
+    table = None if conv.run else T.arg("channels", T.buffer((conv.channels,), "int32"))
+    out = T.arg("out", T.buffer(shape, "float32"))
+    source = padded_input(x, conv.padding, 0.0, conv.channels_first) if any(conv.padding) else x
+    _accumulate(conv, source, weight, table, operands, out)
+
+
+def _channel(conv: Convolution, table: Any, group: Any, depth: Any) -> Any:
+    if table is not None:
+        return table[group * conv.group_inputs + depth]
+    if conv.run == conv.group_inputs:
+        return group * conv.group_inputs + depth
+    pitch = conv.channels // (conv.group_inputs // conv.run)
+    return tirx.floordiv(depth, conv.run) * pitch + group * conv.run + tirx.floormod(depth, conv.run)
+
+
+def _accumulate(
+    conv: Convolution, source: Any, weight: Any, table: Any, operands: list[Any], out: Any
+) -> None:
+    rows, columns = conv.output_height, conv.output_width
+    pixels = rows * columns
+    total = T.sblock_alloc_buffer((pixels, conv.groups, conv.padded_outputs), "float32")
+    extents = (pixels, conv.groups, conv.padded_outputs, *conv.kernel, conv.group_inputs)
+    with T.grid(*extents) as loops:
+        with T.sblock(ACCUMULATE):
+            p, q, o, kh, kw, k = T.axis.remap("SSSRRR", list(loops))
+            channel = _channel(conv, table, q, k)
+            row = tirx.floordiv(p, columns) * conv.stride[0] + kh * conv.dilation[0]
+            column = tirx.floormod(p, columns) * conv.stride[1] + kw * conv.dilation[1]
+            at = (0, channel, row, column) if conv.channels_first else (0, row, column, channel)
+            with T.init():
+                T.buffer_store(total, T.float32(0), [p, q, o])
+            product = source[at] * weight[q, kh, kw, k, o]
+            T.buffer_store(total, total[p, q, o] + product, [p, q, o])
+    with T.grid(pixels, conv.groups, conv.group_outputs) as loops:
+        with T.sblock(OUTPUT):
+            p, q, o = T.axis.remap("SSS", list(loops))
+            channel = q * conv.group_outputs + o
+            at = (0, tirx.floordiv(p, columns), tirx.floormod(p, columns), channel)
+            T.buffer_store(out, apply_steps(conv.epilogue, operands, total[p, q, o], at), list(at))
+
+
+def output_type(conv: Convolution) -> tuple[int, int, int, int]:
+    """Shape of the kernel's output, NHWC."""
+    return (1, conv.output_height, conv.output_width, conv.groups * conv.group_outputs)
+

@@ -1,0 +1,149 @@
+"""Kernels that slide a window over each channel: depthwise convolution, max and average pool, mean.
+
+Channels are last and stand in vectors; each is treated alike, so an order of channels passes through
+untouched. Padding is read as the combiner's neutral element.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from tvm import tirx
+from tvm.script.ir_builder import IRBuilder
+from tvm.tirx.script.builder import ir as T  # noqa: N812 - the name TVMScript gives it
+
+from compile.kernels.blocks import (
+    ACCUMULATE,
+    OUTPUT,
+    Step,
+    apply_steps,
+    epilogue_operands,
+    padded_input,
+)
+
+LOWEST = -3.4028234663852886e38
+
+
+@dataclasses.dataclass(frozen=True)
+class Window:
+    """What one window kernel computes; activations are NHWC with N = 1, float32.
+
+    Attributes
+    ----------
+    combine : str
+        ``multiply_add`` (depthwise convolution, with a weight), ``max`` or ``sum``.
+    height, width, channels : int
+        Of the input.
+    kernel, stride, padding, dilation : tuple of int
+        Height and width; padding is top, left, bottom, right.
+    divisor : float
+        What a sum is divided by; 0 where the divisor is the number of pixels inside the image.
+    epilogue : tuple of Step
+        What follows, in order.
+    """
+
+    combine: str
+    height: int
+    width: int
+    channels: int
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int, int, int]
+    dilation: tuple[int, int]
+    divisor: float
+    epilogue: tuple[Step, ...]
+
+    @property
+    def output_height(self) -> int:
+        """Rows of the output."""
+        return self._extent(self.height, 0)
+
+    @property
+    def output_width(self) -> int:
+        """Columns of the output."""
+        return self._extent(self.width, 1)
+
+    def _extent(self, size: int, axis: int) -> int:
+        padded = size + self.padding[axis] + self.padding[axis + 2]
+        reach = self.dilation[axis] * (self.kernel[axis] - 1) + 1
+        return (padded - reach) // self.stride[axis] + 1
+
+    @property
+    def output_shape(self) -> tuple[int, int, int, int]:
+        """Shape of the output, NHWC."""
+        return (1, self.output_height, self.output_width, self.channels)
+
+    @property
+    def multiply_adds(self) -> int:
+        """Multiply-adds of a depthwise convolution; 0 for a pool."""
+        if self.combine != "multiply_add":
+            return 0
+        return self.output_height * self.output_width * self.channels * self.kernel[0] * self.kernel[1]
+
+
+def primitive_function(window: Window) -> tirx.PrimFunc:
+    """Write the kernel as an unscheduled TIR function.
+
+    Returns
+    -------
+    tirx.PrimFunc
+        Parameters: input, weight ``(kh, kw, C)`` of a depthwise convolution, the epilogue's operands
+        in order, output.
+    """
+    with IRBuilder() as builder:
+        with T.prim_func(s_tir=True):
+            T.func_attr({"tirx.noalias": True})
+            _body(window)
+    return builder.get()
+
+
+def _body(window: Window) -> None:
+    x = T.arg("x", T.buffer((1, window.height, window.width, window.channels), "float32"))
+    weight = None
+    if window.combine == "multiply_add":
+        weight = T.arg("weight", T.buffer((*window.kernel, window.channels), "float32"))
+    operands = epilogue_operands(window.epilogue, window.output_shape)
+    out = T.arg("out", T.buffer(window.output_shape, "float32"))
+    neutral = LOWEST if window.combine == "max" else 0.0
+    source = padded_input(x, window.padding, neutral, False) if any(window.padding) else x
+    pixels = window.output_height * window.output_width
+    total = T.sblock_alloc_buffer((pixels, window.channels), "float32")
+    columns = window.output_width
+    with T.grid(pixels, window.channels, *window.kernel) as loops:
+        with T.sblock(ACCUMULATE):
+            p, c, kh, kw = T.axis.remap("SSRR", list(loops))
+            with T.init():
+                T.buffer_store(total, T.float32(neutral), [p, c])
+            row = tirx.floordiv(p, columns) * window.stride[0] + kh * window.dilation[0]
+            column = tirx.floormod(p, columns) * window.stride[1] + kw * window.dilation[1]
+            value = source[0, row, column, c]
+            T.buffer_store(total, _combined(window, total[p, c], value, weight, (kh, kw, c)), [p, c])
+    with T.grid(pixels, window.channels) as loops:
+        with T.sblock(OUTPUT):
+            p, c = T.axis.remap("SS", list(loops))
+            row, column = tirx.floordiv(p, columns), tirx.floormod(p, columns)
+            value = total[p, c]
+            if window.combine == "sum":
+                value = value * (T.float32(1) / _divisor(window, row, column))
+            at = (0, row, column, c)
+            T.buffer_store(out, apply_steps(window.epilogue, operands, value, at), list(at))
+
+
+def _combined(window: Window, so_far: Any, value: Any, weight: Any, at: tuple[Any, ...]) -> Any:
+    if window.combine == "multiply_add":
+        return so_far + value * weight[at]
+    return tirx.max(so_far, value) if window.combine == "max" else so_far + value
+
+
+def _divisor(window: Window, row: Any, column: Any) -> Any:
+    if window.divisor:
+        return T.float32(window.divisor)
+    top, left = window.padding[:2]
+    tall = _inside(row * window.stride[0] - top, window.kernel[0], window.height)
+    wide = _inside(column * window.stride[1] - left, window.kernel[1], window.width)
+    return tirx.Cast("float32", tall * wide)
+
+
+def _inside(start: Any, extent: int, size: int) -> Any:
+    return tirx.min(start + extent, size) - tirx.max(start, 0)
