@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -12,6 +13,19 @@ from model.errors import UsageError, command
 from model.fashion import Step, accuracy, save_checkpoint, train
 from model.fashion_data import Split, fetch, read_split
 from model.registry import FASHION_CHECKPOINT
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """Refuse now what would otherwise fail after minutes of training."""
+    output: Path = arguments.output
+    if output.is_dir():
+        raise UsageError(f"{output} is a directory: name a file for the checkpoint")
+    if not os.access(output.parent, os.W_OK):
+        raise UsageError(f"{output.parent} is no folder that can be written to")
+    if not 0 <= arguments.seed < 2**63:
+        raise UsageError(f"a seed lies in 0 to 2^63 - 1, not {arguments.seed}")
+    if arguments.epochs < 1 or (arguments.images is not None and arguments.images < 1):
+        raise UsageError("epochs and images start at 1")
 
 
 @command
@@ -30,8 +44,7 @@ def main(argv: list[str] | None = None) -> int:
         "--output", type=Path, default=FASHION_CHECKPOINT, help="checkpoint (the committed one)"
     )
     arguments = parser.parse_args(argv)
-    if arguments.output.is_dir():
-        raise UsageError(f"{arguments.output} is a directory: name a file for the checkpoint")
+    _check(arguments)
     folder = fetch()
     split, test = read_split("train", folder), read_split("test", folder)
     if arguments.images is not None:

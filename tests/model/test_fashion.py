@@ -185,11 +185,21 @@ def test_training_refuses_less_than_a_batch() -> None:
         train(Split(IMAGES, LABELS), epochs=1, seed=0)
 
 
-def test_train_command_refuses_a_directory(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--output", "/"], "is a directory"),
+        (["--output", "/nowhere/at/all.pt"], "can be written"),
+        (["--seed", "-1"], "seed"),
+        (["--epochs", "0"], "start at 1"),
+        (["--images", "-3"], "start at 1"),
+    ],
+)
+def test_train_command_refuses_before_it_trains(
+    argv: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["--output", str(tmp_path)]) == 2
-    assert "is a directory" in capsys.readouterr().err
+    assert main(argv) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_committed_checkpoint_is_small_and_whole() -> None:
