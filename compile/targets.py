@@ -1,0 +1,170 @@
+"""Targets by name: what an engineer types, and what LLVM and the schedules make of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import platform
+
+import tvm
+from tvm.target import Target
+
+from compile.kernels.schedules import Core
+from model.errors import UsageError
+
+DEFAULT_ARM_CORE = "cortex-a72"
+HOST = "host"
+AARCH64_TRIPLE = "aarch64-linux-gnu"
+X86_TRIPLE = "x86_64-linux-gnu"
+
+# Core -> where it is found. https://en.wikipedia.org/wiki/List_of_ARM_processors
+ARM_CORES = {
+    "cortex-a53": "Raspberry Pi 3, Snapdragon 410/625 (in order)",
+    "cortex-a55": "little core of most phones since 2018 (in order)",
+    "cortex-a57": "Jetson TX1, Jetson Nano, Snapdragon 810",
+    "cortex-a72": "Raspberry Pi 4, RK3399, Snapdragon 650 (the default, also called arm)",
+    "cortex-a73": "Kirin 960, Snapdragon 835, Amlogic S922X",
+    "cortex-a76": "Raspberry Pi 5, RK3588, Snapdragon 855",
+    "cortex-a78": "Snapdragon 888, Jetson Orin (as A78AE), Dimensity 1200",
+    "neoverse-n1": "AWS Graviton 2, Ampere Altra",
+}
+
+# Names in /proc/cpuinfo of what LLVM takes for granted on a core; the rest is base ARMv8.0.
+_V8_0 = ("asimd",)
+_V8_2 = ("asimd", "atomics", "asimddp", "asimdhp")
+ARM_FEATURES = {
+    "cortex-a53": _V8_0, "cortex-a57": _V8_0, "cortex-a72": _V8_0, "cortex-a73": _V8_0,
+    "cortex-a55": _V8_2, "cortex-a76": _V8_2, "cortex-a78": _V8_2, "neoverse-n1": _V8_2,
+}  # fmt: skip
+AVX512_FEATURES = ("avx512f", "avx512bw", "avx512dq", "avx512vl")
+
+
+@dataclasses.dataclass(frozen=True)
+class CompileTarget:
+    """A target by name.
+
+    Attributes
+    ----------
+    name : str
+        Name of its tuning records' folder and in every report, such as ``cortex-a72``.
+    options : dict
+        What `tvm.target.Target` is made of.
+    architecture : str
+        ``aarch64`` or ``x86_64``.
+    cpu : str
+        LLVM's name of the core.
+    features : tuple of str
+        Names in ``/proc/cpuinfo`` that the machine must have.
+    core : Core
+        What the schedules need to know.
+    """
+
+    name: str
+    options: dict[str, str | int | list[str]]
+    architecture: str
+    cpu: str
+    features: tuple[str, ...]
+    core: Core
+
+    @property
+    def tvm_target(self) -> Target:
+        """The TVM target, its own host."""
+        return Target(self.options, host=self.options)
+
+    @property
+    def fits_this_machine(self) -> bool:
+        """Whether a library for this target can run here."""
+        return self.architecture == platform.machine() and set(self.features) <= cpu_features()
+
+
+def cpu_features() -> frozenset[str]:
+    """Features that Linux reports for this machine's first core."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:  # noqa: PTH123 - not a real file
+            for line in lines:
+                key, _, value = line.partition(":")
+                if key.strip() in ("flags", "Features"):
+                    return frozenset(value.split())
+    except OSError:
+        pass
+    return frozenset()
+
+
+def find_target(name: str) -> CompileTarget:
+    """Find a target by its name, a TVM tag, or a dict written as JSON.
+
+    Raises
+    ------
+    UsageError
+        Where there is no such target; the message lists those with a name.
+    """
+    if name == "arm":
+        name = DEFAULT_ARM_CORE
+    if name == HOST:
+        return _host()
+    if name in ARM_CORES:
+        return _from_options(name, _llvm(AARCH64_TRIPLE, name), ARM_FEATURES[name])
+    if name.lstrip().startswith("{"):
+        return _from_dict(name)
+    if name in Target.list_tags():
+        options = {k: v for k, v in dict(Target(name).export()).items() if k in
+                   ("kind", "mtriple", "mcpu", "mattr", "num-cores")}  # fmt: skip
+        return _from_options(name.replace("/", "-"), options, None)
+    raise UsageError(
+        f"no target is called {name!r}: take arm, host, {', '.join(ARM_CORES)}, a TVM tag, or a "
+        f'dict such as \'{{"kind": "llvm", "mtriple": "{AARCH64_TRIPLE}", "mcpu": "cortex-a72"}}\''
+    )
+
+
+def _llvm(triple: str, cpu: str) -> dict[str, str | int | list[str]]:
+    return {"kind": "llvm", "mtriple": triple, "mcpu": cpu, "num-cores": 1}
+
+
+def _host() -> CompileTarget:
+    cpu = str(tvm.get_global_func("target.llvm_get_system_cpu")())
+    machine = platform.machine()
+    triple = {"x86_64": X86_TRIPLE, "aarch64": AARCH64_TRIPLE}.get(machine)
+    if triple is None:
+        raise UsageError(f"this machine is {machine!r}: only x86_64 and aarch64 are supported")
+    return _from_options(f"host-{cpu}", _llvm(triple, cpu), None)
+
+
+def _from_dict(text: str) -> CompileTarget:
+    try:
+        options = json.loads(text)
+        Target(options)
+    except (ValueError, TypeError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise UsageError(f"the target {text!r} is not one that TVM takes: {reason}") from error
+    if options.get("kind") != "llvm" or "mtriple" not in options:
+        raise UsageError(f'the target {text!r} must have "kind": "llvm" and an "mtriple"')
+    cpu = str(options.get("mcpu", "generic"))
+    return _from_options(f"{str(options['mtriple']).split('-')[0]}-{cpu}", options, None)
+
+
+def _from_options(
+    name: str, options: dict[str, str | int | list[str]], features: tuple[str, ...] | None
+) -> CompileTarget:
+    triple, cpu = str(options.get("mtriple", "")), str(options.get("mcpu", "generic"))
+    architecture = triple.split("-")[0].replace("arm64", "aarch64")
+    if architecture not in ("aarch64", "x86_64"):
+        raise UsageError(
+            f"target {name!r} is for {architecture or 'an unknown architecture'}: only 64-bit ARM "
+            "(aarch64) and x86_64 are supported; 32-bit ARM is not"
+        )
+    options = {**options, "num-cores": 1}
+    if architecture == "aarch64":
+        known = ARM_FEATURES.get(cpu, _V8_0) if features is None else features
+        return CompileTarget(name, options, architecture, cpu, known, Core(4, 32))
+    needed, core = _x86_vectors(options)
+    return CompileTarget(name, options, architecture, cpu, needed, core)
+
+
+def _x86_vectors(options: dict[str, str | int | list[str]]) -> tuple[tuple[str, ...], Core]:
+    has = tvm.get_global_func("target.target_has_feature")
+    target = Target(options)
+    if has("avx512f", target):
+        return ("fma", "avx2", *AVX512_FEATURES), Core(16, 32)
+    if has("avx2", target) and has("fma", target):
+        return ("fma", "avx2"), Core(8, 16)
+    return ("sse2",), Core(4, 16)
