@@ -11,6 +11,7 @@ from pathlib import Path
 from model.errors import UsageError
 
 _AARCH64 = 183
+_MACHINES = {3: "i386", 40: "arm", 62: "x86_64", _AARCH64: "aarch64", 243: "riscv64"}
 _SHT_SYMTAB, _SHT_DYNSYM = 2, 11
 _STT_FUNC = 2
 # e_machine at 18; e_shoff at 40; e_shentsize, e_shnum at 58: see the ELF-64 object file format.
@@ -27,6 +28,14 @@ class Function:
     name: str
 
 
+def machine_of(header: bytes) -> str | None:
+    """Return the architecture of an ELF file by its first 20 bytes, None if it is no such file."""
+    if header[:4] != b"\x7fELF" or len(header) < 20:
+        return None
+    number = struct.unpack_from("<H", header, 18)[0]
+    return _MACHINES.get(number, f"machine {number}")
+
+
 def read_functions(path: Path) -> tuple[Function, ...]:
     """Return the functions of a library by address; those of ``.dynsym`` when it is stripped.
 
@@ -36,7 +45,7 @@ def read_functions(path: Path) -> tuple[Function, ...]:
         When the file is no AArch64 ELF file.
     """
     data = path.read_bytes()
-    if data[:6] != b"\x7fELF\x02\x01" or struct.unpack_from("<H", data, 18)[0] != _AARCH64:
+    if machine_of(data) != _MACHINES[_AARCH64]:
         raise UsageError(f"{path} is no AArch64 library")
     (table,) = struct.unpack_from("<Q", data, 40)
     size, count = struct.unpack_from("<HH", data, 58)

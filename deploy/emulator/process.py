@@ -8,6 +8,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -94,6 +95,7 @@ def start_board(
         When the board cannot be built, or does not come up: with its last words.
     """
     model = find_core(core)
+    _check_addresses(port, tracker)
     emulator, sysroot = ensure_emulator(), ensure_sysroot()
     list_boards()
     folder = state_folder() / secrets.token_hex(4)
@@ -182,6 +184,30 @@ def find_board(pid: int) -> Board:
 
 # Keeps our end of each board's pipe open: the board ends when it closes.
 _LAUNCHED: dict[int, subprocess.Popen[bytes]] = {}
+
+
+def _check_addresses(port: int, tracker: str) -> None:
+    """Refuse now what the board would only find out after its start of seconds."""
+    if port:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((HOST, port))
+            except (OSError, OverflowError) as error:
+                raise Failure(
+                    f"port {port} of {HOST} cannot be used ({error}); 0 takes a free one"
+                ) from error
+    if tracker:
+        host, _, number = tracker.rpartition(":")
+        if not host or not number.isdecimal():
+            raise UsageError(f"'{tracker}' is no tracker; give HOST:PORT")
+        try:
+            socket.create_connection((host, int(number)), timeout=5).close()
+        except (OSError, OverflowError) as error:
+            raise Failure(
+                f"no tracker answers at {tracker} ({error}); start one with"
+                " 'python -m tvm.exec.rpc_tracker'"
+            ) from error
 
 
 def _launch(
