@@ -14,6 +14,7 @@ import platform
 import signal
 import socket
 import threading
+import time
 from pathlib import Path
 
 # As in counter.c and blocks.py, which the board does not have.
@@ -93,21 +94,37 @@ def _watch(descriptor: int) -> None:
     os.killpg(0, signal.SIGKILL)
 
 
-def serve(sock: socket.socket, key: str, tracker: tuple[str, int] | None) -> None:
-    """Serve one session after the other, for ever.
-
-    TVM's loop ends when a session crashed (a bad kernel); this one goes on.
-    """
+def outlive_crashes() -> None:
+    """Keep TVM's server loop going when a session crashed (a bad kernel): by itself it ends."""
     from tvm.rpc import server as rpc
 
-    home = Path.cwd()
-    address, port = sock.getsockname()
-    while True:
+    serve_session, home = rpc._serving, Path.cwd()
+
+    def serving(
+        sock: socket.socket, address: object, options: dict[str, float], library: str | None
+    ) -> None:
         try:
-            rpc._listen_loop(sock, port, key, tracker, None, address)
-        except (RuntimeError, EOFError, ValueError, AssertionError) as error:
+            serve_session(sock, address, options, library)
+        except RuntimeError as error:
             print(f"session lost: {error}", flush=True)
             os.chdir(home)
+            sock.close()
+
+    rpc._serving = serving
+
+
+def wait_until_registered(tracker: tuple[str, int], key: str, port: int) -> None:
+    """Return once the tracker lists this board."""
+    from tvm import rpc
+
+    mine = ("server:" + key, port)
+    while True:
+        session = rpc.connect_tracker(*tracker)
+        servers = session.summary()["server_info"]
+        session.close()
+        if mine in [(server["key"], server["addr"][1]) for server in servers]:
+            return
+        time.sleep(0.1)
 
 
 def main() -> None:
@@ -128,10 +145,20 @@ def main() -> None:
     sock.bind(("127.0.0.1", options.port))
     sock.listen(8)
     register(options.counts)
-    host, _, port = options.tracker.rpartition(":")
-    tracker = (host, int(port)) if options.tracker else None
-    print(f"ready {sock.getsockname()[1]}", flush=True)
-    serve(sock, options.key, tracker)
+    host, _, number = options.tracker.rpartition(":")
+    tracker = (host, int(number)) if options.tracker else None
+    from tvm.rpc import server as rpc
+
+    outlive_crashes()
+    address, port = sock.getsockname()
+    loop = threading.Thread(
+        target=rpc._listen_loop, args=(sock, port, options.key, tracker, None, address)
+    )
+    loop.start()
+    if tracker:
+        wait_until_registered(tracker, options.key, port)
+    print(f"ready {port}", flush=True)
+    loop.join()
 
 
 if __name__ == "__main__":

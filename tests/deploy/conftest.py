@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
 import pytest
 
+from deploy.devices import Device, open_device
 from deploy.emulator.qemu import Emulator, ensure_emulator
+from deploy.emulator.sysroot import ensure_sysroot
+from deploy.emulator.toolchain import compile_c, zig
 from model.errors import Failure
+
+LibraryMaker = Callable[..., Path]
 
 
 @pytest.fixture(scope="session")
@@ -15,3 +24,43 @@ def emulator() -> Emulator:
         return ensure_emulator()
     except Failure as error:
         pytest.skip(f"no emulator: {error}")
+
+
+@pytest.fixture(scope="session")
+def board_built(emulator: Emulator) -> None:
+    """See to it that boards can be started."""
+    try:
+        ensure_sysroot()
+    except Failure as error:
+        pytest.skip(f"no emulated board: {error}")
+
+
+@pytest.fixture(scope="session")
+def emulated_device(board_built: None) -> Iterator[Device]:
+    """Share one emulated Cortex-A72; one session, so do not crash it."""
+    with open_device("emulated:cortex-a72") as device:
+        yield device
+
+
+@pytest.fixture(scope="session")
+def known_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return an ARM library: ``known`` takes 203 instructions, ``crash`` and ``hang`` do so."""
+    folder = tmp_path_factory.mktemp("known")
+    source = folder / "known.c"
+    known = r"mov x9, #100\n 1: subs x9, x9, #1\n b.ne 1b\n mov w0, #0\n ret"
+    bodies = {"known": known, "crash": r"mov x9, #0\n ldr x9, [x9]\n ret", "hang": "b ."}
+    source.write_text(
+        "\n".join(
+            f'__attribute__((naked)) int __tvm_ffi_{name}(void) {{ __asm__ volatile("{body}"); }}'
+            for name, body in bodies.items()
+        )
+    )
+    compile_c(source, folder / "known.o", ("-c", "-fPIC", "-target", "aarch64-linux-musl"))
+    return link_shared(folder / "known.o")
+
+
+def link_shared(path: Path) -> Path:
+    """Link one object into a library beside it."""
+    library = path.with_suffix(".so")
+    subprocess.run([str(zig()), "ld.lld", "-shared", "-o", library, path], check=True)
+    return library
