@@ -1,0 +1,265 @@
+"""A bundle: the folder that travels from the compiler to a device, with all that proves it right.
+
+::
+
+    BUNDLE/
+      network.so         Relax virtual machine code, kernels, weights
+      manifest.json      what it is, what it needs, what it is made of, and the hash of each file
+      reference.npz      inputs and PyTorch's answers
+      intermediates.npz  samples of what each kernel should write for the first input
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from compile.passes.graph import Array
+from model.errors import UsageError
+
+FORMAT = 1
+LIBRARY, MANIFEST = "network.so", "manifest.json"
+REFERENCE, INTERMEDIATES = "reference.npz", "intermediates.npz"
+SAMPLES = 256
+
+
+@dataclasses.dataclass(frozen=True)
+class KernelEntry:
+    """One kernel of a network, as its manifest describes it.
+
+    Attributes
+    ----------
+    name : str
+        Name of the kernel.
+    calls : int
+        How often one inference calls it.
+    multiply_adds : int
+        Of one call (counted from shapes).
+    share : float
+        Of the network: by score where every kernel has one, else by multiply-adds.
+    record : bool
+        Whether a tuning record was applied; else the form's default numbers.
+    score : float or None
+        The record's score for one call, in the manifest's `score_unit`.
+    moves_only : bool
+        Whether it only copies or rearranges data.
+    """
+
+    name: str
+    calls: int
+    multiply_adds: int
+    share: float
+    record: bool
+    score: float | None
+    moves_only: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Tensor:
+    """Name, shape and type of an input or output."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+    """What a bundle says of itself; see the README for each field."""
+
+    network: str
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    normalisation: dict[str, list[float]] | None
+    target: str
+    architecture: str
+    cpu: str
+    features: tuple[str, ...]
+    versions: dict[str, str]
+    options: dict[str, Any]
+    kernels: tuple[KernelEntry, ...]
+    kernel_order: tuple[str, ...]
+    shuffle_kernels: int
+    score_source: str | None
+    score_unit: str | None
+    seeds: tuple[int, ...]
+    tolerance: float
+    files: dict[str, str] = dataclasses.field(default_factory=dict)
+    format: int = FORMAT
+
+    @property
+    def kernel_calls(self) -> int:
+        """Kernel calls of one inference."""
+        return sum(kernel.calls for kernel in self.kernels)
+
+
+@dataclasses.dataclass(frozen=True)
+class Bundle:
+    """A bundle on disk whose files were found to be what its manifest says."""
+
+    path: Path
+    manifest: Manifest
+
+    @property
+    def library(self) -> Path:
+        """The compiled network."""
+        return self.path / LIBRARY
+
+    def reference_inputs(self) -> list[list[Array]]:
+        """Inputs of each parity check: the stored reference, then one for each seed."""
+        with np.load(self.path / REFERENCE, allow_pickle=False) as arrays:
+            stored = [arrays[f"input_{i}"] for i in range(len(self.manifest.inputs))]
+        return [stored, *(seeded_inputs(self.manifest.inputs, seed) for seed in self.manifest.seeds)]
+
+    def reference_outputs(self) -> list[list[Array]]:
+        """PyTorch's outputs for each of :meth:`reference_inputs`."""
+        with np.load(self.path / REFERENCE, allow_pickle=False) as arrays:
+            return [
+                [arrays[f"output_{case}_{i}"] for i in range(len(self.manifest.outputs))]
+                for case in range(1 + len(self.manifest.seeds))
+            ]
+
+    def intermediate_samples(self) -> list[Array]:
+        """Samples of what each kernel call should write for the stored reference, in call order."""
+        with np.load(self.path / INTERMEDIATES, allow_pickle=False) as arrays:
+            return [arrays[f"call_{i}"] for i in range(len(self.manifest.kernel_order))]
+
+
+def seeded_inputs(inputs: tuple[Tensor, ...], seed: int) -> list[Array]:
+    """Draw standard normal inputs (integers below 2 for integer types) from a seed."""
+    generator = np.random.default_rng(seed)
+    return [
+        generator.standard_normal(spec.shape, np.float32).astype(spec.dtype)
+        if np.issubdtype(np.dtype(spec.dtype), np.floating)
+        else generator.integers(0, 2, spec.shape).astype(spec.dtype)
+        for spec in inputs
+    ]
+
+
+def sample(values: Array) -> Array:
+    """Pick at most `SAMPLES` evenly spread elements of a tensor."""
+    flat = np.asarray(values).reshape(-1)
+    return flat[:: max(1, math.ceil(flat.size / SAMPLES))].copy()
+
+
+@contextmanager
+def written_beside(path: Path) -> Iterator[Path]:
+    """Give a scratch folder that becomes `path` when the block ends well, and vanishes otherwise.
+
+    Raises
+    ------
+    UsageError
+        If the folder cannot be written, or `path` holds something that is not a bundle.
+    """
+    if path.exists() and not (path / MANIFEST).is_file() and (not path.is_dir() or any(path.iterdir())):
+        raise UsageError(f"{path} exists and is not a bundle: name another --output")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}; name another --output") from error
+    try:
+        yield scratch
+        scratch.chmod(0o755)
+        if path.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
+            os.rename(path, old / "bundle")  # noqa: PTH104 - pairs with the rename below
+            os.rename(scratch, path)  # noqa: PTH104
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            os.rename(scratch, path)  # noqa: PTH104
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
+    """Hash the files in `folder` and write the manifest beside them."""
+    files = {p.name: file_hash(p) for p in sorted(folder.iterdir()) if p.is_file()}
+    manifest = dataclasses.replace(manifest, files=files)
+    text = json.dumps(dataclasses.asdict(manifest), indent=1)
+    (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
+    return manifest
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, as hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest() if hasattr(
+            hashlib, "file_digest") else hashlib.sha256(stream.read()).hexdigest()  # fmt: skip
+
+
+def load_bundle(path: Path) -> Bundle:
+    """Open a bundle and check every file against its manifest before anything is used.
+
+    Raises
+    ------
+    UsageError
+        If there is no bundle, its manifest is damaged or of another format, a file is missing, or
+        a byte of one was changed.
+    """
+    manifest_path = path / MANIFEST
+    if not manifest_path.is_file():
+        raise UsageError(f"{path} is not a bundle (no {MANIFEST}): make one with compile/tune.py")
+    try:
+        manifest = parse_manifest(json.loads(manifest_path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError, KeyError, UnicodeDecodeError) as error:
+        raise UsageError(f"{manifest_path} is damaged: {error}") from error
+    for name, expected in manifest.files.items():
+        if Path(name).name != name:
+            raise UsageError(f"{manifest_path} names a file outside the bundle: {name!r}")
+        file = path / name
+        if not file.is_file():
+            raise UsageError(f"{path} is incomplete: {name} is missing; make the bundle again")
+        if file_hash(file) != expected:
+            raise UsageError(f"{file} was changed after it was built; make the bundle again")
+    for name in (LIBRARY, REFERENCE, INTERMEDIATES):
+        if name not in manifest.files:
+            raise UsageError(f"{manifest_path} does not vouch for {name}; make the bundle again")
+    return Bundle(path, manifest)
+
+
+def parse_manifest(fields: Any) -> Manifest:
+    """Read a manifest from JSON, refusing fields that are missing, unknown or of another type."""
+    if not isinstance(fields, Mapping):
+        raise ValueError("it is not an object")
+    if fields.get("format") != FORMAT:
+        raise ValueError(f"its format is {fields.get('format')!r}, this program reads {FORMAT}")
+    names = {field.name for field in dataclasses.fields(Manifest)}
+    if set(fields) != names:
+        odd = ", ".join(sorted(set(fields) ^ names))
+        raise ValueError(f"fields are missing or unknown: {odd}")
+    _check_types(fields)
+    values = dict(fields)
+    for name in ("inputs", "outputs"):
+        values[name] = tuple(
+            Tensor(str(t["name"]), tuple(int(e) for e in t["shape"]), str(np.dtype(t["dtype"])))
+            for t in fields[name]
+        )
+    values["kernels"] = tuple(KernelEntry(**kernel) for kernel in fields["kernels"])
+    for name in ("features", "kernel_order", "seeds"):
+        values[name] = tuple(fields[name])
+    return Manifest(**values)
+
+
+def _check_types(fields: Mapping[str, Any]) -> None:
+    expected: dict[str, type | tuple[type, ...]] = {
+        "network": str, "target": str, "architecture": str, "cpu": str, "inputs": list,
+        "outputs": list, "features": list, "versions": dict, "options": dict, "kernels": list,
+        "kernel_order": list, "shuffle_kernels": int, "seeds": list, "tolerance": (int, float),
+        "files": dict,
+    }  # fmt: skip
+    for name, kind in expected.items():
+        if not isinstance(fields[name], kind):
+            raise ValueError(f"{name} is not of the right type")

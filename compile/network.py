@@ -1,0 +1,229 @@
+"""A whole network: from an exported program to a bundle."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import tvm
+from torch.export import ExportedProgram
+from tvm import relax
+
+from compile import bundle as bundles
+from compile.bundle import Bundle, KernelEntry, Manifest, Tensor
+from compile.kernels.schedules import scheduled
+from compile.library import build_executable, build_library
+from compile.passes.expose_intermediates import INTERMEDIATES, expose_intermediates, kernel_calls
+from compile.passes.graph import Array
+from compile.passes.inspection import is_shuffle, kernel_functions, moves_only
+from compile.pipeline import run_graph_passes
+from compile.program import Program, import_program
+from compile.targets import CompileTarget, find_target
+from compile.tuning.records import Record, apply_record, kernel_key
+
+# Largest absolute error of a logit, for logits of order one (float32, a few hundred layers' rounding).
+TOLERANCE = 1e-4
+SEEDS = (1, 2, 3, 4)
+
+
+@dataclasses.dataclass(frozen=True)
+class Lowered:
+    """A network as calls of unscheduled kernels.
+
+    Attributes
+    ----------
+    program : Program
+        What it was made from.
+    module : tvm.IRModule
+        After all graph passes.
+    calls : tuple of str
+        Kernels in the order in which one inference calls them.
+    """
+
+    program: Program
+    module: tvm.IRModule
+    calls: tuple[str, ...]
+
+    @property
+    def kernels(self) -> dict[str, Any]:
+        """Unscheduled kernels by name."""
+        return kernel_functions(self.module)
+
+
+@dataclasses.dataclass(frozen=True)
+class Chosen:
+    """A kernel's schedule and where it came from."""
+
+    function: Any
+    record: Record | None
+    refused: bool
+
+
+def lower(
+    exported: ExportedProgram, target: CompileTarget, dump_folder: Path | None = None
+) -> Lowered:
+    """Run a program through import and all graph passes."""
+    program = import_program(exported)
+    module = run_graph_passes(program.module, target.core, dump_folder)
+    return Lowered(program, module, tuple(name for _, name in kernel_calls(module)))
+
+
+def choose_schedules(
+    lowered: Lowered, target: CompileTarget, records: Mapping[str, Record]
+) -> dict[str, Chosen]:
+    """Give each kernel the schedule of its record, or its form's default."""
+    chosen = {}
+    for name, function in lowered.kernels.items():
+        record = records.get(kernel_key(function))
+        applied = apply_record(function, record) if record is not None else None
+        chosen[name] = Chosen(
+            scheduled(function, target.core) if applied is None else applied,
+            record if applied is not None else None,
+            record is not None and applied is None,
+        )
+    return chosen
+
+
+def write_bundle(
+    output: Path,
+    lowered: Lowered,
+    chosen: Mapping[str, Chosen],
+    target: CompileTarget,
+    *,
+    network: str,
+    normalisation: dict[str, list[float]] | None,
+    options: dict[str, Any],
+    progress: Callable[[str], None] = lambda _: None,
+) -> Bundle:
+    """Build the library and write it with everything that proves it right.
+
+    Parameters
+    ----------
+    output : Path
+        The bundle's folder; replaced as a whole where it already holds a bundle.
+    lowered, chosen : Lowered, dict
+        The network and its kernels' schedules.
+    network : str
+        Name for people.
+    normalisation : dict, optional
+        ``mean`` and ``std`` for each channel of an image in 0 to 1.
+    options : dict
+        What the user asked for.
+    progress : Callable
+        Told in a few words what is being done.
+    """
+    with bundles.written_beside(output) as folder:
+        progress("asking PyTorch for reference outputs")
+        inputs = tuple(Tensor(s.name, s.shape, s.dtype) for s in lowered.program.inputs)
+        arrays, outputs = reference(lowered.program.exported, inputs)
+        np.savez(folder / bundles.REFERENCE, **arrays)
+        progress("computing what each kernel should write")
+        samples = expected_intermediates(lowered, [arrays[f"input_{i}"] for i in range(len(inputs))])
+        np.savez(folder / bundles.INTERMEDIATES, **samples)
+        progress(f"building the library for {target.name}")
+        functions = {name: choice.function for name, choice in chosen.items()}
+        module = expose_intermediates(replace_kernels(lowered.module, functions))
+        build_library(module, target, folder / bundles.LIBRARY)
+        entries = kernel_entries(lowered, chosen)
+        sources = {c.record.source for c in chosen.values() if c.record is not None}
+        units = {c.record.unit for c in chosen.values() if c.record is not None}
+        bundles.write_manifest(folder, Manifest(
+            network=network, inputs=inputs, outputs=outputs, normalisation=normalisation,
+            target=target.name, architecture=target.architecture, cpu=target.cpu,
+            features=target.features, versions=versions(), options=options, kernels=entries,
+            kernel_order=lowered.calls,
+            shuffle_kernels=sum(e.calls for e in entries
+                                if is_shuffle(e.name, lowered.kernels[e.name])),
+            score_source=", ".join(sorted(sources)) or None,
+            score_unit=", ".join(sorted(units)) or None, seeds=SEEDS, tolerance=TOLERANCE,
+        ))  # fmt: skip
+    return bundles.load_bundle(output)
+
+
+def replace_kernels(module: tvm.IRModule, functions: Mapping[str, Any]) -> tvm.IRModule:
+    """Put scheduled kernels in the place of unscheduled ones."""
+    replaced = {
+        variable: functions[variable.name_hint].with_attr("global_symbol", variable.name_hint)
+        if variable.name_hint in functions
+        else function
+        for variable, function in module.functions.items()
+    }
+    return tvm.IRModule(replaced, attrs=module.attrs)
+
+
+def reference(
+    exported: ExportedProgram, inputs: tuple[Tensor, ...]
+) -> tuple[dict[str, Array], tuple[Tensor, ...]]:
+    """Ask PyTorch for the outputs of the reference input (seed 0) and of each of `SEEDS`."""
+    module = exported.module()
+    arrays: dict[str, Array] = {}
+    outputs: list[Array] = []
+    for case, seed in enumerate((0, *SEEDS)):
+        values = bundles.seeded_inputs(inputs, seed)
+        with torch.no_grad():
+            answer = module(*(torch.from_numpy(value) for value in values))
+        outputs = [t.numpy() for t in _flatten(answer)]
+        arrays |= {f"output_{case}_{i}": value for i, value in enumerate(outputs)}
+        if case == 0:
+            arrays |= {f"input_{i}": value for i, value in enumerate(values)}
+    specs = tuple(
+        Tensor(f"output_{i}", tuple(value.shape), str(value.dtype))
+        for i, value in enumerate(outputs)
+    )
+    return arrays, specs
+
+
+def _flatten(answer: Any) -> list[torch.Tensor]:
+    if isinstance(answer, torch.Tensor):
+        return [answer]
+    if isinstance(answer, dict):
+        answer = list(answer.values())
+    return [tensor for part in answer for tensor in _flatten(part)]
+
+
+def expected_intermediates(lowered: Lowered, inputs: list[Array]) -> dict[str, Array]:
+    """Run every kernel unscheduled on this machine and sample what it writes."""
+    module = expose_intermediates(lowered.module)
+    executable = build_executable(module, find_target("host"))
+    machine = relax.VirtualMachine(executable, tvm.cpu())
+    results = machine[INTERMEDIATES](*(tvm.runtime.tensor(value) for value in inputs))
+    return {f"call_{i}": bundles.sample(value.numpy()) for i, value in enumerate(results)}
+
+
+def kernel_entries(lowered: Lowered, chosen: Mapping[str, Chosen]) -> tuple[KernelEntry, ...]:
+    """Describe each kernel for the manifest, the heaviest first."""
+    counts = {name: lowered.calls.count(name) for name in dict.fromkeys(lowered.calls)}
+    scores = {n: c.record.score if (c := chosen[n]).record is not None else None for n in counts}
+    work = {name: _multiply_adds(lowered.kernels[name]) for name in counts}
+    by_score = all(score is not None for score in scores.values())
+    weights = {n: (scores[n] if by_score else work[n]) * counts[n] for n in counts}  # type: ignore[operator]
+    total = sum(weights.values()) or 1
+    entries = [
+        KernelEntry(
+            name, counts[name], work[name], weights[name] / total,
+            chosen[name].record is not None, scores[name], moves_only(lowered.kernels[name]),
+        )
+        for name in counts
+    ]  # fmt: skip
+    return tuple(sorted(entries, key=lambda entry: -entry.share))
+
+
+def _multiply_adds(function: Any) -> int:
+    attrs = function.attrs
+    return int(attrs["multiply_adds"]) if attrs and "multiply_adds" in attrs else 0
+
+
+def versions() -> dict[str, str]:
+    """Versions of what made a bundle."""
+    from importlib import metadata
+
+    names = ("apache-tvm", "apache-tvm-ffi", "torch", "numpy", "xgboost")
+    found = {name: metadata.version(name) for name in names}
+    return {**found, "python": platform.python_version()}
+
+
