@@ -1,0 +1,80 @@
+"""Networks of the zoo, compiled with the records that are at hand."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torch.export import ExportedProgram
+
+from compile.bundle import Bundle
+from compile.network import choose_schedules, lower, write_bundle
+from compile.program import trace
+from compile.targets import CompileTarget
+from compile.tuning.records import log_path, read_log
+from model.registry import build, input_shape, normalisation
+from model.weights import load_weights
+
+LOG_FOLDER = Path(__file__).resolve().parent.parent / "tuning_logs"
+
+
+def trace_network(
+    name: str, resolution: tuple[int, int] | None = None, weights: Path | None = None
+) -> ExportedProgram:
+    """Build a network of the zoo by name, load weights where given, and trace it.
+
+    Raises
+    ------
+    UsageError
+        If the name, the weights or the resolution do not fit.
+    """
+    shape = input_shape(name, resolution)
+    module = build(name)
+    if weights is not None:
+        load_weights(module, weights)
+    return trace(module, shape)
+
+
+def normalisation_of(name: str) -> dict[str, list[float]]:
+    """Mean and standard deviation of each channel, for a manifest."""
+    return {k: list(v) for k, v in dataclasses.asdict(normalisation(name)).items()}
+
+
+def compile_network(
+    name: str,
+    target: CompileTarget,
+    output: Path,
+    *,
+    resolution: tuple[int, int] | None = None,
+    log_folder: Path = LOG_FOLDER,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Bundle:
+    """Compile a network of the zoo with the committed records; nothing is tuned.
+
+    Parameters
+    ----------
+    name : str
+        Name in `model.registry`.
+    target : CompileTarget
+        What to compile for.
+    output : Path
+        Folder of the bundle.
+    resolution : tuple of int, optional
+        Height and width; the network's own where absent.
+    log_folder : Path
+        Where tuning records are kept, a folder a target.
+    progress : Callable
+        Told in a few words what is being done.
+    """
+    progress(f"tracing {name}")
+    exported = trace_network(name, resolution)
+    progress("running the graph passes")
+    lowered = lower(exported, target)
+    records = read_log(log_path(log_folder, target.name)).best
+    options: dict[str, Any] = {"model": name, "resolution": resolution and list(resolution)}
+    return write_bundle(
+        output, lowered, choose_schedules(lowered, target, records), target, network=name,
+        normalisation=normalisation_of(name), options=options, progress=progress,
+    )  # fmt: skip
