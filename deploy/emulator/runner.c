@@ -228,6 +228,14 @@ static void fill(const Tensor *t, u64 count) {
   }
 }
 
+/* Element by element only at first: the rest are copies, since emulated stores cost time. */
+static void fill_all(const Tensor *t, u64 count) {
+  const u64 first = 17 * 64, size = t->bits / 8u;
+  fill(t, count < first ? count : first);
+  for (u64 i = first; i < count; i += first)
+    memcpy((u8 *)t->data + i * size, t->data, (count - i < first ? count - i : first) * size);
+}
+
 static void make_tensor(Tensor *t, i64 *dims, const char *text) {
   t->device_type = DEVICE_CPU;
   t->lanes = 1;
@@ -248,7 +256,7 @@ static void make_tensor(Tensor *t, i64 *dims, const char *text) {
     stride *= t->shape[d];
   }
   t->data = map_pages(count * ((t->bits + 7u) / 8u) + 64);
-  fill(t, count);
+  fill_all(t, count);
 }
 
 static int call_kernel(const Any *args, i32 n) {
