@@ -129,7 +129,13 @@ def _check_plugin(emulator: Emulator) -> None:
         program, counts = Path(scratch) / "program", Path(scratch) / "counts"
         # A helper of the runner serves as the kernel: it returns 0, whatever it is given.
         complaint = link_static(emulator.runner, None, "TVMBackendParallelBarrier", program)
-        command = [str(emulator.qemu), "-plugin", f"{emulator.plugin},out={counts}", str(program)]
+        command = [
+            str(emulator.qemu),
+            "-plugin",
+            f"{emulator.plugin},out={counts}",
+            str(program),
+            "1",
+        ]
         done = subprocess.run(
             command, check=False, capture_output=True, text=True, env=emulator.environment()
         )

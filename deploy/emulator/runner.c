@@ -1,8 +1,8 @@
-/* Calls one compiled kernel twice on an emulated core and marks the second call for counter.c.
+/* Calls one compiled kernel on an emulated core and marks the last call for counter.c.
  *
  * Freestanding AArch64 Linux: no libc, no TVM runtime.  Linked statically with the kernel's object,
- * whose entry the linker names `kernel_entry`.  One argument per tensor, "CODE.BITS:DIM,DIM,...",
- * with CODE as in DLPack.  Exit status: 0, or 3 when the kernel returned an error (its message is
+ * whose entry the linker names `kernel_entry`.  Arguments: how many calls to make before the marked
+ * one, then one per tensor, "CODE.BITS:DIM,DIM,...", with CODE as in DLPack.  Exit status: 0, or 3 when the kernel returned an error (its message is
  * on stderr), 4 when an argument is malformed or memory ran out.
  *
  * Layouts follow tvm/ffi/c_api.h and dlpack.h of apache-tvm-ffi 0.1.14.
@@ -268,13 +268,18 @@ __attribute__((used)) static void run(u64 *stack) {
   static Tensor tensors[MAX_ARGUMENTS];
   static i64 dims[MAX_ARGUMENTS][2 * MAX_DIMS];
   static Any args[MAX_ARGUMENTS];
-  const i32 n = (i32)stack[0] - 1;
-  if (n > MAX_ARGUMENTS) leave(RUNNER_ERROR);
+  const i32 n = (i32)stack[0] - 2;
+  if (n < 0 || n > MAX_ARGUMENTS) {
+    say("give the number of calls before the count, and at most 32 tensors");
+    leave(RUNNER_ERROR);
+  }
+  const char *before = (const char *)stack[2];
   for (i32 i = 0; i < n; ++i) {
-    make_tensor(&tensors[i], dims[i], (const char *)stack[2 + i]);
+    make_tensor(&tensors[i], dims[i], (const char *)stack[3 + i]);
     args[i] = (Any){TYPE_DLTENSOR_PTR, 0, &tensors[i]};
   }
-  if (call_kernel(args, n)) leave(KERNEL_ERROR);
+  for (i64 calls = parse_number(&before); calls > 0; --calls)
+    if (call_kernel(args, n)) leave(KERNEL_ERROR);
   syscall6(MARK_BEGIN, (i64)helpers_begin, (i64)image_end, 0, 0, 0, 0);
   const int status = call_kernel(args, n);
   syscall6(MARK_END, 0, 0, 0, 0, 0, 0);

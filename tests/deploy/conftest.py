@@ -14,8 +14,6 @@ from deploy.emulator.sysroot import ensure_sysroot
 from deploy.emulator.toolchain import compile_c, zig
 from model.errors import Failure
 
-LibraryMaker = Callable[..., Path]
-
 
 @pytest.fixture(scope="session")
 def emulator() -> Emulator:
@@ -56,10 +54,16 @@ def known_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
     )
     compile_c(source, folder / "known.o", ("-c", "-fPIC", "-target", "aarch64-linux-musl"))
-    return link_shared(folder / "known.o")
+    return _link_shared(folder / "known.o")
 
 
-def link_shared(path: Path) -> Path:
+@pytest.fixture(scope="session")
+def link_shared() -> Callable[[Path], Path]:
+    """Return the function that links one object into a library beside it."""
+    return _link_shared
+
+
+def _link_shared(path: Path) -> Path:
     """Link one object into a library beside it."""
     library = path.with_suffix(".so")
     subprocess.run([str(zig()), "ld.lld", "-shared", "-o", library, path], check=True)

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.emulated
 _COMMAND = [sys.executable, str(Path(__file__).parents[2] / "deploy" / "device.py")]
 
 
-def _matmul_library(folder: Path, triple: str, core: str) -> Path:
+def _matmul_object(folder: Path, triple: str, core: str) -> Path:
     """Compile a 16x16 matrix product for one architecture."""
     left, right = (te.placeholder((16, 16), name=name) for name in "AB")
     inner = te.reduce_axis((0, 16), name="k")
@@ -38,9 +38,7 @@ def _matmul_library(folder: Path, triple: str, core: str) -> Path:
     built = tvm.compile(tvm.IRModule({"matmul": function}), target=target)
     path = folder / f"{triple}.o"
     built.mod.write_to_file(str(path), "o")
-    from conftest import link_shared
-
-    return link_shared(path)
+    return path
 
 
 def _children(group: int) -> list[int]:
@@ -64,8 +62,10 @@ def _eventually(holds: Callable[[], bool]) -> bool:
     return holds()
 
 
-def test_computes_over_rpc(emulated_device: Device, tmp_path: Path) -> None:
-    library = _matmul_library(tmp_path, "aarch64-linux-gnu", "cortex-a72")
+def test_computes_over_rpc(
+    emulated_device: Device, tmp_path: Path, link_shared: Callable[[Path], Path]
+) -> None:
+    library = link_shared(_matmul_object(tmp_path, "aarch64-linux-gnu", "cortex-a72"))
     function = emulated_device.upload_and_load(library)["matmul"]
     rng = np.random.default_rng(0)
     left, right = (rng.standard_normal((16, 16), dtype="float32") for _ in range(2))
@@ -101,9 +101,12 @@ def test_tells_what_it_is(emulated_device: Device) -> None:
 
 
 def test_a_foreign_library_is_refused_and_the_server_lives_on(
-    emulated_device: Device, known_library: Path, tmp_path: Path
+    emulated_device: Device,
+    known_library: Path,
+    tmp_path: Path,
+    link_shared: Callable[[Path], Path],
 ) -> None:
-    foreign = _matmul_library(tmp_path, "x86_64-linux-gnu", "x86-64")
+    foreign = link_shared(_matmul_object(tmp_path, "x86_64-linux-gnu", "x86-64"))
     with pytest.raises(Failure, match="built for x86_64, the device is aarch64"):
         emulated_device.upload_and_load(foreign)
     assert emulated_device.upload_and_load(known_library)["known"]
