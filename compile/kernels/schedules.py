@@ -128,7 +128,8 @@ def _convolution_form(
         k_out, k_in = schedule.split(k, [None, choose(steps, steps[-1] if depth <= 8 else 1)])
         outer = [q, o_out, p_out] if groups_outside else [p_out, q, o_out]
         schedule.reorder(*outer, kh, kw, k_out, k_in, p_in, o_in, o_lane)
-        schedule.reverse_compute_at(output, outer[-1])
+        # Unit loops are kept so that a trace finds the same loops whatever its numbers are.
+        schedule.reverse_compute_at(output, outer[-1], preserve_unit_loops=True)
         schedule.set_scope(accumulate, 0, "local")
         schedule.vectorize(o_lane)
         for loop in (o_in, p_in, k_in):
@@ -138,7 +139,7 @@ def _convolution_form(
         schedule.vectorize(first_lane)
         schedule.unroll(first_o)
         schedule.unroll(first_p)
-        *_, out_p, out_o = schedule.get_loops(output)
+        *_, out_p, _, out_o = schedule.get_loops(output)
         if whole:
             out_o, out_lane = schedule.split(out_o, [None, lanes])
             schedule.vectorize(out_lane)
@@ -201,7 +202,7 @@ def _window_form(
         c_out, c_in, c_lane = schedule.split(c, [None, blocks, width])
         outer = [p_out, c_out] if pixels_outside else [c_out, p_out]
         schedule.reorder(*outer, kh, kw, p_in, c_in, c_lane)
-        schedule.reverse_compute_at(output, outer[-1])
+        schedule.reverse_compute_at(output, outer[-1], preserve_unit_loops=True)
         schedule.set_scope(accumulate, 0, "local")
         schedule.vectorize(c_lane)
         for loop in (c_in, p_in, *((kw, kh) if unrolled else ())):

@@ -116,7 +116,9 @@ def read_log(path: Path, source: str | None = None) -> Log:
             continue
         if source is not None and record.source != source:
             continue
-        if record.key not in best or record.score < best[record.key].score:
+        known = best.get(record.key)
+        # Of equal scores the later line counts: it knows of more trials.
+        if known is None or record.score <= known.score:
             best[record.key] = record
     return Log(best, tuple(rejected))
 

@@ -1,0 +1,146 @@
+"""Building candidates in warm processes of their own.
+
+A stock MetaSchedule builder starts a process pool for every batch, each of which imports TVM and its GPU
+intrinsics before it builds anything. These workers import once and live as long as the tuning does; one that
+dies or hangs on a candidate is replaced and the candidate fails alone.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any
+
+from compile.targets import CompileTarget
+from compile.tuning.score import KernelObject
+
+ENTRY_SYMBOL = "__tvm_ffi_main"
+BUILD_TIMEOUT_S = 60.0
+
+
+class Workers:
+    """A pool of warm processes; a context manager that leaves none behind."""
+
+    def __init__(self, count: int | None = None) -> None:
+        self.count = count or max(1, os.cpu_count() or 1)
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def submit(self, function: Any, *arguments: Any) -> Future[Any]:
+        """Run a function of a module in a worker."""
+        if self._pool is None:
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(self.count, context, initializer=_warm_up)
+        return self._pool.submit(function, *arguments)
+
+    def stop(self) -> None:
+        """End the workers, also those that hang."""
+        if self._pool is None:
+            return
+        processes = list((self._pool._processes or {}).values())
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        for process in processes:
+            process.kill()
+        for process in processes:
+            process.join()
+        self._pool = None
+
+    def run_all(
+        self, function: Any, calls: Sequence[tuple[Any, ...]], timeout_s: float
+    ) -> list[Any]:
+        """Run calls in the workers; in place of a result, the reason why there is none (`str`)."""
+        results: list[Any] = []
+        futures: list[Future[Any]] = [self.submit(function, *call) for call in calls]
+        for index, call in enumerate(calls):
+            try:
+                results.append(futures[index].result(timeout_s))
+            except FutureTimeoutError:
+                self.stop()
+                results.append(f"no answer within {timeout_s:.0f} s")
+                futures[index + 1 :] = [self.submit(function, *c) for c in calls[index + 1 :]]
+            except BrokenProcessPool:
+                # Whose fault it was cannot be told from here: try this one alone, then go on.
+                self.stop()
+                results.append(self._alone(function, call, timeout_s))
+                futures[index + 1 :] = [self.submit(function, *c) for c in calls[index + 1 :]]
+            except Exception as error:
+                results.append(f"{type(error).__name__}: {str(error).strip().splitlines()[-1:]}")
+        return results
+
+    def _alone(self, function: Any, call: tuple[Any, ...], timeout_s: float) -> Any:
+        try:
+            return self.submit(function, *call).result(timeout_s)
+        except (FutureTimeoutError, BrokenProcessPool):
+            self.stop()
+            return "it crashed its process"
+
+
+def _warm_up() -> None:
+    os.environ["TVM_NUM_THREADS"] = "1"
+    import signal
+
+    import tvm
+
+    # Ctrl-C is the parent's to handle; it ends the workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    assert tvm
+
+
+def build_object(module_json: str, options: dict[str, Any], path: str) -> None:
+    """Build a module of one kernel into an object file (runs in a worker)."""
+    import tvm
+    from tvm.target import Target
+
+    module = tvm.ir.load_json(module_json)
+    target = Target(options, host=options)
+    tvm.compile(module, target).mod.write_to_file(path, "o")
+
+
+def build_candidates(
+    functions: Sequence[Any], target: CompileTarget, folder: Path, workers: Workers
+) -> list[KernelObject | str]:
+    """Build scheduled kernels into objects.
+
+    Parameters
+    ----------
+    functions : sequence of tirx.PrimFunc
+        Scheduled kernels.
+    target : CompileTarget
+        What to build for.
+    folder : Path
+        Where the objects go.
+
+    Returns
+    -------
+    list of KernelObject or str
+        In place of an object, why the candidate has none.
+    """
+    import tvm
+
+    calls, kernels = [], []
+    for number, function in enumerate(functions):
+        path = folder / f"candidate_{number}.o"
+        path.unlink(missing_ok=True)
+        module = tvm.IRModule({"main": function.with_attr("global_symbol", "main")})
+        calls.append((tvm.ir.save_json(module), target.options, str(path)))
+        kernels.append(KernelObject(path, ENTRY_SYMBOL, argument_types(function)))
+    results = workers.run_all(build_object, calls, BUILD_TIMEOUT_S)
+    return [r if isinstance(r, str) else k for r, k in zip(results, kernels, strict=True)]
+
+
+def argument_types(function: Any) -> tuple[tuple[tuple[int, ...], str], ...]:
+    """Shape and data type of each parameter of a kernel."""
+    return tuple(
+        (tuple(int(extent) for extent in parameter.shape), str(parameter.dtype))
+        for parameter in function.params
+    )

@@ -1,0 +1,98 @@
+"""Latency of a kernel: on this machine in a process of its own, or on a board over RPC."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from compile import TVM_VERSION
+from compile.library import link
+from compile.tuning.candidates import Workers
+from compile.tuning.score import KernelObject
+
+REPEATS = 10
+REPEAT_MS = 2
+TIMEOUT_S = 30.0
+NS_PER_S = 1e9
+
+
+class LocalLatency:
+    """Least mean time of `REPEATS` runs of at least `REPEAT_MS` on one core of this machine.
+
+    The least, not the median: what disturbs a machine only ever adds time, and candidates are
+    ranked, not reported.
+    """
+
+    unit = "ns"
+
+    def __init__(self, timer: Workers, cpu: str) -> None:
+        self._timer = timer
+        self.source = f"measured: least mean of {REPEATS}, one thread, {cpu}, TVM {TVM_VERSION}"
+
+    def __call__(self, kernels: Sequence[KernelObject]) -> list[float | str]:
+        """Time each kernel, one after the other."""
+        calls = []
+        for kernel in kernels:
+            library = kernel.path.with_suffix(".so")
+            link(str(library), [str(kernel.path)])
+            calls.append((str(library), kernel.arguments))
+        return self._timer.run_all(time_library, calls, TIMEOUT_S)
+
+
+class BoardLatency:
+    """The same over a session with a board.
+
+    Parameters
+    ----------
+    device : Any
+        Has ``name``, ``session`` and ``upload_and_load(path)``.
+    """
+
+    unit = "ns"
+
+    def __init__(self, device: Any, cpu: str) -> None:
+        self._device = device
+        self.source = f"measured: least mean of {REPEATS}, one thread, {cpu} board, TVM {TVM_VERSION}"
+
+    def __call__(self, kernels: Sequence[KernelObject]) -> list[float | str]:
+        """Upload and time each kernel, one after the other."""
+        results: list[float | str] = []
+        for kernel in kernels:
+            library = kernel.path.with_suffix(".so")
+            link(str(library), [str(kernel.path)])
+            module = self._device.upload_and_load(library)
+            results.append(_time(module, self._device.session.cpu(), kernel.arguments))
+        return results
+
+
+def time_library(path: str, arguments: Any) -> float:
+    """Load a library and time its kernel (runs in a worker); nanoseconds a call."""
+    import tvm
+
+    if hasattr(os, "sched_setaffinity") and platform.system() == "Linux":
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    return _time(tvm.runtime.load_module(str(Path(path))), tvm.cpu(), arguments)
+
+
+def _time(module: Any, device: Any, arguments: Any) -> float:
+    import tvm
+
+    generator = np.random.default_rng(0)
+    tensors = [
+        tvm.runtime.tensor(
+            generator.standard_normal(shape, np.float32)
+            if dtype == "float32"
+            else np.zeros(shape, dtype),
+            device,
+        )
+        for shape, dtype in arguments
+    ]
+    evaluate = module.time_evaluator(
+        "main", device, number=1, repeat=REPEATS, min_repeat_ms=REPEAT_MS
+    )
+    return float(min(evaluate(*tensors).results)) * NS_PER_S

@@ -1,0 +1,214 @@
+"""Tuning a network: which kernel gets the next trials, what is kept, when it is enough."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tvm
+from tvm.s_tir import Schedule
+
+from compile.kernels.schedules import forms
+from compile.network import Lowered
+from compile.targets import CompileTarget
+from compile.tuning.candidates import Workers, build_candidates
+from compile.tuning.records import Record, append, kernel_key, make_record
+from compile.tuning.score import KernelObject, Score
+from compile.tuning.search import TaskSearch, new_cost_model
+
+BATCH = 16
+DEFAULT_TRIALS_A_TASK = 32
+# Batches without a gain of at least this part after which a task is left alone.
+PATIENCE = 3
+SMALL_GAIN = 0.005
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A kernel worth tuning.
+
+    Attributes
+    ----------
+    name, key : str
+        Of the kernel.
+    function : tirx.PrimFunc
+        Unscheduled.
+    calls : int
+        How often one inference calls it.
+    """
+
+    name: str
+    key: str
+    function: Any
+    calls: int
+
+
+@dataclasses.dataclass
+class Progress:
+    """How far one task has come; handed to the caller after every batch."""
+
+    task: Task
+    start: float | None = None
+    best: Record | None = None
+    trials: int = 0
+    failures: int = 0
+    stale: int = 0
+    finished: bool = False
+    last_failure: str = ""
+
+
+def find_tasks(lowered: Lowered, target: CompileTarget) -> list[Task]:
+    """List the kernels that have forms to search, one task for equal code, the heaviest first."""
+    tasks: dict[str, Task] = {}
+    for name, function in lowered.kernels.items():
+        if not forms(function, target.core):
+            continue
+        key, calls = kernel_key(function), lowered.calls.count(name)
+        if key in tasks:
+            calls += tasks[key].calls
+        tasks[key] = Task(name, key, function, calls)
+    return sorted(tasks.values(), key=lambda t: -t.calls * int(t.function.attrs["multiply_adds"]))
+
+
+def tune(
+    tasks: Sequence[Task],
+    known: Mapping[str, Record],
+    score: Score,
+    target: CompileTarget,
+    log: Path,
+    *,
+    trials: int,
+    seed: int,
+    workers: Workers,
+    report: Callable[[Sequence[Progress], int], None] = lambda *_: None,
+) -> list[Progress]:
+    """Search schedules for tasks until the trials are spent or nothing is left to learn.
+
+    Every improvement is on the disk before the next batch starts.
+
+    Parameters
+    ----------
+    tasks : sequence of Task
+        What to tune.
+    known : mapping
+        Best record so far of each key, of this score's source.
+    score : Score
+        Scores built candidates.
+    target : CompileTarget
+        What to build for.
+    log : Path
+        The records' file; appended to.
+    trials : int
+        How many candidates to try in all, over all tasks.
+    seed : int
+        The same seed and the same scores give the same schedules.
+    workers : Workers
+        Where candidates are built.
+    report : Callable
+        Called after every batch with the progress of all tasks and the trials spent.
+
+    Returns
+    -------
+    list of Progress
+        One for each task.
+    """
+    states = [Progress(task, best=known.get(task.key)) for task in tasks]
+    searches: dict[str, TaskSearch] = {}
+    cost_model = new_cost_model()
+    spent = 0
+    with tempfile.TemporaryDirectory(prefix="candidates-") as scratch:
+        bench = _Bench(score, target, Path(scratch), workers, log)
+        for state in states:
+            if spent < trials and state.best is None:
+                spent += bench.try_default(state)
+                report(states, spent)
+        while spent < trials and (state := _most_promising(states)) is not None:
+            search = searches.get(state.task.key)
+            if search is None:
+                search = searches[state.task.key] = TaskSearch(
+                    state.task.function, target.core, target.tvm_target, cost_model, seed,
+                    batch=BATCH,
+                )  # fmt: skip
+            spent += bench.try_batch(state, search, trials - spent)
+            report(states, spent)
+    return states
+
+
+def _most_promising(states: Sequence[Progress]) -> Progress | None:
+    """Pick the task whose kernel takes the largest share, less for each batch that taught nothing."""
+    open_states = [state for state in states if not state.finished]
+    return max(open_states, key=_promise, default=None)
+
+
+def _promise(state: Progress) -> float:
+    if state.best is None:
+        return math.inf
+    weight = state.task.calls * state.best.score
+    return weight / (1 + state.trials / BATCH) / 2.0**state.stale
+
+
+@dataclasses.dataclass(frozen=True)
+class _Bench:
+    """Builds, scores and writes down."""
+
+    score: Score
+    target: CompileTarget
+    scratch: Path
+    workers: Workers
+    log: Path
+
+    def try_default(self, state: Progress) -> int:
+        schedule = Schedule(tvm.IRModule({"main": state.task.function}), debug_mask="none")
+        form = forms(state.task.function, self.target.core)[0]
+        form(schedule, lambda options, default: schedule.sample_categorical(
+            list(options), [1.0 / len(options)] * len(options), options.index(default)))  # fmt: skip
+        (result,) = self.results([schedule])
+        self.keep(state, [schedule], [result])
+        state.start = result if isinstance(result, float) else None
+        return 1
+
+    def try_batch(self, state: Progress, search: TaskSearch, most: int) -> int:
+        candidates = search.propose()[:most]
+        if not candidates:
+            state.finished = True
+            return 0
+        before = state.best.score if state.best is not None else math.inf
+        results = self.results([candidate.schedule for candidate in candidates])
+        scores = [r if isinstance(r, float) else None for r in results]
+        search.report(candidates, scores)
+        self.keep(state, [candidate.schedule for candidate in candidates], results)
+        after = state.best.score if state.best is not None else math.inf
+        state.stale = state.stale + 1 if after > before * (1 - SMALL_GAIN) else 0
+        state.finished = state.stale >= PATIENCE
+        return len(candidates)
+
+    def results(self, schedules: Sequence[Schedule]) -> list[float | str]:
+        functions = [schedule.mod["main"] for schedule in schedules]
+        built = build_candidates(functions, self.target, self.scratch, self.workers)
+        good = [kernel for kernel in built if isinstance(kernel, KernelObject)]
+        scores = iter(self.score(good))
+        return [next(scores) if isinstance(kernel, KernelObject) else kernel for kernel in built]
+
+    def keep(
+        self, state: Progress, schedules: Sequence[Schedule], results: Sequence[float | str]
+    ) -> None:
+        """Write the best of a batch down where it beats what is known, else the trials it cost."""
+        state.trials += len(results)
+        total = len(results) + (state.best.trials if state.best is not None else 0)
+        best = state.best
+        for schedule, result in zip(schedules, results, strict=True):
+            if isinstance(result, str):
+                state.failures += 1
+                state.last_failure = result
+            elif best is None or result < best.score:
+                best = make_record(
+                    state.task.name, state.task.key, schedule, result, self.score.unit,
+                    self.score.source, total,
+                )  # fmt: skip
+        if best is not None:
+            state.best = dataclasses.replace(best, trials=total)
+            append(self.log, [state.best])
