@@ -1,0 +1,100 @@
+"""What the commands of this package share: progress on standard error, JSON files, numbers."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import TimeRemainingColumn as TimeLeftColumn
+
+from model.errors import UsageError
+
+CONSOLE = Console(stderr=True, highlight=False)
+
+
+@contextmanager
+def steps(text: str, total: int) -> Iterator[Callable[[str | None], None]]:
+    """Show a bar with elapsed and remaining time on standard error.
+
+    Parameters
+    ----------
+    text : str
+        What is being done.
+    total : int
+        How many steps it takes.
+
+    Yields
+    ------
+    Callable
+        Call it with None after each step, or with a text to say what is being done now.
+    """
+    columns = (
+        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(20),
+        TimeElapsedColumn(), TextColumn("left"), TimeLeftColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=CONSOLE, transient=True) as bar:
+        task = bar.add_task(text, total=total)
+
+        def tell(now: str | None) -> None:
+            if now is None:
+                bar.advance(task)
+            else:
+                bar.update(task, description=now)
+
+        yield tell
+
+
+def require_writable(path: Path | None) -> None:
+    """Refuse before the work what could not be written after it.
+
+    Raises
+    ------
+    UsageError
+        If the file's folder does not exist or cannot be written, or the path is a folder.
+    """
+    if path is None:
+        return
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder: name a file in it")
+    if not path.parent.is_dir():
+        raise UsageError(f"{path} cannot be written: there is no folder {path.parent}")
+    if not os.access(path.parent, os.W_OK):
+        raise UsageError(f"{path} cannot be written: {path.parent} is read-only")
+
+
+@contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+    """Give a path beside a file, which becomes the file when the block ends well.
+
+    Raises
+    ------
+    UsageError
+        If it cannot be written.
+    """
+    beside = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        yield beside
+        beside.replace(path)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror or error}") from error
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write_json(path: Path, document: dict[str, Any]) -> None:
+    """Write a JSON file, whole or not at all.
+
+    Raises
+    ------
+    UsageError
+        If it cannot be written.
+    """
+    text = json.dumps(document, indent=1, allow_nan=False)
+    with replaced(path) as beside:
+        beside.write_text(text + "\n", encoding="utf-8")
