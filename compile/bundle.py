@@ -18,7 +18,6 @@ import math
 import os
 import shutil
 import tempfile
-import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -121,7 +120,10 @@ class Bundle:
         """Inputs of each parity check: the stored reference, then one for each seed."""
         with np.load(self.path / REFERENCE, allow_pickle=False) as arrays:
             stored = [arrays[f"input_{i}"] for i in range(len(self.manifest.inputs))]
-        return [stored, *(seeded_inputs(self.manifest.inputs, seed) for seed in self.manifest.seeds)]
+        return [
+            stored,
+            *(seeded_inputs(self.manifest.inputs, seed) for seed in self.manifest.seeds),
+        ]
 
     def reference_outputs(self) -> list[list[Array]]:
         """PyTorch's outputs for each of :meth:`reference_inputs`."""
@@ -163,7 +165,11 @@ def written_beside(path: Path) -> Iterator[Path]:
     UsageError
         If the folder cannot be written, or `path` holds something that is not a bundle.
     """
-    if path.exists() and not (path / MANIFEST).is_file() and (not path.is_dir() or any(path.iterdir())):
+    if (
+        path.exists()
+        and not (path / MANIFEST).is_file()
+        and (not path.is_dir() or any(path.iterdir()))
+    ):
         raise UsageError(f"{path} exists and is not a bundle: name another --output")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -123,7 +123,9 @@ def write_bundle(
         arrays, outputs = reference(lowered.program.exported, inputs)
         np.savez(folder / bundles.REFERENCE, **arrays)
         progress("computing what each kernel should write")
-        samples = expected_intermediates(lowered, [arrays[f"input_{i}"] for i in range(len(inputs))])
+        samples = expected_intermediates(
+            lowered, [arrays[f"input_{i}"] for i in range(len(inputs))]
+        )
         np.savez(folder / bundles.INTERMEDIATES, **samples)
         progress(f"building the library for {target.name}")
         functions = {name: choice.function for name, choice in chosen.items()}
@@ -225,5 +227,3 @@ def versions() -> dict[str, str]:
     names = ("apache-tvm", "apache-tvm-ffi", "torch", "numpy", "xgboost")
     found = {name: metadata.version(name) for name in names}
     return {**found, "python": platform.python_version()}
-
-

@@ -111,7 +111,9 @@ def _check_weights(exported: ExportedProgram) -> None:
 
 
 def _input_specs(exported: ExportedProgram) -> tuple[TensorSpec, ...]:
-    placeholders = {n.name: n.meta.get("val") for n in exported.graph.nodes if n.op == "placeholder"}
+    placeholders = {
+        n.name: n.meta.get("val") for n in exported.graph.nodes if n.op == "placeholder"
+    }
     specs = []
     for name in exported.graph_signature.user_inputs:
         value = placeholders.get(str(name))
@@ -132,7 +134,7 @@ def _first_line(error: BaseException) -> str:
     return text.splitlines()[0][:300]
 
 
-class _quiet(warnings.catch_warnings):  # noqa: N801 - reads as a statement
+class _quiet(warnings.catch_warnings):
     """`torch.export` warns of its own deprecations, which a user can do nothing about."""
 
     def __enter__(self) -> None:

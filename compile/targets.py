@@ -146,7 +146,7 @@ def _from_options(
     name: str, options: dict[str, str | int | list[str]], features: tuple[str, ...] | None
 ) -> CompileTarget:
     triple, cpu = str(options.get("mtriple", "")), str(options.get("mcpu", "generic"))
-    architecture = triple.split("-")[0].replace("arm64", "aarch64")
+    architecture = triple.split("-", maxsplit=1)[0].replace("arm64", "aarch64")
     if architecture not in ("aarch64", "x86_64"):
         raise UsageError(
             f"target {name!r} is for {architecture or 'an unknown architecture'}: only 64-bit ARM "

@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from tvm import tirx
-from tvm.tirx.script.builder import ir as T  # noqa: N812 - the name TVMScript gives it
+from tvm.tirx.script.builder import ir as T
 
 ACCUMULATE = "accumulate"
 OUTPUT = "output"
@@ -94,9 +94,11 @@ def padded_input(
         with T.sblock(PAD):
             a, b, c = T.axis.remap("SSS", list(loops))
             row, column = (b, c) if channels_first else (a, b)
-            inside = tirx.all(
-                row >= top, row < height + top, column >= left, column < width + left
+            inside = tirx.all(row >= top, row < height + top, column >= left, column < width + left)
+            at = (
+                (0, a, row - top, column - left)
+                if channels_first
+                else (0, row - top, column - left, c)
             )
-            at = (0, a, row - top, column - left) if channels_first else (0, row - top, column - left, c)
             T.buffer_store(padded, T.if_then_else(inside, x[at], T.float32(fill)), [0, a, b, c])
     return padded

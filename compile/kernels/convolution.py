@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
-from tvm.tirx.script.builder import ir as T  # noqa: N812 - the name TVMScript gives it
+from tvm.tirx.script.builder import ir as T
 
 from compile.kernels.blocks import (
     ACCUMULATE,
@@ -195,7 +195,9 @@ def _channel(conv: Convolution, table: Any, group: Any, depth: Any) -> Any:
     if conv.run == conv.group_inputs:
         return group * conv.group_inputs + depth
     pitch = conv.channels // (conv.group_inputs // conv.run)
-    return tirx.floordiv(depth, conv.run) * pitch + group * conv.run + tirx.floormod(depth, conv.run)
+    return (
+        tirx.floordiv(depth, conv.run) * pitch + group * conv.run + tirx.floormod(depth, conv.run)
+    )
 
 
 def _accumulate(
@@ -227,4 +229,3 @@ def _accumulate(
 def output_type(conv: Convolution) -> tuple[int, int, int, int]:
     """Shape of the kernel's output, NHWC."""
     return (1, conv.output_height, conv.output_width, conv.groups * conv.group_outputs)
-

@@ -6,7 +6,7 @@ import dataclasses
 
 from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
-from tvm.tirx.script.builder import ir as T  # noqa: N812 - the name TVMScript gives it
+from tvm.tirx.script.builder import ir as T
 
 from compile.kernels.blocks import Step, apply_steps, epilogue_operands
 

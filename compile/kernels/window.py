@@ -11,7 +11,7 @@ from typing import Any
 
 from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
-from tvm.tirx.script.builder import ir as T  # noqa: N812 - the name TVMScript gives it
+from tvm.tirx.script.builder import ir as T
 
 from compile.kernels.blocks import (
     ACCUMULATE,
@@ -79,7 +79,9 @@ class Window:
         """Multiply-adds of a depthwise convolution; 0 for a pool."""
         if self.combine != "multiply_add":
             return 0
-        return self.output_height * self.output_width * self.channels * self.kernel[0] * self.kernel[1]
+        return (
+            self.output_height * self.output_width * self.channels * self.kernel[0] * self.kernel[1]
+        )
 
 
 def primitive_function(window: Window) -> tirx.PrimFunc:
@@ -118,7 +120,9 @@ def _body(window: Window) -> None:
             row = tirx.floordiv(p, columns) * window.stride[0] + kh * window.dilation[0]
             column = tirx.floormod(p, columns) * window.stride[1] + kw * window.dilation[1]
             value = source[0, row, column, c]
-            T.buffer_store(total, _combined(window, total[p, c], value, weight, (kh, kw, c)), [p, c])
+            T.buffer_store(
+                total, _combined(window, total[p, c], value, weight, (kh, kw, c)), [p, c]
+            )
     with T.grid(pixels, window.channels) as loops:
         with T.sblock(OUTPUT):
             p, c = T.axis.remap("SS", list(loops))

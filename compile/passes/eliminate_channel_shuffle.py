@@ -26,13 +26,12 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import numpy as np
 import tvm
 from tvm import relax
 
 from compile.passes.channel_views import View, ViewRules
 from compile.passes.data_movement import Movement, follow_movements
-from compile.passes.graph import Array, bindings_of, operator, rebuild, shape_of, substitute
+from compile.passes.graph import bindings_of, rebuild, substitute
 
 
 def eliminate_channel_shuffle(module: tvm.IRModule) -> tvm.IRModule:

@@ -35,9 +35,7 @@ class Chain:
     operands: tuple[Any, ...]
 
 
-def find_chains(
-    module: tvm.IRModule, is_anchor: Callable[[Any], bool]
-) -> dict[relax.Var, Chain]:
+def find_chains(module: tvm.IRModule, is_anchor: Callable[[Any], bool]) -> dict[relax.Var, Chain]:
     """Find the longest chain after each anchor, keyed by its last variable.
 
     A step joins a chain where it is the only reader of what comes before it. An addition of two

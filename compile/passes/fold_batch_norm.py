@@ -117,5 +117,7 @@ def _evaluate(expr: Any) -> Any:
         return expr
     if name == "relax.permute_dims":
         axes = expr.attrs.axes
-        return relax.const(np.ascontiguousarray(np.transpose(value, axes and [int(a) for a in axes])))
+        return relax.const(
+            np.ascontiguousarray(np.transpose(value, axes and [int(a) for a in axes]))
+        )
     return relax.const(value.reshape([int(extent) for extent in expr.args[1]]))

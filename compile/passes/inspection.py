@@ -10,7 +10,6 @@ from tvm_ffi import structural_walk
 
 from compile.kernels.schedules import KIND
 
-
 _ARITHMETIC = (tirx.Add, tirx.Sub, tirx.Mul, tirx.Div, tirx.Max, tirx.Min, tirx.Cast)
 
 

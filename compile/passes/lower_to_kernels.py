@@ -221,7 +221,11 @@ def _convolution(
 def _convolution_kernel(
     conv: convolution.Convolution, inputs: list[Any], tables: list[Any]
 ) -> Kernel:
-    what = "linear" if (conv.height, conv.width) == (1, 1) else f"conv{conv.kernel[0]}x{conv.kernel[1]}"
+    what = (
+        "linear"
+        if (conv.height, conv.width) == (1, 1)
+        else f"conv{conv.kernel[0]}x{conv.kernel[1]}"
+    )
     stride = f"s{conv.stride[0]}" if conv.stride != (1, 1) else ""
     groups = f"_g{conv.groups}" if conv.groups > 1 else ""
     name = (

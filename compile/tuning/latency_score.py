@@ -57,7 +57,9 @@ class BoardLatency:
 
     def __init__(self, device: Any, cpu: str) -> None:
         self._device = device
-        self.source = f"measured: least mean of {REPEATS}, one thread, {cpu} board, TVM {TVM_VERSION}"
+        self.source = (
+            f"measured: least mean of {REPEATS}, one thread, {cpu} board, TVM {TVM_VERSION}"
+        )
 
     def __call__(self, kernels: Sequence[KernelObject]) -> list[float | str]:
         """Upload and time each kernel, one after the other."""

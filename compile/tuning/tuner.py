@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,7 @@ class Progress:
     stale: int = 0
     finished: bool = False
     last_failure: str = ""
+    updated: float = 0.0
 
 
 def find_tasks(lowered: Lowered, target: CompileTarget) -> list[Task]:
@@ -198,6 +200,7 @@ class _Bench:
     ) -> None:
         """Write the best of a batch down where it beats what is known, else the trials it cost."""
         state.trials += len(results)
+        state.updated = time.monotonic()
         total = len(results) + (state.best.trials if state.best is not None else 0)
         best = state.best
         for schedule, result in zip(schedules, results, strict=True):

@@ -1,0 +1,52 @@
+# Two commands do all: `make demo` and `make test`. Neither needs root.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+READY := $(VENV)/.ready
+
+.PHONY: demo test smoke lint board data zoo bench clean help
+
+help:
+	@echo "make demo    compile ShuffleNet for an ARM core, prove it on an emulated board, compare"
+	@echo "make test    lint, types and all tests      make smoke   the quickest of them"
+	@echo "make board   build the emulated board       make data    fetch Fashion-MNIST"
+	@echo "make zoo     every network on every target: parity and shuffle kernels"
+	@echo "make clean   remove what was built here (not the cache)"
+
+# The virtual environment, made again when the pins change.
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 10) <= v < (3, 14) else \
+	  "Python %d.%d is not supported: run make PYTHON=python3.11" % v[:2])'
+	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --editable '.[test]'
+	@touch $(READY)
+
+board: $(READY)
+	$(RUN) deploy/device.py build
+
+data: $(READY)
+	$(RUN) model/fetch_fashion.py
+
+demo: $(READY) board
+	$(RUN) compile/tune.py --target arm --json build/demo-tune.json
+	$(RUN) deploy/run.py build/bundles/shufflenet-g3-x0.5-cortex-a72 --count
+	$(RUN) deploy/compare.py --target arm --json build/demo-arm.json --chart build/demo-arm.png
+	$(RUN) deploy/compare.py --target host --json build/demo-host.json --chart build/demo-host.png
+
+lint: $(READY)
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/mypy
+
+smoke: $(READY)
+	$(RUN) -m pytest -m smoke
+
+test: lint board
+	-$(RUN) model/fetch_fashion.py
+	$(RUN) -m pytest
+
+zoo: $(READY) board
+	$(RUN) deploy/check_zoo.py --json build/zoo.json
+
+clean:
+	rm -rf build $(VENV)
