@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import pickle
+import logging
 import warnings
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -13,6 +15,7 @@ import tvm
 from torch.export import ExportedProgram
 from tvm.relax.frontend.torch import from_exported_program
 
+from compile.guarded_loading import no_code_from_programs
 from model.errors import UsageError
 
 
@@ -69,17 +72,19 @@ def load_program(path: Path) -> ExportedProgram:
     Raises
     ------
     UsageError
-        If the file is missing, is not such a program, or is cut short.
+        If the file is missing, is not such a program, is cut short, or would run code of its own
+        when it is opened (see `compile.guarded_loading`).
     """
     if not path.is_file():
         raise UsageError(f"no program at {path}: save one with torch.export.save(program, path)")
     if not zipfile.is_zipfile(path):
         raise UsageError(f"{path} is not a saved torch.export program (or it is cut short)")
     try:
-        with _quiet():
+        with _quiet(), no_code_from_programs():
             return torch.export.load(path)
-    except (RuntimeError, ValueError, KeyError, OSError, EOFError, AssertionError, TypeError,
-            AttributeError, zipfile.BadZipFile, pickle.UnpicklingError) as error:  # fmt: skip
+    except Exception as error:
+        # On damaged files PyTorch raises whatever its parts do: RuntimeError, KeyError, IndexError,
+        # AssertionError, SpecViolationError, UnpicklingError...
         raise UsageError(
             f"{path} cannot be read as a torch.export program: {_first_line(error)}"
         ) from error
@@ -105,7 +110,8 @@ def import_program(exported: ExportedProgram) -> Program:
 
 
 def _check_weights(exported: ExportedProgram) -> None:
-    for name, tensor in exported.state_dict.items():
+    constants = {k: v for k, v in exported.constants.items() if isinstance(v, torch.Tensor)}
+    for name, tensor in {**exported.state_dict, **constants}.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise UsageError(f"the weights hold NaN or infinity in {name!r}")
 
@@ -134,9 +140,14 @@ def _first_line(error: BaseException) -> str:
     return text.splitlines()[0][:300]
 
 
-class _quiet(warnings.catch_warnings):
-    """`torch.export` warns of its own deprecations, which a user can do nothing about."""
-
-    def __enter__(self) -> None:
-        super().__enter__()
-        warnings.simplefilter("ignore")
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence `torch.export`: its deprecations, and the stack traces it logs before it raises."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)

@@ -1,0 +1,135 @@
+"""Run a Relax module as it stands after any pass, and compare it with PyTorch."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import tvm
+from torch import nn
+from tvm import relax
+
+from compile.kernels.schedules import Core, scheduled
+from compile.library import build_executable
+from compile.network import replace_kernels
+from compile.passes.eliminate_channel_shuffle import eliminate_channel_shuffle
+from compile.passes.expose_intermediates import kernel_calls
+from compile.passes.fold_batch_norm import fold_batch_norm
+from compile.passes.fuse_rest import fuse_rest
+from compile.passes.graph import Array, bindings_of, operator
+from compile.passes.inspection import is_shuffle, kernel_functions
+from compile.pipeline import graph_passes
+from compile.program import Program, import_program, trace
+from compile.targets import CompileTarget, find_target
+
+HOST: CompileTarget = find_target("host")
+#: Largest error, in parts of the largest value that PyTorch gives (float32, a few layers).
+TOLERANCE = 2e-5
+MOVES = ("relax.take", "relax.permute_dims", "relax.strided_slice", "relax.split", "relax.stack")
+
+
+def imported(module: nn.Module, *shape: int) -> Program:
+    """Trace and import a module for one input shape."""
+    return import_program(trace(module, shape))
+
+
+def simplified(module: nn.Module, *shape: int) -> tvm.IRModule:
+    """Import a module and run the passes before layouts are chosen."""
+    return eliminate_channel_shuffle(fold_batch_norm(imported(module, *shape).module))
+
+
+def count(module: tvm.IRModule) -> Counter[str]:
+    """Count the operators that the entry function calls, ``relax.`` left off."""
+    names = [operator(value) for _, value in bindings_of(module)]
+    return Counter(name.removeprefix("relax.") for name in names if name)
+
+
+def lowered(
+    module: tvm.IRModule, core: Core = HOST.core, without: Sequence[str] = ()
+) -> tvm.IRModule:
+    """Run the whole pipeline on an imported module, some passes left out by name."""
+    for name, transform in graph_passes(core):
+        if name not in without:
+            module = transform(module)
+    return module
+
+
+def shuffle_kernels(module: tvm.IRModule) -> list[str]:
+    """Names of the shuffle kernels that one inference of a lowered module calls."""
+    functions = kernel_functions(module)
+    calls = [name for _, name in kernel_calls(module)]
+    return [name for name in calls if is_shuffle(name, functions[name])]
+
+
+def with_schedules(
+    module: tvm.IRModule, core: Core = HOST.core, schedule: Callable[..., Any] = scheduled
+) -> tvm.IRModule:
+    """Schedule every kernel of a lowered module."""
+    functions = {n: schedule(f, core) for n, f in kernel_functions(module).items()}
+    return replace_kernels(module, functions)
+
+
+def run(module: tvm.IRModule, *inputs: Array, entry: str = "main") -> list[Array]:
+    """Run a module at any stage on this machine; operators that are left go TVM's way."""
+    executable = build_executable(fuse_rest(module), HOST)
+    machine = relax.VirtualMachine(executable, tvm.cpu())
+    answer = machine[entry](*(tvm.runtime.tensor(value) for value in inputs))
+    return [part.numpy() for part in flat(answer)]
+
+
+def flat(answer: Any) -> list[Any]:
+    """List the tensors of an answer that may be nested."""
+    if hasattr(answer, "shape"):
+        return [answer]
+    return [tensor for part in answer for tensor in flat(part)]
+
+
+def draw(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """Draw a standard normal input, always the same for a shape."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(11), dtype=dtype)
+
+
+def assert_same(actual: Sequence[Array], network: nn.Module, *inputs: torch.Tensor) -> None:
+    """Compare a module's answers with those of the network it was made from."""
+    with torch.no_grad():
+        expected = [tensor.numpy() for tensor in flat(network.eval()(*inputs))]
+    assert len(actual) == len(expected)
+    for ours, theirs in zip(actual, expected, strict=True):
+        assert ours.shape == theirs.shape
+        assert ours.dtype == theirs.dtype
+        assert np.isfinite(theirs).all()
+        error = float(np.abs(ours - theirs).max())
+        assert error <= TOLERANCE * max(1.0, float(np.abs(theirs).max())), f"error {error}"
+
+
+def assert_module_is(module: tvm.IRModule, network: nn.Module, *shape: int) -> None:
+    """Run a module at its stage and compare it with the network."""
+    value = draw(*shape)
+    assert_same(run(module, value.numpy()), network, value)
+
+
+def seeded(network: nn.Module, seed: int = 0) -> nn.Module:
+    """Fill a network with weights that show a wrong order: none trivial, batch norm's neither."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def uniform(tensor: torch.Tensor, low: float, high: float) -> None:
+        tensor.copy_(torch.rand(tensor.shape, generator=generator) * (high - low) + low)
+
+    with torch.no_grad():
+        for layer in network.modules():
+            if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
+                assert layer.running_mean is not None
+                assert layer.running_var is not None
+                uniform(layer.weight, 0.5, 1.5)
+                uniform(layer.bias, -0.5, 0.5)
+                uniform(layer.running_mean, -0.5, 0.5)
+                uniform(layer.running_var, 0.5, 2.0)
+            elif isinstance(layer, nn.Conv2d | nn.Linear):
+                bound = (3.0 / max(1, layer.weight[0].numel())) ** 0.5
+                uniform(layer.weight, -bound, bound)
+                if layer.bias is not None:
+                    uniform(layer.bias, -0.5, 0.5)
+    return network.eval()
