@@ -16,7 +16,7 @@ from tvm import relax
 from compile.bundle import Bundle, Manifest
 from compile.passes.expose_intermediates import INTERMEDIATES
 from compile.passes.graph import ENTRY, Array
-from compile.targets import cpu_features
+from compile.targets import CompileTarget, cpu_features
 from deploy.device_names import parse_device_name
 from deploy.devices import Device, open_device
 from deploy.emulator.cores import CORES, DEFAULT_CORE
@@ -104,7 +104,7 @@ def _tensors(value: object) -> list[Any]:
     return [value]
 
 
-def default_device(manifest: Manifest) -> str:
+def default_device(needs: Manifest | CompileTarget) -> str:
     """Name the device to run on where the user named none.
 
     This machine where the library fits it, else an emulated board with the core it is built for.
@@ -115,24 +115,27 @@ def default_device(manifest: Manifest) -> str:
         If it fits neither.
     """
     try:
-        check_cpu(manifest, "local", platform.machine(), cpu_features())
+        check_cpu(needs, "local", platform.machine(), cpu_features())
         return "local"
     except UsageError:
         pass
-    if manifest.architecture == "aarch64":
+    if needs.architecture == "aarch64":
         # Base ARMv8.0 code, such as "generic", runs on every core.
-        if manifest.cpu in CORES:
-            return f"emulated:{manifest.cpu}"
-        if set(manifest.features) <= set(CORES[DEFAULT_CORE].features.split()):
+        if needs.cpu in CORES:
+            return f"emulated:{needs.cpu}"
+        if set(needs.features) <= set(CORES[DEFAULT_CORE].features.split()):
             return f"emulated:{DEFAULT_CORE}"
     raise UsageError(
-        f"the library is for {manifest.cpu} ({manifest.architecture}), which is not this machine"
+        f"the library is for {needs.cpu} ({needs.architecture}), which is not this machine"
         " and cannot be emulated: name a board with --device"
     )
 
 
 def check_cpu(
-    manifest: Manifest, device: str, architecture: str | None, features: frozenset[str] | None
+    needs: Manifest | CompileTarget,
+    device: str,
+    architecture: str | None,
+    features: frozenset[str] | None,
 ) -> tuple[str, ...]:
     """Compare the processor with what the library is built for; None is what cannot be known.
 
@@ -149,16 +152,16 @@ def check_cpu(
     unchecked = []
     if architecture is None:
         unchecked.append("architecture")
-    elif architecture != manifest.architecture:
+    elif architecture != needs.architecture:
         raise UsageError(
-            f"the library is built for {manifest.architecture} ({manifest.cpu}), and {device} is"
+            f"the library is built for {needs.architecture} ({needs.cpu}), and {device} is"
             f" {architecture}: compile for it with --target, or name another --device"
         )
     if features is None:
-        unchecked.append("processor features " + ", ".join(manifest.features))
-    elif missing := sorted(set(manifest.features) - features):
+        unchecked.append("processor features " + ", ".join(needs.features))
+    elif missing := sorted(set(needs.features) - features):
         raise UsageError(
-            f"the library is built for {manifest.cpu}, and {device} lacks {', '.join(missing)}:"
+            f"the library is built for {needs.cpu}, and {device} lacks {', '.join(missing)}:"
             " compile for its core with --target, or name another --device"
         )
     return tuple(unchecked)

@@ -13,8 +13,8 @@ from deploy.execution import RunningNetwork
 from model.errors import UsageError
 
 #: Single runs of each network, and the seconds after which fewer will do.
-RUNS, BATCH, BUDGET_S = 200, 10, 20.0
-LEAST_BATCHES = 3
+RUNS, BATCH, BUDGET_S = 200, 5, 15.0
+LEAST_BATCHES = 4
 THREADS = 1
 
 
@@ -101,7 +101,7 @@ def measure_interleaved(
     runs : int
         Single runs of each, in turns of `BATCH`.
     budget_s : float
-        Seconds for each network, after which the turns end, but never before the third.
+        Seconds for each network, after which the turns end, but never before the fourth.
     progress : Callable
         Called after each turn of one network.
 
