@@ -111,8 +111,13 @@ def import_program(exported: ExportedProgram) -> Program:
 
 def _check_weights(exported: ExportedProgram) -> None:
     constants = {k: v for k, v in exported.constants.items() if isinstance(v, torch.Tensor)}
+    parameters = {name for name, _ in exported.named_parameters()}
     for name, tensor in {**exported.state_dict, **constants}.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        if not tensor.is_floating_point():
+            continue
+        # A mask of attention, a buffer or a constant, may well hold infinity.
+        wrong = ~torch.isfinite(tensor) if name in parameters else torch.isnan(tensor)
+        if bool(wrong.any()):
             raise UsageError(f"the weights hold NaN or infinity in {name!r}")
 
 

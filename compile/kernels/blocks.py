@@ -29,7 +29,9 @@ class Step:
     bounds: tuple[float, float] = (0.0, 0.0)
 
 
-def epilogue_operands(epilogue: tuple[Step, ...], shape: tuple[int, ...]) -> list[Any]:
+def epilogue_operands(
+    epilogue: tuple[Step, ...], shape: tuple[int, ...], first_bias: tuple[int, ...]
+) -> list[Any]:
     """Declare the parameters that an epilogue reads, ``None`` for a step that reads none.
 
     Parameters
@@ -38,11 +40,14 @@ def epilogue_operands(epilogue: tuple[Step, ...], shape: tuple[int, ...]) -> lis
         The steps.
     shape : tuple of int
         Shape of the kernel's output, NHWC.
+    first_bias : tuple of int
+        Shape of a bias that comes first: sums start from it.
     """
     operands: list[Any] = []
     for number, step in enumerate(epilogue):
         if step.kind == "bias":
-            operands.append(T.arg(f"bias_{number}", T.buffer((shape[3],), "float32")))
+            extents = first_bias if number == 0 else (shape[3],)
+            operands.append(T.arg(f"bias_{number}", T.buffer(extents, "float32")))
         elif step.kind == "residual":
             operands.append(T.arg(f"residual_{number}", T.buffer(shape, "float32")))
         else:
@@ -63,6 +68,11 @@ def apply_step(step: Step, operand: Any, value: Any, at: tuple[Any, ...]) -> Any
     raise ValueError(f"no epilogue step is called {step.kind!r}")
 
 
+def starting_bias(epilogue: tuple[Step, ...]) -> bool:
+    """Whether sums can start from a bias instead of from zero."""
+    return bool(epilogue) and epilogue[0].kind == "bias"
+
+
 def apply_steps(
     epilogue: tuple[Step, ...], operands: list[Any], value: Any, at: tuple[Any, ...]
 ) -> Any:
@@ -75,7 +85,7 @@ def apply_steps(
 def padded_input(
     x: Any, padding: tuple[int, int, int, int], fill: float, channels_first: bool
 ) -> Any:
-    """Write the block that copies an input into a larger one, `fill` around it.
+    """Write the blocks that copy an input into a larger one, `fill` around it.
 
     Parameters
     ----------
@@ -83,22 +93,32 @@ def padded_input(
         NHWC, or NCHW where `channels_first`.
     padding : tuple of int
         Top, left, bottom, right.
+    fill : float
+        What stands around the input.
+    channels_first : bool
+        Which of the two layouts.
     """
     top, left, bottom, right = padding
     _, *extents = [int(extent) for extent in x.shape]
-    height, width = extents[1:] if channels_first else extents[:2]
+    row_axis = 1 if channels_first else 0
+    height, width = extents[row_axis : row_axis + 2]
     tall, wide = height + top + bottom, width + left + right
-    shape = (1, extents[0], tall, wide) if channels_first else (1, tall, wide, extents[2])
-    padded = T.sblock_alloc_buffer(shape, "float32")
-    with T.grid(*shape[1:]) as loops:
-        with T.sblock(PAD):
-            a, b, c = T.axis.remap("SSS", list(loops))
-            row, column = (b, c) if channels_first else (a, b)
-            inside = tirx.all(row >= top, row < height + top, column >= left, column < width + left)
-            at = (
-                (0, a, row - top, column - left)
-                if channels_first
-                else (0, row - top, column - left, c)
-            )
-            T.buffer_store(padded, T.if_then_else(inside, x[at], T.float32(fill)), [0, a, b, c])
+    shape = [*extents]
+    shape[row_axis : row_axis + 2] = [tall, wide]
+    padded = T.sblock_alloc_buffer((1, *shape), "float32")
+    starts = [0, 0, 0]
+    starts[row_axis : row_axis + 2] = [top, left]
+    # The fill covers everything: blocks that each cover a part cannot be scheduled (TVM's "region
+    # cover"), and stores are cheap beside the sums that follow.
+    _fill_or_copy("fill", shape, [0, 0, 0], padded, T.float32(fill))
+    _fill_or_copy("inside", extents, starts, padded, x)
     return padded
+
+
+def _fill_or_copy(name: str, size: list[int], starts: list[int], padded: Any, what: Any) -> None:
+    with T.grid(*size) as loops:
+        with T.sblock(f"{PAD}_{name}"):
+            at = T.axis.remap("SSS", list(loops))
+            value = what[(0, *at)] if name == "inside" else what
+            place = [index + start for index, start in zip(at, starts, strict=True)]
+            T.buffer_store(padded, value, [0, *place])

@@ -28,6 +28,7 @@ from compile.kernels.blocks import (
     apply_steps,
     epilogue_operands,
     padded_input,
+    starting_bias,
 )
 from compile.passes.graph import Array
 
@@ -163,8 +164,8 @@ def primitive_function(conv: Convolution) -> tirx.PrimFunc:
     Returns
     -------
     tirx.PrimFunc
-        Parameters: input, packed weight, the epilogue's operands in order (bias of ``(O,)``,
-        residuals of the output's shape), the table of channels where there is one, output.
+        Parameters: input, packed weight, the epilogue's operands in order (a bias that comes first
+        is packed too, later ones are ``(O,)``, residuals have the output's shape), the table of channels where there is one, output.
     """
     with IRBuilder() as builder:
         with T.prim_func(s_tir=True):
@@ -182,7 +183,7 @@ def _body(conv: Convolution) -> None:
     x = T.arg("x", T.buffer(in_shape, "float32"))
     weight = T.arg("weight", T.buffer(
         (conv.groups, *conv.kernel, conv.group_inputs, conv.padded_outputs), "float32"))  # fmt: skip
-    operands = epilogue_operands(conv.epilogue, shape)
+    operands = epilogue_operands(conv.epilogue, shape, bias_shape(conv))
     table = None if conv.run else T.arg("channels", T.buffer((conv.channels,), "int32"))
     out = T.arg("out", T.buffer(shape, "float32"))
     source = padded_input(x, conv.padding, 0.0, conv.channels_first) if any(conv.padding) else x
@@ -215,7 +216,8 @@ def _accumulate(
             column = tirx.floormod(p, columns) * conv.stride[1] + kw * conv.dilation[1]
             at = (0, channel, row, column) if conv.channels_first else (0, row, column, channel)
             with T.init():
-                T.buffer_store(total, T.float32(0), [p, q, o])
+                start = operands[0][q, o] if starting_bias(conv.epilogue) else T.float32(0)
+                T.buffer_store(total, start, [p, q, o])
             product = source[at] * weight[q, kh, kw, k, o]
             T.buffer_store(total, total[p, q, o] + product, [p, q, o])
     with T.grid(pixels, conv.groups, conv.group_outputs) as loops:
@@ -223,7 +225,21 @@ def _accumulate(
             p, q, o = T.axis.remap("SSS", list(loops))
             channel = q * conv.group_outputs + o
             at = (0, tirx.floordiv(p, columns), tirx.floormod(p, columns), channel)
-            T.buffer_store(out, apply_steps(conv.epilogue, operands, total[p, q, o], at), list(at))
+            after = 1 if starting_bias(conv.epilogue) else 0
+            value = apply_steps(conv.epilogue[after:], operands[after:], total[p, q, o], at)
+            T.buffer_store(out, value, list(at))
+
+
+def bias_shape(conv: Convolution) -> tuple[int, int]:
+    """Shape of the bias that the sums start from: padded as the weights are."""
+    return (conv.groups, conv.padded_outputs)
+
+
+def pack_bias(bias: Array, conv: Convolution) -> Array:
+    """Pad a bias of ``(groups * N,)`` to ``(groups, padded N)``."""
+    packed = np.zeros(bias_shape(conv), np.float32)
+    packed[:, : conv.group_outputs] = bias.reshape(conv.groups, conv.group_outputs)
+    return packed
 
 
 def output_type(conv: Convolution) -> tuple[int, int, int, int]:

@@ -79,7 +79,7 @@ def _body(joined: Joined) -> None:
         T.arg(f"part_{i}", T.buffer((1, height, width, part.stored), "float32"))
         for i, part in enumerate(joined.parts)
     ]
-    operands = epilogue_operands(joined.epilogue, joined.output_shape)
+    operands = epilogue_operands(joined.epilogue, joined.output_shape, joined.output_shape[3:])
     tables = [
         T.arg(f"channels_{i}", T.buffer((part.channels,), "int32")) if part.gathered else None
         for i, part in enumerate(joined.parts)

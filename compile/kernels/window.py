@@ -20,6 +20,7 @@ from compile.kernels.blocks import (
     apply_steps,
     epilogue_operands,
     padded_input,
+    starting_bias,
 )
 
 LOWEST = -3.4028234663852886e38
@@ -105,18 +106,20 @@ def _body(window: Window) -> None:
     weight = None
     if window.combine == "multiply_add":
         weight = T.arg("weight", T.buffer((*window.kernel, window.channels), "float32"))
-    operands = epilogue_operands(window.epilogue, window.output_shape)
+    operands = epilogue_operands(window.epilogue, window.output_shape, (window.channels,))
     out = T.arg("out", T.buffer(window.output_shape, "float32"))
     neutral = LOWEST if window.combine == "max" else 0.0
     source = padded_input(x, window.padding, neutral, False) if any(window.padding) else x
     pixels = window.output_height * window.output_width
     total = T.sblock_alloc_buffer((pixels, window.channels), "float32")
     columns = window.output_width
+    biased = window.combine == "multiply_add" and starting_bias(window.epilogue)
     with T.grid(pixels, window.channels, *window.kernel) as loops:
         with T.sblock(ACCUMULATE):
             p, c, kh, kw = T.axis.remap("SSRR", list(loops))
             with T.init():
-                T.buffer_store(total, T.float32(neutral), [p, c])
+                start = operands[0][c] if biased else T.float32(neutral)
+                T.buffer_store(total, start, [p, c])
             row = tirx.floordiv(p, columns) * window.stride[0] + kh * window.dilation[0]
             column = tirx.floormod(p, columns) * window.stride[1] + kw * window.dilation[1]
             value = source[0, row, column, c]
@@ -131,7 +134,9 @@ def _body(window: Window) -> None:
             if window.combine == "sum":
                 value = value * (T.float32(1) / _divisor(window, row, column))
             at = (0, row, column, c)
-            T.buffer_store(out, apply_steps(window.epilogue, operands, value, at), list(at))
+            after = 1 if biased else 0
+            value = apply_steps(window.epilogue[after:], operands[after:], value, at)
+            T.buffer_store(out, value, list(at))
 
 
 def _combined(window: Window, so_far: Any, value: Any, weight: Any, at: tuple[Any, ...]) -> Any:

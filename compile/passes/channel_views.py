@@ -62,20 +62,24 @@ class View:
 
 def take_channels(tensor: Any, order: Array) -> Any:
     """Call of ``take`` along the channels of a tensor with channels on axis 1."""
-    return relax.op.take(tensor, relax.const(order.astype(np.int64)), axis=CHANNEL_AXIS)
+    index = relax.const(order.astype(np.int64))
+    return relax.op.take(tensor, index, axis=CHANNEL_AXIS, mode="clip")
 
 
-# Applied to each channel alike, whatever its place.
-CHANNEL_WISE = {
+# Applied to each element alike.
+ELEMENTWISE = {
     *(f"relax.nn.{name}" for name in (
-        "relu", "relu6", "leakyrelu", "silu", "gelu", "gelu_tanh", "selu", "softplus", "dropout",
-        "max_pool2d", "avg_pool2d", "adaptive_avg_pool2d",
+        "relu", "relu6", "leakyrelu", "silu", "gelu", "gelu_tanh", "selu", "softplus",
     )),
     *(f"relax.{name}" for name in (
-        "clip", "sigmoid", "tanh", "exp", "abs", "negative", "sqrt", "rsqrt", "erf", "hardswish",
-        "hardsigmoid", "image.resize2d",
+        "clip", "sigmoid", "tanh", "exp", "log", "abs", "negative", "square", "sqrt", "rsqrt", "erf",
     )),
 }  # fmt: skip
+# Applied to each channel alike, whatever its place.
+CHANNEL_WISE = ELEMENTWISE | {
+    *(f"relax.nn.{name}" for name in ("max_pool2d", "avg_pool2d", "adaptive_avg_pool2d")),
+    "relax.image.resize2d",
+}
 SPATIAL_REDUCTIONS = {"relax.mean", "relax.sum", "relax.max", "relax.min"}
 BINARY = {f"relax.{n}" for n in
           ("add", "subtract", "multiply", "divide", "maximum", "minimum", "power")}  # fmt: skip
@@ -167,6 +171,8 @@ class ViewRules:
         if constant is None or shape is None:
             return None
         axis = CHANNEL_AXIS - (len(shape) - constant.ndim)
+        if constant.ndim > len(shape):  # the result has its channels elsewhere
+            return None
         if axis < 0 or constant.shape[axis] == 1:
             return argument
         inverse = np.argsort(view.full_order)
@@ -230,5 +236,5 @@ class ViewRules:
 
 
 def _keeps_channels(value: Any) -> bool:
-    axes = value.attrs.axis
-    return axes is not None and sorted(int(axis) for axis in axes) == [2, 3]
+    axes, rank = value.attrs.axis, len(shape_of(value.args[0]) or ())
+    return axes is not None and rank == 4 and {int(axis) % rank for axis in axes} == {2, 3}

@@ -64,7 +64,7 @@ class _Rewrite:
         if moved is not None:
             # A link of a chain: nothing is written until somebody reads it.
             if (order := moved.channel_order()) is not None:
-                source = self.view(moved.source)
+                source = _with_trailing_extents(builder, self.view(moved.source), moved)
                 self.views[variable] = source.reordered(order)
             return
         rules = ViewRules(builder, self.view, lambda v: self.materialised(builder, v))
@@ -87,3 +87,12 @@ class _Rewrite:
             self.views[variable] = View(new)
             return new
         return variable
+
+
+def _with_trailing_extents(builder: relax.BlockBuilder, source: View, moved: Movement) -> View:
+    """Give a view the extents behind its channels that a flattened (N, C, 1, 1) has lost."""
+    trailing = moved.elements.shape[2:]
+    if trailing == moved.source_shape[2:]:
+        return source
+    shape = (moved.elements.shape[0], source.channels, *trailing)
+    return View(builder.emit(relax.op.reshape(source.tensor, shape)), source.order)

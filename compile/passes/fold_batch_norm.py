@@ -2,16 +2,16 @@
 
 Before::
 
-    x -> conv2d(W) -> batch_norm(gamma, beta, mean, variance) -> relu
+    x -> conv2d(W) (-> add(b)) -> batch_norm(gamma, beta, mean, variance) -> relu
 
 After::
 
     x -> conv2d(W * gamma / sqrt(variance + eps)) -> add(beta - mean * gamma / sqrt(...)) -> relu
 
 A batch norm that follows no convolution becomes a product and a sum with constants. Transposed
-constants (a linear layer's weight) are evaluated on the way. TVM's own `FoldBatchnormToConv2D` does
-the first of these, but leaves the arithmetic to `FoldConstant`, which compiles a kernel for every
-product: 38 s for a ShuffleNet, where this takes a fraction of one.
+constants (a linear layer's weight) and ranges (an index of channels) are evaluated on the way. TVM's
+own `FoldBatchnormToConv2D` does the first of these, but leaves the arithmetic to `FoldConstant`,
+which compiles a kernel for every product: 38 s for a ShuffleNet, where this takes a fraction of one.
 """
 
 from __future__ import annotations
@@ -77,27 +77,49 @@ def _normalise(
         variance.astype(np.float64) + norm.attrs.epsilon
     )
     shift = (beta if norm.attrs.center else np.zeros_like(beta)) - mean * scale
-    producer = definitions.get(data) if isinstance(data, relax.Var) else None
     axis = int(norm.attrs.axis)
     rank = len(shape_of(norm.args[0]) or ())
     along_axis = tuple(-1 if i == axis else 1 for i in range(rank))
-    if operator(producer) == "relax.nn.conv2d" and axis == 1 and uses[data] == 1:
-        weight = constant_of(producer.args[1])
-        if weight is not None:
-            scaled = _float32(weight * scale.reshape(-1, 1, 1, 1))
-            inputs = [substitute(producer.args[0], current), relax.const(scaled)]
-            product = builder.emit(tvm.ir.Call(producer.op, inputs, producer.attrs))
-            return builder.emit(relax.op.add(product, _along(shift, along_axis)))
-    product = builder.emit(relax.op.multiply(current(data), _along(scale, along_axis)))
-    return builder.emit(relax.op.add(product, _along(shift, along_axis)))
+    found = _convolution_before(data, definitions, uses) if axis == 1 else None
+    if found is not None:
+        convolution, bias = found
+        weight = constant_of(convolution.args[1])
+        assert weight is not None
+        scaled = _like(weight, weight * scale.reshape(-1, 1, 1, 1))
+        inputs = [substitute(convolution.args[0], current), relax.const(scaled)]
+        product = builder.emit(tvm.ir.Call(convolution.op, inputs, convolution.attrs))
+        return builder.emit(relax.op.add(product, _along(weight, bias * scale + shift, along_axis)))
+    product = builder.emit(relax.op.multiply(current(data), _along(gamma, scale, along_axis)))
+    return builder.emit(relax.op.add(product, _along(gamma, shift, along_axis)))
 
 
-def _along(values: Array, shape: tuple[int, ...]) -> Any:
-    return relax.const(_float32(values.reshape(shape)))
+def _convolution_before(
+    data: Any, definitions: dict[relax.Var, Any], uses: dict[relax.Var, int]
+) -> tuple[Any, Array] | None:
+    """Find the convolution that only this batch norm reads, and the bias between the two."""
+    value = definitions.get(data) if isinstance(data, relax.Var) and uses[data] == 1 else None
+    bias = np.zeros(1)
+    if operator(value) == "relax.add":
+        shape, (left, right) = shape_of(value), value.args
+        left, right = (right, left) if constant_of(left) is not None else (left, right)
+        constant = constant_of(_evaluate(definitions.get(right, right)))
+        if constant is None or shape is None or shape_of(left) != shape:
+            return None
+        if constant.size not in (1, shape[1]) or constant.shape != (1, constant.size, 1, 1):
+            return None
+        bias = constant.reshape(-1)
+        value = definitions.get(left) if uses.get(left) == 1 else None
+    if operator(value) != "relax.nn.conv2d" or constant_of(value.args[1]) is None:
+        return None
+    return value, bias
 
 
-def _float32(values: Array) -> Array:
-    return np.ascontiguousarray(values, dtype=np.float32)
+def _along(like: Array, values: Array, shape: tuple[int, ...]) -> Any:
+    return relax.const(_like(like, values.reshape(shape)))
+
+
+def _like(like: Array, values: Array) -> Array:
+    return np.ascontiguousarray(values, dtype=like.dtype)
 
 
 def _required_constant(expr: Any) -> Array:
@@ -108,8 +130,12 @@ def _required_constant(expr: Any) -> Array:
 
 
 def _evaluate(expr: Any) -> Any:
-    """Evaluate a transposed or reshaped constant; anything else is returned as it is."""
+    """Evaluate a range, a transposed or reshaped constant; anything else stays as it is."""
     name = operator(expr)
+    if name == "relax.arange":
+        bounds = [getattr(bound, "value", None) for bound in expr.args]
+        fixed = all(isinstance(bound, int | float) for bound in bounds)
+        return relax.const(np.arange(*bounds, dtype=str(expr.attrs.dtype))) if fixed else expr
     if name not in ("relax.permute_dims", "relax.reshape"):
         return expr
     value = constant_of(expr.args[0])

@@ -16,6 +16,8 @@ size, another type, a weight that is not a constant) is left to TVM's own legali
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,7 +25,7 @@ import tvm
 from tvm import relax
 
 from compile.kernels import convolution, joined, window
-from compile.kernels.blocks import Step
+from compile.kernels.blocks import Step, starting_bias
 from compile.kernels.schedules import KIND, Core
 from compile.passes.choose_layouts import LAST_AXIS, TO_CHANNELS_LAST
 from compile.passes.epilogues import Chain, find_chains
@@ -59,6 +61,10 @@ class Kernel:
         Vector length that its weights are padded to.
     output_shape : tuple of int
         What the kernel writes.
+    pack_bias : Callable, optional
+        Lays out a bias that the sums start from.
+    run : int
+        Input channels that a convolution reads in one piece.
     """
 
     kind: str
@@ -69,6 +75,8 @@ class Kernel:
     multiply_adds: int
     lanes: int
     output_shape: tuple[int, ...]
+    pack_bias: Callable[[Array], Array] | None = None
+    run: int = 0
 
 
 def lower_to_kernels(module: tvm.IRModule, core: Core) -> tvm.IRModule:
@@ -129,16 +137,19 @@ def _call(
     }.get(operator(chain.anchor), _window)
     kernel = make(builder, chain, definitions, current, core)
     operands = []
-    for operand in chain.operands:
+    for number, operand in enumerate(chain.operands):
         array = constant_of(operand)
         if array is not None:
             channels = kernel.output_shape[3]
-            operands.append(relax.const(np.broadcast_to(array.reshape(-1), (channels,)).copy()))
+            bias = np.broadcast_to(array.reshape(-1), (channels,)).copy()
+            starts = number == 0 and starting_bias(chain.steps) and kernel.pack_bias is not None
+            operands.append(relax.const(kernel.pack_bias(bias) if starts else bias))
         else:
             tensor = substitute(operand, current)
             operands.append(_reshaped(builder, tensor, kernel.output_shape))
     function = kernel.function.with_attrs({
-        KIND: kernel.kind, "lanes": kernel.lanes, "multiply_adds": kernel.multiply_adds,
+        KIND: kernel.kind, "lanes": kernel.lanes, "run": kernel.run,
+        "multiply_adds": kernel.multiply_adds,
         "op_pattern": OPAQUE_PATTERN,
     })  # fmt: skip
     reference = builder.add_func(function, kernel.name)
@@ -235,6 +246,7 @@ def _convolution_kernel(
     return Kernel(
         "convolution", name, convolution.primitive_function(conv), inputs, tables,
         conv.multiply_adds, conv.lanes, convolution.output_type(conv),
+        partial(convolution.pack_bias, conv=conv), 0 if conv.channels_first else conv.run,
     )  # fmt: skip
 
 
