@@ -9,11 +9,13 @@ from pathlib import Path
 import tvm
 
 from compile.kernels.schedules import Core
+from compile.passes.absorb_flatten import absorb_flatten
 from compile.passes.choose_layouts import choose_layouts
 from compile.passes.eliminate_channel_shuffle import eliminate_channel_shuffle
 from compile.passes.fold_batch_norm import fold_batch_norm
 from compile.passes.fuse_rest import fuse_rest
 from compile.passes.lower_to_kernels import lower_to_kernels
+from compile.passes.simplify_pools import simplify_pools
 
 Pass = Callable[[tvm.IRModule], tvm.IRModule]
 
@@ -31,6 +33,8 @@ def graph_passes(core: Core) -> list[tuple[str, Pass]]:
         ("eliminate_channel_shuffle", eliminate_channel_shuffle),
         # Phase 3: where channels stand.
         ("choose_layouts", choose_layouts),
+        ("absorb_flatten", absorb_flatten),
+        ("simplify_pools", simplify_pools),
         # Phase 4: kernels, each with its neighbours inside.
         ("lower_to_kernels", partial(lower_to_kernels, core=core)),
         # Phase 5: whatever no kernel of ours covers.

@@ -46,7 +46,8 @@ def choose_layouts(module: tvm.IRModule) -> tvm.IRModule:
     return _transpose_constants(relax.transform.CanonicalizeBindings()(module))
 
 
-def _axes(expr: Any) -> list[int] | None:
+def permutation(expr: Any) -> list[int] | None:
+    """Return the axes of a transposition, ``None`` for any other expression."""
     if operator(expr) != "relax.permute_dims" or expr.attrs.axes is None:
         return None
     return [int(axis) for axis in expr.attrs.axes]
@@ -61,11 +62,11 @@ def _move_transposes(module: tvm.IRModule) -> tvm.IRModule:
         return replaced.get(variable, variable)
 
     def emit(builder: relax.BlockBuilder, variable: relax.Var, value: Any) -> None:
-        source = value.args[0] if _axes(value) is not None else None
-        if _axes(value) == TO_CHANNELS_LAST and source in channels_last:
+        source = value.args[0] if permutation(value) is not None else None
+        if permutation(value) == TO_CHANNELS_LAST and source in channels_last:
             replaced[variable] = channels_last[source]
             return
-        if _axes(value) == TO_CHANNELS_FIRST:
+        if permutation(value) == TO_CHANNELS_FIRST:
             channels_last[variable] = substitute(source, current)
         elif (moved := _in_channels_last(value, channels_last)) is not None:
             channels_last[variable] = builder.emit(moved)
@@ -119,11 +120,11 @@ def _transpose_constants(module: tvm.IRModule) -> tvm.IRModule:
 
     def emit(builder: relax.BlockBuilder, variable: relax.Var, value: Any) -> None:
         new = substitute(value, current)
-        constant = constant_of(new.args[0]) if _axes(new) is not None else None
+        constant = constant_of(new.args[0]) if permutation(new) is not None else None
         if constant is not None:
-            transposed = np.ascontiguousarray(np.transpose(constant, _axes(new)))
+            transposed = np.ascontiguousarray(np.transpose(constant, permutation(new)))
             replaced[variable] = relax.const(transposed)
-        elif _axes(new) is not None and _only_moves_unit_extents(new):
+        elif permutation(new) is not None and _only_moves_unit_extents(new):
             replaced[variable] = builder.emit(relax.op.reshape(new.args[0], shape_of(value)))
         else:
             replaced[variable] = builder.emit(new)
@@ -133,7 +134,7 @@ def _transpose_constants(module: tvm.IRModule) -> tvm.IRModule:
 
 def _only_moves_unit_extents(permute: Any) -> bool:
     """Whether a transpose leaves the data where it is (all but one moved extent is 1)."""
-    shape, axes = shape_of(permute.args[0]), _axes(permute)
+    shape, axes = shape_of(permute.args[0]), permutation(permute)
     if shape is None or axes is None:
         return False
     moved = [axis for axis in axes if shape[axis] != 1]

@@ -1,0 +1,68 @@
+"""A classifier reads the last feature map as it lies in memory.
+
+Before::
+
+    x[NHWC] -> permute to NCHW -> reshape (1, CHW) -> matmul(W)
+
+After::
+
+    x[NHWC] -> reshape (1, HWC) -> matmul(rows of W in that order)
+
+The transposition was a kernel of its own and a pass over the feature map; the rows of a constant weight
+are put in order once, when the network is compiled.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import tvm
+from tvm import relax
+
+from compile.passes.choose_layouts import TO_CHANNELS_FIRST, permutation
+from compile.passes.graph import (
+    bindings_of,
+    constant_of,
+    operator,
+    rebuild,
+    shape_of,
+    substitute,
+)
+
+
+def absorb_flatten(module: tvm.IRModule) -> tvm.IRModule:
+    """Move transpositions before a flattened product into its weight."""
+    definitions = dict(bindings_of(module))
+    replaced: dict[relax.Var, Any] = {}
+
+    def current(variable: relax.Var) -> Any:
+        return replaced.get(variable, variable)
+
+    def emit(builder: relax.BlockBuilder, variable: relax.Var, value: Any) -> None:
+        new = _in_memory_order(builder, value, definitions, current)
+        replaced[variable] = builder.emit(substitute(value, current) if new is None else new)
+
+    return rebuild(module, emit, lambda _, result: substitute(result, current))
+
+
+def _in_memory_order(
+    builder: relax.BlockBuilder, product: Any, definitions: dict[relax.Var, Any], current: Any
+) -> Any:
+    if operator(product) != "relax.matmul":
+        return None
+    weight, flat = constant_of(product.args[1]), definitions.get(product.args[0])
+    if weight is None or weight.ndim != 2 or operator(flat) not in ("relax.reshape", "relax.flatten"):
+        return None
+    transposed = definitions.get(flat.args[0])  # type: ignore[union-attr]
+    if permutation(transposed) != TO_CHANNELS_FIRST:
+        return None
+    source = transposed.args[0]  # type: ignore[union-attr]
+    shape = shape_of(source)
+    if shape is None or shape[0] != 1 or shape_of(product.args[0]) != (1, weight.shape[0]):
+        return None
+    _, height, width, channels = shape
+    rows = weight.reshape(channels, height, width, -1).transpose(1, 2, 0, 3)
+    ordered = np.ascontiguousarray(rows.reshape(weight.shape))
+    flattened = builder.emit(relax.op.reshape(current(source), (1, weight.shape[0])))
+    return relax.op.matmul(flattened, relax.const(ordered))
