@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 import tvm
 from torch.export import ExportedProgram
+from tvm import relax
 from tvm.relax.frontend.torch import from_exported_program
 
 from compile.guarded_loading import no_code_from_programs
@@ -106,7 +107,9 @@ def import_program(exported: ExportedProgram) -> Program:
             module = from_exported_program(exported)
     except Exception as error:
         raise UsageError(f"TVM cannot import this program: {_first_line(error)}") from error
-    return Program(module, exported, inputs)
+    # Operators of several results come as tuples of which nothing reads the rest.
+    tidy = [relax.transform.CanonicalizeBindings(), relax.transform.DeadCodeElimination(["main"])]
+    return Program(tvm.transform.Sequential(tidy)(module), exported, inputs)
 
 
 def _check_weights(exported: ExportedProgram) -> None:

@@ -6,11 +6,34 @@ import dataclasses
 from typing import Any
 
 from tvm import tirx
+from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script.builder import ir as T
 
 ACCUMULATE = "accumulate"
 OUTPUT = "output"
 PAD = "pad"
+
+
+def named(name: str, value: Any) -> Any:
+    """Give a buffer or variable the name it has in a dumped module."""
+    IRBuilder.name(name, value)
+    return value
+
+
+def axes(kinds: str, names: str, loops: Any) -> list[Any]:
+    """Bind a block's axes to the loops around it, one for one.
+
+    Parameters
+    ----------
+    kinds : str
+        ``S`` (spatial) or ``R`` (reduction) for each.
+    names : str
+        Their names, separated by spaces.
+    loops : iterable
+        The loop variables.
+    """
+    variables = T.axis.remap(kinds, list(loops))
+    return [named(name, v) for name, v in zip(names.split(), variables, strict=True)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +128,7 @@ def padded_input(
     tall, wide = height + top + bottom, width + left + right
     shape = [*extents]
     shape[row_axis : row_axis + 2] = [tall, wide]
-    padded = T.sblock_alloc_buffer((1, *shape), "float32")
+    padded = named("padded", T.sblock_alloc_buffer((1, *shape), "float32"))
     starts = [0, 0, 0]
     starts[row_axis : row_axis + 2] = [top, left]
     # The fill covers everything: blocks that each cover a part cannot be scheduled (TVM's "region
@@ -118,7 +141,7 @@ def padded_input(
 def _fill_or_copy(name: str, size: list[int], starts: list[int], padded: Any, what: Any) -> None:
     with T.grid(*size) as loops:
         with T.sblock(f"{PAD}_{name}"):
-            at = T.axis.remap("SSS", list(loops))
+            at = axes("SSS", "i j k", loops)
             value = what[(0, *at)] if name == "inside" else what
             place = [index + start for index, start in zip(at, starts, strict=True)]
             T.buffer_store(padded, value, [0, *place])

@@ -26,7 +26,9 @@ from compile.kernels.blocks import (
     OUTPUT,
     Step,
     apply_steps,
+    axes,
     epilogue_operands,
+    named,
     padded_input,
     starting_bias,
 )
@@ -206,11 +208,12 @@ def _accumulate(
 ) -> None:
     rows, columns = conv.output_height, conv.output_width
     pixels = rows * columns
-    total = T.sblock_alloc_buffer((pixels, conv.groups, conv.padded_outputs), "float32")
+    sums = (pixels, conv.groups, conv.padded_outputs)
+    total = named("total", T.sblock_alloc_buffer(sums, "float32"))
     extents = (pixels, conv.groups, conv.padded_outputs, *conv.kernel, conv.group_inputs)
     with T.grid(*extents) as loops:
         with T.sblock(ACCUMULATE):
-            p, q, o, kh, kw, k = T.axis.remap("SSSRRR", list(loops))
+            p, q, o, kh, kw, k = axes("SSSRRR", "p q o kh kw k", loops)
             channel = _channel(conv, table, q, k)
             row = tirx.floordiv(p, columns) * conv.stride[0] + kh * conv.dilation[0]
             column = tirx.floormod(p, columns) * conv.stride[1] + kw * conv.dilation[1]
@@ -222,7 +225,7 @@ def _accumulate(
             T.buffer_store(total, total[p, q, o] + product, [p, q, o])
     with T.grid(pixels, conv.groups, conv.group_outputs) as loops:
         with T.sblock(OUTPUT):
-            p, q, o = T.axis.remap("SSS", list(loops))
+            p, q, o = axes("SSS", "p q o", loops)
             channel = q * conv.group_outputs + o
             at = (0, tirx.floordiv(p, columns), tirx.floormod(p, columns), channel)
             after = 1 if starting_bias(conv.epilogue) else 0

@@ -8,7 +8,7 @@ from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script.builder import ir as T
 
-from compile.kernels.blocks import Step, apply_steps, epilogue_operands
+from compile.kernels.blocks import Step, apply_steps, axes, epilogue_operands
 
 PART = "part"
 
@@ -89,7 +89,7 @@ def _body(joined: Joined) -> None:
     for i, (x, part, table) in enumerate(zip(inputs, joined.parts, tables, strict=True)):
         with T.grid(height * width, part.channels) as loops:
             with T.sblock(f"{PART}_{i}"):
-                p, c = T.axis.remap("SS", list(loops))
+                p, c = axes("SS", "p c", loops)
                 row, column = tirx.floordiv(p, width), tirx.floormod(p, width)
                 source = c if table is None else table[c]
                 at = (0, row, column, c + start)

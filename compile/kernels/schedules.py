@@ -113,7 +113,8 @@ def _convolution_forms(function: tirx.PrimFunc, core: Core) -> list[Form]:
         tiles = [m for _, m in sorted(by_width.get(n, [(0.0, 1)]))[:6]]
         for groups_outside in (True, False):
             found.append(_convolution_form(shape, n, tiles, default_m, groups_outside, False))
-        staged = [m for m in tiles if n * m + m + n <= core.registers]
+        # The staged piece of the input has a fixed shape only where a tile stays in one row.
+        staged = [m for m in tiles if columns % m == 0 and n * m + m + n <= core.registers]
         if shape.can_stage and staged:
             found.append(_convolution_form(shape, n, staged, staged[0], True, True))
     return found

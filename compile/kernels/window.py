@@ -18,7 +18,9 @@ from compile.kernels.blocks import (
     OUTPUT,
     Step,
     apply_steps,
+    axes,
     epilogue_operands,
+    named,
     padded_input,
     starting_bias,
 )
@@ -111,12 +113,12 @@ def _body(window: Window) -> None:
     neutral = LOWEST if window.combine == "max" else 0.0
     source = padded_input(x, window.padding, neutral, False) if any(window.padding) else x
     pixels = window.output_height * window.output_width
-    total = T.sblock_alloc_buffer((pixels, window.channels), "float32")
+    total = named("total", T.sblock_alloc_buffer((pixels, window.channels), "float32"))
     columns = window.output_width
     biased = window.combine == "multiply_add" and starting_bias(window.epilogue)
     with T.grid(pixels, window.channels, *window.kernel) as loops:
         with T.sblock(ACCUMULATE):
-            p, c, kh, kw = T.axis.remap("SSRR", list(loops))
+            p, c, kh, kw = axes("SSRR", "p c kh kw", loops)
             with T.init():
                 start = operands[0][c] if biased else T.float32(neutral)
                 T.buffer_store(total, start, [p, c])
@@ -128,7 +130,7 @@ def _body(window: Window) -> None:
             )
     with T.grid(pixels, window.channels) as loops:
         with T.sblock(OUTPUT):
-            p, c = T.axis.remap("SS", list(loops))
+            p, c = axes("SS", "p c", loops)
             row, column = tirx.floordiv(p, columns), tirx.floormod(p, columns)
             value = total[p, c]
             if window.combine == "sum":

@@ -11,7 +11,7 @@ import tvm
 from tvm import relax
 
 from compile.passes.data_movement import CHANNEL_AXIS
-from compile.passes.graph import Array, constant_of, operator, shape_of
+from compile.passes.graph import Array, constant, constant_of, operator, shape_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +62,7 @@ class View:
 
 def take_channels(tensor: Any, order: Array) -> Any:
     """Call of ``take`` along the channels of a tensor with channels on axis 1."""
-    index = relax.const(order.astype(np.int64))
+    index = constant(order.astype(np.int64))
     return relax.op.take(tensor, index, axis=CHANNEL_AXIS, mode="clip")
 
 
@@ -72,7 +72,8 @@ ELEMENTWISE = {
         "relu", "relu6", "leakyrelu", "silu", "gelu", "gelu_tanh", "selu", "softplus",
     )),
     *(f"relax.{name}" for name in (
-        "clip", "sigmoid", "tanh", "exp", "log", "abs", "negative", "square", "sqrt", "rsqrt", "erf",
+        "clip", "sigmoid", "tanh", "exp", "log", "abs", "negative", "square", "sqrt", "rsqrt",
+        "erf",
     )),
 }  # fmt: skip
 # Applied to each channel alike, whatever its place.
@@ -166,17 +167,17 @@ class ViewRules:
         return View(self._emit(value, arguments), view.order)
 
     def _constant_in_memory_order(self, argument: Any, view: View) -> Any:
-        constant = constant_of(argument)
+        values = constant_of(argument)
         shape = shape_of(view.tensor)
-        if constant is None or shape is None:
+        if values is None or shape is None:
             return None
-        axis = CHANNEL_AXIS - (len(shape) - constant.ndim)
-        if constant.ndim > len(shape):  # the result has its channels elsewhere
+        axis = CHANNEL_AXIS - (len(shape) - values.ndim)
+        if values.ndim > len(shape):  # the result has its channels elsewhere
             return None
-        if axis < 0 or constant.shape[axis] == 1:
+        if axis < 0 or values.shape[axis] == 1:
             return argument
         inverse = np.argsort(view.full_order)
-        return relax.const(np.ascontiguousarray(np.take(constant, inverse, axis)))
+        return constant(np.take(values, inverse, axis))
 
     def _convolution(self, value: Any) -> View | None:
         view, weight = self.view(value.args[0]), constant_of(value.args[1])
@@ -187,7 +188,7 @@ class ViewRules:
             return self._depthwise(value, view, weight)
         if groups == 1 and view.is_permutation:
             inverse = np.argsort(view.full_order)
-            new_weight = relax.const(np.ascontiguousarray(weight[:, inverse]))
+            new_weight = constant(weight[:, inverse])
             return View(self._emit(value, [view.tensor, new_weight]))
         return self._grouped(value, view, weight, groups)
 
@@ -195,7 +196,7 @@ class ViewRules:
         multiplier = weight.shape[0] // len(view.full_order)
         order = (view.full_order[:, None] * multiplier + np.arange(multiplier)).reshape(-1)
         new_weight = np.ascontiguousarray(weight[np.argsort(order)])
-        return View(self._emit(value, [view.tensor, relax.const(new_weight)]), order)
+        return View(self._emit(value, [view.tensor, constant(new_weight)]), order)
 
     def _grouped(self, value: Any, view: View, weight: Array, groups: int) -> View:
         # Within a group the order is free: ascending gives the kernel contiguous runs to read.
@@ -207,7 +208,7 @@ class ViewRules:
         )
         read_order = np.take_along_axis(order, ranks, axis=1).reshape(-1)
         source = View(view.tensor).reordered(read_order).read_in_order(self.builder)
-        new_weight = relax.const(np.ascontiguousarray(sorted_weight.reshape(weight.shape)))
+        new_weight = constant(sorted_weight.reshape(weight.shape))
         return View(self._emit(value, [source, new_weight]))
 
     def _matrix_product(self, value: Any) -> View | None:
@@ -220,7 +221,7 @@ class ViewRules:
         if not view.is_permutation:
             return None
         rows = np.ascontiguousarray(weight[np.argsort(view.full_order)])
-        return View(self._emit(value, [view.tensor, relax.const(rows)]))
+        return View(self._emit(value, [view.tensor, constant(rows)]))
 
     def _concatenation(self, value: Any) -> View | None:
         fields = value.args[0].fields if isinstance(value.args[0], relax.Tuple) else []

@@ -26,7 +26,7 @@ from tvm import relax
 from compile.passes.channel_views import BINARY, ELEMENTWISE
 from compile.passes.data_movement import CHANNEL_AXIS
 from compile.passes.graph import (
-    bindings_of,
+    constant,
     constant_of,
     operator,
     rebuild,
@@ -42,7 +42,7 @@ LAST_AXIS = 3
 def choose_layouts(module: tvm.IRModule) -> tvm.IRModule:
     """Convert convolutions and what lies between them to NHWC, weights to HWIO."""
     convert = relax.transform.ConvertLayout({"relax.nn.conv2d": ["NHWC", "HWIO"]})
-    module = _move_transposes(convert(module))
+    module = _move_transposes(relax.transform.CanonicalizeBindings()(convert(module)))
     return _transpose_constants(relax.transform.CanonicalizeBindings()(module))
 
 
@@ -79,37 +79,34 @@ def _move_transposes(module: tvm.IRModule) -> tvm.IRModule:
 def _in_channels_last(value: Any, channels_last: dict[relax.Var, Any]) -> Any:
     """Write an operator on its inputs before they were transposed; ``None`` where that fails."""
     name = operator(value)
-    arguments = list(value.args) if name else []
-    if name == "relax.concat" and isinstance(arguments[0], relax.Tuple):
-        fields = [_find(channels_last, field) for field in arguments[0].fields]
-        if int(value.attrs.axis or 0) != CHANNEL_AXIS or any(field is None for field in fields):
-            return None
-        return relax.op.concat(fields, axis=LAST_AXIS)
-    if name in BINARY:
-        sides = [_find(channels_last, a) or _constant_channels_last(a) for a in arguments]
-        return None if None in sides else tvm.ir.Call(value.op, sides, value.attrs)
-    data = _find(channels_last, arguments[0]) if arguments else None
-    if data is None:
-        return None
-    if name == "relax.take":
-        if value.attrs.axis != CHANNEL_AXIS or constant_of(arguments[1]) is None:
-            return None
-        return relax.op.take(data, arguments[1], axis=LAST_AXIS, mode=value.attrs.mode)
-    if name in ELEMENTWISE:
-        return tvm.ir.Call(value.op, [data, *arguments[1:]], value.attrs)
+
+    def find(expr: Any) -> Any:
+        return channels_last.get(expr) if isinstance(expr, relax.Var) else None
+
+    def find_all(exprs: Any) -> list[Any] | None:
+        found = [find(e) if constant_of(e) is None else _constant_channels_last(e) for e in exprs]
+        return None if any(e is None for e in found) else found
+
+    if name == "relax.concat" and isinstance(value.args[0], relax.Tuple):
+        fields = find_all(value.args[0].fields)
+        if int(value.attrs.axis or 0) == CHANNEL_AXIS and fields is not None:
+            return relax.op.concat(fields, axis=LAST_AXIS)
+    elif name in BINARY and (sides := find_all(value.args)) is not None:
+        return tvm.ir.Call(value.op, sides, value.attrs)
+    elif name == "relax.take" and (data := find(value.args[0])) is not None:
+        if value.attrs.axis == CHANNEL_AXIS and constant_of(value.args[1]) is not None:
+            return relax.op.take(data, value.args[1], axis=LAST_AXIS, mode=value.attrs.mode)
+    elif name in ELEMENTWISE and (data := find(value.args[0])) is not None:
+        return tvm.ir.Call(value.op, [data, *value.args[1:]], value.attrs)
     return None
 
 
-def _find(channels_last: dict[relax.Var, Any], expr: Any) -> Any:
-    return channels_last.get(expr) if isinstance(expr, relax.Var) else None
-
-
 def _constant_channels_last(expr: Any) -> Any:
-    constant = constant_of(expr)
-    if constant is None or constant.ndim > len(TO_CHANNELS_LAST):
+    values = constant_of(expr)
+    if values is None or values.ndim > len(TO_CHANNELS_LAST):
         return None
-    full = constant.reshape((1,) * (len(TO_CHANNELS_LAST) - constant.ndim) + constant.shape)
-    return relax.const(np.ascontiguousarray(full.transpose(TO_CHANNELS_LAST)))
+    full = values.reshape((1,) * (len(TO_CHANNELS_LAST) - values.ndim) + values.shape)
+    return constant(full.transpose(TO_CHANNELS_LAST))
 
 
 def _transpose_constants(module: tvm.IRModule) -> tvm.IRModule:

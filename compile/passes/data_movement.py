@@ -168,7 +168,12 @@ def _take(value: Any, elements: Array) -> Array | None:
     return taken if taken.shape == shape_of(value) else None
 
 
+def _flip(value: Any, elements: Array) -> Array:
+    return np.flip(elements, int(value.attrs.axis))
+
+
 _MOVES = {
+    "relax.flip": _flip,
     "relax.reshape": _to_result_shape,
     "relax.flatten": _to_result_shape,
     "relax.squeeze": _to_result_shape,

@@ -25,6 +25,7 @@ from tvm import relax
 from compile.passes.graph import (
     Array,
     bindings_of,
+    constant,
     constant_of,
     count_uses,
     operator,
@@ -86,7 +87,7 @@ def _normalise(
         weight = constant_of(convolution.args[1])
         assert weight is not None
         scaled = _like(weight, weight * scale.reshape(-1, 1, 1, 1))
-        inputs = [substitute(convolution.args[0], current), relax.const(scaled)]
+        inputs = [substitute(convolution.args[0], current), scaled]
         product = builder.emit(tvm.ir.Call(convolution.op, inputs, convolution.attrs))
         return builder.emit(relax.op.add(product, _along(weight, bias * scale + shift, along_axis)))
     product = builder.emit(relax.op.multiply(current(data), _along(gamma, scale, along_axis)))
@@ -102,12 +103,12 @@ def _convolution_before(
     if operator(value) == "relax.add":
         shape, (left, right) = shape_of(value), value.args
         left, right = (right, left) if constant_of(left) is not None else (left, right)
-        constant = constant_of(_evaluate(definitions.get(right, right)))
-        if constant is None or shape is None or shape_of(left) != shape:
+        added = constant_of(_evaluate(definitions.get(right, right)))
+        if added is None or shape is None or shape_of(left) != shape:
             return None
-        if constant.size not in (1, shape[1]) or constant.shape != (1, constant.size, 1, 1):
+        if added.size not in (1, shape[1]) or added.shape != (1, added.size, 1, 1):
             return None
-        bias = constant.reshape(-1)
+        bias = added.reshape(-1)
         value = definitions.get(left) if uses.get(left) == 1 else None
     if operator(value) != "relax.nn.conv2d" or constant_of(value.args[1]) is None:
         return None
@@ -115,11 +116,11 @@ def _convolution_before(
 
 
 def _along(like: Array, values: Array, shape: tuple[int, ...]) -> Any:
-    return relax.const(_like(like, values.reshape(shape)))
+    return _like(like, values.reshape(shape))
 
 
-def _like(like: Array, values: Array) -> Array:
-    return np.ascontiguousarray(values, dtype=like.dtype)
+def _like(like: Array, values: Array) -> Any:
+    return constant(values.astype(like.dtype))
 
 
 def _required_constant(expr: Any) -> Array:
@@ -135,7 +136,7 @@ def _evaluate(expr: Any) -> Any:
     if name == "relax.arange":
         bounds = [getattr(bound, "value", None) for bound in expr.args]
         fixed = all(isinstance(bound, int | float) for bound in bounds)
-        return relax.const(np.arange(*bounds, dtype=str(expr.attrs.dtype))) if fixed else expr
+        return constant(np.arange(*bounds, dtype=str(expr.attrs.dtype))) if fixed else expr
     if name not in ("relax.permute_dims", "relax.reshape"):
         return expr
     value = constant_of(expr.args[0])
@@ -143,7 +144,5 @@ def _evaluate(expr: Any) -> Any:
         return expr
     if name == "relax.permute_dims":
         axes = expr.attrs.axes
-        return relax.const(
-            np.ascontiguousarray(np.transpose(value, axes and [int(a) for a in axes]))
-        )
-    return relax.const(value.reshape([int(extent) for extent in expr.args[1]]))
+        return constant(np.transpose(value, axes and [int(a) for a in axes]))
+    return constant(value.reshape([int(extent) for extent in expr.args[1]]))

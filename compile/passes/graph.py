@@ -44,6 +44,11 @@ def constant_of(expr: Any) -> Array | None:
     return None
 
 
+def constant(value: Array) -> Any:
+    """Make a constant tensor of an array, its type kept (`relax.const` narrows 64 bits to 32)."""
+    return relax.const(np.ascontiguousarray(value), str(value.dtype))
+
+
 def bindings_of(module: tvm.IRModule) -> Iterator[tuple[relax.Var, Any]]:
     """Yield each variable of the entry function with the expression bound to it, in order."""
     for block in module[ENTRY].body.blocks:
