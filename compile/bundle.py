@@ -117,7 +117,7 @@ class Bundle:
         return self.path / LIBRARY
 
     def reference_inputs(self) -> list[list[Array]]:
-        """Inputs of each parity check: the stored reference, then one for each seed."""
+        """List the inputs of each parity check: the stored reference, then one for each seed."""
         with np.load(self.path / REFERENCE, allow_pickle=False) as arrays:
             stored = [arrays[f"input_{i}"] for i in range(len(self.manifest.inputs))]
         return [
@@ -126,7 +126,7 @@ class Bundle:
         ]
 
     def reference_outputs(self) -> list[list[Array]]:
-        """PyTorch's outputs for each of :meth:`reference_inputs`."""
+        """Give PyTorch's outputs for each of :meth:`reference_inputs`."""
         with np.load(self.path / REFERENCE, allow_pickle=False) as arrays:
             return [
                 [arrays[f"output_{case}_{i}"] for i in range(len(self.manifest.outputs))]
@@ -134,7 +134,7 @@ class Bundle:
             ]
 
     def intermediate_samples(self) -> list[Array]:
-        """Samples of what each kernel call should write for the stored reference, in call order."""
+        """Give samples of what each kernel call should write for the stored reference."""
         with np.load(self.path / INTERMEDIATES, allow_pickle=False) as arrays:
             return [arrays[f"call_{i}"] for i in range(len(self.manifest.kernel_order))]
 

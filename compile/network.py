@@ -26,7 +26,8 @@ from compile.program import Program, import_program
 from compile.targets import CompileTarget, find_target
 from compile.tuning.records import Record, apply_record, kernel_key
 
-# Largest absolute error of a logit, for logits of order one (float32, a few hundred layers' rounding).
+# Largest absolute error of a logit, for logits of order one (float32, a few hundred layers'
+# rounding).
 TOLERANCE = 1e-4
 SEEDS = (1, 2, 3, 4)
 
@@ -121,12 +122,12 @@ def write_bundle(
         progress("asking PyTorch for reference outputs")
         inputs = tuple(Tensor(s.name, s.shape, s.dtype) for s in lowered.program.inputs)
         arrays, outputs = reference(lowered.program.exported, inputs)
-        np.savez(folder / bundles.REFERENCE, **arrays)
+        np.savez(folder / bundles.REFERENCE, allow_pickle=False, **arrays)
         progress("computing what each kernel should write")
         samples = expected_intermediates(
             lowered, [arrays[f"input_{i}"] for i in range(len(inputs))]
         )
-        np.savez(folder / bundles.INTERMEDIATES, **samples)
+        np.savez(folder / bundles.INTERMEDIATES, allow_pickle=False, **samples)
         progress(f"building the library for {target.name}")
         functions = {name: choice.function for name, choice in chosen.items()}
         module = expose_intermediates(replace_kernels(lowered.module, functions))
@@ -202,8 +203,9 @@ def kernel_entries(lowered: Lowered, chosen: Mapping[str, Chosen]) -> tuple[Kern
     counts = {name: lowered.calls.count(name) for name in dict.fromkeys(lowered.calls)}
     scores = {n: c.record.score if (c := chosen[n]).record is not None else None for n in counts}
     work = {name: _multiply_adds(lowered.kernels[name]) for name in counts}
-    by_score = all(score is not None for score in scores.values())
-    weights = {n: (scores[n] if by_score else work[n]) * counts[n] for n in counts}  # type: ignore[operator]
+    scored = {name: score for name, score in scores.items() if score is not None}
+    costs = scored if len(scored) == len(counts) else work
+    weights = {name: costs[name] * counts[name] for name in counts}
     total = sum(weights.values()) or 1
     entries = [
         KernelEntry(

@@ -1,7 +1,7 @@
 """Compile and tune a network for a core, prove it right on a device, and write a bundle.
 
-The command of this package: it parses, calls and prints. It is also the one place where the compiler and
-the devices meet.
+The command of this package: it parses, calls and prints. It is also the one place where the
+compiler and the devices meet.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from rich.table import Table
 from compile.targets import ARM_CORES, DEFAULT_ARM_CORE, HOST, find_target
 from compile.tuning.session import Outcome, Request, tune_network
 from compile.zoo import LOG_FOLDER
-from deploy import tuning_devices
+from deploy.tuning_devices import TuningDevices
 from model.errors import UsageError, command
 from model.registry import names, parse_resolution
 
@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
         dump_ir=options.dump_ir,
         check=not options.no_check,
     )
-    outcome = tune_network(request, tuning_devices)
+    outcome = tune_network(request, TuningDevices())
     _print_outcome(outcome)
     if options.json:
         _write_json(options.json, outcome)
@@ -168,4 +168,4 @@ def _write_json(path: Path, outcome: Outcome) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(None))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from compile.bundle import Bundle
 from compile.targets import CompileTarget
@@ -12,15 +12,27 @@ from compile.tuning.latency_score import BoardLatency, LocalLatency
 from compile.tuning.score import Score
 from deploy.device_names import parse_device_name
 from deploy.devices import open_device
-from deploy.execution import start_network
+from deploy.execution import default_device, start_network
 from deploy.parity import Parity, check_parity
 from deploy.scores import CountedInstructions
 from model.errors import UsageError
 
 
-def default_name(target: CompileTarget) -> str:
-    """Name the device that a target runs on where the user names none."""
-    return "local" if target.fits_this_machine else f"emulated:{target.cpu}"
+class TuningDevices:
+    """`compile.tuning.session.Devices`, by this package."""
+
+    def default_name(self, target: CompileTarget) -> str:
+        """Name the device that a target runs on where the user names none."""
+        return default_device(target)
+
+    def score(self, target: CompileTarget, device: str) -> AbstractContextManager[Score]:
+        """Give what scores candidates on a device."""
+        return score(target, device)
+
+    def check(self, bundle: Bundle, device: str) -> Parity:
+        """Run a bundle on a device and compare it with PyTorch."""
+        with open_device(device, default_core=bundle.manifest.cpu) as opened:
+            return check_parity(start_network(bundle, opened), bundle)
 
 
 @contextmanager
@@ -48,9 +60,3 @@ def score(target: CompileTarget, device: str) -> Iterator[Score]:
                 yield CountedInstructions(target.cpu, Workers().count)
             else:
                 yield BoardLatency(opened, target.cpu)
-
-
-def check(bundle: Bundle, device: str) -> Parity:
-    """Run a bundle on a device and compare it with PyTorch."""
-    with open_device(device, default_core=bundle.manifest.cpu) as opened:
-        return check_parity(start_network(bundle, opened), bundle)

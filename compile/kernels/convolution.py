@@ -1,13 +1,13 @@
 """The convolution kernel: rows of channels times weights, with all that follows in its registers.
 
-One kernel form serves dense, grouped, pointwise and strided convolutions and linear layers. It computes
-for each pixel ``p``, group ``q`` and output channel ``o`` of the group::
+One kernel form serves dense, grouped, pointwise and strided convolutions and linear layers. It
+computes for each pixel ``p``, group ``q`` and output channel ``o`` of the group::
 
     accumulate[p, q, o] = sum over (kh, kw, k) of x[p at (kh, kw), read(q, k)] * w[q, kh, kw, k, o]
     out[p, q * N + o]   = epilogue(accumulate[p, q, o])
 
-``read`` is where a channel shuffle went: the channel in memory behind channel ``k`` of group ``q``. Output
-channels are padded to whole vectors in the weights, never in the activations.
+``read`` is where a channel shuffle went: the channel in memory behind channel ``k`` of group ``q``.
+Output channels are padded to whole vectors in the weights, never in the activations.
 """
 
 from __future__ import annotations
@@ -167,7 +167,8 @@ def primitive_function(conv: Convolution) -> tirx.PrimFunc:
     -------
     tirx.PrimFunc
         Parameters: input, packed weight, the epilogue's operands in order (a bias that comes first
-        is packed too, later ones are ``(O,)``, residuals have the output's shape), the table of channels where there is one, output.
+        is packed too, later ones are ``(O,)``, residuals have the output's shape), the table of
+        channels where there is one, output.
     """
     with IRBuilder() as builder:
         with T.prim_func(s_tir=True):
@@ -183,12 +184,13 @@ def _body(conv: Convolution) -> None:
     if conv.channels_first:
         in_shape = (1, conv.stored_channels, conv.height, conv.width)
     x = T.arg("x", T.buffer(in_shape, "float32"))
-    weight = T.arg("weight", T.buffer(
-        (conv.groups, *conv.kernel, conv.group_inputs, conv.padded_outputs), "float32"))  # fmt: skip
+    weights = (conv.groups, *conv.kernel, conv.group_inputs, conv.padded_outputs)
+    weight = T.arg("weight", T.buffer(weights, "float32"))
     operands = epilogue_operands(conv.epilogue, shape, bias_shape(conv))
     table = None if conv.run else T.arg("channels", T.buffer((conv.channels,), "int32"))
     out = T.arg("out", T.buffer(shape, "float32"))
-    source = padded_input(x, conv.padding, 0.0, conv.channels_first) if any(conv.padding) else x
+    at = conv.padding
+    source = padded_input(x, at, 0.0, conv.channels_first) if any(at) else x
     _accumulate(conv, source, weight, table, operands, out)
 
 

@@ -1,4 +1,4 @@
-"""Concatenation along channels, with what follows it: each part is written to its slice in one pass."""
+"""Concatenation along channels, with what follows it: each part goes to its slice in one pass."""
 
 from __future__ import annotations
 

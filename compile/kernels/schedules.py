@@ -1,8 +1,8 @@
 """Schedules of the kernels: one form for each, its free numbers left to a search.
 
-A form is written once. `Choose` hands it each free number, either the default for this shape or a random
-variable that MetaSchedule samples, so that a kernel without a tuning record runs the same form with
-sensible numbers.
+A form is written once. `Choose` hands it each free number, either the default for this shape or a
+random variable that MetaSchedule samples, so that a kernel without a tuning record runs the same
+form with sensible numbers.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ from compile.kernels.joined import PART
 
 KIND = "kernel"
 MOST_PIXELS_IN_TILE = 28
-# Longest sum over a window that is written out; channels of a sum written out; vectors in one step of
-# a copy.
+# Longest sum over a window that is written out; channels of a sum written out; vectors in one step
+# of a copy.
 MOST_WRITTEN_OUT = 25
 MOST_STEPS = 10
 VECTORS_IN_COPY = 8
-# Channels of the input that are loaded as one vector where a multiply-add can pick a lane (AArch64).
+# Channels of the input that are loaded as one vector where a multiply-add can pick a lane
+# (AArch64).
 STAGED = 4
 
 
@@ -91,8 +92,8 @@ def _convolution_forms(function: tirx.PrimFunc, core: Core) -> list[Form]:
     vectors = padded // lanes
     run = int(function.attrs["run"])
     shape = _ConvolutionShape(
-        lanes, outputs % lanes == 0, depth, tuple(kernel), core.lanes == STAGED and run % STAGED == 0
-        and run > 0,
+        lanes, outputs % lanes == 0, depth, tuple(kernel), core.lanes == STAGED and run % STAGED ==
+        0 and run > 0,
     )  # fmt: skip
     widths = _divisors(vectors, 16) if shape.whole else [vectors]
     # Where a window reaches over rows, a tile that stays in one row has constant addresses.
@@ -255,9 +256,7 @@ def _window_forms(function: tirx.PrimFunc, core: Core) -> list[Form]:
     return [form for _, form in sorted(found, key=lambda pair: pair[0])][:8]
 
 
-def _window_form(
-    width: int, tiles: list[int], tile: int, taps: int, pixels_outside: bool
-) -> Form:
+def _window_form(width: int, tiles: list[int], tile: int, taps: int, pixels_outside: bool) -> Form:
     def apply(schedule: Schedule, choose: Choose) -> None:
         accumulate, output = schedule.get_sblock(ACCUMULATE), schedule.get_sblock(OUTPUT)
         schedule_padding(schedule, width)
@@ -292,7 +291,7 @@ def _joined_form(core: Core) -> Form:
 
 
 def _generic_form(core: Core) -> Form:
-    """Inline what can be inlined and vectorize what is left: for kernels without a form of their own."""
+    """Inline and vectorize what can be: for kernels without a form of their own."""
 
     def apply(schedule: Schedule, choose: Choose) -> None:
         root = schedule.get_sblock("root")

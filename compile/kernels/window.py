@@ -1,7 +1,7 @@
 """Kernels that slide a window over each channel: depthwise convolution, max and average pool, mean.
 
-Channels are last and stand in vectors; each is treated alike, so an order of channels passes through
-untouched. Padding is read as the combiner's neutral element.
+Channels are last and stand in vectors; each is treated alike, so an order of channels passes
+through untouched. Padding is read as the combiner's neutral element.
 """
 
 from __future__ import annotations
@@ -93,8 +93,8 @@ def primitive_function(window: Window) -> tirx.PrimFunc:
     Returns
     -------
     tirx.PrimFunc
-        Parameters: input, weight ``(kh, kw, C)`` of a depthwise convolution, the epilogue's operands
-        in order, output.
+        Parameters: input, weight ``(kh, kw, C)`` of a depthwise convolution, the epilogue's
+        operands in order, output.
     """
     with IRBuilder() as builder:
         with T.prim_func(s_tir=True):

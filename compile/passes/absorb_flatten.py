@@ -8,8 +8,8 @@ After::
 
     x[NHWC] -> reshape (1, HWC) -> matmul(rows of W in that order)
 
-The transposition was a kernel of its own and a pass over the feature map; the rows of a constant weight
-are put in order once, when the network is compiled.
+The transposition was a kernel of its own and a pass over the feature map; the rows of a constant
+weight are put in order once, when the network is compiled.
 """
 
 from __future__ import annotations
@@ -51,13 +51,18 @@ def _in_memory_order(
 ) -> Any:
     if operator(product) != "relax.matmul":
         return None
-    weight, flat = constant_of(product.args[1]), definitions.get(product.args[0])
-    if weight is None or weight.ndim != 2 or operator(flat) not in ("relax.reshape", "relax.flatten"):
+    weight = constant_of(product.args[1])
+    flat: Any = definitions.get(product.args[0])
+    if (
+        weight is None
+        or weight.ndim != 2
+        or operator(flat) not in ("relax.reshape", "relax.flatten")
+    ):
         return None
-    transposed = definitions.get(flat.args[0])  # type: ignore[union-attr]
+    transposed: Any = definitions.get(flat.args[0])
     if permutation(transposed) != TO_CHANNELS_FIRST:
         return None
-    source = transposed.args[0]  # type: ignore[union-attr]
+    source = transposed.args[0]
     shape = shape_of(source)
     if shape is None or shape[0] != 1 or shape_of(product.args[0]) != (1, weight.shape[0]):
         return None

@@ -2,23 +2,25 @@
 
 Before (ShuffleNet V1, g groups of n channels)::
 
-    gconv -> add -> relu -> reshape(g, n) -> permute(n, g) -> reshape -> dwconv(W) -> add(b) -> gconv
+    gconv -> add -> relu -> reshape(g, n) -> permute(n, g) -> reshape -> dwconv(W) -> add(b) ->
+    gconv
 
 After::
 
-    gconv -> add -> relu -> dwconv(W in the old order) -> add(b in the old order) -> take(order) -> gconv
+    gconv -> add -> relu -> dwconv(W in the old order) -> add(b in the old order) -> take(order) ->
+    gconv
 
 The `take` that is left stands directly before a grouped convolution and no kernel is made of it:
 `lower_convolutions` turns it into the index with which that kernel reads its input. Before a dense
 convolution, a matrix product or at equal ends nothing is left at all, since constant weights are
 permuted instead.
 
-A shuffle is recognised by what it does, not by how it is written: any chain of reshapes, transposes,
-splits, slices, stacks and concatenations of one tensor is followed element by element, and where the
-whole of it is a choice of channels, it is one. That covers both directions (n, g) and (g, n), shuffles
-before and after the depthwise convolution, and split-and-concat networks. Each tensor of the program is
-then held as a *view*, a tensor in memory with the order in which its channels are to be read, and
-channel-wise operations are applied to the memory underneath.
+A shuffle is recognised by what it does, not by how it is written: any chain of reshapes,
+transposes, splits, slices, stacks and concatenations of one tensor is followed element by element,
+and where the whole of it is a choice of channels, it is one. That covers both directions (n, g) and
+(g, n), shuffles before and after the depthwise convolution, and split-and-concat networks. Each
+tensor of the program is then held as a *view*, a tensor in memory with the order in which its
+channels are to be read, and channel-wise operations are applied to the memory underneath.
 """
 
 from __future__ import annotations

@@ -9,8 +9,8 @@ After::
     main(x)          = k3(k2(k1(x)))
     intermediates(x) = (k1(x), k2(k1(x)), k3(k2(k1(x))))
 
-The two share kernels and constants, so it costs a few kilobytes. When parity fails, it tells which kernel
-was the first to go wrong.
+The two share kernels and constants, so it costs a few kilobytes. When parity fails, it tells which
+kernel was the first to go wrong.
 """
 
 from __future__ import annotations

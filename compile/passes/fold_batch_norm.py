@@ -9,9 +9,10 @@ After::
     x -> conv2d(W * gamma / sqrt(variance + eps)) -> add(beta - mean * gamma / sqrt(...)) -> relu
 
 A batch norm that follows no convolution becomes a product and a sum with constants. Transposed
-constants (a linear layer's weight) and ranges (an index of channels) are evaluated on the way. TVM's
-own `FoldBatchnormToConv2D` does the first of these, but leaves the arithmetic to `FoldConstant`,
-which compiles a kernel for every product: 38 s for a ShuffleNet, where this takes a fraction of one.
+constants (a linear layer's weight) and ranges (an index of channels) are evaluated on the way.
+TVM's own `FoldBatchnormToConv2D` does the first of these, but leaves the arithmetic to
+`FoldConstant`, which compiles a kernel for every product: 38 s for a ShuffleNet, where this takes a
+fraction of one.
 """
 
 from __future__ import annotations
@@ -98,7 +99,9 @@ def _convolution_before(
     data: Any, definitions: dict[relax.Var, Any], uses: dict[relax.Var, int]
 ) -> tuple[Any, Array] | None:
     """Find the convolution that only this batch norm reads, and the bias between the two."""
-    value = definitions.get(data) if isinstance(data, relax.Var) and uses[data] == 1 else None
+    value: Any = None
+    if isinstance(data, relax.Var) and uses[data] == 1:
+        value = definitions.get(data)
     bias = np.zeros(1)
     if operator(value) == "relax.add":
         shape, (left, right) = shape_of(value), value.args
@@ -134,7 +137,7 @@ def _evaluate(expr: Any) -> Any:
     """Evaluate a range, a transposed or reshaped constant; anything else stays as it is."""
     name = operator(expr)
     if name == "relax.arange":
-        bounds = [getattr(bound, "value", None) for bound in expr.args]
+        bounds: list[Any] = [getattr(bound, "value", None) for bound in expr.args]
         fixed = all(isinstance(bound, int | float) for bound in bounds)
         return constant(np.arange(*bounds, dtype=str(expr.attrs.dtype))) if fixed else expr
     if name not in ("relax.permute_dims", "relax.reshape"):

@@ -1,4 +1,4 @@
-"""Convolutions, pools, linear layers and concatenations become kernels with their neighbours inside.
+"""Convolutions, pools, linear layers and concatenations become kernels, neighbours inside.
 
 Before::
 
@@ -9,8 +9,9 @@ After::
     (x, packed W, bias, residual) -> one kernel that reads x in that order
 
 Transposes of the network's input and `take`s of channels before a convolution become indices of its
-reads. Elementwise operations that follow become its epilogue. What no kernel here covers (another batch
-size, another type, a weight that is not a constant) is left to TVM's own legalisation, layer by layer.
+reads. Elementwise operations that follow become its epilogue. What no kernel here covers (another
+batch size, another type, a weight that is not a constant) is left to TVM's own legalisation, layer
+by layer.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ from compile.passes.graph import (
     substitute,
 )
 
-# So that FuseOps leaves a kernel that is already fused alone (tvm/include/tvm/relax/op_attr_types.h).
+# So that FuseOps leaves a kernel that is already fused alone
+# (tvm/include/tvm/relax/op_attr_types.h).
 OPAQUE_PATTERN = 8
 
 
@@ -80,7 +82,7 @@ class Kernel:
 
 
 def lower_to_kernels(module: tvm.IRModule, core: Core) -> tvm.IRModule:
-    """Replace what the kernels of this project cover by calls of them; see the module's docstring."""
+    """Replace what this project's kernels cover by calls of them; see the module's docstring."""
     definitions = dict(bindings_of(module))
     chains = find_chains(module, lambda value: _is_anchor(value, definitions))
     inside = {v for chain in chains.values() for v in chain.variables[:-1]}
@@ -105,22 +107,39 @@ def _is_anchor(value: Any, definitions: dict[relax.Var, Any]) -> bool:
     shape = shape_of(value) if operator(value) else None
     if shape is None or shape[0] != 1 or str(value.ty.dtype) != "float32":
         return False
-    name, attrs = operator(value), value.attrs
-    if name == "relax.nn.conv2d":
-        weight = constant_of(value.args[1])
-        return attrs.data_layout == "NHWC" and weight is not None and weight.dtype == np.float32
-    if name in ("relax.nn.max_pool2d", "relax.nn.avg_pool2d"):
-        return attrs.layout == "NHWC" and not attrs.ceil_mode
-    if name == "relax.mean":
-        axes = attrs.axis
-        rank = len(shape_of(value.args[0]) or ())
-        return rank == 4 and axes is not None and sorted(int(a) for a in axes) == [1, 2]
-    if name == "relax.matmul":
-        weight, left = constant_of(value.args[1]), shape_of(value.args[0])
-        return weight is not None and weight.ndim == 2 and left is not None and len(left) == 2
-    if name == "relax.concat":
-        return len(shape) == 4 and int(attrs.axis or 0) == LAST_AXIS
-    return False
+    covers = {
+        "relax.nn.conv2d": _covers_convolution,
+        "relax.nn.max_pool2d": _covers_pool,
+        "relax.nn.avg_pool2d": _covers_pool,
+        "relax.mean": _covers_mean,
+        "relax.matmul": _covers_product,
+        "relax.concat": _covers_concatenation,
+    }.get(operator(value))
+    return covers is not None and covers(value)
+
+
+def _covers_convolution(value: Any) -> bool:
+    weight = constant_of(value.args[1])
+    channels_last = value.attrs.data_layout == "NHWC"
+    return channels_last and weight is not None and weight.dtype == np.float32
+
+
+def _covers_pool(value: Any) -> bool:
+    return value.attrs.layout == "NHWC" and not value.attrs.ceil_mode
+
+
+def _covers_mean(value: Any) -> bool:
+    axes, before = value.attrs.axis, shape_of(value.args[0]) or ()
+    return len(before) == 4 and axes is not None and sorted(int(a) for a in axes) == [1, 2]
+
+
+def _covers_product(value: Any) -> bool:
+    weight, left = constant_of(value.args[1]), shape_of(value.args[0])
+    return weight is not None and weight.ndim == 2 and left is not None and len(left) == 2
+
+
+def _covers_concatenation(value: Any) -> bool:
+    return len(shape_of(value) or ()) == 4 and int(value.attrs.axis or 0) == LAST_AXIS
 
 
 def _call(
@@ -142,8 +161,9 @@ def _call(
         if array is not None:
             channels = kernel.output_shape[3]
             bias = np.broadcast_to(array.reshape(-1), (channels,)).copy()
-            starts = number == 0 and starting_bias(chain.steps) and kernel.pack_bias is not None
-            operands.append(relax.const(kernel.pack_bias(bias) if starts else bias))
+            if number == 0 and starting_bias(chain.steps) and kernel.pack_bias is not None:
+                bias = kernel.pack_bias(bias)
+            operands.append(relax.const(bias))
         else:
             tensor = substitute(operand, current)
             operands.append(_reshaped(builder, tensor, kernel.output_shape))
@@ -167,7 +187,7 @@ def _reshaped(builder: relax.BlockBuilder, tensor: Any, shape: tuple[int, ...]) 
 
 def _reordered_input(data: Any, definitions: dict[relax.Var, Any]) -> tuple[Any, Array | None]:
     """Look through a `take` of channels: the tensor in memory, and the order it is read in."""
-    value = definitions.get(data) if isinstance(data, relax.Var) else None
+    value: Any = definitions.get(data) if isinstance(data, relax.Var) else None
     if operator(value) == "relax.take" and value.attrs.axis == LAST_AXIS:
         return value.args[0], constant_of(value.args[1])
     return data, None
@@ -205,7 +225,7 @@ def _convolution(
     assert stored is not None
     if groups == stored[3] and weight.shape[2] == 1 and outputs == groups and order is None:
         return _depthwise(chain, weight, current)
-    transposed = definitions.get(data) if isinstance(data, relax.Var) else None
+    transposed: Any = definitions.get(data) if isinstance(data, relax.Var) else None
     channels_first = (
         operator(transposed) == "relax.permute_dims"
         and [int(axis) for axis in transposed.attrs.axes or ()] == TO_CHANNELS_LAST

@@ -1,8 +1,8 @@
 """Building candidates in warm processes of their own.
 
-A stock MetaSchedule builder starts a process pool for every batch, each of which imports TVM and its GPU
-intrinsics before it builds anything. These workers import once and live as long as the tuning does; one that
-dies or hangs on a candidate is replaced and the candidate fails alone.
+A stock MetaSchedule builder starts a process pool for every batch, each of which imports TVM and
+its GPU intrinsics before it builds anything. These workers import once and live as long as the
+tuning does; one that dies or hangs on a candidate is replaced and the candidate fails alone.
 """
 
 from __future__ import annotations

@@ -6,8 +6,9 @@ One folder a target, ``tuning_logs/<target>/records.jsonl``, a JSON object a lin
      "source": "counted: ...", "tvm": "0.27.0.post1", "date": "2026-11-22", "trials": 64,
      "trace": [...]}
 
-``key`` is the hash of the kernel's unscheduled code, so that a record fits whatever network has the same
-kernel. ``trace`` is MetaSchedule's, in its own JSON. Scores of different sources are never compared.
+``key`` is the hash of the kernel's unscheduled code, so that a record fits whatever network has the
+same kernel. ``trace`` is MetaSchedule's, in its own JSON. Scores of different sources are never
+compared.
 """
 
 from __future__ import annotations
@@ -199,5 +200,6 @@ def apply_record(function: tirx.PrimFunc, record: Record) -> tirx.PrimFunc | Non
         Trace.apply_json_to_schedule(record.trace, schedule)
         return schedule.mod["main"]
     except Exception:
-        # A trace comes from a file: whatever it makes TVM throw, the answer is that it does not fit.
+        # A trace comes from a file: whatever it makes TVM throw, the answer is that it does not
+        # fit.
         return None

@@ -1,7 +1,7 @@
 """Where a score comes from: the one thing about tuning that depends on a device.
 
-A score is a positive number for one warmed call of a kernel, lower is better. Its `source` is written into
-every record; scores of different sources are never compared or mixed.
+A score is a positive number for one warmed call of a kernel, lower is better. Its `source` is
+written into every record; scores of different sources are never compared or mixed.
 """
 
 from __future__ import annotations

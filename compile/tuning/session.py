@@ -30,8 +30,13 @@ BUNDLE_FOLDER = Path("build") / "bundles"
 class Verdict(Protocol):
     """What a parity check found."""
 
-    passed: bool
-    first_wrong_kernel: str | None
+    @property
+    def passed(self) -> bool:
+        """Whether it held."""
+
+    @property
+    def first_wrong_kernel(self) -> str | None:
+        """After a failure, the first kernel that differs."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the check's figures."""

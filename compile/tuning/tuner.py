@@ -128,7 +128,8 @@ def tune(
             if spent < trials and state.best is None:
                 spent += bench.try_default(state)
                 report(states, spent)
-        while spent < trials and (state := _most_promising(states)) is not None:
+        while spent < trials and (promising := _most_promising(states)) is not None:
+            state = promising
             search = searches.get(state.task.key)
             if search is None:
                 search = searches[state.task.key] = TaskSearch(
@@ -141,7 +142,7 @@ def tune(
 
 
 def _most_promising(states: Sequence[Progress]) -> Progress | None:
-    """Pick the task whose kernel takes the largest share, less for each batch that taught nothing."""
+    """Pick the task with the largest share, less for each batch that taught nothing."""
     open_states = [state for state in states if not state.finished]
     return max(open_states, key=_promise, default=None)
 
@@ -166,8 +167,12 @@ class _Bench:
     def try_default(self, state: Progress) -> int:
         schedule = Schedule(tvm.IRModule({"main": state.task.function}), debug_mask="none")
         form = forms(state.task.function, self.target.core)[0]
-        form(schedule, lambda options, default: schedule.sample_categorical(
-            list(options), [1.0 / len(options)] * len(options), options.index(default)))  # fmt: skip
+        form(
+            schedule,
+            lambda options, default: schedule.sample_categorical(
+                list(options), [1.0 / len(options)] * len(options), options.index(default)
+            ),
+        )
         (result,) = self.results([schedule])
         self.keep(state, [schedule], [result])
         state.start = result if isinstance(result, float) else None
