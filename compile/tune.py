@@ -93,7 +93,8 @@ def _parser() -> argparse.ArgumentParser:
         "--trials",
         type=_count,
         metavar="N",
-        help="candidates to try in all (default: 32 for each kernel without a record; 0: none)",
+        help="candidates to try in all, earlier runs' included "
+        "(default: 32 for each kernel without a record; 0: none)",
     )
     add("--seed", type=int, default=0, help="of the search (default: 0)")
     add(

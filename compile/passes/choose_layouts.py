@@ -84,6 +84,8 @@ def _in_channels_last(value: Any, channels_last: dict[relax.Var, Any]) -> Any:
         return channels_last.get(expr) if isinstance(expr, relax.Var) else None
 
     def find_all(exprs: Any) -> list[Any] | None:
+        if not any(find(expr) is not None for expr in exprs):
+            return None
         found = [find(e) if constant_of(e) is None else _constant_channels_last(e) for e in exprs]
         return None if any(e is None for e in found) else found
 

@@ -13,6 +13,7 @@ import numpy as np
 from compile import TVM_VERSION
 from compile.library import link
 from compile.tuning.candidates import Workers
+from compile.tuning.records import MEASURED_UNIT
 from compile.tuning.score import KernelObject
 
 REPEATS = 10
@@ -28,7 +29,7 @@ class LocalLatency:
     ranked, not reported.
     """
 
-    unit = "ns"
+    unit = MEASURED_UNIT
 
     def __init__(self, timer: Workers, cpu: str) -> None:
         self._timer = timer
@@ -53,7 +54,7 @@ class BoardLatency:
         Has ``name``, ``session`` and ``upload_and_load(path)``.
     """
 
-    unit = "ns"
+    unit = MEASURED_UNIT
 
     def __init__(self, device: Any, cpu: str) -> None:
         self._device = device

@@ -32,6 +32,7 @@ from model.errors import UsageError
 
 FILE_NAME = "records.jsonl"
 KEY_LENGTH = 20
+MEASURED_UNIT = "ns"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,14 +60,25 @@ class Log:
 
     Attributes
     ----------
-    best : dict
-        Best record of each key for one source of scores.
+    records : tuple of Record
+        The best of each kernel from each source of scores.
     rejected : tuple of str
         One sentence for each line that was not used.
     """
 
-    best: dict[str, Record]
+    records: tuple[Record, ...]
     rejected: tuple[str, ...] = ()
+
+    @property
+    def best(self) -> dict[str, Record]:
+        """The record to use for each key: one measured on a device before one counted.
+
+        Scores of different sources are not compared: among measured ones the latest counts.
+        """
+        chosen: dict[str, Record] = {}
+        for record in sorted(self.records, key=lambda r: (r.unit == MEASURED_UNIT, r.date)):
+            chosen[record.key] = record
+        return chosen
 
 
 def kernel_key(function: tirx.PrimFunc) -> str:
@@ -100,12 +112,12 @@ def read_log(path: Path, source: str | None = None) -> Log:
         If the file cannot be read at all.
     """
     if not path.exists():
-        return Log({})
+        return Log(())
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError as error:
         raise UsageError(f"cannot read the tuning log {path}: {error.strerror}") from error
-    best: dict[str, Record] = {}
+    best: dict[tuple[str, str], Record] = {}
     rejected: list[str] = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -117,11 +129,11 @@ def read_log(path: Path, source: str | None = None) -> Log:
             continue
         if source is not None and record.source != source:
             continue
-        known = best.get(record.key)
+        known = best.get((record.key, record.source))
         # Of equal scores the later line counts: it knows of more trials.
         if known is None or record.score <= known.score:
-            best[record.key] = record
-    return Log(best, tuple(rejected))
+            best[record.key, record.source] = record
+    return Log(tuple(best.values()), tuple(rejected))
 
 
 def _parse(line: str) -> Record:
@@ -170,6 +182,13 @@ def rewrite(path: Path, records: Sequence[Record]) -> None:
     beside.unlink(missing_ok=True)
     append(beside, sorted(records, key=lambda record: (record.kernel, record.key)))
     beside.replace(path)
+
+
+def compact(path: Path) -> None:
+    """Keep the best record of each kernel and source; a log with damaged lines is left as it is."""
+    log = read_log(path)
+    if log.records and not log.rejected:
+        rewrite(path, log.records)
 
 
 def make_record(

@@ -17,7 +17,7 @@ from compile.network import Lowered, choose_schedules, lower, write_bundle
 from compile.program import load_program
 from compile.targets import CompileTarget
 from compile.tuning.candidates import Workers
-from compile.tuning.records import Record, kernel_key, log_path, read_log
+from compile.tuning.records import Record, compact, kernel_key, log_path, read_log
 from compile.tuning.score import Score
 from compile.tuning.tuner import DEFAULT_TRIALS_A_TASK, Task, find_tasks, tune
 from compile.tuning.tuner import Progress as TaskProgress
@@ -234,11 +234,16 @@ def _search(
     console: Console,
 ) -> int:
     known = read_log(log).best
-    new = [task for task in tasks if task.key not in known]
-    trials = DEFAULT_TRIALS_A_TASK * len(new) if request.trials is None else request.trials
-    # With nothing said, kernels that have a record are left as they are.
-    chosen = new if request.trials is None else list(tasks)
-    if trials == 0 or not chosen:
+    chosen = list(tasks)
+    if request.trials is None:
+        # With nothing said, kernels that have a record are left as they are.
+        chosen = [task for task in tasks if task.key not in known]
+        trials = DEFAULT_TRIALS_A_TASK * len(chosen)
+    else:
+        # What earlier runs tried counts, so that the same command again learns nothing twice.
+        tried = sum(known[task.key].trials for task in tasks if task.key in known)
+        trials = request.trials - tried
+    if trials <= 0 or not chosen:
         return 0
     with (
         devices.score(request.target, device) as score,
@@ -256,7 +261,8 @@ def _search(
             chosen, records, score, request.target, log, trials=trials, seed=request.seed,
             workers=workers, report=report,
         )  # fmt: skip
-        return sum(state.trials for state in states)
+    compact(log)
+    return sum(state.trials for state in states)
 
 
 def _gain(states: Sequence[TaskProgress]) -> str:
