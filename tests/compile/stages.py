@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +16,7 @@ from torch import nn
 from tvm import relax
 
 from compile.kernels.schedules import Core, scheduled
-from compile.library import build_executable
+from compile.library import build_library
 from compile.network import replace_kernels
 from compile.passes.eliminate_channel_shuffle import eliminate_channel_shuffle
 from compile.passes.expose_intermediates import kernel_calls
@@ -26,6 +29,8 @@ from compile.program import Program, import_program, trace
 from compile.targets import CompileTarget, find_target
 
 HOST: CompileTarget = find_target("host")
+#: The same without LLVM's optimisation, which takes most of the time of a test.
+QUICK = dataclasses.replace(HOST, options={**HOST.options, "opt-level": 0})
 #: Largest error, in parts of the largest value that PyTorch gives (float32, a few layers).
 TOLERANCE = 2e-5
 MOVES = ("relax.take", "relax.permute_dims", "relax.strided_slice", "relax.split", "relax.stack")
@@ -72,12 +77,17 @@ def with_schedules(
     return replace_kernels(module, functions)
 
 
-def run(module: tvm.IRModule, *inputs: Array, entry: str = "main") -> list[Array]:
+def run(
+    module: tvm.IRModule, *inputs: Array, entry: str = "main", target: CompileTarget = QUICK
+) -> list[Array]:
     """Run a module at any stage on this machine; operators that are left go TVM's way."""
-    executable = build_executable(fuse_rest(module), HOST)
-    machine = relax.VirtualMachine(executable, tvm.cpu())
-    answer = machine[entry](*(tvm.runtime.tensor(value) for value in inputs))
-    return [part.numpy() for part in flat(answer)]
+    # Linking and loading takes a tenth of the second that TVM's just-in-time linker does.
+    with tempfile.TemporaryDirectory() as folder:
+        library = Path(folder) / "stage.so"
+        build_library(fuse_rest(module), target, library)
+        machine = relax.VirtualMachine(tvm.runtime.load_module(str(library)), tvm.cpu())
+        answer = machine[entry](*(tvm.runtime.tensor(value) for value in inputs))
+        return [part.numpy() for part in flat(answer)]
 
 
 def flat(answer: Any) -> list[Any]:
@@ -97,12 +107,13 @@ def assert_same(actual: Sequence[Array], network: nn.Module, *inputs: torch.Tens
     with torch.no_grad():
         expected = [tensor.numpy() for tensor in flat(network.eval()(*inputs))]
     assert len(actual) == len(expected)
-    for ours, theirs in zip(actual, expected, strict=True):
-        assert ours.shape == theirs.shape
-        assert ours.dtype == theirs.dtype
-        assert np.isfinite(theirs).all()
+    for number, (ours, theirs) in enumerate(zip(actual, expected, strict=True)):
+        assert (ours.shape, ours.dtype) == (theirs.shape, theirs.dtype), f"output {number}"
+        assert np.isfinite(theirs).all(), f"output {number}"
         error = float(np.abs(ours - theirs).max())
-        assert error <= TOLERANCE * max(1.0, float(np.abs(theirs).max())), f"error {error}"
+        assert error <= TOLERANCE * max(1.0, float(np.abs(theirs).max())), (
+            f"output {number}: error {error}"
+        )
 
 
 def assert_module_is(module: tvm.IRModule, network: nn.Module, *shape: int) -> None:

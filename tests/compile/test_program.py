@@ -243,13 +243,20 @@ def test_weights_that_are_not_finite_are_refused(value: float) -> None:
         import_program(trace(module, (1, 3, 4, 4)))
 
 
-def test_constants_that_are_not_finite_are_refused() -> None:
-    class Constant(nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return x * torch.tensor([1.0, float("nan")])
+class _Constant(nn.Module):
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self.value = value
+        self.register_buffer("mask", torch.tensor([0.0, value]))
 
-    with pytest.raises(UsageError, match="NaN or infinity"):
-        import_program(trace(Constant(), (1, 2)))
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + torch.tensor([1.0, self.value]) + self.mask
+
+
+def test_nan_is_refused_in_constants_and_buffers_but_a_mask_may_be_infinite() -> None:
+    with pytest.raises(UsageError, match="NaN or infinity in"):
+        import_program(trace(_Constant(float("nan")), (1, 2)))
+    import_program(trace(_Constant(float("-inf")), (1, 2)))
 
 
 def test_an_operator_that_tvm_cannot_import_is_named() -> None:
