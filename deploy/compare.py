@@ -187,9 +187,12 @@ def _caption(rows: Sequence[Row]) -> str:
         else "Instructions: counted in the library, of one warmed inference; not a time."
     )
     no_alexnet = "" if rows[0].ratio_to_alexnet else f" No ratio: {ALEXNET} is not compared."
+    # A ratio is only fair where both networks were tuned alike.
+    tuned = ", ".join(f"{row.kernels_with_record}/{row.kernels} {row.model}" for row in rows)
     return (
-        f"{first}{no_alexnet} Multiply-adds: counted from shapes. Parity with PyTorch on this"
-        f" device holds for all: {min(p.cases for p in parities)} inputs each, largest error"
+        f"{first}{no_alexnet} Kernels with a tuning record: {tuned}. Multiply-adds:"
+        " counted from shapes. Parity with PyTorch on this device"
+        f" holds for all: {min(p.cases for p in parities)} inputs each, largest error"
         f" {max(p.max_abs_error for p in parities):.1e}, tolerance {parities[0].tolerance:.0e}."
         f" Paper, measured: {PAPER}."
     )

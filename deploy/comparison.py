@@ -57,8 +57,8 @@ class Row:
         AlexNet's value over this one: how many times less. None where AlexNet is not compared.
     multiply_adds : int
         Of one inference, from the shapes of its kernels.
-    kernels, shuffle_kernels : int
-        In the library.
+    kernels, kernels_with_record, shuffle_kernels : int
+        In the library: all, those that were tuned, calls of those that only shuffle.
     paper_ms, paper_ratio : float or None
         The same from the paper, where it has them.
     parity : Parity
@@ -74,6 +74,7 @@ class Row:
     ratio_to_alexnet: float | None
     multiply_adds: int
     kernels: int
+    kernels_with_record: int
     shuffle_kernels: int
     paper_ms: float | None
     paper_ratio: float | None
@@ -225,6 +226,8 @@ def _row(
         if isinstance(figure, Latency) else None,
         ratio_to_alexnet=None if alexnet is None else alexnet / _value(figure),
         multiply_adds=sum(kernel.multiply_adds * kernel.calls for kernel in manifest.kernels),
-        kernels=len(manifest.kernels), shuffle_kernels=manifest.shuffle_kernels,
+        kernels=len(manifest.kernels),
+        kernels_with_record=sum(kernel.record for kernel in manifest.kernels),
+        shuffle_kernels=manifest.shuffle_kernels,
         paper_ms=paper, paper_ratio=base / paper if base and paper else None, parity=parity,
     )  # fmt: skip

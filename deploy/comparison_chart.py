@@ -72,7 +72,8 @@ def _draw_values(axes: Any, rows: Sequence[Row]) -> None:
             axes.plot([low, high], [place, place], color=INK, linewidth=1.4, marker="|")
             ends[place] = max(ends[place], high)
     for place, value, end in zip(places, values, ends, strict=True):
-        axes.annotate(f"{value:.4g}", (end, place), xytext=(6, 0), va="center",
+        text = f"{value:.3g}" if value < 100 else f"{value:.0f}"
+        axes.annotate(text, (end, place), xytext=(6, 0), va="center",
                       textcoords="offset points", fontweight="bold")  # fmt: skip
     of = "median and p10 to p90 of one inference" if rows[0].unit == "ms" else "one inference"
     _finish(axes, rows, f"{rows[0].resolution}: {unit}, {of} ({rows[0].kind})", max(ends))
@@ -98,7 +99,8 @@ def _draw_ratios(axes: Any, rows: Sequence[Row]) -> None:
 
 def _finish(axes: Any, rows: Sequence[Row], title: str, largest: float) -> None:
     axes.set_yticks(range(len(rows)), [row.model for row in rows])
-    axes.invert_yaxis()
+    # The same on both sides, or the rows would not line up.
+    axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
     axes.set_xlim(0, largest * 1.18)
     axes.set_title(title, fontsize=10, loc="left", color=INK)
