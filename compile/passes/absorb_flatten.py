@@ -23,6 +23,7 @@ from tvm import relax
 from compile.passes.choose_layouts import TO_CHANNELS_FIRST, permutation
 from compile.passes.graph import (
     bindings_of,
+    constant,
     constant_of,
     operator,
     rebuild,
@@ -70,4 +71,4 @@ def _in_memory_order(
     rows = weight.reshape(channels, height, width, -1).transpose(1, 2, 0, 3)
     ordered = np.ascontiguousarray(rows.reshape(weight.shape))
     flattened = builder.emit(relax.op.reshape(current(source), (1, weight.shape[0])))
-    return relax.op.matmul(flattened, relax.const(ordered))
+    return relax.op.matmul(flattened, constant(ordered))

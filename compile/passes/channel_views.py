@@ -121,7 +121,7 @@ class ViewRules:
         name = operator(value)
         if not name or not any(self._out_of_order(argument) for argument in value.args):
             return None
-        if name in CHANNEL_WISE or (name in SPATIAL_REDUCTIONS and _keeps_channels(value)):
+        if name in CHANNEL_WISE or (name in SPATIAL_REDUCTIONS and keeps_channels(value)):
             return self._channel_wise(value)
         if name in BINARY:
             return self._binary(value)
@@ -236,6 +236,7 @@ class ViewRules:
         return View(joined).reordered(order)
 
 
-def _keeps_channels(value: Any) -> bool:
+def keeps_channels(value: Any) -> bool:
+    """Whether a reduction in NCHW goes over just the pixels."""
     axes, rank = value.attrs.axis, len(shape_of(value.args[0]) or ())
     return axes is not None and rank == 4 and {int(axis) % rank for axis in axes} == {2, 3}

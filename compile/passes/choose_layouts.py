@@ -23,7 +23,12 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from compile.passes.channel_views import BINARY, ELEMENTWISE
+from compile.passes.channel_views import (
+    BINARY,
+    ELEMENTWISE,
+    SPATIAL_REDUCTIONS,
+    keeps_channels,
+)
 from compile.passes.data_movement import CHANNEL_AXIS
 from compile.passes.graph import (
     constant,
@@ -69,6 +74,9 @@ def _move_transposes(module: tvm.IRModule) -> tvm.IRModule:
         if permutation(value) == TO_CHANNELS_FIRST:
             channels_last[variable] = substitute(source, current)
         elif (moved := _in_channels_last(value, channels_last)) is not None:
+            if len(shape_of(value) or ()) != len(TO_CHANNELS_FIRST):
+                replaced[variable] = builder.emit(moved)
+                return
             channels_last[variable] = builder.emit(moved)
             value = relax.op.permute_dims(channels_last[variable], TO_CHANNELS_FIRST)
         replaced[variable] = builder.emit(substitute(value, current))
@@ -100,7 +108,33 @@ def _in_channels_last(value: Any, channels_last: dict[relax.Var, Any]) -> Any:
             return relax.op.take(data, value.args[1], axis=LAST_AXIS, mode=value.attrs.mode)
     elif name in ELEMENTWISE and (data := find(value.args[0])) is not None:
         return tvm.ir.Call(value.op, [data, *value.args[1:]], value.attrs)
+    elif name in _OVER_PIXELS and (data := find(value.args[0])) is not None:
+        return _OVER_PIXELS[name](value, data)
     return None
+
+
+def _reduction(value: Any, data: Any) -> Any:
+    if not keeps_channels(value):
+        return None
+    reduce = getattr(relax.op, operator(value).removeprefix("relax."))
+    return reduce(data, [1, 2], keepdims=bool(value.attrs.keepdims))
+
+
+def _pool(value: Any, data: Any) -> Any:
+    attrs = value.attrs
+    if str(attrs.layout) != "NCHW" or str(attrs.out_layout) != "NCHW":
+        return None
+    pool = getattr(relax.op.nn, operator(value).removeprefix("relax.nn."))
+    fields = (attrs.pool_size, attrs.strides, attrs.padding, attrs.dilation)
+    lists = [[int(extent) for extent in field] for field in fields]
+    flags = bool(attrs.ceil_mode), bool(attrs.count_include_pad)
+    return pool(data, *lists, *flags, layout="NHWC")
+
+
+_OVER_PIXELS = {
+    **dict.fromkeys(SPATIAL_REDUCTIONS, _reduction),
+    **dict.fromkeys(("relax.nn.max_pool2d", "relax.nn.avg_pool2d"), _pool),
+}
 
 
 def _constant_channels_last(expr: Any) -> Any:
@@ -119,10 +153,9 @@ def _transpose_constants(module: tvm.IRModule) -> tvm.IRModule:
 
     def emit(builder: relax.BlockBuilder, variable: relax.Var, value: Any) -> None:
         new = substitute(value, current)
-        constant = constant_of(new.args[0]) if permutation(new) is not None else None
-        if constant is not None:
-            transposed = np.ascontiguousarray(np.transpose(constant, permutation(new)))
-            replaced[variable] = relax.const(transposed)
+        values = constant_of(new.args[0]) if permutation(new) is not None else None
+        if values is not None:
+            replaced[variable] = constant(np.transpose(values, permutation(new)))
         elif permutation(new) is not None and _only_moves_unit_extents(new):
             replaced[variable] = builder.emit(relax.op.reshape(new.args[0], shape_of(value)))
         else:

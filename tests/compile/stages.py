@@ -134,8 +134,9 @@ def seeded(network: nn.Module, seed: int = 0) -> nn.Module:
             if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
                 assert layer.running_mean is not None
                 assert layer.running_var is not None
-                uniform(layer.weight, 0.5, 1.5)
-                uniform(layer.bias, -0.5, 0.5)
+                if layer.affine:
+                    uniform(layer.weight, 0.5, 1.5)
+                    uniform(layer.bias, -0.5, 0.5)
                 uniform(layer.running_mean, -0.5, 0.5)
                 uniform(layer.running_var, 0.5, 2.0)
             elif isinstance(layer, nn.Conv2d | nn.Linear):
