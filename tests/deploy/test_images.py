@@ -1,0 +1,102 @@
+"""Pictures as users have them."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny import NORMALISATION, SIDE, tiny_bundle
+
+from compile.bundle import Manifest, Tensor
+from deploy.images import image_input, top_predictions
+from model.errors import UsageError
+
+
+def manifest(shape: tuple[int, ...] = (1, 3, SIDE, SIDE), **changes: object) -> Manifest:
+    inputs = (Tensor("image", shape, "float32"),)
+    return dataclasses.replace(tiny_bundle().manifest, inputs=inputs, **changes)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "L", "CMYK"])
+@pytest.mark.parametrize("ending", ["png", "jpg"])
+def test_a_flat_colour_comes_out_normalised(tmp_path: Path, mode: str, ending: str) -> None:
+    if (mode, ending) in {("RGBA", "jpg"), ("P", "jpg"), ("CMYK", "png")}:
+        pytest.skip("there are no such files")
+    path = tmp_path / f"flat.{ending}"
+    Image.new("RGB", (50, 30), (51, 51, 51)).convert(mode).save(path)
+    values = image_input(path, manifest())
+    assert values.shape == (1, 3, SIDE, SIDE)
+    assert values.dtype == np.float32
+    mean, std = (np.array(NORMALISATION[key]) for key in ("mean", "std"))
+    np.testing.assert_allclose(values[0].mean((1, 2)), (0.2 - mean) / std, atol=0.06)
+
+
+def test_the_middle_is_taken_and_the_right_way_up(tmp_path: Path) -> None:
+    pixels = np.zeros((64, 128, 3), np.uint8)
+    pixels[:, 32:96] = 255  # only the middle square is white
+    pixels[:8, :] = (255, 0, 0)  # a red stripe, half of it beyond the crop
+    exif = Image.Exif()
+    exif[0x0112] = 3  # the camera was upside down
+    path = tmp_path / "photo.png"
+    Image.fromarray(pixels).rotate(180).save(path, exif=exif)
+    values = image_input(path, manifest((1, 3, 32, 32)))
+    white = (1 - np.array(NORMALISATION["mean"])) / np.array(NORMALISATION["std"])
+    np.testing.assert_allclose(values[0, :, 16, 16], white, rtol=1e-5)
+    assert values[0, 1, 0, 16] < white[1] - 1  # the stripe is at the top
+    np.testing.assert_allclose(values[0, :, 31, 16], white, rtol=1e-5)
+
+
+def test_an_image_of_the_very_size_is_not_resampled(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (28, 28), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "grey.png")
+    grey = manifest((1, 1, 28, 28), normalisation={"mean": [0.286], "std": [0.353]})
+    expected = (pixels.astype(np.float32) / 255 - 0.286) / 0.353
+    values = image_input(tmp_path / "grey.png", grey)
+    np.testing.assert_allclose(values[0, 0], expected, atol=1e-6)
+
+
+def test_what_is_no_image_is_refused_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = tmp_path / "text.png"
+    text.write_text("not an image")
+    whole = tmp_path / "whole.png"
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    Image.fromarray(noise).save(whole)
+    cut = tmp_path / "cut.png"
+    cut.write_bytes(whole.read_bytes()[:2000])
+    for path, complaint in (
+        (text, "is not an image"),
+        (tmp_path / "absent.png", "there is no image"),
+        (cut, "cannot be read"),
+        (tmp_path, "cannot be read"),
+    ):
+        with pytest.raises(UsageError, match=complaint) as caught:
+            image_input(path, manifest())
+        assert "\n" not in str(caught.value)
+    strip = tmp_path / "strip.png"
+    Image.new("L", (60000, 1)).save(strip)
+    with pytest.raises(UsageError, match="too narrow"):
+        image_input(strip, manifest((1, 3, 224, 224)))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(UsageError, match="too large"):
+        image_input(whole, manifest())
+
+
+def test_networks_that_take_no_images_say_so(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    with pytest.raises(UsageError, match="takes no image"):
+        image_input(tmp_path / "a.png", manifest((1, 7)))
+    with pytest.raises(UsageError, match="how its images are normalised"):
+        image_input(tmp_path / "a.png", manifest(normalisation=None))
+
+
+def test_the_likeliest_classes_come_first() -> None:
+    top = top_predictions(np.float32([[0, 3, 1, 2, -1, -2, 1000, -3, 5, 4]]), "shufflenet-fashion")
+    assert [p.index for p in top] == [6, 8, 9, 1, 3]
+    assert top[0].name == "shirt"
+    assert top[0].probability == pytest.approx(1.0)
+    assert top_predictions(np.float32([1, 2]), "tiny")[0].name is None

@@ -1,0 +1,53 @@
+"""Real images through the compiled network: its accuracy is PyTorch's."""
+
+from __future__ import annotations
+
+import pytest
+
+from compile.targets import find_target
+from deploy.comparison import cached_bundle
+from deploy.emulator.sysroot import ensure_sysroot
+from deploy.execution import open_network
+from deploy.fashion_accuracy import ALLOWED, first_images, main, measure_accuracy
+from model.errors import Failure, UsageError
+from model.fashion_data import Split, fetch, read_split
+from model.registry import FASHION
+
+
+@pytest.fixture(scope="module")
+def images() -> Split:
+    try:
+        return read_split("test", fetch())
+    except Failure as error:
+        pytest.skip(f"no Fashion-MNIST: {error}")
+
+
+def test_ten_thousand_images_on_this_machine(images: Split) -> None:
+    bundle = cached_bundle(FASHION, None, find_target("host"))
+    with open_network(bundle, "local") as network:
+        accuracy = measure_accuracy(network, images)
+    assert accuracy.images == 10_000
+    assert accuracy.pytorch > 0.9
+    assert len(accuracy.disagreements) <= ALLOWED, accuracy.disagreements
+    assert accuracy.device == pytest.approx(accuracy.pytorch, abs=ALLOWED / 10_000)
+
+
+@pytest.mark.emulated
+def test_five_hundred_images_on_an_emulated_core(images: Split) -> None:
+    try:
+        ensure_sysroot()
+    except Failure as error:
+        pytest.skip(f"no emulated board: {error}")
+    bundle = cached_bundle(FASHION, None, find_target("arm"))
+    with open_network(bundle, "emulated") as network:
+        accuracy = measure_accuracy(network, first_images(images, 500))
+    assert accuracy.images == 500
+    assert len(accuracy.disagreements) <= ALLOWED, accuracy.disagreements
+    assert accuracy.device == pytest.approx(accuracy.pytorch, abs=ALLOWED / 500)
+
+
+def test_mistakes_end_in_one_line(images: Split, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UsageError, match="1 to 10000"):
+        first_images(images, 10_001)
+    assert main(["--bundle", "/nowhere", "--images", "5"]) == 2
+    assert "is not a bundle" in capsys.readouterr().err
