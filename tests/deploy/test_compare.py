@@ -142,7 +142,7 @@ def test_a_cached_bundle_is_built_again_only_when_it_must(
 def test_an_emulated_core_counts(
     emulated_device: Device, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    bundles = [tiny_bundle("cortex-a72", name) for name in ("tiny", "alexnet")]
+    bundles = [tiny_bundle("cortex-a72", name) for name in ("shufflenet-g3-x1", "alexnet")]
     rows = compare(bundles, emulated_device)
     assert [(row.kind, row.unit, row.spread) for row in rows] == [
         ("counted", "instructions", None)
