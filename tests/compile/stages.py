@@ -102,17 +102,19 @@ def draw(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(11), dtype=dtype)
 
 
-def assert_same(actual: Sequence[Array], network: nn.Module, *inputs: torch.Tensor) -> None:
+def assert_same(
+    actual: Sequence[Array], network: nn.Module, *inputs: torch.Tensor, what: str = ""
+) -> None:
     """Compare a module's answers with those of the network it was made from."""
     with torch.no_grad():
         expected = [tensor.numpy() for tensor in flat(network.eval()(*inputs))]
     assert len(actual) == len(expected)
     for number, (ours, theirs) in enumerate(zip(actual, expected, strict=True)):
-        assert (ours.shape, ours.dtype) == (theirs.shape, theirs.dtype), f"output {number}"
-        assert np.isfinite(theirs).all(), f"output {number}"
+        assert (ours.shape, ours.dtype) == (theirs.shape, theirs.dtype), f"{what}output {number}"
+        assert np.isfinite(theirs).all(), f"{what}output {number}"
         error = float(np.abs(ours - theirs).max())
         assert error <= TOLERANCE * max(1.0, float(np.abs(theirs).max())), (
-            f"output {number}: error {error}"
+            f"{what}output {number}: error {error}"
         )
 
 

@@ -1,0 +1,141 @@
+"""Every form of every kernel, with drawn numbers, computes what PyTorch computes."""
+
+from __future__ import annotations
+
+import functools
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import tvm
+from stages import assert_same, draw, imported, lowered, run, seeded, with_schedules
+from torch import nn
+from torch.nn import functional
+from tvm.s_tir import Schedule
+
+from compile.kernels.convolution import contiguous_run
+from compile.kernels.schedules import Core, forms
+from compile.passes.inspection import kernel_functions
+from compile.passes.lower_to_kernels import lanes_for
+
+#: 512, 256 and 128 bits; the last two run on any machine that has the first.
+CORES = [Core(16, 32), Core(8, 16), Core(4, 32)]
+
+
+class _Kernels(nn.Module):
+    """One answer a kernel, or a pair of kernels where one reads another's order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 24, 3, 2, (1, 1))  # reads the network's input, channels first
+        self.rows, self.mixed = nn.Conv2d(24, 30, 1, groups=3), nn.Conv2d(30, 36, 1, groups=3)
+        self.table, self.chosen = nn.Conv2d(24, 20, 1, groups=2), nn.Conv2d(9, 6, 3, groups=3)
+        self.runs = nn.Conv2d(24, 16, 3, padding=1, groups=2, bias=False)
+        self.strided = nn.Conv2d(24, 40, (3, 2), (2, 1), (2, 0), (1, 2))
+        self.depthwise = nn.Conv2d(24, 24, 3, 1, 1, groups=24)
+        self.odd = nn.Conv2d(9, 9, (5, 3), 2, (2, 1), groups=9, bias=False)
+        self.linear, self.wide = nn.Linear(24, 17), nn.Linear(24, 64, bias=False)
+        self.many = nn.Conv2d(24, 12, 1, groups=12)
+
+    def forward(self, image: torch.Tensor) -> list[torch.Tensor]:
+        x = torch.relu(self.first(functional.pad(image, (0, 1, 1, 0))))
+        shuffled = functional.channel_shuffle(x, 3)
+        mean = x.mean((2, 3))
+        depthwise = functional.relu6(self.depthwise(x) + x)
+        some = x[:, [3, 0, 23, 7, 7, 1, 12, 20, 2]]
+        return [
+            self.mixed(functional.channel_shuffle(self.rows(shuffled), 3)),
+            torch.relu(self.table(functional.channel_shuffle(x, 8))) - 0.5,
+            self.chosen(some).clamp(-0.5, 0.5),
+            torch.relu(self.runs(functional.channel_shuffle(depthwise, 2)) + 0.25),
+            self.strided(functional.pad(x, (0, 1, 2, 0))),
+            self.odd(self.rows(x)[:, 11:20]),
+            self.many(shuffled),
+            self.linear(mean),
+            torch.relu(self.wide(mean)),
+            functional.max_pool2d(x, 3, 2, 1),
+            functional.max_pool2d(x, 2, 1, dilation=2),
+            functional.avg_pool2d(x, (3, 2), (1, 2), (1, 0), count_include_pad=False),
+            functional.avg_pool2d(x, 3, 1, 1) + depthwise,
+            torch.relu(torch.cat([depthwise, some, shuffled], 1)),
+        ]
+
+
+@functools.cache
+def _lowered(core: Core) -> tuple[nn.Module, tvm.IRModule]:
+    network = seeded(_Kernels())
+    return network, lowered(imported(network, 1, 3, 9, 12).module, core)
+
+
+def _with_form(number: int, rng: random.Random) -> Any:
+    """Schedule with the form of a number, its free numbers drawn."""
+
+    def choose(options: Sequence[int], default: int) -> int:
+        return default if number == 0 else rng.choice(list(options))
+
+    def schedule(function: Any, core: Core) -> Any:
+        found = forms(function, core)
+        if number >= len(found):
+            return function  # seen already: plain loops build fastest
+        state = Schedule(tvm.IRModule({"main": function}), debug_mask="all")
+        found[number](state, choose)
+        return state.mod["main"]
+
+    return schedule
+
+
+@pytest.mark.parametrize("core", CORES, ids=lambda core: f"{core.lanes}-lanes")
+def test_every_form_computes_the_same(core: Core) -> None:
+    network, module = _lowered(core)
+    value = draw(1, 3, 9, 12)
+    most = max(len(forms(f, core)) for f in kernel_functions(module).values())
+    assert most > 1
+    for number in range(most):
+        scheduled = with_schedules(module, core, _with_form(number, random.Random(number)))
+        assert_same(run(scheduled, value.numpy()), network, value, what=f"form {number}, ")
+
+
+@pytest.mark.smoke
+def test_the_network_above_has_every_kind_of_kernel() -> None:
+    _, module = _lowered(CORES[0])
+    functions = kernel_functions(module)
+    kinds = {str(f.attrs["kernel"]) for f in functions.values() if "kernel" in (f.attrs or {})}
+    assert kinds == {"convolution", "window", "joined"}
+    tables = [n for n, f in functions.items() if any(str(p.dtype) == "int32" for p in f.params)]
+    assert any(name.startswith("conv") for name in tables)
+    assert any(name.startswith("concat") for name in tables)
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize(
+    ("groups_of_shuffle", "channels", "groups", "run"),
+    [(1, 12, 3, 4), (3, 30, 3, 0), (3, 36, 3, 4), (2, 24, 2, 6), (4, 24, 2, 3), (2, 12, 3, 2)],
+)
+def test_runs_are_found_where_they_are(
+    groups_of_shuffle: int, channels: int, groups: int, run: int
+) -> None:
+    order = np.arange(channels).reshape(groups_of_shuffle, -1).T.reshape(-1)
+    # What a group reads, ascending, as the pass leaves it.
+    ascending = np.sort(order.reshape(groups, -1), axis=1).reshape(-1)
+    found = contiguous_run(ascending, groups)
+    assert found == run
+    if found:
+        # By its definition: group q reads i * pitch + q * run + t.
+        pieces = np.arange(channels // groups // found) * (found * groups)
+        starts = pieces[None, :, None] + np.arange(groups)[:, None, None] * found
+        assert ascending.tolist() == (starts + np.arange(found)).reshape(-1).tolist()
+
+
+@pytest.mark.smoke
+def test_lanes_leave_no_remainder_in_long_rows() -> None:
+    assert lanes_for(64, Core(16, 32)) == 16
+    assert lanes_for(40, Core(8, 16)) == 8
+    for outputs in range(1, 200):
+        for core in CORES:
+            lanes = lanes_for(outputs, core)
+            assert lanes in (4, 8, 16)
+            assert lanes <= core.lanes
+            assert outputs % lanes == 0 or lanes == 4 or outputs <= 4 * lanes
