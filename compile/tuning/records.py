@@ -139,15 +139,18 @@ def read_log(path: Path, source: str | None = None) -> Log:
 def _parse(line: str) -> Record:
     try:
         fields = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ValueError("not JSON (a line cut short?)") from None
     names = {field.name for field in dataclasses.fields(Record)}
     if not isinstance(fields, dict) or set(fields) != names:
         raise ValueError("not a tuning record (fields are missing or unknown)")
     texts = ("kernel", "key", "unit", "source", "tvm", "date")
-    number = fields["score"]
-    if not all(isinstance(fields[name], str) for name in texts) or not isinstance(
-        fields["trace"], list
+    number, trials = fields["score"], fields["trials"]
+    if (
+        not all(isinstance(fields[name], str) for name in texts)
+        or not isinstance(fields["trace"], list)
+        or type(trials) is not int
+        or trials < 0
     ):
         raise ValueError("not a tuning record (a field is of another type)")
     if isinstance(number, bool) or not isinstance(number, int | float) or not 0 < number < 1e18:
@@ -168,8 +171,11 @@ def append(path: Path, records: Iterable[Record]) -> None:
     text = "".join(record.line() + "\n" for record in records)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8") as stream:
-            stream.write(text)
+        with path.open("ab+") as stream:
+            # A run that was cut off may have left half a line: do not write on behind it.
+            stream.seek(-min(1, stream.tell()), os.SEEK_END)
+            half = stream.read(1) not in (b"", b"\n")
+            stream.write(("\n" * half + text).encode())
             stream.flush()
             os.fsync(stream.fileno())
     except OSError as error:
