@@ -106,7 +106,7 @@ def find_target(name: str) -> CompileTarget:
         return _from_options(name, _llvm(AARCH64_TRIPLE, name), ARM_FEATURES[name])
     if name.lstrip().startswith("{"):
         return _from_dict(name)
-    if name in Target.list_tags():
+    if name in tvm.target.list_tags():
         options = {k: v for k, v in dict(Target(name).export()).items() if k in
                    ("kind", "mtriple", "mcpu", "mattr", "num-cores")}  # fmt: skip
         return _from_options(name.replace("/", "-"), options, None)

@@ -91,10 +91,11 @@ def _convolution_forms(function: tirx.PrimFunc, core: Core) -> list[Form]:
     lanes = int(function.attrs["lanes"])
     vectors = padded // lanes
     run = int(function.attrs["run"])
-    shape = _ConvolutionShape(
-        lanes, outputs % lanes == 0, depth, tuple(kernel), core.lanes == STAGED and run % STAGED ==
-        0 and run > 0,
-    )  # fmt: skip
+    # A padded input has two writers (fill and copy), which TVM's cache_read refuses.
+    padded_first = any(name.startswith(PAD) for name in _block_names(probe))
+    can_stage = core.lanes == STAGED and run > 0 and run % STAGED == 0 and not padded_first
+    whole = outputs % lanes == 0
+    shape = _ConvolutionShape(lanes, whole, depth, tuple(kernel), can_stage)
     widths = _divisors(vectors, 16) if shape.whole else [vectors]
     # Where a window reaches over rows, a tile that stays in one row has constant addresses.
     columns = int(function.params[-1].shape[2])
@@ -211,11 +212,16 @@ def _tile_in_registers(schedule: Schedule, block: Any) -> None:
     schedule.unroll(pixels)
 
 
+def _block_names(schedule: Schedule) -> list[str]:
+    root = schedule.get_sblock("root")
+    return [str(schedule.get(block).name_hint) for block in schedule.get_child_blocks(root)]
+
+
 def schedule_padding(schedule: Schedule, lanes: int) -> None:
     """Vectorize the blocks that pad an input, where there are any."""
-    for block in schedule.get_child_blocks(schedule.get_sblock("root")):
-        if schedule.get(block).name_hint.startswith(PAD):
-            vectorize_copy(schedule, block, lanes)
+    for name in _block_names(schedule):
+        if name.startswith(PAD):
+            vectorize_copy(schedule, schedule.get_sblock(name), lanes)
 
 
 def vectorize_copy(schedule: Schedule, block: Any, lanes: int) -> None:

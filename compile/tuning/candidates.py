@@ -85,11 +85,19 @@ class Workers:
             return "it crashed its process"
 
 
+# <sys/prctl.h>
+PR_SET_PDEATHSIG = 1
+
+
 def _warm_up() -> None:
     os.environ["TVM_NUM_THREADS"] = "1"
+    import ctypes
     import signal
 
     import tvm
+
+    # A worker whose parent was killed would wait for work for ever.
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
     # Ctrl-C is the parent's to handle; it ends the workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
