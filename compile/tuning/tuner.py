@@ -120,7 +120,7 @@ def tune(
     """
     states = [Progress(task, best=known.get(task.key)) for task in tasks]
     searches: dict[str, TaskSearch] = {}
-    cost_model = new_cost_model()
+    cost_model = new_cost_model(seed)
     spent = 0
     with tempfile.TemporaryDirectory(prefix="candidates-") as scratch:
         bench = _Bench(score, target, Path(scratch), workers, log)
@@ -189,7 +189,7 @@ class _Bench:
         search.report(candidates, scores)
         self.keep(state, [candidate.schedule for candidate in candidates], results)
         after = state.best.score if state.best is not None else math.inf
-        state.stale = state.stale + 1 if after > before * (1 - SMALL_GAIN) else 0
+        state.stale = 0 if after < before * (1 - SMALL_GAIN) else state.stale + 1
         state.finished = state.stale >= PATIENCE
         return len(candidates)
 

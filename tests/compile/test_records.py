@@ -33,7 +33,7 @@ from model.errors import UsageError
 TVM = "0.27.0.post1"
 
 
-def _record(key: str = "k", score: float = 2.0, **changes: Any) -> Record:
+def _record(key: Any = "k", score: float = 2.0, **changes: Any) -> Record:
     plain = Record("conv", key, score, "ns", "measured: here", TVM, "2026-01-02", 8, [[], []])
     return dataclasses.replace(plain, **changes)
 

@@ -1,0 +1,264 @@
+"""The tuner with a score that needs no device: what it keeps, spends, repeats and survives."""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import os
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from stages import HOST, QUICK, seeded
+from torch import nn
+
+from compile.network import choose_schedules, lower
+from compile.program import trace
+from compile.tuning import candidates
+from compile.tuning.candidates import Workers
+from compile.tuning.records import read_log
+from compile.tuning.score import KernelObject
+from compile.tuning.tuner import BATCH, Progress, Task, find_tasks, tune
+
+
+class _Here(Workers):
+    """Runs in this process what would run in a worker."""
+
+    def run_all(
+        self, function: Any, calls: Sequence[tuple[Any, ...]], timeout_s: float
+    ) -> list[Any]:
+        return [function(*call) for call in calls]
+
+
+class _CodeSize:
+    """Scores a candidate by the bytes of its object: the same for the same code."""
+
+    source, unit = "sized: bytes of the object", "bytes"
+
+    def __init__(self, failing: str = "") -> None:
+        self.scored = 0
+        self.failing = failing
+
+    def __call__(self, kernels: Sequence[KernelObject]) -> list[float | str]:
+        self.scored += len(kernels)
+        return [
+            "it fails here" if self.failing in str(kernel.arguments) and self.failing
+            else float(kernel.path.stat().st_size)
+            for kernel in kernels
+        ]  # fmt: skip
+
+
+class _Network(nn.Module):
+    """Three convolutions to tune, one of them called twice, and a mean."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        widths = (8, 32, 8, 32, 8)
+        pairs = itertools.pairwise(widths)
+        self.layers = nn.Sequential(*(nn.Conv2d(a, b, 1) for a, b in pairs))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers(x).mean((2, 3))
+
+
+@pytest.fixture(scope="module")
+def tasks() -> list[Task]:
+    return find_tasks(lower(trace(seeded(_Network()), (1, 8, 4, 6)), HOST), HOST)
+
+
+def _tune(tasks: Sequence[Task], log: Path, trials: int, **changes: Any) -> list[Progress]:
+    score = changes.pop("score", None) or _CodeSize()
+    settings: dict[str, Any] = {"seed": 3, "workers": _Here(1), **changes}
+    known = read_log(log, score.source).best
+    return tune(tasks, known, score, QUICK, log, trials=trials, **settings)
+
+
+@pytest.mark.smoke
+def test_tasks_are_kernels_with_forms_the_heaviest_first(tasks: list[Task]) -> None:
+    work = [task.calls * int(task.function.attrs["multiply_adds"]) for task in tasks]
+    assert work == sorted(work, reverse=True)
+    # Equal code is one task, whatever its name.
+    assert len({task.key for task in tasks}) == len(tasks) == 4
+    assert sorted(task.calls for task in tasks) == [1, 1, 1, 2]
+
+
+def test_it_improves_or_keeps_and_writes_after_every_batch(
+    tasks: list[Task], tmp_path: Path
+) -> None:
+    log, lines, spents = tmp_path / "log", [], []
+
+    def report(states: Sequence[Progress], spent: int) -> None:
+        lines.append(len(log.read_text().splitlines()))
+        spents.append(spent)
+
+    trials = len(tasks) + BATCH + 3
+    states = _tune(tasks, log, trials, report=report)
+    assert lines == list(range(1, len(lines) + 1))
+    assert spents == sorted(spents)
+    assert spents[-1] == sum(state.trials for state in states) == trials
+    best = read_log(log).best
+    for state in states:
+        assert state.start is not None
+        assert state.best is not None
+        assert state.best.score <= state.start
+        assert state.best.trials == state.trials
+        assert best[state.task.key] == state.best
+        assert (state.best.source, state.best.unit) == (_CodeSize.source, "bytes")
+    assert any(state.best.score < (state.start or 0) for state in states if state.best)
+
+
+def test_the_same_seed_finds_the_same_schedules(tasks: list[Task], tmp_path: Path) -> None:
+    _tune(tasks[:1], tmp_path / "a", 20)
+    _tune(tasks[:1], tmp_path / "b", 20)
+    _tune(tasks[:1], tmp_path / "c", 20, seed=4)
+    first, again, other = ((tmp_path / name).read_text() for name in "abc")
+    assert first == again
+    assert first != other
+
+
+def test_what_is_known_is_kept_and_nothing_is_spent_without_trials(
+    tasks: list[Task], tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    tasks = tasks[1:3]
+    _tune(tasks, log, 4)
+    before, known = log.read_text(), read_log(log).best
+    score = _CodeSize()
+    _tune(tasks, log, 0, score=score)
+    assert log.read_text() == before
+    assert score.scored == 0
+    # A second run goes on from there: no default is tried again, nothing gets worse.
+    states = _tune(tasks, log, 4)
+    assert all(state.start is None for state in states)
+    for state in states:
+        assert state.best is not None
+        assert state.best.score <= known[state.task.key].score
+
+
+def test_it_ends_by_itself_where_nothing_is_left_to_learn(
+    tasks: list[Task], tmp_path: Path
+) -> None:
+    class Flat(_CodeSize):
+        def __call__(self, kernels: Sequence[KernelObject]) -> list[float | str]:
+            return [7.0] * len(kernels)
+
+    states = _tune(tasks[-1:], tmp_path / "log", 10_000, score=Flat())
+    assert states[0].finished
+    assert states[0].trials < 10_000
+    assert states[0].best is not None
+    assert states[0].best.score == 7.0
+
+
+def test_a_kernel_that_always_fails_leaves_the_trials_to_the_others(
+    tasks: list[Task], tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    tasks = tasks[:2]
+    states = _tune(tasks, log, 4 * BATCH, score=_CodeSize(failing=_input(tasks[0])))
+    assert states[0].best is None
+    assert states[0].failures == states[0].trials > 0
+    assert states[0].last_failure == "it fails here"
+    assert states[1].best is not None
+    assert states[1].trials > 1
+    assert tasks[0].key not in read_log(log).best
+
+
+def _input(task: Task) -> str:
+    """Text of what only this task takes: its packed weight."""
+    return str(candidates.argument_types(task.function)[1])
+
+
+def test_interrupting_keeps_what_was_learnt(tasks: list[Task], tmp_path: Path) -> None:
+    log = tmp_path / "log"
+
+    def report(states: Sequence[Progress], spent: int) -> None:
+        if spent > len(tasks):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        _tune(tasks, log, 100, report=report)
+    records = read_log(log)
+    assert records.rejected == ()
+    assert set(records.best) == {task.key for task in tasks}
+    assert max(record.trials for record in records.best.values()) > 1
+
+
+def test_records_of_the_tuner_fit_the_network_again(tasks: list[Task], tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    _tune(tasks, log, len(tasks))
+    lowered = lower(trace(seeded(_Network()), (1, 8, 4, 6)), HOST)
+    chosen = choose_schedules(lowered, HOST, read_log(log).best)
+    assert sum(choice.record is not None for choice in chosen.values()) == len(tasks)
+    assert not any(choice.refused for choice in chosen.values())
+
+
+@pytest.fixture
+def light_workers(monkeypatch: pytest.MonkeyPatch) -> Iterator[Workers]:
+    """Give workers that import nothing, for functions of the standard library."""
+    monkeypatch.setattr(candidates, "_warm_up", os.getpid)
+    with Workers(1) as workers:
+        yield workers
+
+
+@pytest.mark.smoke
+def test_workers_stay_warm_and_leave_nothing_behind(light_workers: Workers) -> None:
+    first = light_workers.run_all(os.getpid, [(), ()], 30.0)
+    assert first == light_workers.run_all(os.getpid, [()], 30.0) * 2
+    assert first[0] != os.getpid()
+    light_workers.stop()
+    with pytest.raises(ProcessLookupError):
+        os.kill(first[0], 0)
+    light_workers.stop()
+
+
+def test_a_candidate_that_crashes_its_worker_fails_alone(light_workers: Workers) -> None:
+    # Reading at address 0 is as sure a crash as any.
+    calls = [(b"a",), (0,), (b"c",)]
+    assert light_workers.run_all(ctypes.string_at, calls, 30.0) == [
+        b"a", "it crashed its process", b"c",
+    ]  # fmt: skip
+
+
+def test_a_candidate_that_hangs_fails_alone_and_its_process_ends(light_workers: Workers) -> None:
+    (pid,) = light_workers.run_all(os.getpid, [()], 30.0)
+    results = light_workers.run_all(time.sleep, [(0.01,), (600.0,), (0.02,)], 3.0)
+    assert results == [None, "no answer within 3 s", None]
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_a_candidate_that_raises_says_why(light_workers: Workers) -> None:
+    (reason, fine) = light_workers.run_all(os.listdir, [("/nowhere/at/all",), ("/",)], 30.0)
+    assert "FileNotFoundError" in reason
+    assert "/nowhere/at/all" in reason
+    assert isinstance(fine, list)
+
+
+def test_workers_end_when_the_run_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(candidates, "_warm_up", os.getpid)
+    pids = []
+    with pytest.raises(KeyboardInterrupt), Workers(1) as workers:
+        pids += workers.run_all(os.getpid, [()], 30.0)
+        hanging: Future[Any] = workers.submit(time.sleep, 600)
+        assert not hanging.done()
+        raise KeyboardInterrupt
+    with pytest.raises(ProcessLookupError):
+        os.kill(pids[0], 0)
+
+
+def test_candidates_are_built_in_real_workers(tasks: list[Task], tmp_path: Path) -> None:
+    functions = [task.function for task in tasks[:2]]
+    with Workers(1) as workers:
+        built = candidates.build_candidates(functions, HOST, tmp_path, workers)
+        assert all(isinstance(kernel, KernelObject) for kernel in built)
+        assert all(kernel.path.stat().st_size > 0 for kernel in built)
+        # One that LLVM or TVM cannot build fails alone, with the reason.
+        broken = functions[0].with_attr("tirx.is_entry_func", "x").with_attr("target", "nonsense")
+        good, bad = candidates.build_candidates([functions[1], broken], HOST, tmp_path, workers)
+    assert isinstance(good, KernelObject)
+    assert isinstance(bad, str)
+    assert bad
