@@ -220,10 +220,12 @@ def load_bundle(path: Path) -> Bundle:
         raise UsageError(f"{path} is not a bundle (no {MANIFEST}): make one with compile/tune.py")
     try:
         manifest = parse_manifest(json.loads(manifest_path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError, KeyError, UnicodeDecodeError) as error:
+    except RecursionError as error:
+        raise UsageError(f"{manifest_path} is damaged: it is nested too deeply") from error
+    except (ValueError, TypeError, KeyError) as error:
         raise UsageError(f"{manifest_path} is damaged: {error}") from error
     for name, expected in manifest.files.items():
-        if Path(name).name != name:
+        if Path(name).name != name or name in ("", ".."):
             raise UsageError(f"{manifest_path} names a file outside the bundle: {name!r}")
         file = path / name
         if not file.is_file():
@@ -264,8 +266,17 @@ def _check_types(fields: Mapping[str, Any]) -> None:
         "network": str, "target": str, "architecture": str, "cpu": str, "inputs": list,
         "outputs": list, "features": list, "versions": dict, "options": dict, "kernels": list,
         "kernel_order": list, "shuffle_kernels": int, "seeds": list, "tolerance": (int, float),
-        "files": dict,
+        "files": dict, "normalisation": (dict, type(None)), "score_source": (str, type(None)),
+        "score_unit": (str, type(None)),
     }  # fmt: skip
-    for name, kind in expected.items():
-        if not isinstance(fields[name], kind):
-            raise ValueError(f"{name} is not of the right type")
+    items = {"features": str, "kernel_order": str, "seeds": int}
+    wrong = [name for name, kind in expected.items() if not isinstance(fields[name], kind)]
+    wrong += [
+        name
+        for name, kind in items.items()
+        if name not in wrong and not all(isinstance(item, kind) for item in fields[name])
+    ]
+    if "tolerance" not in wrong and not 0 <= fields["tolerance"] < math.inf:
+        wrong.append("tolerance")
+    if wrong:
+        raise ValueError(f"{wrong[0]} is not of the right type")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -36,9 +37,11 @@ def build_library(module: tvm.IRModule, target: CompileTarget, path: Path) -> No
     Failure
         If linking fails; the linker's own words are in the message.
     """
-    build_executable(module, target).export_library(
-        str(path), fcompile=link, workspace_dir=str(path.parent)
-    )
+    # The objects are as large as the library, and nobody needs them once it is linked.
+    with tempfile.TemporaryDirectory(prefix=f".{path.stem}.", dir=path.parent) as objects:
+        build_executable(module, target).export_library(
+            str(path), fcompile=link, workspace_dir=objects
+        )
 
 
 def build_executable(module: tvm.IRModule, target: CompileTarget) -> Any:

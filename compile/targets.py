@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import platform
+import re
 
 import tvm
 from tvm.target import Target
@@ -29,12 +30,10 @@ ARM_CORES = {
     "neoverse-n1": "AWS Graviton 2, Ampere Altra",
 }
 
-# Names in /proc/cpuinfo of what LLVM takes for granted on a core; the rest is base ARMv8.0.
-_V8_0 = ("asimd",)
-_V8_2 = ("asimd", "atomics", "asimddp", "asimdhp")
+# What LLVM takes for granted on a core -> its name in /proc/cpuinfo.
 ARM_FEATURES = {
-    "cortex-a53": _V8_0, "cortex-a57": _V8_0, "cortex-a72": _V8_0, "cortex-a73": _V8_0,
-    "cortex-a55": _V8_2, "cortex-a76": _V8_2, "cortex-a78": _V8_2, "neoverse-n1": _V8_2,
+    "neon": "asimd", "lse": "atomics", "dotprod": "asimddp", "fullfp16": "asimdhp",
+    "sve": "sve", "sve2": "sve2", "bf16": "bf16", "i8mm": "i8mm",
 }  # fmt: skip
 AVX512_FEATURES = ("avx512f", "avx512bw", "avx512dq", "avx512vl")
 
@@ -103,13 +102,11 @@ def find_target(name: str) -> CompileTarget:
     if name == HOST:
         return _host()
     if name in ARM_CORES:
-        return _from_options(name, _llvm(AARCH64_TRIPLE, name), ARM_FEATURES[name])
+        return _from_options(name, _llvm(AARCH64_TRIPLE, name))
     if name.lstrip().startswith("{"):
         return _from_dict(name)
     if name in tvm.target.list_tags():
-        options = {k: v for k, v in dict(Target(name).export()).items() if k in
-                   ("kind", "mtriple", "mcpu", "mattr", "num-cores")}  # fmt: skip
-        return _from_options(name.replace("/", "-"), options, None)
+        return _from_options(name.replace("/", "-"), _options_of_tag(name))
     raise UsageError(
         f"no target is called {name!r}: take arm, host, {', '.join(ARM_CORES)}, a TVM tag, or a "
         f'dict such as \'{{"kind": "llvm", "mtriple": "{AARCH64_TRIPLE}", "mcpu": "cortex-a72"}}\''
@@ -120,13 +117,24 @@ def _llvm(triple: str, cpu: str) -> dict[str, str | int | list[str]]:
     return {"kind": "llvm", "mtriple": triple, "mcpu": cpu, "num-cores": 1}
 
 
+def _options_of_tag(name: str) -> dict[str, str | int | list[str]]:
+    found = dict(Target(name).export())
+    if str(found["kind"]) != "llvm":
+        raise UsageError(f"target {name!r} is a {found['kind']} device: only CPUs are supported")
+    options: dict[str, str | int | list[str]] = {"kind": "llvm"}
+    options |= {key: str(found[key]) for key in ("mtriple", "mcpu") if key in found}
+    if "mattr" in found:
+        options["mattr"] = [str(feature) for feature in found["mattr"]]
+    return options
+
+
 def _host() -> CompileTarget:
     cpu = str(tvm.get_global_func("target.llvm_get_system_cpu")())
     machine = platform.machine()
     triple = {"x86_64": X86_TRIPLE, "aarch64": AARCH64_TRIPLE}.get(machine)
     if triple is None:
         raise UsageError(f"this machine is {machine!r}: only x86_64 and aarch64 are supported")
-    return _from_options(f"host-{cpu}", _llvm(triple, cpu), None)
+    return _from_options(f"host-{cpu}", _llvm(triple, cpu))
 
 
 def _from_dict(text: str) -> CompileTarget:
@@ -138,13 +146,15 @@ def _from_dict(text: str) -> CompileTarget:
         raise UsageError(f"the target {text!r} is not one that TVM takes: {reason}") from error
     if options.get("kind") != "llvm" or "mtriple" not in options:
         raise UsageError(f'the target {text!r} must have "kind": "llvm" and an "mtriple"')
-    cpu = str(options.get("mcpu", "generic"))
-    return _from_options(f"{str(options['mtriple']).split('-')[0]}-{cpu}", options, None)
+    name = "-".join((str(options["mtriple"]).split("-")[0], str(options.get("mcpu", "generic"))))
+    # Records of cores that differ in their features are kept apart, in folders of these names.
+    features = "".join(sorted(options.get("mattr", [])))
+    if re.fullmatch(r"[\w.+-]*", features) is None:
+        raise UsageError(f"the target {text!r} has features that are none: {features}")
+    return _from_options(name + features, options)
 
 
-def _from_options(
-    name: str, options: dict[str, str | int | list[str]], features: tuple[str, ...] | None
-) -> CompileTarget:
+def _from_options(name: str, options: dict[str, str | int | list[str]]) -> CompileTarget:
     triple, cpu = str(options.get("mtriple", "")), str(options.get("mcpu", "generic"))
     architecture = triple.split("-", maxsplit=1)[0].replace("arm64", "aarch64")
     if architecture not in ("aarch64", "x86_64"):
@@ -153,9 +163,13 @@ def _from_options(
             "(aarch64) and x86_64 are supported; 32-bit ARM is not"
         )
     options = {**options, "num-cores": 1}
+    cores = tvm.get_global_func("target.llvm_get_cpu_archlist")(Target({**options, "mcpu": ""}))
+    if cpu not in map(str, cores):
+        raise UsageError(f"target {name!r}: LLVM knows no {architecture} core called {cpu!r}")
     if architecture == "aarch64":
-        known = ARM_FEATURES.get(cpu, _V8_0) if features is None else features
-        return CompileTarget(name, options, architecture, cpu, known, Core(4, 32))
+        has, target = tvm.get_global_func("target.target_has_feature"), Target(options)
+        needed = tuple(linux for llvm, linux in ARM_FEATURES.items() if has(llvm, target))
+        return CompileTarget(name, options, architecture, cpu, needed, Core(4, 32))
     needed, core = _x86_vectors(options)
     return CompileTarget(name, options, architecture, cpu, needed, core)
 

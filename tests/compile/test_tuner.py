@@ -254,8 +254,9 @@ def test_candidates_are_built_in_real_workers(tasks: list[Task], tmp_path: Path)
     functions = [task.function for task in tasks[:2]]
     with Workers(1) as workers:
         built = candidates.build_candidates(functions, HOST, tmp_path, workers)
-        assert all(isinstance(kernel, KernelObject) for kernel in built)
-        assert all(kernel.path.stat().st_size > 0 for kernel in built)
+        sizes = [k.path.stat().st_size for k in built if isinstance(k, KernelObject)]
+        assert len(sizes) == 2
+        assert min(sizes) > 0
         # One that LLVM or TVM cannot build fails alone, with the reason.
         broken = functions[0].with_attr("tirx.is_entry_func", "x").with_attr("target", "nonsense")
         good, bad = candidates.build_candidates([functions[1], broken], HOST, tmp_path, workers)
