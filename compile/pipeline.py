@@ -8,7 +8,7 @@ from pathlib import Path
 
 import tvm
 
-from compile.kernels.schedules import Core
+from compile.kernels.tiling import Core
 from compile.passes.absorb_flatten import absorb_flatten
 from compile.passes.choose_layouts import choose_layouts
 from compile.passes.eliminate_channel_shuffle import eliminate_channel_shuffle

@@ -10,7 +10,7 @@ import re
 import tvm
 from tvm.target import Target
 
-from compile.kernels.schedules import Core
+from compile.kernels.tiling import Core
 from model.errors import UsageError
 
 DEFAULT_ARM_CORE = "cortex-a72"
@@ -163,7 +163,8 @@ def _from_options(name: str, options: dict[str, str | int | list[str]]) -> Compi
             "(aarch64) and x86_64 are supported; 32-bit ARM is not"
         )
     options = {**options, "num-cores": 1}
-    cores = tvm.get_global_func("target.llvm_get_cpu_archlist")(Target({**options, "mcpu": ""}))
+    bare = Target({"kind": "llvm", "mtriple": triple})
+    cores = tvm.get_global_func("target.llvm_get_cpu_archlist")(bare)
     if cpu not in map(str, cores):
         raise UsageError(f"target {name!r}: LLVM knows no {architecture} core called {cpu!r}")
     if architecture == "aarch64":

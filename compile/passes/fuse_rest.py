@@ -16,9 +16,21 @@ from __future__ import annotations
 import tvm
 from tvm import relax
 
+from compile.passes.graph import bindings_of, operator
+from model.errors import UsageError
+
+# What the virtual machine takes as it is; "" is no call of an operator.
+_UNDERSTOOD = {"", "relax.call_tir", "relax.call_pure_packed", "relax.reshape"}
+
 
 def fuse_rest(module: tvm.IRModule) -> tvm.IRModule:
-    """Legalise, fuse and tidy the operators that are left."""
+    """Legalise, fuse and tidy the operators that are left.
+
+    Raises
+    ------
+    UsageError
+        If the program has an operator for which TVM has no code; the message names it.
+    """
     transform = relax.transform
     passes = [
         transform.LegalizeOps(enable_warning=False),
@@ -29,4 +41,9 @@ def fuse_rest(module: tvm.IRModule) -> tvm.IRModule:
         transform.CanonicalizeBindings(),
         transform.DeadCodeElimination(["main"]),
     ]
-    return tvm.transform.Sequential(passes)(module)
+    module = tvm.transform.Sequential(passes)(module)
+    names = {operator(value) for _, value in bindings_of(module)} - _UNDERSTOOD
+    if names:
+        listed = ", ".join(sorted(name.removeprefix("relax.") for name in names))
+        raise UsageError(f"TVM has no code for these operators of the program: {listed}")
+    return module

@@ -27,7 +27,8 @@ from tvm import relax
 
 from compile.kernels import convolution, joined, window
 from compile.kernels.blocks import Step, starting_bias
-from compile.kernels.schedules import KIND, Core
+from compile.kernels.schedules import KIND
+from compile.kernels.tiling import Core
 from compile.passes.choose_layouts import LAST_AXIS, TO_CHANNELS_LAST
 from compile.passes.epilogues import Chain, find_chains
 from compile.passes.graph import (

@@ -16,7 +16,8 @@ from tvm.s_tir import Schedule
 from tvm.s_tir import meta_schedule as ms
 from tvm_ffi import structural_hash
 
-from compile.kernels.schedules import Core, forms
+from compile.kernels.schedules import forms
+from compile.kernels.tiling import Core
 
 # Importing this module parses some hundreds of GPU and DSP intrinsics, 35 s of CPU, and TuneContext
 # imports it whether or not anything is tensorized. Nothing here is: an empty module stands in.

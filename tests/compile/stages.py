@@ -15,7 +15,8 @@ import tvm
 from torch import nn
 from tvm import relax
 
-from compile.kernels.schedules import Core, scheduled
+from compile.kernels.schedules import scheduled
+from compile.kernels.tiling import Core
 from compile.library import build_library
 from compile.network import replace_kernels
 from compile.passes.eliminate_channel_shuffle import eliminate_channel_shuffle

@@ -17,7 +17,8 @@ from torch.nn import functional
 from tvm.s_tir import Schedule
 
 from compile.kernels.convolution import contiguous_run
-from compile.kernels.schedules import Core, forms
+from compile.kernels.schedules import forms
+from compile.kernels.tiling import Core
 from compile.passes.inspection import kernel_functions
 from compile.passes.lower_to_kernels import lanes_for
 

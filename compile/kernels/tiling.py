@@ -1,0 +1,90 @@
+"""What the schedule forms share: how they take their free numbers, tiles, padding, copies."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from tvm.s_tir import Schedule
+
+from compile.kernels.blocks import PAD
+
+MOST_PIXELS_IN_TILE = 28
+# Longest sum over a window that is written out.
+MOST_WRITTEN_OUT = 25
+# Vectors in one step of a copy.
+VECTORS_IN_COPY = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Core:
+    """What a schedule has to know of a core.
+
+    Attributes
+    ----------
+    lanes : int
+        Floats in a vector register.
+    registers : int
+        Vector registers.
+    """
+
+    lanes: int
+    registers: int
+
+
+class Choose(Protocol):
+    """Gives a free number of a schedule."""
+
+    def __call__(self, options: Sequence[int], default: int) -> Any:
+        """Return one of `options`, or a random variable over them."""
+
+
+Form = Callable[[Schedule, Choose], None]
+
+
+def divisors(number: int, most: int) -> list[int]:
+    """List the divisors of a number up to `most`."""
+    return [d for d in range(1, min(number, most) + 1) if number % d == 0]
+
+
+def extents_of(schedule: Schedule, block: Any) -> list[int]:
+    """List the extents of the loops around a block."""
+    return [int(schedule.get(loop).extent) for loop in schedule.get_loops(block)]
+
+
+def tile_in_registers(schedule: Schedule, block: Any) -> None:
+    """Vectorize the innermost of the last three loops of a block and write out the other two."""
+    *_, pixels, vectors, lane = schedule.get_loops(block)
+    schedule.vectorize(lane)
+    schedule.unroll(vectors)
+    schedule.unroll(pixels)
+
+
+def block_names(schedule: Schedule) -> list[str]:
+    """List the names of a kernel's blocks."""
+    root = schedule.get_sblock("root")
+    return [str(schedule.get(block).name_hint) for block in schedule.get_child_blocks(root)]
+
+
+def schedule_padding(schedule: Schedule, lanes: int) -> None:
+    """Vectorize the blocks that pad an input, where there are any."""
+    for name in block_names(schedule):
+        if name.startswith(PAD):
+            vectorize_copy(schedule, schedule.get_sblock(name), lanes)
+
+
+def vectorize_copy(schedule: Schedule, block: Any, lanes: int) -> None:
+    """Copy in long vectors, which LLVM cuts into the target's own and pairs.
+
+    Columns and channels that stand together in memory are joined first.
+    """
+    *outer, loop = schedule.get_loops(block)
+    # Two at most: of three, TVM's simplifier no longer sees that the elements are neighbours.
+    innermost = int(schedule.get(block).writes[0].source.shape[-1])
+    if len(outer) > 1 and int(schedule.get(loop).extent) == innermost:
+        loop = schedule.fuse(outer[-1], loop)
+    extent = int(schedule.get(loop).extent)
+    whole = [d for d in divisors(extent, VECTORS_IN_COPY * lanes) if d % lanes == 0]
+    longest = max(whole or divisors(extent, VECTORS_IN_COPY * lanes))
+    schedule.vectorize(schedule.split(loop, [None, longest])[1])

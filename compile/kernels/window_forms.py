@@ -1,0 +1,68 @@
+"""Schedule forms of the window kernel: a strip of pixels by one long vector of channels."""
+
+from __future__ import annotations
+
+import tvm
+from tvm import tirx
+from tvm.s_tir import Schedule
+
+from compile.kernels.blocks import ACCUMULATE, OUTPUT
+from compile.kernels.tiling import (
+    MOST_PIXELS_IN_TILE,
+    MOST_WRITTEN_OUT,
+    Choose,
+    Core,
+    Form,
+    divisors,
+    extents_of,
+    schedule_padding,
+    tile_in_registers,
+)
+
+
+def window_forms(function: tirx.PrimFunc, core: Core) -> list[Form]:
+    """List the forms of a window kernel, the one with the fewest loads a sum first."""
+    probe = Schedule(tvm.IRModule({"main": function}))
+    _, channels, kh, kw = extents_of(probe, probe.get_sblock(ACCUMULATE))
+    # Tiles stay in one row, so that neighbouring windows share what they load.
+    tiles = divisors(int(function.params[-1].shape[2]), MOST_PIXELS_IN_TILE)
+    found = []
+    for width in divisors(channels, 4 * core.lanes):
+        vectors = -(-width // core.lanes)
+        if width % core.lanes and channels % core.lanes == 0:
+            continue
+        fitting = [m for m in tiles if m * vectors <= core.registers * 3 // 4]
+        if not fitting:
+            continue
+        most = fitting[-1]
+        cost = vectors * (2 + 2 / most) / width
+        found += [
+            (cost, _window_form(width, fitting, most, kh * kw, outside))
+            for outside in (True, False)
+        ]
+    return [form for _, form in sorted(found, key=lambda pair: pair[0])][:8]
+
+
+def _window_form(width: int, tiles: list[int], tile: int, taps: int, pixels_outside: bool) -> Form:
+    def apply(schedule: Schedule, choose: Choose) -> None:
+        accumulate, output = schedule.get_sblock(ACCUMULATE), schedule.get_sblock(OUTPUT)
+        schedule_padding(schedule, width)
+        p, c, kh, kw = schedule.get_loops(accumulate)
+        p_out, p_in = schedule.split(p, [None, choose(tiles, tile)])
+        c_out, c_in, c_lane = schedule.split(c, [None, 1, width])
+        outer = [p_out, c_out] if pixels_outside else [c_out, p_out]
+        schedule.reorder(*outer, kh, kw, p_in, c_in, c_lane)
+        schedule.reverse_compute_at(output, outer[-1], preserve_unit_loops=True)
+        schedule.set_scope(accumulate, 0, "local")
+        schedule.vectorize(c_lane)
+        for loop in (c_in, p_in, *((kw, kh) if taps <= MOST_WRITTEN_OUT else ())):
+            schedule.unroll(loop)
+        first = schedule.decompose_reduction(accumulate, kh)
+        tile_in_registers(schedule, first)
+        *_, out_p, out_c = schedule.get_loops(output)
+        out_c, out_lane = schedule.split(out_c, [None, width])
+        schedule.vectorize(out_lane)
+        schedule.unroll(out_c)
+        schedule.unroll(out_p)
+
+    return apply
