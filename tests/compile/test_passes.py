@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,7 @@ from compile.passes.inspection import kernel_functions, moves_only
 from compile.passes.lower_to_kernels import lower_to_kernels
 from compile.passes.simplify_pools import simplify_pools
 from compile.pipeline import graph_passes, run_graph_passes
+from model.errors import UsageError
 
 
 class _Norms(nn.Module):
@@ -302,3 +304,22 @@ def test_passes_leave_their_input_as_it_was() -> None:
     before = module.script()
     eliminate_channel_shuffle(fold_batch_norm(module))
     assert module.script() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "function"),
+    [
+        ("cumsum", lambda x: x.cumsum(1)),
+        ("topk", lambda x: x.topk(2, 1)[0]),
+        ("argsort", lambda x: x.argsort(1)),
+    ],
+)
+def test_an_operator_without_code_is_named(
+    name: str, function: Callable[[torch.Tensor], torch.Tensor]
+) -> None:
+    class Network(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return function(torch.relu(x))
+
+    with pytest.raises(UsageError, match=rf"no code for these operators .*: {name}$"):
+        lowered(imported(Network(), 1, 3, 4, 4).module)
