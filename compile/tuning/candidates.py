@@ -7,6 +7,7 @@ tuning does; one that dies or hangs on a candidate is replaced and the candidate
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import os
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from compile.tuning.score import KernelObject
 
 ENTRY_SYMBOL = "__tvm_ffi_main"
 BUILD_TIMEOUT_S = 60.0
+_numbers = itertools.count()
 
 
 class Workers:
@@ -136,9 +138,9 @@ def build_candidates(
     import tvm
 
     calls, kernels = [], []
-    for number, function in enumerate(functions):
-        path = folder / f"candidate_{number}.o"
-        path.unlink(missing_ok=True)
+    for function in functions:
+        # Never a name twice: a process that loaded a library of that name would run the old one.
+        path = folder / f"candidate_{next(_numbers)}.o"
         module = tvm.IRModule({"main": function.with_attr("global_symbol", "main")})
         calls.append((tvm.ir.save_json(module), target.options, str(path)))
         kernels.append(KernelObject(path, ENTRY_SYMBOL, argument_types(function)))

@@ -198,6 +198,8 @@ class _Bench:
         built = build_candidates(functions, self.target, self.scratch, self.workers)
         good = [kernel for kernel in built if isinstance(kernel, KernelObject)]
         scores = iter(self.score(good))
+        for file in self.scratch.iterdir():
+            file.unlink()
         return [next(scores) if isinstance(kernel, KernelObject) else kernel for kernel in built]
 
     def keep(

@@ -20,6 +20,7 @@ from compile.network import choose_schedules, lower
 from compile.program import trace
 from compile.tuning import candidates
 from compile.tuning.candidates import Workers
+from compile.tuning.latency_score import LocalLatency
 from compile.tuning.records import read_log
 from compile.tuning.score import KernelObject
 from compile.tuning.tuner import BATCH, Progress, Task, find_tasks, tune
@@ -252,11 +253,18 @@ def test_workers_end_when_the_run_is_interrupted(monkeypatch: pytest.MonkeyPatch
 
 def test_candidates_are_built_in_real_workers(tasks: list[Task], tmp_path: Path) -> None:
     functions = [task.function for task in tasks[:2]]
-    with Workers(1) as workers:
+    with Workers(1) as workers, Workers(1) as timer:
         built = candidates.build_candidates(functions, HOST, tmp_path, workers)
         sizes = [k.path.stat().st_size for k in built if isinstance(k, KernelObject)]
         assert len(sizes) == 2
         assert min(sizes) > 0
+        # Batch after batch is timed in one process: each must run its own code there.
+        score = LocalLatency(timer, HOST.cpu)
+        for number in (0, 1):
+            batch = candidates.build_candidates([functions[number]], HOST, tmp_path, workers)
+            (latency,) = score([kernel for kernel in batch if isinstance(kernel, KernelObject)])
+            assert isinstance(latency, float), latency
+            assert latency > 0
         # One that LLVM or TVM cannot build fails alone, with the reason.
         broken = functions[0].with_attr("tirx.is_entry_func", "x").with_attr("target", "nonsense")
         good, bad = candidates.build_candidates([functions[1], broken], HOST, tmp_path, workers)
