@@ -156,6 +156,31 @@ def sample(values: Array) -> Array:
     return flat[:: max(1, math.ceil(flat.size / SAMPLES))].copy()
 
 
+def check_output(path: Path) -> None:
+    """Find out before the work, not after it, that a bundle cannot be written.
+
+    Raises
+    ------
+    UsageError
+        As :func:`written_beside`.
+    """
+    _scratch_folder(path.resolve()).rmdir()
+
+
+def _scratch_folder(path: Path) -> Path:
+    if (
+        path.exists()
+        and not (path / MANIFEST).is_file()
+        and (not path.is_dir() or any(path.iterdir()))
+    ):
+        raise UsageError(f"{path} exists and is not a bundle: name another --output")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}; name another --output") from error
+
+
 @contextmanager
 def written_beside(path: Path) -> Iterator[Path]:
     """Give a scratch folder that becomes `path` when the block ends well, and vanishes otherwise.
@@ -165,17 +190,8 @@ def written_beside(path: Path) -> Iterator[Path]:
     UsageError
         If the folder cannot be written, or `path` holds something that is not a bundle.
     """
-    if (
-        path.exists()
-        and not (path / MANIFEST).is_file()
-        and (not path.is_dir() or any(path.iterdir()))
-    ):
-        raise UsageError(f"{path} exists and is not a bundle: name another --output")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}; name another --output") from error
+    path = path.resolve()  # so that "." has a name and a parent too
+    scratch = _scratch_folder(path)
     try:
         yield scratch
         scratch.chmod(0o755)

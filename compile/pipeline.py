@@ -16,6 +16,7 @@ from compile.passes.fold_batch_norm import fold_batch_norm
 from compile.passes.fuse_rest import fuse_rest
 from compile.passes.lower_to_kernels import lower_to_kernels
 from compile.passes.simplify_pools import simplify_pools
+from model.errors import UsageError
 
 Pass = Callable[[tvm.IRModule], tvm.IRModule]
 
@@ -64,6 +65,10 @@ def run_graph_passes(
 
 
 def _dump(module: tvm.IRModule, folder: Path | None, number: int, name: str) -> None:
-    if folder is not None:
+    if folder is None:
+        return
+    try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{number:02d}_{name}.py").write_text(module.script(), encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"cannot write {folder}: {error.strerror}") from error

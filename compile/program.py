@@ -86,9 +86,10 @@ def load_program(path: Path) -> ExportedProgram:
     except Exception as error:
         # On damaged files PyTorch raises whatever its parts do: RuntimeError, KeyError, IndexError,
         # AssertionError, SpecViolationError, UnpicklingError...
-        raise UsageError(
-            f"{path} cannot be read as a torch.export program: {_first_line(error)}"
-        ) from error
+        reason = _first_line(error)
+        if "warnings above" in reason:
+            reason = "it is damaged, cut short, or of another version of PyTorch"
+        raise UsageError(f"{path} cannot be read as a torch.export program: {reason}") from error
 
 
 def import_program(exported: ExportedProgram) -> Program:

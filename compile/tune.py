@@ -17,6 +17,7 @@ from rich.table import Table
 from compile.targets import ARM_CORES, DEFAULT_ARM_CORE, HOST, find_target
 from compile.tuning.session import Outcome, Request, tune_network
 from compile.zoo import LOG_FOLDER
+from deploy.device_names import parse_device_name
 from deploy.tuning_devices import TuningDevices
 from model.errors import UsageError, command
 from model.registry import names, parse_resolution
@@ -54,6 +55,10 @@ def main(argv: list[str] | None = None) -> int:
         dump_ir=options.dump_ir,
         check=not options.no_check,
     )
+    if options.device:
+        parse_device_name(options.device, default_core=request.target.cpu)
+    if options.json:
+        _check_writable(options.json)
     outcome = tune_network(request, TuningDevices())
     _print_outcome(outcome)
     if options.json:
@@ -156,6 +161,17 @@ def _print_outcome(outcome: Outcome) -> None:
     Console().print(table)
     for line in outcome.sentences():
         print(line)
+
+
+def _check_writable(path: Path) -> None:
+    """Find out before the work, not after it, that a file cannot be written."""
+    beside = path.with_name(f".{path.name}.new")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside.touch()
+        beside.unlink()
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}") from error
 
 
 def _write_json(path: Path, outcome: Outcome) -> None:

@@ -12,12 +12,12 @@ from typing import Any, Protocol
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from compile.bundle import Bundle
+from compile.bundle import Bundle, check_output
 from compile.network import Lowered, choose_schedules, lower, write_bundle
 from compile.program import load_program
 from compile.targets import CompileTarget
 from compile.tuning.candidates import Workers
-from compile.tuning.records import Record, compact, kernel_key, log_path, read_log
+from compile.tuning.records import Record, append, compact, kernel_key, log_path, read_log
 from compile.tuning.score import Score
 from compile.tuning.tuner import DEFAULT_TRIALS_A_TASK, Task, find_tasks, tune
 from compile.tuning.tuner import Progress as TaskProgress
@@ -112,6 +112,8 @@ class Outcome:
         Records that did not fit their kernel.
     rejected : tuple of str
         Lines of the log that could not be used.
+    failed : tuple of str
+        Kernels of which no candidate worked, each with the last reason.
     """
 
     bundle: Bundle
@@ -123,6 +125,7 @@ class Outcome:
     parity: Verdict | None
     refused: int
     rejected: tuple[str, ...]
+    failed: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields documented in the README."""
@@ -156,6 +159,8 @@ class Outcome:
             yield f"tried {self.trials} candidates in {self.seconds:.0f} s ({rate:.1f} a second)"
         else:
             yield "nothing new to learn: no candidate was tried"
+        for sentence in self.failed:
+            yield f"no candidate worked of {sentence}"
         for sentence in self.rejected[:3]:
             yield f"log line not used: {sentence}"
         if len(self.rejected) > 3:
@@ -171,6 +176,7 @@ class Outcome:
 
 def tune_network(request: Request, devices: Devices) -> Outcome:
     """Trace, lower, tune, build and check one network."""
+    check_output(request.bundle_path)
     console = Console(stderr=True)
     device = request.device or devices.default_name(request.target)
     say = _Narrator(console)
@@ -181,7 +187,7 @@ def tune_network(request: Request, devices: Devices) -> Outcome:
     tasks = find_tasks(lowered, request.target)
     log = log_path(request.log_folder, request.target.name)
     began = time.monotonic()
-    trials = _search(request, tasks, devices, device, log, console)
+    trials, failed = _search(request, tasks, devices, device, log, console)
     seconds = time.monotonic() - began
     found = read_log(log)
     chosen = choose_schedules(lowered, request.target, found.best)
@@ -196,7 +202,7 @@ def tune_network(request: Request, devices: Devices) -> Outcome:
         parity = devices.check(bundle, device)
     return Outcome(
         bundle, device, len(tasks), _covered(tasks, lowered, found.best), trials, seconds, parity,
-        sum(choice.refused for choice in chosen.values()), found.rejected,
+        sum(choice.refused for choice in chosen.values()), found.rejected, failed,
     )  # fmt: skip
 
 
@@ -232,7 +238,7 @@ def _search(
     device: str,
     log: Path,
     console: Console,
-) -> int:
+) -> tuple[int, tuple[str, ...]]:
     known = read_log(log).best
     chosen = list(tasks)
     if request.trials is None:
@@ -244,7 +250,8 @@ def _search(
         tried = sum(known[task.key].trials for task in tasks if task.key in known)
         trials = request.trials - tried
     if trials <= 0 or not chosen:
-        return 0
+        return 0, ()
+    append(log, [])  # that it cannot be written shows now, not after the first batch
     with (
         devices.score(request.target, device) as score,
         Workers() as workers,
@@ -262,7 +269,12 @@ def _search(
             workers=workers, report=report,
         )  # fmt: skip
     compact(log)
-    return sum(state.trials for state in states)
+    failed = tuple(
+        f"{state.task.name}: {state.last_failure}"
+        for state in states
+        if 0 < state.trials == state.failures
+    )
+    return sum(state.trials for state in states), failed
 
 
 def _gain(states: Sequence[TaskProgress]) -> str:

@@ -27,6 +27,7 @@ from compile.bundle import (
     REFERENCE,
     Bundle,
     Tensor,
+    check_output,
     load_bundle,
     sample,
     seeded_inputs,
@@ -210,7 +211,9 @@ def test_a_bundle_is_replaced_as_a_whole(copy: Path, made: Bundle) -> None:
 
 
 @pytest.mark.smoke
-def test_what_is_not_a_bundle_is_not_overwritten(tmp_path: Path) -> None:
+def test_what_is_not_a_bundle_is_not_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder, file, empty = tmp_path / "photos", tmp_path / "file", tmp_path / "empty"
     folder.mkdir()
     (folder / "holiday.png").touch()
@@ -219,9 +222,14 @@ def test_what_is_not_a_bundle_is_not_overwritten(tmp_path: Path) -> None:
     for path in (folder, file):
         with pytest.raises(UsageError, match="exists and is not a bundle"), written_beside(path):
             pytest.fail("the block must not run")
+        with pytest.raises(UsageError, match="exists and is not a bundle"):
+            check_output(path)
+    check_output(tmp_path / "new" / "bundle")
+    assert not any((tmp_path / "new").iterdir())
     assert (folder / "holiday.png").exists()
     assert file.read_text() == "text"
-    with written_beside(empty) as scratch:
+    monkeypatch.chdir(empty)
+    with written_beside(Path()) as scratch:
         (scratch / MANIFEST).touch()
     assert (empty / MANIFEST).exists()
 

@@ -1,0 +1,181 @@
+"""`compile/tune.py` as a user starts it: bad input is one line and a status."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from stages import HOST, seeded
+from torch import nn
+
+from compile.bundle import MANIFEST, load_bundle
+from compile.program import trace
+from compile.tune import main
+from compile.tuning.records import log_path, read_log
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class _Small(nn.Module):
+    """A shuffle between two grouped convolutions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(6, 12, 1, groups=3), nn.Conv2d(12, 9, 1, groups=3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.b(nn.functional.channel_shuffle(self.a(x), 3)).mean((2, 3))
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("program") / "small.pt2"
+    torch.export.save(trace(seeded(_Small()), (1, 6, 4, 5)), path)
+    return path
+
+
+def _text(path: Path) -> Path:
+    path.write_text("this is no such thing")
+    return path
+
+
+def _weights(path: Path) -> Path:
+    torch.save({"conv.weight": torch.zeros(1)}, path)
+    return path
+
+
+def _cut(path: Path, program: Path) -> Path:
+    path.write_bytes(program.read_bytes()[:-500])
+    return path
+
+
+BAD: list[tuple[str, Callable[[Path, Path], list[str | Path]], str]] = [
+    ("model", lambda t, p: ["--model", "shufflenet-g3-x3"], "shufflenet"),
+    ("target", lambda t, p: ["--target", "cortex-m4"], "no target is called 'cortex-m4'"),
+    ("32-bit", lambda t, p: ["--target", '{"kind": "llvm", "mtriple": "armv7a-linux"}'], "32-bit"),
+    ("device", lambda t, p: ["--device", "toaster", "--program", p], "toaster"),
+    ("no-program", lambda t, p: ["--program", t / "none.pt2"], "no program at"),
+    ("text", lambda t, p: ["--program", _text(t / "t.pt2")], "not a saved torch.export program"),
+    ("cut", lambda t, p: ["--program", _cut(t / "c.pt2", p)], "damaged, cut short"),
+    ("weights", lambda t, p: ["--weights", _weights(t / "w.pt")], "weights of another network"),
+    ("no-weights", lambda t, p: ["--weights", t / "none.pt"], "no file of weights"),
+    ("pickle", lambda t, p: ["--weights", _text(t / "w.pt")], "no checkpoint"),
+    ("resolution", lambda t, p: ["--resolution", "7by7"], "HEIGHTxWIDTH"),
+    ("small", lambda t, p: ["--resolution", "0x8"], "pixels a side"),
+    ("both", lambda t, p: ["--program", p, "--resolution", "8x8"], "leave out"),
+    ("output", lambda t, p: ["--program", p, "--output", _text(t / "o")], "not a bundle"),
+    ("under-file", lambda t, p: ["--program", p, "--output", _text(t / "f") / "o"], "cannot write"),
+    ("json", lambda t, p: ["--program", p, "--json", _text(t / "j") / "o.json"], "cannot write"),
+    (
+        "logs",
+        lambda t, p: ["--program", p, "--logs", _text(t / "l"), "--trials", "1"],
+        "tuning log",
+    ),
+    ("dump", lambda t, p: ["--program", p, "--dump-ir", _text(t / "d")], "cannot write"),
+]
+
+
+@pytest.mark.parametrize(("make", "message"), [case[1:] for case in BAD], ids=[c[0] for c in BAD])
+def test_bad_input_is_one_line_and_status_2(
+    make: Callable[[Path, Path], list[str | Path]],
+    message: str,
+    tmp_path: Path,
+    program: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments = [str(word) for word in make(tmp_path, program)]
+    before = {path: path.stat().st_size for path in tmp_path.rglob("*")}
+    if "--trials" not in arguments:
+        arguments += ["--trials", "0"]
+    if "--target" not in arguments:
+        arguments += ["--target", "host"]
+    assert main([*arguments, "--no-check"]) == 2
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert message in errors[0]
+    # Nothing half-written.
+    assert {path: path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()} == {
+        path: size for path, size in before.items() if path.is_file()
+    }
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--trials", "-1"], ["--trials", "x"], ["--colour"], ["--model", "a", "--program", "b"]],
+)
+def test_what_the_parser_refuses(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as raised:
+        main(arguments)
+    assert raised.value.code == 2
+
+
+def test_targets_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--list-targets"]) == 0
+    text = capsys.readouterr().out
+    assert "Raspberry Pi 4" in text
+    assert "neoverse-n1" in text
+
+
+def test_a_program_is_tuned_compiled_and_checked(
+    program: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output, report, logs = tmp_path / "bundle", tmp_path / "report.json", tmp_path / "logs"
+    arguments = ["--target", "host", "--program", str(program), "--output", str(output),
+                 "--logs", str(logs), "--json", str(report), "--dump-ir", str(tmp_path / "ir"),
+                 "--trials", "4"]  # fmt: skip
+    assert main(arguments) == 0
+    first = json.loads(report.read_text())
+    assert first["parity"]["passed"] is True
+    assert first["parity"]["max_abs_error"] < 1e-4
+    assert first["parity"]["top1_agreement"] == 1.0
+    assert (first["trials"], first["shuffle_kernels"], first["device"]) == (4, 0, "local")
+    assert first["trials_per_second"] > 0
+    assert first["tasks_with_record"] == first["tasks"] == 3
+    assert first["kernels"] == load_bundle(output).manifest.kernel_calls
+    assert first["score_source"].startswith("measured: ")
+    assert any((tmp_path / "ir").iterdir())
+    # A second run has nothing new to learn, and says so.
+    log = log_path(logs, HOST.name)
+    before = log.read_bytes()
+    with log.open("ab") as stream:
+        stream.write(b'{"half": \n')
+    capsys.readouterr()
+    assert main(arguments) == 0
+    second = json.loads(report.read_text())
+    text = capsys.readouterr().out
+    assert second["trials"] == 0
+    assert "nothing new to learn" in text
+    assert second["log_lines_rejected"] == 1
+    assert f"log line not used: {log}:" in text
+    assert second["tasks_with_record"] == first["tasks_with_record"]
+    assert log.read_bytes().startswith(before)
+    assert read_log(log).best
+
+
+def test_the_file_runs_as_a_script(tmp_path: Path) -> None:
+    result = subprocess.run(
+        [sys.executable, ROOT / "compile" / "tune.py", "--target", "no-such-core"],
+        capture_output=True, text=True, check=False, cwd=tmp_path,
+        env={**os.environ, "TVM_NUM_THREADS": "1"}, timeout=120,
+    )  # fmt: skip
+    assert result.returncode == 2
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: no target is called 'no-such-core'")
+    assert result.stdout == ""
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_folder_of_something_else_is_left_alone(program: Path, tmp_path: Path) -> None:
+    (tmp_path / "photo.png").touch()
+    arguments = ["--target", "host", "--program", str(program), "--trials", "0", "--no-check"]
+    assert main([*arguments, "--output", str(tmp_path)]) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["photo.png"]
+    assert not (tmp_path / MANIFEST).exists()
