@@ -117,6 +117,20 @@ def test_counting_wants_a_loaded_library(emulated_device: Device, tmp_path: Path
         emulated_device.count(lambda: None, tmp_path / "absent.so")
 
 
+def _wait_until_listening(place: str) -> None:
+    """TVM says "bind to" before it listens."""
+    host, _, port = place.rpartition(":")
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            socket.create_connection((host, int(port)), timeout=5).close()
+            return
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+
+
 @pytest.fixture(scope="module")
 def tracker() -> Iterator[str]:
     """Run TVM's own tracker."""
@@ -131,7 +145,9 @@ def tracker() -> Iterator[str]:
     try:
         for line in process.stdout:
             if "bind to" in line:
-                yield line.split("bind to", 1)[1].strip()
+                place = line.split("bind to", 1)[1].strip()
+                _wait_until_listening(place)
+                yield place
                 break
         else:
             pytest.fail("TVM's tracker did not start")
