@@ -21,9 +21,7 @@ def test_the_zoo_answers_as_pytorch_does_here(model: str) -> None:
 
 @pytest.mark.emulated
 @pytest.mark.parametrize("model", ["shufflenet-g4-x1"])
-def test_the_zoo_answers_as_pytorch_does_on_an_emulated_core(
-    model: str, board_built: None
-) -> None:
+def test_the_zoo_answers_as_pytorch_does_on_an_emulated_core(model: str, board_built: None) -> None:
     row = check(model, "arm", SMALL)
     assert row.parity.passed, row.parity
     assert row.shuffle_kernels == 0
