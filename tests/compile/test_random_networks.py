@@ -108,7 +108,7 @@ def test_a_drawn_network_agrees_with_pytorch(seed: int) -> None:
     network = seeded(_Drawn(seed), seed)
     module = lowered(imported(network, 1, 3, 12, 11).module)
     value = draw(1, 3, 12, 11)
-    target = HOST if seed < 4 else QUICK
+    target = HOST if seed < 2 else QUICK
     assert_same(run(with_schedules(module), value.numpy(), target=target), network, value)
 
 
@@ -232,7 +232,7 @@ def test_programs_of_other_kinds(network: nn.Module, shape: tuple[int, ...]) -> 
     seeded(network)
     value = draw(*shape)
     module = lowered(imported(network, *shape).module)
-    assert_same(run(with_schedules(module), value.numpy(), target=HOST), network, value)
+    assert_same(run(with_schedules(module), value.numpy()), network, value)
 
 
 def test_integer_inputs() -> None:

@@ -125,8 +125,12 @@ def test_targets_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_program_is_tuned_compiled_and_checked(
-    program: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    program: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)  # one worker: each imports TVM
     output, report, logs = tmp_path / "bundle", tmp_path / "report.json", tmp_path / "logs"
     arguments = ["--target", "host", "--program", str(program), "--output", str(output),
                  "--logs", str(logs), "--json", str(report), "--dump-ir", str(tmp_path / "ir"),
