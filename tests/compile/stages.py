@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -37,8 +38,9 @@ TOLERANCE = 2e-5
 MOVES = ("relax.take", "relax.permute_dims", "relax.strided_slice", "relax.split", "relax.stack")
 
 
+@functools.lru_cache(maxsize=2)
 def imported(module: nn.Module, *shape: int) -> Program:
-    """Trace and import a module for one input shape."""
+    """Trace and import a module for one input shape; remembered, for PyTorch takes its time."""
     return import_program(trace(module, shape))
 
 

@@ -78,7 +78,7 @@ class _Drawn(nn.Module):
         self.stem = nn.Conv2d(3, channels, 3, padding=rng.randint(0, 2))
         self.layers = nn.ModuleList()
         probe = torch.zeros(1, channels, 12, 11)
-        for _ in range(rng.randint(3, 5)):
+        for _ in range(rng.randint(2, 4)):
             layer = _Layer(rng, probe.shape[1]).eval()
             probe = layer(probe)
             self.layers.append(layer)
