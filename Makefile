@@ -46,6 +46,7 @@ test: lint board
 	$(RUN) -m pytest
 
 zoo: $(READY) board
+	mkdir -p build
 	$(RUN) deploy/check_zoo.py --json build/zoo.json
 
 clean:

@@ -18,7 +18,7 @@ HOST = "host"
 AARCH64_TRIPLE = "aarch64-linux-gnu"
 X86_TRIPLE = "x86_64-linux-gnu"
 
-# Core -> where it is found. https://en.wikipedia.org/wiki/List_of_ARM_processors
+# Core -> where it is found (Wikipedia, "List of ARM processors" and its articles on the boards).
 ARM_CORES = {
     "cortex-a53": "Raspberry Pi 3, Snapdragon 410/625 (in order)",
     "cortex-a55": "little core of most phones since 2018 (in order)",

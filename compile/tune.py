@@ -7,7 +7,6 @@ compiler and the devices meet.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from compile.targets import ARM_CORES, DEFAULT_ARM_CORE, HOST, find_target
 from compile.tuning.session import Outcome, Request, tune_network
 from compile.zoo import LOG_FOLDER
 from deploy.device_names import parse_device_name
+from deploy.reports import write_json
 from deploy.tuning_devices import TuningDevices
 from model.errors import UsageError, command
 from model.registry import names, parse_resolution
@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
     outcome = tune_network(request, TuningDevices())
     _print_outcome(outcome)
     if options.json:
-        _write_json(options.json, outcome)
+        write_json(options.json, outcome.to_json())
     return 0 if outcome.parity is None or outcome.parity.passed else 1
 
 
@@ -170,16 +170,6 @@ def _check_writable(path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         beside.touch()
         beside.unlink()
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}") from error
-
-
-def _write_json(path: Path, outcome: Outcome) -> None:
-    beside = path.with_name(f".{path.name}.new")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(json.dumps(outcome.to_json(), indent=1) + "\n", encoding="utf-8")
-        beside.replace(path)
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror}") from error
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from compile.tuning.score import KernelObject
 from deploy.emulator.cores import find_core
-from deploy.emulator.kernels import KernelObject as EmulatedKernel
 from deploy.emulator.kernels import count_kernels
 from deploy.emulator.qemu import ensure_emulator
 
@@ -36,7 +35,7 @@ class CountedInstructions:
     def __call__(self, kernels: Sequence[KernelObject]) -> list[float | str]:
         """Count each kernel's instructions; in place of a count, why there is none."""
         counts = count_kernels(
-            [EmulatedKernel(k.path, k.symbol, k.arguments) for k in kernels],
+            kernels,
             self._core.name,
             timeout_s=60.0,
             workers=self._workers,

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from model.cache_folder import cache_folder
 from model.errors import Failure, UsageError
 
 PACKAGE = "dataset-fashion-mnist"
@@ -135,12 +136,6 @@ def read_split(name: str, folder: Path) -> Split:
     if labels.shape != images.shape[:1] or (labels.size and labels.max() >= len(CLASSES)):
         raise UsageError(f"{folder / _FILES[name][1]} holds no label from 0 to 9 for each image")
     return Split(images, labels)
-
-
-def cache_folder() -> Path:
-    """Give the folder for downloads: ``$XDG_CACHE_HOME`` or ``~/.cache``, ``shuffledeploy``."""
-    root = os.environ.get("XDG_CACHE_HOME")
-    return (Path(root) if root else Path.home() / ".cache") / "shuffledeploy"
 
 
 def is_complete(folder: Path) -> bool:

@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
         description="Train ShuffleNet 0.25x g3 on Fashion-MNIST (28x28, 10 classes) and write "
         "its weights. The committed checkpoint is what the defaults give: some 15 minutes of "
         "one core.",
-        epilog="example: python model/train_fashion.py --epochs 1 --output /tmp/quick.pt",
+        epilog="example: python model/train_fashion.py --epochs 1 --output quick.pt",
     )
     parser.add_argument("--epochs", type=int, default=10, help="passes over the images (10)")
     parser.add_argument("--seed", type=int, default=0, help="weights, order and flips (0)")

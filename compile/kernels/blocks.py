@@ -43,7 +43,7 @@ class Step:
     Attributes
     ----------
     kind : str
-        ``bias``, ``residual``, ``relu``, ``clip`` or ``sigmoid_product`` (silu).
+        ``bias``, ``residual``, ``relu`` or ``clip``.
     bounds : tuple of float
         Lower and upper bound of ``clip``.
     """

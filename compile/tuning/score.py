@@ -8,8 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    # Only named here: whoever scores kernels need not import TVM for it.
+    from compile.bundle import Bundle
+    from compile.targets import CompileTarget
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,3 +53,35 @@ class Score(Protocol):
 
     def __call__(self, kernels: Sequence[KernelObject]) -> list[float | str]:
         """Return a score for each kernel, or in its place why it has none."""
+
+
+class Verdict(Protocol):
+    """What a parity check found."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether it held."""
+
+    @property
+    def first_wrong_kernel(self) -> str | None:
+        """After a failure, the first kernel that differs."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the check's figures."""
+
+    @property
+    def verdict(self) -> str:
+        """What was found, in a line."""
+
+
+class Devices(Protocol):
+    """What the tuner needs of devices; `deploy.tuning_devices` is one."""
+
+    def default_name(self, target: CompileTarget) -> str:
+        """Name the device that a target runs on where the user names none."""
+
+    def score(self, target: CompileTarget, device: str) -> AbstractContextManager[Score]:
+        """Give what scores candidates on a device."""
+
+    def check(self, bundle: Bundle, device: str) -> Verdict:
+        """Run a bundle on a device and compare it with PyTorch."""

@@ -17,7 +17,7 @@ from tvm.s_tir import meta_schedule as ms
 from tvm_ffi import structural_hash
 
 from compile.kernels.schedules import forms
-from compile.kernels.tiling import Core
+from compile.kernels.tiling import Choose, Core
 
 # Importing this module parses some hundreds of GPU and DSP intrinsics, 35 s of CPU, and TuneContext
 # imports it whether or not anything is tensorized. Nothing here is: an empty module stands in.
@@ -132,10 +132,28 @@ def _design_spaces(schedule: Schedule, function: tirx.PrimFunc, core: Core) -> l
     spaces = []
     for form in forms(function, core):
         space = schedule.copy()
-        form(space, lambda options, default, s=space: s.sample_categorical(  # type: ignore[misc]
-            list(options), [1.0 / len(options)] * len(options)))  # fmt: skip
+        form(space, sampled(space, at_default=False))
         spaces.append(space)
     return spaces
+
+
+def sampled(schedule: Schedule, *, at_default: bool) -> Choose:
+    """Let a form's free numbers be random variables of a schedule, alike likely.
+
+    Parameters
+    ----------
+    schedule : Schedule
+        What the form is applied to.
+    at_default : bool
+        Whether they have the form's default values, or ones drawn by the schedule.
+    """
+
+    def choose(options: Sequence[int], default: int) -> Any:
+        decision = options.index(default) if at_default else None
+        weights = [1.0 / len(options)] * len(options)
+        return schedule.sample_categorical(list(options), weights, decision)
+
+    return choose
 
 
 def _quiet_logger() -> logging.Logger:

@@ -5,58 +5,25 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from compile.bundle import Bundle, check_output
-from compile.network import Lowered, choose_schedules, lower, write_bundle
+from compile.network import choose_schedules, lower, write_bundle
 from compile.program import load_program
 from compile.targets import CompileTarget
 from compile.tuning.candidates import Workers
-from compile.tuning.records import Record, append, compact, kernel_key, log_path, read_log
-from compile.tuning.score import Score
+from compile.tuning.records import append, compact, log_path, read_log
+from compile.tuning.score import Devices, Verdict
 from compile.tuning.tuner import DEFAULT_TRIALS_A_TASK, Task, find_tasks, tune
 from compile.tuning.tuner import Progress as TaskProgress
 from compile.zoo import normalisation_of, trace_network
 from model.errors import UsageError
 
 BUNDLE_FOLDER = Path("build") / "bundles"
-
-
-class Verdict(Protocol):
-    """What a parity check found."""
-
-    @property
-    def passed(self) -> bool:
-        """Whether it held."""
-
-    @property
-    def first_wrong_kernel(self) -> str | None:
-        """After a failure, the first kernel that differs."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the check's figures."""
-
-    @property
-    def verdict(self) -> str:
-        """What was found, in a line."""
-
-
-class Devices(Protocol):
-    """What the tuner needs of devices; `deploy.tuning_devices` is one."""
-
-    def default_name(self, target: CompileTarget) -> str:
-        """Name the device that a target runs on where the user names none."""
-
-    def score(self, target: CompileTarget, device: str) -> AbstractContextManager[Score]:
-        """Give what scores candidates on a device."""
-
-    def check(self, bundle: Bundle, device: str) -> Verdict:
-        """Run a bundle on a device and compare it with PyTorch."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,8 +168,8 @@ def tune_network(request: Request, devices: Devices) -> Outcome:
         say(f"checking it on {device}")
         parity = devices.check(bundle, device)
     return Outcome(
-        bundle, device, len(tasks), _covered(tasks, lowered, found.best), trials, seconds, parity,
-        sum(choice.refused for choice in chosen.values()), found.rejected, failed,
+        bundle, device, len(tasks), sum(task.key in found.best for task in tasks), trials, seconds,
+        parity, sum(choice.refused for choice in chosen.values()), found.rejected, failed,
     )  # fmt: skip
 
 
@@ -224,11 +191,6 @@ def _options(request: Request) -> dict[str, Any]:
         "resolution": request.resolution and list(request.resolution),
         "seed": request.seed,
     }
-
-
-def _covered(tasks: Sequence[Task], lowered: Lowered, best: dict[str, Record]) -> int:
-    keys = {kernel_key(function) for function in lowered.kernels.values()}
-    return sum(task.key in best and task.key in keys for task in tasks)
 
 
 def _search(

@@ -19,7 +19,7 @@ from compile.targets import CompileTarget
 from compile.tuning.candidates import Workers, build_candidates
 from compile.tuning.records import Record, append, kernel_key, make_record
 from compile.tuning.score import KernelObject, Score
-from compile.tuning.search import TaskSearch, new_cost_model
+from compile.tuning.search import TaskSearch, new_cost_model, sampled
 
 BATCH = 16
 DEFAULT_TRIALS_A_TASK = 32
@@ -167,12 +167,7 @@ class _Bench:
     def try_default(self, state: Progress) -> int:
         schedule = Schedule(tvm.IRModule({"main": state.task.function}), debug_mask="none")
         form = forms(state.task.function, self.target.core)[0]
-        form(
-            schedule,
-            lambda options, default: schedule.sample_categorical(
-                list(options), [1.0 / len(options)] * len(options), options.index(default)
-            ),
-        )
+        form(schedule, sampled(schedule, at_default=True))
         (result,) = self.results([schedule])
         self.keep(state, [schedule], [result])
         state.start = result if isinstance(result, float) else None

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from compile.tuning.score import KernelObject
 from deploy.emulator.blocks import Block, instructions_in, read_blocks
 from deploy.emulator.cores import find_core
 from deploy.emulator.qemu import Emulator, ensure_emulator
@@ -19,25 +20,6 @@ from model.errors import UsageError
 
 # DLPack's type codes, by the name's letters.
 _TYPE_CODES = {"int": 0, "uint": 1, "float": 2, "bfloat": 4}
-
-
-@dataclass(frozen=True)
-class KernelObject:
-    """One compiled kernel.
-
-    Attributes
-    ----------
-    path : Path
-        Its relocatable AArch64 ELF object.
-    symbol : str
-        Its entry, such as ``__tvm_ffi_main``.
-    arguments : tuple
-        Shape and data type of each tensor it takes, outputs included.
-    """
-
-    path: Path
-    symbol: str
-    arguments: tuple[tuple[tuple[int, ...], str], ...]
 
 
 @dataclass(frozen=True)

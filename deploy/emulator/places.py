@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import tempfile
 import time
@@ -13,14 +12,10 @@ from pathlib import Path
 
 from rich.console import Console
 
+from model.cache_folder import cache_folder
+
 CONSOLE = Console(stderr=True, highlight=False)
 PACKAGE = Path(__file__).parent
-
-
-def cache_folder() -> Path:
-    """Return the project's cache folder, ``$XDG_CACHE_HOME`` or ``~/.cache``, plus its name."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "shuffledeploy"
 
 
 def state_folder() -> Path:
