@@ -12,7 +12,6 @@ from typing import Any
 import tvm
 from tvm import relax
 
-from compile.passes.expose_intermediates import INTERMEDIATES
 from compile.targets import CompileTarget
 from model.errors import Failure
 
@@ -107,5 +106,3 @@ def link(output: str, objects: Sequence[str], options: Sequence[str] | None = No
 
 # What `export_library` asks of a linker given as a function.
 link.output_format = "so"  # type: ignore[attr-defined]
-
-__all__ = ["INTERMEDIATES", "build_executable", "build_library", "link", "linker"]

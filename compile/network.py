@@ -120,7 +120,7 @@ def write_bundle(
     """
     with bundles.written_beside(output) as folder:
         progress("asking PyTorch for reference outputs")
-        inputs = tuple(Tensor(s.name, s.shape, s.dtype) for s in lowered.program.inputs)
+        inputs = lowered.program.inputs
         arrays, outputs = reference(lowered.program.exported, inputs)
         np.savez(folder / bundles.REFERENCE, allow_pickle=False, **arrays)
         progress("computing what each kernel should write")

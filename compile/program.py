@@ -16,17 +16,9 @@ from torch.export import ExportedProgram
 from tvm import relax
 from tvm.relax.frontend.torch import from_exported_program
 
+from compile.bundle import Tensor
 from compile.guarded_loading import no_code_from_programs
 from model.errors import UsageError
-
-
-@dataclasses.dataclass(frozen=True)
-class TensorSpec:
-    """Name, shape and type of one tensor of a network's interface."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,13 +31,13 @@ class Program:
         One function ``main``; the weights are constants in it.
     exported : ExportedProgram
         What PyTorch answers with: the oracle of every parity check.
-    inputs : tuple of TensorSpec
+    inputs : tuple of Tensor
         The inputs, in the order of ``main``'s parameters.
     """
 
     module: tvm.IRModule
     exported: ExportedProgram
-    inputs: tuple[TensorSpec, ...]
+    inputs: tuple[Tensor, ...]
 
 
 def trace(module: torch.nn.Module, input_shape: tuple[int, ...]) -> ExportedProgram:
@@ -125,7 +117,7 @@ def _check_weights(exported: ExportedProgram) -> None:
             raise UsageError(f"the weights hold NaN or infinity in {name!r}")
 
 
-def _input_specs(exported: ExportedProgram) -> tuple[TensorSpec, ...]:
+def _input_specs(exported: ExportedProgram) -> tuple[Tensor, ...]:
     placeholders = {
         n.name: n.meta.get("val") for n in exported.graph.nodes if n.op == "placeholder"
     }
@@ -140,7 +132,7 @@ def _input_specs(exported: ExportedProgram) -> tuple[TensorSpec, ...]:
                 f"input {name!r} has dynamic extents ({', '.join(dynamic)}) in shape "
                 f"{tuple(map(str, value.shape))}: export the program with fixed shapes"
             )
-        specs.append(TensorSpec(str(name), tuple(value.shape), str(value.dtype).split(".")[-1]))
+        specs.append(Tensor(str(name), tuple(value.shape), str(value.dtype).split(".")[-1]))
     return tuple(specs)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, Protocol
 
 from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
@@ -12,6 +12,33 @@ from tvm.tirx.script.builder import ir as T
 ACCUMULATE = "accumulate"
 OUTPUT = "output"
 PAD = "pad"
+
+
+class Sliding(Protocol):
+    """What slides a window over an image: extents, height before width."""
+
+    @property
+    def kernel(self) -> tuple[int, int]:
+        """Of the window."""
+
+    @property
+    def stride(self) -> tuple[int, int]:
+        """From one window to the next."""
+
+    @property
+    def padding(self) -> tuple[int, int, int, int]:
+        """Top, left, bottom, right."""
+
+    @property
+    def dilation(self) -> tuple[int, int]:
+        """From one element of a window to the next."""
+
+
+def output_extent(size: int, sliding: Sliding, axis: int) -> int:
+    """Count the windows along one axis (0 rows, 1 columns) of an image of that size."""
+    padded = size + sliding.padding[axis] + sliding.padding[axis + 2]
+    reach = sliding.dilation[axis] * (sliding.kernel[axis] - 1) + 1
+    return (padded - reach) // sliding.stride[axis] + 1
 
 
 def named(name: str, value: Any) -> Any:

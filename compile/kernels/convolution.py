@@ -29,6 +29,7 @@ from compile.kernels.blocks import (
     axes,
     epilogue_operands,
     named,
+    output_extent,
     padded_input,
     starting_bias,
 )
@@ -83,12 +84,12 @@ class Convolution:
     @property
     def output_height(self) -> int:
         """Rows of the output."""
-        return _extent(self.height, self, 0)
+        return output_extent(self.height, self, 0)
 
     @property
     def output_width(self) -> int:
         """Columns of the output."""
-        return _extent(self.width, self, 1)
+        return output_extent(self.width, self, 1)
 
     @property
     def padded_outputs(self) -> int:
@@ -111,11 +112,6 @@ class Convolution:
             and not any(self.padding)
             and not self.channels_first
         )
-
-
-def _extent(size: int, conv: Convolution, axis: int) -> int:
-    padded = size + conv.padding[axis] + conv.padding[axis + 2]
-    return (padded - conv.dilation[axis] * (conv.kernel[axis] - 1) - 1) // conv.stride[axis] + 1
 
 
 def pack_weight(weight: Array, conv: Convolution) -> Array:

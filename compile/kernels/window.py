@@ -21,6 +21,7 @@ from compile.kernels.blocks import (
     axes,
     epilogue_operands,
     named,
+    output_extent,
     padded_input,
     starting_bias,
 )
@@ -60,17 +61,12 @@ class Window:
     @property
     def output_height(self) -> int:
         """Rows of the output."""
-        return self._extent(self.height, 0)
+        return output_extent(self.height, self, 0)
 
     @property
     def output_width(self) -> int:
         """Columns of the output."""
-        return self._extent(self.width, 1)
-
-    def _extent(self, size: int, axis: int) -> int:
-        padded = size + self.padding[axis] + self.padding[axis + 2]
-        reach = self.dilation[axis] * (self.kernel[axis] - 1) + 1
-        return (padded - reach) // self.stride[axis] + 1
+        return output_extent(self.width, self, 1)
 
     @property
     def output_shape(self) -> tuple[int, int, int, int]:

@@ -22,33 +22,27 @@ from tvm import relax
 
 from compile.passes.choose_layouts import TO_CHANNELS_FIRST, permutation
 from compile.passes.graph import (
+    Current,
     bindings_of,
     constant,
     constant_of,
     operator,
-    rebuild,
+    rewrite,
     shape_of,
-    substitute,
 )
 
 
 def absorb_flatten(module: tvm.IRModule) -> tvm.IRModule:
     """Move transpositions before a flattened product into its weight."""
     definitions = dict(bindings_of(module))
-    replaced: dict[relax.Var, Any] = {}
-
-    def current(variable: relax.Var) -> Any:
-        return replaced.get(variable, variable)
-
-    def emit(builder: relax.BlockBuilder, variable: relax.Var, value: Any) -> None:
-        new = _in_memory_order(builder, value, definitions, current)
-        replaced[variable] = builder.emit(substitute(value, current) if new is None else new)
-
-    return rebuild(module, emit, lambda _, result: substitute(result, current))
+    return rewrite(
+        module,
+        lambda builder, _, value, current: _in_memory_order(builder, value, definitions, current),
+    )
 
 
 def _in_memory_order(
-    builder: relax.BlockBuilder, product: Any, definitions: dict[relax.Var, Any], current: Any
+    builder: relax.BlockBuilder, product: Any, definitions: dict[relax.Var, Any], current: Current
 ) -> Any:
     if operator(product) != "relax.matmul":
         return None

@@ -31,10 +31,11 @@ from compile.passes.channel_views import (
 )
 from compile.passes.data_movement import CHANNEL_AXIS
 from compile.passes.graph import (
+    Current,
     constant,
     constant_of,
     operator,
-    rebuild,
+    rewrite,
     shape_of,
     substitute,
 )
@@ -60,28 +61,24 @@ def permutation(expr: Any) -> list[int] | None:
 
 def _move_transposes(module: tvm.IRModule) -> tvm.IRModule:
     """Rewrite op(permute(x)) from NHWC as permute(op(x)), and cancel transposes that meet."""
-    replaced: dict[relax.Var, Any] = {}
     channels_last: dict[relax.Var, Any] = {}
 
-    def current(variable: relax.Var) -> Any:
-        return replaced.get(variable, variable)
-
-    def emit(builder: relax.BlockBuilder, variable: relax.Var, value: Any) -> None:
+    def replace(
+        builder: relax.BlockBuilder, variable: relax.Var, value: Any, current: Current
+    ) -> Any:
         source = value.args[0] if permutation(value) is not None else None
         if permutation(value) == TO_CHANNELS_LAST and source in channels_last:
-            replaced[variable] = channels_last[source]
-            return
+            return channels_last[source]
         if permutation(value) == TO_CHANNELS_FIRST:
             channels_last[variable] = substitute(source, current)
         elif (moved := _in_channels_last(value, channels_last)) is not None:
             if len(shape_of(value) or ()) != len(TO_CHANNELS_FIRST):
-                replaced[variable] = builder.emit(moved)
-                return
+                return moved
             channels_last[variable] = builder.emit(moved)
-            value = relax.op.permute_dims(channels_last[variable], TO_CHANNELS_FIRST)
-        replaced[variable] = builder.emit(substitute(value, current))
+            return relax.op.permute_dims(channels_last[variable], TO_CHANNELS_FIRST)
+        return None
 
-    return rebuild(module, emit, lambda _, result: substitute(result, current))
+    return rewrite(module, replace)
 
 
 def _in_channels_last(value: Any, channels_last: dict[relax.Var, Any]) -> Any:
@@ -146,22 +143,18 @@ def _constant_channels_last(expr: Any) -> Any:
 
 
 def _transpose_constants(module: tvm.IRModule) -> tvm.IRModule:
-    replaced: dict[relax.Var, Any] = {}
-
-    def current(variable: relax.Var) -> Any:
-        return replaced.get(variable, variable)
-
-    def emit(builder: relax.BlockBuilder, variable: relax.Var, value: Any) -> None:
+    def replace(_: relax.BlockBuilder, __: relax.Var, value: Any, current: Current) -> Any:
         new = substitute(value, current)
-        values = constant_of(new.args[0]) if permutation(new) is not None else None
+        axes = permutation(new)
+        if axes is None:
+            return new
+        values = constant_of(new.args[0])
         if values is not None:
-            replaced[variable] = constant(np.transpose(values, permutation(new)))
-        elif permutation(new) is not None and _only_moves_unit_extents(new):
-            replaced[variable] = builder.emit(relax.op.reshape(new.args[0], shape_of(value)))
-        else:
-            replaced[variable] = builder.emit(new)
+            return constant(np.transpose(values, axes))
+        unmoved = _only_moves_unit_extents(new)
+        return relax.op.reshape(new.args[0], shape_of(value)) if unmoved else new
 
-    return rebuild(module, emit, lambda _, result: substitute(result, current))
+    return rewrite(module, replace)
 
 
 def _only_moves_unit_extents(permute: Any) -> bool:

@@ -25,12 +25,13 @@ from tvm import relax
 
 from compile.passes.graph import (
     Array,
+    Current,
     bindings_of,
     constant,
     constant_of,
     count_uses,
     operator,
-    rebuild,
+    rewrite,
     shape_of,
     substitute,
 )
@@ -40,23 +41,17 @@ def fold_batch_norm(module: tvm.IRModule) -> tvm.IRModule:
     """Fold batch norm into the convolutions; see the module's docstring."""
     uses = count_uses(module)
     definitions = dict(bindings_of(module))
-    replaced: dict[relax.Var, Any] = {}
 
-    def current(variable: relax.Var) -> Any:
-        return replaced.get(variable, variable)
-
-    def emit(builder: relax.BlockBuilder, variable: relax.Var, value: Any) -> None:
+    def replace(builder: relax.BlockBuilder, _: relax.Var, value: Any, current: Current) -> Any:
         if operator(value) == "relax.nn.batch_norm":
-            replaced[variable] = _Normalised(_normalise(builder, value, definitions, uses, current))
-        elif isinstance(value, relax.TupleGetItem) and isinstance(
-            current(value.tuple_value), _Normalised
-        ):
-            replaced[variable] = current(value.tuple_value).tensor
-        else:
-            new = _evaluate(substitute(value, current))
-            replaced[variable] = new if constant_of(new) is not None else builder.emit(new)
+            return _Normalised(_normalise(builder, value, definitions, uses, current))
+        if isinstance(value, relax.TupleGetItem):
+            of_norm = current(value.tuple_value)
+            if isinstance(of_norm, _Normalised):
+                return of_norm.tensor
+        return _evaluate(substitute(value, current))
 
-    return rebuild(module, emit, lambda _, result: substitute(result, current))
+    return rewrite(module, replace)
 
 
 class _Normalised:
@@ -71,7 +66,7 @@ def _normalise(
     norm: Any,
     definitions: dict[relax.Var, Any],
     uses: dict[relax.Var, int],
-    current: Any,
+    current: Current,
 ) -> Any:
     data, *statistics = norm.args
     gamma, beta, mean, variance = (_required_constant(s) for s in statistics)

@@ -11,7 +11,8 @@ from tvm import relax
 from tvm.ir.expr import GenericConst
 
 Array = np.ndarray[Any, Any]
-Emit = Callable[[relax.BlockBuilder, "relax.Var", Any], Any]
+Current = Callable[["relax.Var"], Any]
+Rewrite = Callable[[relax.BlockBuilder, "relax.Var", Any, Current], Any]
 
 ENTRY = "main"
 
@@ -129,3 +130,35 @@ def rebuild(
     functions[module.get_global_var(ENTRY)] = new_function
     result = tvm.IRModule(functions, attrs=module.attrs)
     return relax.transform.DeadCodeElimination([ENTRY])(result)
+
+
+def rewrite(module: tvm.IRModule, replace: Rewrite) -> tvm.IRModule:
+    """Rebuild the entry function with some values replaced.
+
+    Parameters
+    ----------
+    module : tvm.IRModule
+        What to rewrite.
+    replace : Callable
+        Called with the block builder, a variable, its old value and ``current``, which gives what
+        stands for an old variable now. Returns a call or tuple to bind, something that is already
+        bound or constant to use in its place, or ``None`` to keep the value.
+
+    Returns
+    -------
+    tvm.IRModule
+        With dead bindings removed.
+    """
+    replaced: dict[relax.Var, Any] = {}
+
+    def current(variable: relax.Var) -> Any:
+        return replaced.get(variable, variable)
+
+    def emit(builder: relax.BlockBuilder, variable: relax.Var, value: Any) -> None:
+        new = replace(builder, variable, value, current)
+        if new is None:
+            new = substitute(value, current)
+        binds = isinstance(new, tvm.ir.Call | relax.Tuple | relax.TupleGetItem)
+        replaced[variable] = builder.emit(new) if binds else new
+
+    return rebuild(module, emit, lambda _, result: substitute(result, current))

@@ -20,25 +20,12 @@ from typing import Any
 import tvm
 from tvm import relax
 
-from compile.passes.graph import operator, rebuild, shape_of, substitute
+from compile.passes.graph import operator, rewrite, shape_of, substitute
 
 
 def simplify_pools(module: tvm.IRModule) -> tvm.IRModule:
     """Rewrite adaptive average pools; see the module's docstring."""
-    replaced: dict[relax.Var, Any] = {}
-
-    def current(variable: relax.Var) -> Any:
-        return replaced.get(variable, variable)
-
-    def emit(builder: relax.BlockBuilder, variable: relax.Var, value: Any) -> None:
-        new = substitute(value, current)
-        plain = _plain(new, value)
-        if isinstance(plain, relax.Var):
-            replaced[variable] = plain
-        else:
-            replaced[variable] = builder.emit(new if plain is None else plain)
-
-    return rebuild(module, emit, lambda _, result: substitute(result, current))
+    return rewrite(module, lambda _, __, value, current: _plain(substitute(value, current), value))
 
 
 def _plain(pool: Any, old: Any) -> Any:

@@ -1,0 +1,257 @@
+"""How a chain of operators becomes one of this project's kernels: layers, packed weights, names."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+from tvm import relax
+
+from compile.kernels import convolution, joined, window
+from compile.kernels.tiling import Core
+from compile.passes.choose_layouts import LAST_AXIS, TO_CHANNELS_LAST, permutation
+from compile.passes.epilogues import Chain
+from compile.passes.graph import Array, Current, constant_of, operator, shape_of, substitute
+
+
+@dataclasses.dataclass(frozen=True)
+class Kernel:
+    """A kernel about to be called.
+
+    Attributes
+    ----------
+    kind, name : str
+        Kind of the kernel and what it does, for people.
+    function : tirx.PrimFunc
+        Unscheduled.
+    inputs, tables : list
+        Arguments before and after the epilogue's operands.
+    multiply_adds : int
+        Of one call.
+    lanes : int
+        Vector length that its weights are padded to.
+    output_shape : tuple of int
+        What the kernel writes.
+    pack_bias : Callable, optional
+        Lays out a bias that the sums start from.
+    run : int
+        Input channels that a convolution reads in one piece.
+    """
+
+    kind: str
+    name: str
+    function: Any
+    inputs: list[Any]
+    tables: list[Any]
+    multiply_adds: int
+    lanes: int
+    output_shape: tuple[int, ...]
+    pack_bias: Callable[[Array], Array] | None = None
+    run: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Site:
+    """Where a kernel is about to be called.
+
+    Attributes
+    ----------
+    chain : Chain
+        The operators that it stands for.
+    builder : relax.BlockBuilder
+        Where its call is emitted.
+    definitions : dict
+        What each variable of the old function is bound to.
+    current : Callable
+        What stands for a variable of the old function now.
+    core : Core
+        What the kernel's form needs to know of the target.
+    """
+
+    chain: Chain
+    builder: relax.BlockBuilder
+    definitions: dict[relax.Var, Any]
+    current: Current
+    core: Core
+
+    def definition(self, expr: Any) -> Any:
+        """Return what a variable is bound to, ``None`` for other expressions."""
+        return self.definitions.get(expr) if isinstance(expr, relax.Var) else None
+
+    def current_value(self, expr: Any) -> Any:
+        """Write an expression of the old function on what stands for its variables now."""
+        return substitute(expr, self.current)
+
+
+def kernel_for(site: Site) -> Kernel:
+    """Choose and write the kernel of a chain, which `lower_to_kernels` found to be covered."""
+    make = {
+        "relax.nn.conv2d": _convolution,
+        "relax.matmul": _linear,
+        "relax.concat": _joined,
+    }.get(operator(site.chain.anchor), _window)
+    return make(site)
+
+
+def reshaped(builder: relax.BlockBuilder, tensor: Any, shape: tuple[int, ...]) -> Any:
+    """View a tensor in another shape, where it has another."""
+    return tensor if shape_of(tensor) == shape else builder.emit(relax.op.reshape(tensor, shape))
+
+
+def _reordered_input(data: Any, site: Site) -> tuple[Any, Array | None]:
+    """Look through a `take` of channels: the tensor in memory, and the order it is read in."""
+    value = site.definition(data)
+    if operator(value) == "relax.take" and value.attrs.axis == LAST_AXIS:
+        return value.args[0], constant_of(value.args[1])
+    return data, None
+
+
+def _pair(values: Any) -> tuple[int, int]:
+    return int(values[0]), int(values[1])
+
+
+def _quadruple(values: Any) -> tuple[int, int, int, int]:
+    return int(values[0]), int(values[1]), int(values[2]), int(values[3])
+
+
+def lanes_for(outputs: int, core: Core) -> int:
+    """Vector length for a group's outputs: the longest that leaves no remainder in a long row."""
+    lanes = core.lanes
+    while lanes > 4 and outputs % lanes and outputs > 4 * lanes:
+        lanes //= 2
+    return lanes
+
+
+def _convolution(site: Site) -> Kernel:
+    attrs = site.chain.anchor.attrs
+    weight = constant_of(site.chain.anchor.args[1])
+    assert weight is not None
+    groups, outputs = int(attrs.groups), weight.shape[3]
+    data, order = _reordered_input(site.chain.anchor.args[0], site)
+    stored = shape_of(data)
+    assert stored is not None
+    if groups == stored[3] and weight.shape[2] == 1 and outputs == groups and order is None:
+        return _depthwise(site, weight)
+    transposed = site.definition(data)
+    channels_first = permutation(transposed) == TO_CHANNELS_LAST
+    if channels_first:
+        data = transposed.args[0]
+    full_order = np.arange(stored[3]) if order is None else order
+    depth = weight.shape[2]
+    # A selection reads fewer channels than are stored: only a table can say which.
+    selects = len(full_order) != stored[3]
+    run = 0 if selects else convolution.contiguous_run(full_order, groups)
+    conv = convolution.Convolution(
+        height=stored[1], width=stored[2], channels=depth * groups, stored_channels=stored[3],
+        groups=groups, group_outputs=outputs // groups, kernel=_pair(weight.shape),
+        stride=_pair(attrs.strides), padding=_quadruple(attrs.padding),
+        dilation=_pair(attrs.dilation), run=run, channels_first=channels_first,
+        lanes=lanes_for(outputs // groups, site.core), epilogue=site.chain.steps,
+    )  # fmt: skip
+    tables = [] if run else [relax.const(full_order.astype(np.int32))]
+    packed = relax.const(convolution.pack_weight(weight, conv))
+    return _convolution_kernel(conv, [site.current_value(data), packed], tables)
+
+
+def _convolution_kernel(
+    conv: convolution.Convolution, inputs: list[Any], tables: list[Any]
+) -> Kernel:
+    what = (
+        "linear"
+        if (conv.height, conv.width) == (1, 1)
+        else f"conv{conv.kernel[0]}x{conv.kernel[1]}"
+    )
+    stride = f"s{conv.stride[0]}" if conv.stride != (1, 1) else ""
+    groups = f"_g{conv.groups}" if conv.groups > 1 else ""
+    name = (
+        f"{what}{stride}{groups}_{conv.channels}x{conv.groups * conv.group_outputs}"
+        f"_{conv.output_height}x{conv.output_width}"
+    )
+    return Kernel(
+        "convolution", name, convolution.primitive_function(conv), inputs, tables,
+        conv.multiply_adds, conv.lanes, convolution.output_type(conv),
+        partial(convolution.pack_bias, conv=conv), 0 if conv.channels_first else conv.run,
+    )  # fmt: skip
+
+
+def _depthwise(site: Site, weight: Array) -> Kernel:
+    attrs, stored = site.chain.anchor.attrs, shape_of(site.chain.anchor.args[0])
+    assert stored is not None
+    form = window.Window(
+        combine="multiply_add", height=stored[1], width=stored[2], channels=stored[3],
+        kernel=_pair(weight.shape), stride=_pair(attrs.strides),
+        padding=_quadruple(attrs.padding), dilation=_pair(attrs.dilation), divisor=1.0,
+        epilogue=site.chain.steps,
+    )  # fmt: skip
+    packed = relax.const(np.ascontiguousarray(weight[:, :, 0, :]))
+    name = f"depthwise{form.kernel[0]}x{form.kernel[1]}"
+    return _window_kernel(form, name, [site.current_value(site.chain.anchor.args[0]), packed])
+
+
+def _window_kernel(form: window.Window, what: str, inputs: list[Any]) -> Kernel:
+    stride = f"s{form.stride[0]}" if form.stride != (1, 1) else ""
+    name = f"{what}{stride}_{form.channels}_{form.output_height}x{form.output_width}"
+    return Kernel(
+        "window", name, window.primitive_function(form), inputs, [], form.multiply_adds, 1,
+        form.output_shape,
+    )  # fmt: skip
+
+
+def _window(site: Site) -> Kernel:
+    value, stored = site.chain.anchor, shape_of(site.chain.anchor.args[0])
+    assert stored is not None
+    data = [site.current_value(value.args[0])]
+    if operator(value) == "relax.mean":
+        form = window.Window(
+            "sum", stored[1], stored[2], stored[3], (stored[1], stored[2]), (1, 1), (0, 0, 0, 0),
+            (1, 1), float(stored[1] * stored[2]), site.chain.steps,
+        )  # fmt: skip
+        return _window_kernel(form, "mean", data)
+    attrs = value.attrs
+    is_max = operator(value) == "relax.nn.max_pool2d"
+    kernel = _pair(attrs.pool_size)
+    padding = _quadruple(attrs.padding)
+    fixed = is_max or attrs.count_include_pad or not any(padding)
+    form = window.Window(
+        "max" if is_max else "sum", stored[1], stored[2], stored[3], kernel, _pair(attrs.strides),
+        padding, _pair(attrs.dilation), float(kernel[0] * kernel[1]) if fixed else 0.0,
+        site.chain.steps,
+    )  # fmt: skip
+    return _window_kernel(form, "max_pool" if is_max else "avg_pool", data)
+
+
+def _linear(site: Site) -> Kernel:
+    weight = constant_of(site.chain.anchor.args[1])
+    assert weight is not None
+    depth, outputs = weight.shape
+    conv = convolution.Convolution(
+        height=1, width=1, channels=depth, stored_channels=depth, groups=1, group_outputs=outputs,
+        kernel=(1, 1), stride=(1, 1), padding=(0, 0, 0, 0), dilation=(1, 1), run=depth,
+        channels_first=False, lanes=lanes_for(outputs, site.core), epilogue=site.chain.steps,
+    )  # fmt: skip
+    data = reshaped(site.builder, site.current_value(site.chain.anchor.args[0]), (1, 1, 1, depth))
+    packed = convolution.pack_weight(weight.reshape(1, 1, depth, outputs), conv)
+    return _convolution_kernel(conv, [data, relax.const(packed)], [])
+
+
+def _joined(site: Site) -> Kernel:
+    inputs, tables, parts = [], [], []
+    for field in site.chain.anchor.args[0].fields:
+        data, order = _reordered_input(field, site)
+        stored = shape_of(data)
+        assert stored is not None
+        inputs.append(site.current_value(data))
+        read = stored[3] if order is None else len(order)
+        parts.append(joined.Part(stored[3], read, order is not None))
+        if order is not None:
+            tables.append(relax.const(order.astype(np.int32)))
+    shape = shape_of(site.chain.variables[0])
+    assert shape is not None
+    form = joined.Joined(shape[1], shape[2], tuple(parts), site.chain.steps)
+    name = f"concat_{shape[3]}_{shape[1]}x{shape[2]}"
+    return Kernel(
+        "joined", name, joined.primitive_function(form), inputs, tables, 0, 1, form.output_shape
+    )
