@@ -12,6 +12,7 @@ from typing import Any
 import tvm
 from tvm import relax
 
+from compile.kernels.finishing import finish_kernels
 from compile.targets import CompileTarget
 from model.errors import Failure
 
@@ -45,8 +46,9 @@ def build_library(module: tvm.IRModule, target: CompileTarget, path: Path) -> No
 
 def build_executable(module: tvm.IRModule, target: CompileTarget) -> Any:
     """Compile a module of scheduled kernels for the Relax virtual machine."""
+    finished = finish_kernels(module)
     with target.tvm_target, tvm.transform.PassContext(opt_level=3):
-        return tvm.compile(module, target.tvm_target, relax_pipeline=memory_passes())
+        return tvm.compile(finished, target.tvm_target, relax_pipeline=memory_passes())
 
 
 def memory_passes() -> tvm.transform.Pass:

@@ -21,6 +21,7 @@ from compile.library import build_executable, build_library
 from compile.passes.expose_intermediates import INTERMEDIATES, expose_intermediates, kernel_calls
 from compile.passes.graph import Array
 from compile.passes.inspection import is_shuffle, kernel_functions, moves_only
+from compile.passes.replace_kernels import replace_kernels
 from compile.pipeline import run_graph_passes
 from compile.program import Program, import_program
 from compile.targets import CompileTarget, find_target
@@ -146,17 +147,6 @@ def write_bundle(
             score_unit=", ".join(sorted(units)) or None, seeds=SEEDS, tolerance=TOLERANCE,
         ))  # fmt: skip
     return bundles.load_bundle(output)
-
-
-def replace_kernels(module: tvm.IRModule, functions: Mapping[str, Any]) -> tvm.IRModule:
-    """Put scheduled kernels in the place of unscheduled ones."""
-    replaced = {
-        variable: functions[variable.name_hint].with_attr("global_symbol", variable.name_hint)
-        if variable.name_hint in functions
-        else function
-        for variable, function in module.functions.items()
-    }
-    return tvm.IRModule(replaced, attrs=module.attrs)
 
 
 def reference(

@@ -98,7 +98,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
 
 def _print(rows: list[Row]) -> None:
     table = Table("network", "target", box=box.SIMPLE)
-    for heading in ("calls", "shuffles", "largest error", "parity"):
+    for heading in ("calls", "shuffles", "error", "parity"):
         table.add_column(heading, justify="right")
     for row in rows:
         table.add_row(

@@ -11,7 +11,8 @@ from tvm.tirx.script.builder import ir as T
 
 ACCUMULATE = "accumulate"
 OUTPUT = "output"
-PAD = "pad"
+# What a sum reads, element by element of its windows: inlined, or loaded as vectors first.
+TAKEN = "taken"
 
 
 class Sliding(Protocol):
@@ -132,43 +133,42 @@ def apply_steps(
     return value
 
 
-def padded_input(
-    x: Any, padding: tuple[int, int, int, int], fill: float, channels_first: bool
-) -> Any:
-    """Write the blocks that copy an input into a larger one, `fill` around it.
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """One coordinate of a window's element in an image, where windows reach over its edges.
 
-    Parameters
+    Attributes
     ----------
-    x : tirx.Buffer
-        NHWC, or NCHW where `channels_first`.
-    padding : tuple of int
-        Top, left, bottom, right.
-    fill : float
-        What stands around the input.
-    channels_first : bool
-        Which of the two layouts.
+    index : PrimExpr
+        The coordinate, or the nearest inside the image.
+    inside : PrimExpr or None
+        Whether the element lies in the image; ``None`` where all do.
     """
-    top, left, bottom, right = padding
-    _, *extents = [int(extent) for extent in x.shape]
-    row_axis = 1 if channels_first else 0
-    height, width = extents[row_axis : row_axis + 2]
-    tall, wide = height + top + bottom, width + left + right
-    shape = [*extents]
-    shape[row_axis : row_axis + 2] = [tall, wide]
-    padded = named("padded", T.sblock_alloc_buffer((1, *shape), "float32"))
-    starts = [0, 0, 0]
-    starts[row_axis : row_axis + 2] = [top, left]
-    # The fill covers everything: blocks that each cover a part cannot be scheduled (TVM's "region
-    # cover"), and stores are cheap beside the sums that follow.
-    _fill_or_copy("fill", shape, [0, 0, 0], padded, T.float32(fill))
-    _fill_or_copy("inside", extents, starts, padded, x)
-    return padded
+
+    index: Any
+    inside: Any
+
+    def or_zero(self, value: Any) -> Any:
+        """Take a value where the element lies in the image, zero elsewhere."""
+        return value if self.inside is None else tirx.Select(self.inside, value, T.float32(0))
 
 
-def _fill_or_copy(name: str, size: list[int], starts: list[int], padded: Any, what: Any) -> None:
-    with T.grid(*size) as loops:
-        with T.sblock(f"{PAD}_{name}"):
-            at = axes("SSS", "i j k", loops)
-            value = what[(0, *at)] if name == "inside" else what
-            place = [index + start for index, start in zip(at, starts, strict=True)]
-            T.buffer_store(padded, value, [0, *place])
+def place(sliding: Sliding, axis: int, size: int, window: Any, element: Any) -> Place:
+    """Find an element of a window along one axis (0 rows, 1 columns) of an image of that size.
+
+    A read outside is moved to the nearest pixel inside, so that no copy of the image with a frame
+    of zeros is needed. In scheduled code the conditions stand before unrolled loops: they fold to
+    nothing but for the few elements of a tile that can lie outside.
+    """
+    before, stride = sliding.padding[axis], sliding.stride[axis]
+    dilation, extent = sliding.dilation[axis], sliding.kernel[axis]
+    index = window * stride + element * dilation - before
+    last = (output_extent(size, sliding, axis) - 1) * stride + (extent - 1) * dilation - before
+    inside = None
+    if before:
+        inside = index >= 0
+    if last >= size:
+        below = index < size
+        inside = below if inside is None else tirx.And(inside, below)
+        index = tirx.min(index, size - 1)
+    return Place(tirx.max(index, 0) if before else index, inside)

@@ -24,13 +24,14 @@ from tvm.tirx.script.builder import ir as T
 from compile.kernels.blocks import (
     ACCUMULATE,
     OUTPUT,
+    TAKEN,
     Step,
     apply_steps,
     axes,
     epilogue_operands,
     named,
     output_extent,
-    padded_input,
+    place,
     starting_bias,
 )
 from compile.passes.graph import Array
@@ -103,15 +104,24 @@ class Convolution:
         taps = self.kernel[0] * self.kernel[1]
         return pixels * self.groups * self.group_outputs * self.group_inputs * taps
 
-    @property
-    def is_rows(self) -> bool:
-        """Whether each output pixel needs just the input pixel of the same place."""
-        return (
-            self.kernel == (1, 1)
-            and self.stride == (1, 1)
-            and not any(self.padding)
-            and not self.channels_first
-        )
+
+def attributes(conv: Convolution) -> dict[str, int]:
+    """List what the forms of the kernel need to know beside its code.
+
+    Returns
+    -------
+    dict
+        ``run`` is 0 where channels of the input do not lie together; ``one_row`` tells whether the
+        pixels that are read follow each other in memory from row to row.
+    """
+    reads_rows = conv.kernel == (1, 1) == conv.stride and not any(conv.padding)
+    return {
+        "multiply_adds": conv.multiply_adds,
+        "lanes": conv.lanes,
+        "run": 0 if conv.channels_first else conv.run,
+        "columns": conv.output_width,
+        "one_row": int(reads_rows),
+    }
 
 
 def pack_weight(weight: Array, conv: Convolution) -> Array:
@@ -174,8 +184,7 @@ def primitive_function(conv: Convolution) -> tirx.PrimFunc:
 
 
 def _body(conv: Convolution) -> None:
-    rows, columns = conv.output_height, conv.output_width
-    shape = (1, rows, columns, conv.groups * conv.group_outputs)
+    shape = output_type(conv)
     in_shape = (1, conv.height, conv.width, conv.stored_channels)
     if conv.channels_first:
         in_shape = (1, conv.stored_channels, conv.height, conv.width)
@@ -185,9 +194,8 @@ def _body(conv: Convolution) -> None:
     operands = epilogue_operands(conv.epilogue, shape, bias_shape(conv))
     table = None if conv.run else T.arg("channels", T.buffer((conv.channels,), "int32"))
     out = T.arg("out", T.buffer(shape, "float32"))
-    at = conv.padding
-    source = padded_input(x, at, 0.0, conv.channels_first) if any(at) else x
-    _accumulate(conv, source, weight, table, operands, out)
+    total = _accumulate(conv, x, weight, table, operands)
+    _write(conv, total, operands, out)
 
 
 def _channel(conv: Convolution, table: Any, group: Any, depth: Any) -> Any:
@@ -201,32 +209,52 @@ def _channel(conv: Convolution, table: Any, group: Any, depth: Any) -> Any:
     )
 
 
-def _accumulate(
-    conv: Convolution, source: Any, weight: Any, table: Any, operands: list[Any], out: Any
-) -> None:
-    rows, columns = conv.output_height, conv.output_width
-    pixels = rows * columns
-    sums = (pixels, conv.groups, conv.padded_outputs)
-    total = named("total", T.sblock_alloc_buffer(sums, "float32"))
-    extents = (pixels, conv.groups, conv.padded_outputs, *conv.kernel, conv.group_inputs)
+def _take(conv: Convolution, x: Any, table: Any) -> Any:
+    """Write the block that finds what a sum reads: pixels of windows, channels in read order."""
+    columns = conv.output_width
+    extents = (conv.output_height * columns, conv.groups, *conv.kernel, conv.group_inputs)
+    taken = named("window", T.sblock_alloc_buffer(extents, "float32"))
     with T.grid(*extents) as loops:
+        with T.sblock(TAKEN):
+            p, q, kh, kw, k = axes("SSSSS", "p q kh kw k", loops)
+            channel = _channel(conv, table, q, k)
+            row = place(conv, 0, conv.height, tirx.floordiv(p, columns), kh)
+            column = place(conv, 1, conv.width, tirx.floormod(p, columns), kw)
+            at = (0, row.index, column.index, channel)
+            if conv.channels_first:
+                at = (0, channel, row.index, column.index)
+            T.buffer_store(taken, column.or_zero(x[at]), [p, q, kh, kw, k])
+    return taken
+
+
+def _accumulate(conv: Convolution, x: Any, weight: Any, table: Any, operands: list[Any]) -> Any:
+    taken = _take(conv, x, table)
+    columns = conv.output_width
+    sums = (conv.output_height * columns, conv.groups, conv.padded_outputs)
+    total = named("total", T.sblock_alloc_buffer(sums, "float32"))
+    with T.grid(*sums, *conv.kernel, conv.group_inputs) as loops:
         with T.sblock(ACCUMULATE):
             p, q, o, kh, kw, k = axes("SSSRRR", "p q o kh kw k", loops)
-            channel = _channel(conv, table, q, k)
-            row = tirx.floordiv(p, columns) * conv.stride[0] + kh * conv.dilation[0]
-            column = tirx.floormod(p, columns) * conv.stride[1] + kw * conv.dilation[1]
-            at = (0, channel, row, column) if conv.channels_first else (0, row, column, channel)
             with T.init():
                 start = operands[0][q, o] if starting_bias(conv.epilogue) else T.float32(0)
                 T.buffer_store(total, start, [p, q, o])
-            product = source[at] * weight[q, kh, kw, k, o]
+            # A row lies outside as a whole or not at all: one weight is dropped for all its pixels.
+            row = place(conv, 0, conv.height, tirx.floordiv(p, columns), kh)
+            product = taken[p, q, kh, kw, k] * row.or_zero(weight[q, kh, kw, k, o])
             T.buffer_store(total, total[p, q, o] + product, [p, q, o])
+    return total
+
+
+def _write(conv: Convolution, total: Any, operands: list[Any], out: Any) -> None:
+    columns = conv.output_width
+    pixels = conv.output_height * columns
+    after = 1 if starting_bias(conv.epilogue) else 0
     with T.grid(pixels, conv.groups, conv.group_outputs) as loops:
         with T.sblock(OUTPUT):
             p, q, o = axes("SSS", "p q o", loops)
             channel = q * conv.group_outputs + o
-            at = (0, tirx.floordiv(p, columns), tirx.floormod(p, columns), channel)
-            after = 1 if starting_bias(conv.epilogue) else 0
+            row, column = tirx.floordiv(p, columns), tirx.floormod(p, columns)
+            at = (0, row, column, channel)
             value = apply_steps(conv.epilogue[after:], operands[after:], total[p, q, o], at)
             T.buffer_store(out, value, list(at))
 

@@ -9,17 +9,15 @@ import tvm
 from tvm import tirx
 from tvm.s_tir import Schedule
 
-from compile.kernels.blocks import ACCUMULATE, OUTPUT, PAD
+from compile.kernels.blocks import ACCUMULATE, OUTPUT, TAKEN
 from compile.kernels.tiling import (
     MOST_PIXELS_IN_TILE,
     MOST_WRITTEN_OUT,
     Choose,
     Core,
     Form,
-    block_names,
     divisors,
     extents_of,
-    schedule_padding,
     tile_in_registers,
     vectorize_copy,
 )
@@ -42,16 +40,14 @@ def convolution_forms(function: tirx.PrimFunc, core: Core) -> list[Form]:
     lanes = int(function.attrs["lanes"])
     vectors = padded // lanes
     run = int(function.attrs["run"])
-    # A padded input has two writers (fill and copy), which TVM's cache_read refuses.
-    padded_first = any(name.startswith(PAD) for name in block_names(probe))
-    can_stage = core.lanes == STAGED and run > 0 and run % STAGED == 0 and not padded_first
-    whole = outputs % lanes == 0
-    shape = _ConvolutionShape(lanes, whole, depth, tuple(kernel), can_stage)
+    can_stage = core.lanes == STAGED and run > 0 and run % STAGED == 0
+    shape = _ConvolutionShape(lanes, vectors, outputs % lanes == 0, depth, tuple(kernel))
+    # Outputs beside whole vectors belong to the one tile that has them all.
     widths = divisors(vectors, 16) if shape.whole else [vectors]
-    # Where a window reaches over rows, a tile that stays in one row has constant addresses.
-    columns = int(function.params[-1].shape[2])
-    span = pixels if kernel == [1, 1] and int(function.params[0].shape[1]) != 1 else columns
-    span = pixels if columns == 1 else span
+    # A tile that stays in one row has constant addresses; where rows follow each other in memory
+    # and no window reaches over them, all pixels are one row.
+    columns, one_row = int(function.attrs["columns"]), bool(function.attrs["one_row"])
+    span = pixels if one_row or columns == 1 else columns
     by_width: dict[int, list[tuple[float, int]]] = {}
     for n in widths:
         for m in divisors(span, MOST_PIXELS_IN_TILE):
@@ -66,9 +62,8 @@ def convolution_forms(function: tirx.PrimFunc, core: Core) -> list[Form]:
         tiles = [m for _, m in sorted(by_width.get(n, [(0.0, 1)]))[:6]]
         for groups_outside in (True, False):
             found.append(_convolution_form(shape, n, tiles, default_m, groups_outside, False))
-        # The staged piece of the input has a fixed shape only where a tile stays in one row.
-        staged = [m for m in tiles if columns % m == 0 and n * m + m + n <= core.registers]
-        if shape.can_stage and staged:
+        staged = [m for m in tiles if n * m + m + n <= core.registers]
+        if can_stage and staged:
             found.append(_convolution_form(shape, n, staged, staged[0], True, True))
     if pixels == 1:
         # Weights that fit no cache come from memory: in the order in which they lie there.
@@ -79,13 +74,13 @@ def convolution_forms(function: tirx.PrimFunc, core: Core) -> list[Form]:
 
 @dataclasses.dataclass(frozen=True)
 class _ConvolutionShape:
-    """Lanes of the weights, whether they divide the outputs, extents of the sum, staging."""
+    """Lanes and vectors of a group's outputs, whether they fill them, extents of the sum."""
 
     lanes: int
+    vectors: int
     whole: bool
     depth: int
     kernel: tuple[int, ...]
-    can_stage: bool
 
     @property
     def unrolled_columns(self) -> bool:
@@ -116,7 +111,11 @@ def _convolution_form(
 ) -> Form:
     def apply(schedule: Schedule, choose: Choose) -> None:
         accumulate, output = schedule.get_sblock(ACCUMULATE), schedule.get_sblock(OUTPUT)
-        schedule_padding(schedule, shape.lanes)
+        taken = schedule.get_sblock(TAKEN)
+        if not staged:
+            schedule.compute_inline(taken)
+        if vectors < shape.vectors:
+            _block_weight(schedule, accumulate, vectors * shape.lanes)
         p, q, o, kh, kw, k = schedule.get_loops(accumulate)
         p_out, p_in = schedule.split(p, [None, choose(tiles, tile)])
         o_out, o_in, o_lane = schedule.split(o, [None, vectors, shape.lanes])
@@ -129,18 +128,18 @@ def _convolution_form(
         schedule.reverse_compute_at(output, outer[-1], preserve_unit_loops=True)
         schedule.set_scope(accumulate, 0, "local")
         if staged:
-            _stage_input(schedule, accumulate, k_out)
+            _stage(schedule, taken, k_out)
         schedule.vectorize(o_lane)
         for loop in (o_in, p_in, k_in, *((k_out, kw) if shape.unrolled_columns else ())):
             schedule.unroll(loop)
-        first = schedule.decompose_reduction(accumulate, kh)
-        tile_in_registers(schedule, first)
+        tile_in_registers(schedule, schedule.decompose_reduction(accumulate, kh))
         *_, out_p, _, out_o = schedule.get_loops(output)
         if shape.whole:
             out_o, out_lane = schedule.split(out_o, [None, shape.lanes])
             schedule.vectorize(out_lane)
             schedule.unroll(out_o)
         else:
+            # `finishing` cuts it into whole vectors and a rest.
             schedule.vectorize(out_o)
         schedule.unroll(out_p)
 
@@ -152,6 +151,7 @@ def _streaming_form(lanes: int, steps: list[int]) -> Form:
 
     def apply(schedule: Schedule, choose: Choose) -> None:
         accumulate, output = schedule.get_sblock(ACCUMULATE), schedule.get_sblock(OUTPUT)
+        schedule.compute_inline(schedule.get_sblock(TAKEN))
         p, q, o, kh, kw, k = schedule.get_loops(accumulate)
         o_out, o_lane = schedule.split(o, [None, lanes])
         k_out, k_in = schedule.split(k, [None, choose(steps, steps[-1])])
@@ -166,13 +166,21 @@ def _streaming_form(lanes: int, steps: list[int]) -> Form:
     return apply
 
 
-def _stage_input(schedule: Schedule, accumulate: Any, loop: Any) -> None:
-    """Load the tile's input channels as vectors, of which multiply-adds then pick lanes."""
+def _block_weight(schedule: Schedule, accumulate: Any, width: int) -> None:
+    """Let the weights of one tile's outputs lie together, in the order in which it reads them."""
     reads = schedule.get(accumulate).reads
-    index = next(i for i, region in enumerate(reads) if len(region.source.shape) == 4)
-    staged = schedule.cache_read(accumulate, index, "local")
-    schedule.compute_at(staged, loop, preserve_unit_loops=True)
-    *_, row, column, channel = schedule.get_loops(staged)
+    index = next(i for i, region in enumerate(reads) if region.source.name == "weight")
+    schedule.transform_layout(
+        accumulate,
+        ("read", index),
+        lambda g, kh, kw, k, o: (g, o // width, kh, kw, k, o % width),
+    )
+
+
+def _stage(schedule: Schedule, taken: Any, loop: Any) -> None:
+    """Load the tile's input channels as vectors, of which multiply-adds then pick lanes."""
+    schedule.compute_at(taken, loop, preserve_unit_loops=True)
+    schedule.set_scope(taken, 0, "local")
+    pixel, _, _, _, channel = schedule.get_loops(taken)[-5:]
     schedule.vectorize(channel)
-    schedule.unroll(column)
-    schedule.unroll(row)
+    schedule.unroll(pixel)

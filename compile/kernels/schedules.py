@@ -12,11 +12,10 @@ from tvm import tirx
 from tvm.s_tir import Schedule
 
 from compile.kernels.convolution_forms import convolution_forms
+from compile.kernels.finishing import KIND
 from compile.kernels.joined import PART
 from compile.kernels.tiling import Choose, Core, Form, divisors, vectorize_copy
 from compile.kernels.window_forms import window_forms
-
-KIND = "kernel"
 
 
 def forms(function: tirx.PrimFunc, core: Core) -> list[Form]:

@@ -8,8 +8,6 @@ from typing import Any, Protocol
 
 from tvm.s_tir import Schedule
 
-from compile.kernels.blocks import PAD
-
 MOST_PIXELS_IN_TILE = 28
 # Longest sum over a window that is written out.
 MOST_WRITTEN_OUT = 25
@@ -59,19 +57,6 @@ def tile_in_registers(schedule: Schedule, block: Any) -> None:
     schedule.vectorize(lane)
     schedule.unroll(vectors)
     schedule.unroll(pixels)
-
-
-def block_names(schedule: Schedule) -> list[str]:
-    """List the names of a kernel's blocks."""
-    root = schedule.get_sblock("root")
-    return [str(schedule.get(block).name_hint) for block in schedule.get_child_blocks(root)]
-
-
-def schedule_padding(schedule: Schedule, lanes: int) -> None:
-    """Vectorize the blocks that pad an input, where there are any."""
-    for name in block_names(schedule):
-        if name.startswith(PAD):
-            vectorize_copy(schedule, schedule.get_sblock(name), lanes)
 
 
 def vectorize_copy(schedule: Schedule, block: Any, lanes: int) -> None:

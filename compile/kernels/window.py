@@ -16,13 +16,14 @@ from tvm.tirx.script.builder import ir as T
 from compile.kernels.blocks import (
     ACCUMULATE,
     OUTPUT,
+    Place,
     Step,
     apply_steps,
     axes,
     epilogue_operands,
     named,
     output_extent,
-    padded_input,
+    place,
     starting_bias,
 )
 
@@ -107,7 +108,6 @@ def _body(window: Window) -> None:
     operands = epilogue_operands(window.epilogue, window.output_shape, (window.channels,))
     out = T.arg("out", T.buffer(window.output_shape, "float32"))
     neutral = LOWEST if window.combine == "max" else 0.0
-    source = padded_input(x, window.padding, neutral, False) if any(window.padding) else x
     pixels = window.output_height * window.output_width
     total = named("total", T.sblock_alloc_buffer((pixels, window.channels), "float32"))
     columns = window.output_width
@@ -118,12 +118,11 @@ def _body(window: Window) -> None:
             with T.init():
                 start = operands[0][c] if biased else T.float32(neutral)
                 T.buffer_store(total, start, [p, c])
-            row = tirx.floordiv(p, columns) * window.stride[0] + kh * window.dilation[0]
-            column = tirx.floormod(p, columns) * window.stride[1] + kw * window.dilation[1]
-            value = source[0, row, column, c]
-            T.buffer_store(
-                total, _combined(window, total[p, c], value, weight, (kh, kw, c)), [p, c]
-            )
+            row = place(window, 0, window.height, tirx.floordiv(p, columns), kh)
+            column = place(window, 1, window.width, tirx.floormod(p, columns), kw)
+            value = x[0, row.index, column.index, c]
+            combined = _combined(window, total[p, c], (row, column), value, weight, (kh, kw, c))
+            T.buffer_store(total, combined, [p, c])
     with T.grid(pixels, window.channels) as loops:
         with T.sblock(OUTPUT):
             p, c = axes("SS", "p c", loops)
@@ -137,10 +136,17 @@ def _body(window: Window) -> None:
             T.buffer_store(out, value, list(at))
 
 
-def _combined(window: Window, so_far: Any, value: Any, weight: Any, at: tuple[Any, ...]) -> Any:
+def _combined(
+    window: Window, so_far: Any, places: tuple[Place, Place], value: Any, weight: Any, at: Any
+) -> Any:
+    row, column = places
     if window.combine == "multiply_add":
-        return so_far + value * weight[at]
-    return tirx.max(so_far, value) if window.combine == "max" else so_far + value
+        # A whole row lies outside or none of it: one weight is dropped for all its pixels.
+        return so_far + column.or_zero(value) * row.or_zero(weight[at])
+    if window.combine == "max":
+        # What is read in place of an element outside is in the same window, if it is not dilated.
+        return tirx.max(so_far, value)
+    return so_far + row.or_zero(column.or_zero(value))
 
 
 def _divisor(window: Window, row: Any, column: Any) -> Any:

@@ -15,7 +15,6 @@ from compile.kernels.tiling import (
     Form,
     divisors,
     extents_of,
-    schedule_padding,
     tile_in_registers,
 )
 
@@ -46,7 +45,6 @@ def window_forms(function: tirx.PrimFunc, core: Core) -> list[Form]:
 def _window_form(width: int, tiles: list[int], tile: int, taps: int, pixels_outside: bool) -> Form:
     def apply(schedule: Schedule, choose: Choose) -> None:
         accumulate, output = schedule.get_sblock(ACCUMULATE), schedule.get_sblock(OUTPUT)
-        schedule_padding(schedule, width)
         p, c, kh, kw = schedule.get_loops(accumulate)
         p_out, p_in = schedule.split(p, [None, choose(tiles, tile)])
         c_out, c_in, c_lane = schedule.split(c, [None, 1, width])

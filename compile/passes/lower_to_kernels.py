@@ -117,12 +117,8 @@ def _call(site: Site) -> Any:
         else:
             tensor = site.current_value(operand)
             operands.append(reshaped(site.builder, tensor, kernel.output_shape))
-    function = kernel.function.with_attrs({
-        KIND: kernel.kind, "lanes": kernel.lanes, "run": kernel.run,
-        "multiply_adds": kernel.multiply_adds,
-        "op_pattern": OPAQUE_PATTERN,
-    })  # fmt: skip
-    reference = site.builder.add_func(function, kernel.name)
+    attributes = {**kernel.attributes, KIND: kernel.kind, "op_pattern": OPAQUE_PATTERN}
+    reference = site.builder.add_func(kernel.function.with_attrs(attributes), kernel.name)
     arguments = [*kernel.inputs, *operands, *kernel.tables]
     result_type = relax.TensorType(kernel.output_shape, "float32")
     called = site.builder.emit(relax.call_tir(reference, relax.Tuple(arguments), result_type))

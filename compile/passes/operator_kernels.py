@@ -29,16 +29,12 @@ class Kernel:
         Unscheduled.
     inputs, tables : list
         Arguments before and after the epilogue's operands.
-    multiply_adds : int
-        Of one call.
-    lanes : int
-        Vector length that its weights are padded to.
+    attributes : dict
+        What its forms and reports need to know beside its code; `multiply_adds` of one call always.
     output_shape : tuple of int
         What the kernel writes.
     pack_bias : Callable, optional
         Lays out a bias that the sums start from.
-    run : int
-        Input channels that a convolution reads in one piece.
     """
 
     kind: str
@@ -46,11 +42,9 @@ class Kernel:
     function: Any
     inputs: list[Any]
     tables: list[Any]
-    multiply_adds: int
-    lanes: int
-    output_shape: tuple[int, ...]
+    attributes: dict[str, int]
+    output_shape: tuple[int, int, int, int]
     pack_bias: Callable[[Array], Array] | None = None
-    run: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,8 +166,8 @@ def _convolution_kernel(
     )
     return Kernel(
         "convolution", name, convolution.primitive_function(conv), inputs, tables,
-        conv.multiply_adds, conv.lanes, convolution.output_type(conv),
-        partial(convolution.pack_bias, conv=conv), 0 if conv.channels_first else conv.run,
+        convolution.attributes(conv), convolution.output_type(conv),
+        partial(convolution.pack_bias, conv=conv),
     )  # fmt: skip
 
 
@@ -195,8 +189,8 @@ def _window_kernel(form: window.Window, what: str, inputs: list[Any]) -> Kernel:
     stride = f"s{form.stride[0]}" if form.stride != (1, 1) else ""
     name = f"{what}{stride}_{form.channels}_{form.output_height}x{form.output_width}"
     return Kernel(
-        "window", name, window.primitive_function(form), inputs, [], form.multiply_adds, 1,
-        form.output_shape,
+        "window", name, window.primitive_function(form), inputs, [],
+        {"multiply_adds": form.multiply_adds}, form.output_shape,
     )  # fmt: skip
 
 
@@ -253,5 +247,11 @@ def _joined(site: Site) -> Kernel:
     form = joined.Joined(shape[1], shape[2], tuple(parts), site.chain.steps)
     name = f"concat_{shape[3]}_{shape[1]}x{shape[2]}"
     return Kernel(
-        "joined", name, joined.primitive_function(form), inputs, tables, 0, 1, form.output_shape
+        "joined",
+        name,
+        joined.primitive_function(form),
+        inputs,
+        tables,
+        {"multiply_adds": 0},
+        form.output_shape,
     )

@@ -111,7 +111,9 @@ def build_object(module_json: str, options: dict[str, Any], path: str) -> None:
     import tvm
     from tvm.target import Target
 
-    module = tvm.ir.load_json(module_json)
+    from compile.kernels.finishing import finish_kernels
+
+    module = finish_kernels(tvm.ir.load_json(module_json))
     target = Target(options, host=options)
     tvm.compile(module, target).mod.write_to_file(path, "o")
 

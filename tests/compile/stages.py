@@ -19,13 +19,13 @@ from tvm import relax
 from compile.kernels.schedules import scheduled
 from compile.kernels.tiling import Core
 from compile.library import build_library
-from compile.network import replace_kernels
 from compile.passes.eliminate_channel_shuffle import eliminate_channel_shuffle
 from compile.passes.expose_intermediates import kernel_calls
 from compile.passes.fold_batch_norm import fold_batch_norm
 from compile.passes.fuse_rest import fuse_rest
 from compile.passes.graph import Array, bindings_of, operator
 from compile.passes.inspection import is_shuffle, kernel_functions
+from compile.passes.replace_kernels import replace_kernels
 from compile.pipeline import graph_passes
 from compile.program import Program, import_program, trace
 from compile.targets import CompileTarget, find_target

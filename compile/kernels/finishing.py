@@ -1,0 +1,74 @@
+"""What a kernel still lacks once it is scheduled: vectors of a length that the core has.
+
+TVM's schedule primitives want one writer for each buffer. Outputs that fill no whole vector are
+written beside those that do, so they are parted in the scheduled code, just before it is built.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tvm
+from tvm import tirx
+from tvm_ffi import structural_map
+
+KIND = "kernel"
+LANES = "lanes"
+
+
+def finish_kernels(module: tvm.IRModule) -> tvm.IRModule:
+    """Finish every scheduled kernel of a module."""
+    finished = {
+        variable: finish(function)
+        if isinstance(function, tirx.PrimFunc) and function.attrs and KIND in function.attrs
+        else function
+        for variable, function in module.functions.items()
+    }
+    return tvm.IRModule(finished, attrs=module.attrs)
+
+
+def finish(function: tirx.PrimFunc) -> tirx.PrimFunc:
+    """Cut a kernel's odd vectors.
+
+    Before::
+
+        for o in vectorized(40): out[o] = total[o]      # lanes = 16
+
+    After::
+
+        for v in unrolled(2):
+            for o in vectorized(16): out[v * 16 + o] = total[v * 16 + o]
+        for o in vectorized(8): out[32 + o] = total[32 + o]
+
+    A vector of 40 read from sums that stand in vectors of 16 would take them through memory.
+    """
+    if LANES in function.attrs:
+        function = function.with_body(_cut_vectors(function.body, int(function.attrs[LANES])))
+    return function
+
+
+def _cut_vectors(body: Any, lanes: int) -> Any:
+    def cut(loop: Any) -> Any:
+        extent = int(loop.extent) if loop.kind == tirx.ForKind.VECTORIZED else 0
+        if extent < lanes or extent % lanes == 0:
+            return loop
+        whole = extent // lanes
+        vector, lane = tirx.Var("v", "int32"), tirx.Var("lane", "int32")
+        inner = _with_variable(loop, vector * lanes + lane)
+        first = tirx.For(lane, 0, lanes, tirx.ForKind.VECTORIZED, inner)
+        rest = tirx.Var("rest", "int32")
+        last = _with_variable(loop, rest + whole * lanes)
+        return tirx.SeqStmt([
+            tirx.For(vector, 0, whole, tirx.ForKind.UNROLLED, first),
+            tirx.For(rest, 0, extent - whole * lanes, tirx.ForKind.VECTORIZED, last),
+        ])  # fmt: skip
+
+    return structural_map(body, (tirx.For, cut))
+
+
+def _with_variable(loop: Any, value: Any) -> Any:
+    """Write a loop's body with a value in the place of its variable."""
+    variable = loop.loop_var
+    return structural_map(
+        loop.body, (tirx.Var, lambda found: value if found.same_as(variable) else found)
+    )
