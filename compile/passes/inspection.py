@@ -8,7 +8,7 @@ import tvm
 from tvm import tirx
 from tvm_ffi import structural_walk
 
-from compile.kernels.schedules import KIND
+from compile.kernels.finishing import KIND
 
 _ARITHMETIC = (tirx.Add, tirx.Sub, tirx.Mul, tirx.Div, tirx.Max, tirx.Min, tirx.Cast)
 

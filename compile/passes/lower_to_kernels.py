@@ -23,7 +23,7 @@ import tvm
 from tvm import relax
 
 from compile.kernels.blocks import starting_bias
-from compile.kernels.schedules import KIND
+from compile.kernels.finishing import KIND
 from compile.kernels.tiling import Core
 from compile.passes.choose_layouts import LAST_AXIS
 from compile.passes.epilogues import find_chains
