@@ -30,6 +30,7 @@ STREAMED_FROM = 1 << 21
 # Channels of the input that are loaded as one vector where a multiply-add can pick a lane
 # (AArch64).
 STAGED = 4
+MOST_FORMS = 10
 
 
 def convolution_forms(function: tirx.PrimFunc, core: Core) -> list[Form]:
@@ -48,28 +49,27 @@ def convolution_forms(function: tirx.PrimFunc, core: Core) -> list[Form]:
     # and no window reaches over them, all pixels are one row.
     columns, one_row = int(function.attrs["columns"]), bool(function.attrs["one_row"])
     span = pixels if one_row or columns == 1 else columns
-    by_width: dict[int, list[tuple[float, int]]] = {}
+    found: list[tuple[float, Form]] = []
     for n in widths:
-        for m in divisors(span, MOST_PIXELS_IN_TILE):
-            cost = _tile_cost(m, n, core)
-            if cost is not None:
-                by_width.setdefault(n, []).append((cost, m))
-    ranked = sorted((min(options), n) for n, options in by_width.items()) or [
-        ((0.0, 1), min(widths))
-    ]
-    found: list[Form] = []
-    for (_, default_m), n in ranked[:4]:
-        tiles = [m for _, m in sorted(by_width.get(n, [(0.0, 1)]))[:6]]
-        for groups_outside in (True, False):
-            found.append(_convolution_form(shape, n, tiles, default_m, groups_outside, False))
-        staged = [m for m in tiles if n * m + m + n <= core.registers]
-        if can_stage and staged:
-            found.append(_convolution_form(shape, n, staged, staged[0], True, True))
+        for staged in (False, True) if can_stage else (False,):
+            costs = {m: _tile_cost(m, n, core, staged) for m in divisors(span, MOST_PIXELS_IN_TILE)}
+            tiles = sorted((m for m in costs if costs[m] is not None), key=lambda m: costs[m])[:6]
+            cost = costs[tiles[0]] if tiles else 0.0
+            found += [
+                (
+                    cost + float(written_out),
+                    _convolution_form(shape, n, tiles, outside, staged, written_out),
+                )
+                for written_out in ((False, True) if shape.short_rows else (False,))
+                for outside in (True, False)
+                if tiles
+            ]
+    forms = [form for _, form in sorted(found, key=lambda pair: pair[0])][:MOST_FORMS]
     if pixels == 1:
         # Weights that fit no cache come from memory: in the order in which they lie there.
         streams = depth * padded * FLOAT_BYTES > STREAMED_FROM
-        found.insert(0 if streams else len(found), _streaming_form(lanes, shape.steps))
-    return found
+        forms.insert(0 if streams else len(forms), _streaming_form(lanes, shape.steps))
+    return forms
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,8 +83,8 @@ class _ConvolutionShape:
     kernel: tuple[int, ...]
 
     @property
-    def unrolled_columns(self) -> bool:
-        """Whether the window's columns are few enough to write out."""
+    def short_rows(self) -> bool:
+        """Whether a row of the window is short enough to write out."""
         return self.kernel[1] > 1 and self.kernel[1] * self.depth <= MOST_WRITTEN_OUT
 
     @property
@@ -93,21 +93,27 @@ class _ConvolutionShape:
         return [s for s in divisors(self.depth, MOST_STEPS) if s in (1, 2, 4, 8, self.depth)]
 
 
-def _tile_cost(pixels: int, vectors: int, core: Core) -> float | None:
+def _tile_cost(pixels: int, vectors: int, core: Core, staged: bool) -> float | None:
     """Count loads for each multiply-add of a register tile; ``None`` where it does not fit."""
-    if pixels * vectors + vectors + 1 > core.registers:
+    sums = pixels * vectors
+    registers = sums + vectors + (pixels if staged else 1)
+    if registers > core.registers:
         return None
-    few = pixels * vectors < 8  # too few chains of additions to hide their latency
-    return (pixels + vectors) / (pixels * vectors) + (1.0 if few else 0.0)
+    few = sums < 8  # too few chains of additions to hide their latency
+    # Long vectors can take a pixel from memory within the multiply-add: large tiles gain nothing,
+    # and LLVM spills them.
+    crowded = core.lanes > 8 and registers > core.registers - 6
+    loads = (pixels / STAGED if staged else pixels) + vectors
+    return loads / sums + (1.0 if few else 0.0) + (0.25 if crowded else 0.0)
 
 
 def _convolution_form(
     shape: _ConvolutionShape,
     vectors: int,
     tiles: list[int],
-    tile: int,
     groups_outside: bool,
     staged: bool,
+    row_written_out: bool,
 ) -> Form:
     def apply(schedule: Schedule, choose: Choose) -> None:
         accumulate, output = schedule.get_sblock(ACCUMULATE), schedule.get_sblock(OUTPUT)
@@ -117,7 +123,7 @@ def _convolution_form(
         if vectors < shape.vectors:
             _block_weight(schedule, accumulate, vectors * shape.lanes)
         p, q, o, kh, kw, k = schedule.get_loops(accumulate)
-        p_out, p_in = schedule.split(p, [None, choose(tiles, tile)])
+        p_out, p_in = schedule.split(p, [None, choose(tiles, tiles[0])])
         o_out, o_in, o_lane = schedule.split(o, [None, vectors, shape.lanes])
         fitting = [step for step in shape.steps if step <= 4] or [1]
         step = STAGED if staged else choose(shape.steps, fitting[-1])
@@ -130,7 +136,7 @@ def _convolution_form(
         if staged:
             _stage(schedule, taken, k_out)
         schedule.vectorize(o_lane)
-        for loop in (o_in, p_in, k_in, *((k_out, kw) if shape.unrolled_columns else ())):
+        for loop in (o_in, p_in, k_in, *((k_out, kw) if row_written_out else ())):
             schedule.unroll(loop)
         tile_in_registers(schedule, schedule.decompose_reduction(accumulate, kh))
         *_, out_p, _, out_o = schedule.get_loops(output)

@@ -11,6 +11,7 @@ import numpy as np
 from tvm import relax
 
 from compile.kernels import convolution, joined, window
+from compile.kernels.finishing import LANES
 from compile.kernels.tiling import Core
 from compile.passes.choose_layouts import LAST_AXIS, TO_CHANNELS_LAST, permutation
 from compile.passes.epilogues import Chain
@@ -182,15 +183,15 @@ def _depthwise(site: Site, weight: Array) -> Kernel:
     )  # fmt: skip
     packed = relax.const(np.ascontiguousarray(weight[:, :, 0, :]))
     name = f"depthwise{form.kernel[0]}x{form.kernel[1]}"
-    return _window_kernel(form, name, [site.current_value(site.chain.anchor.args[0]), packed])
+    return _window_kernel(site, form, name, [site.current_value(site.chain.anchor.args[0]), packed])
 
 
-def _window_kernel(form: window.Window, what: str, inputs: list[Any]) -> Kernel:
+def _window_kernel(site: Site, form: window.Window, what: str, inputs: list[Any]) -> Kernel:
     stride = f"s{form.stride[0]}" if form.stride != (1, 1) else ""
     name = f"{what}{stride}_{form.channels}_{form.output_height}x{form.output_width}"
     return Kernel(
         "window", name, window.primitive_function(form), inputs, [],
-        {"multiply_adds": form.multiply_adds}, form.output_shape,
+        {"multiply_adds": form.multiply_adds, LANES: site.core.lanes}, form.output_shape,
     )  # fmt: skip
 
 
@@ -203,7 +204,7 @@ def _window(site: Site) -> Kernel:
             "sum", stored[1], stored[2], stored[3], (stored[1], stored[2]), (1, 1), (0, 0, 0, 0),
             (1, 1), float(stored[1] * stored[2]), site.chain.steps,
         )  # fmt: skip
-        return _window_kernel(form, "mean", data)
+        return _window_kernel(site, form, "mean", data)
     attrs = value.attrs
     is_max = operator(value) == "relax.nn.max_pool2d"
     kernel = _pair(attrs.pool_size)
@@ -214,7 +215,7 @@ def _window(site: Site) -> Kernel:
         padding, _pair(attrs.dilation), float(kernel[0] * kernel[1]) if fixed else 0.0,
         site.chain.steps,
     )  # fmt: skip
-    return _window_kernel(form, "max_pool" if is_max else "avg_pool", data)
+    return _window_kernel(site, form, "max_pool" if is_max else "avg_pool", data)
 
 
 def _linear(site: Site) -> Kernel:
