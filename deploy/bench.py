@@ -9,9 +9,9 @@ from pathlib import Path
 
 from deploy.benchmark.engines import ENGINES, OURS, find_engine
 from deploy.benchmark.plan import Group, plan
+from deploy.benchmark.report import print_document
 from deploy.benchmark.rounds import Settings
 from deploy.benchmark.run import run_groups
-from deploy.benchmark.report import print_document
 from deploy.comparison import PROJECT
 from deploy.reports import require_writable
 from model.errors import UsageError, command
