@@ -15,6 +15,7 @@ from compile.bundle import LIBRARY, Bundle
 from compile.network import versions
 from deploy.benchmark.engines import ENGINES, OURS
 from deploy.benchmark.plan import ALEXNET, OWN, SHUFFLENET, Group
+from deploy.benchmark.processor import cpu_model
 from deploy.benchmark.rounds import Settings
 from deploy.benchmark.summaries import LEAST_SAMPLES
 from model.errors import UsageError
@@ -117,7 +118,7 @@ def to_document(
         "kernels": _all(current, "kernels"),
         "virtual_machine": _all(current, "virtual_machine"),
         "memory": _all(current, "memory"),
-        "records": _joined(current, "records"),
+        "records": _all(current, "records"),
         "excluded": _all(current, "excluded"),
         "noise": {part["name"]: part["noise"] for part in current},
         "noisy": any(part["noise"]["noisy"] for part in current),
@@ -165,14 +166,3 @@ def alexnet_ratios(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, flo
         if model == ALEXNET and less:
             found.setdefault(engine, {})[resolution] = milliseconds / less
     return found
-
-
-def cpu_model() -> str:
-    """Name the processor as Linux does."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith(("model name", "Model")):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,12 @@ from deploy.benchmark.answers import Question, WrongAnswer, check
 from deploy.benchmark.engines import ENGINES, OURS
 from deploy.benchmark.kernel_table import tabulate
 from deploy.benchmark.plan import Group, Subject
+from deploy.benchmark.processor import (
+    benchmark_cores,
+    core_times,
+    out_of_the_way,
+    stolen_share,
+)
 from deploy.benchmark.rounds import Samples, Settings, measure
 from deploy.benchmark.summaries import judge_noise, ratio_by_rounds, summarise
 from deploy.benchmark.worker_process import Asked, WorkerProcess
@@ -90,7 +95,7 @@ def measure_group(
         The group's part of the JSON document.
     """
     cores = benchmark_cores(group.threads)
-    with ExitStack() as stack, _out_of_the_way(cores):
+    with ExitStack() as stack, out_of_the_way(cores):
 
         def begin(name: str) -> Asked:
             worker = start(name, cores, group.threads)
@@ -99,31 +104,15 @@ def measure_group(
 
         tell(f"{group.name}: starting engines", 0.0)
         team = _assemble(group, prepared, begin, tell)
-        before = _core_times(cores)
+        before = core_times(cores)
         samples = measure(
             team.subjects, team.kernels, team.ceilings, settings,
             lambda share: tell(f"{group.name}: round", share),
         )  # fmt: skip
-        stolen = _stolen(before, _core_times(cores))
+        stolen = stolen_share(before, core_times(cores))
         team.excluded.update(samples.lost)
         part = _part(group, prepared, team, samples, stolen)
     return part
-
-
-def benchmark_cores(threads: int) -> list[int]:
-    """Choose the cores of the workers: the last ones, the first serves interrupts on many."""
-    return sorted(os.sched_getaffinity(0))[-threads:]
-
-
-@contextmanager
-def _out_of_the_way(cores: Sequence[int]) -> Iterator[None]:
-    """Keep this process off the workers' cores, where there are others."""
-    allowed = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, allowed - set(cores) or allowed)
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, allowed)
 
 
 def _assemble(group: Group, prepared: Prepared, begin: Callable[[str], Asked], tell: Tell) -> _Team:
@@ -199,8 +188,13 @@ def _part(
         "share_of_peak": _shares(group, prepared, seconds, ceilings),
         "kernels": kernels,
         "virtual_machine": overheads,
-        "records": {model: _records(b) for model, b in prepared.bundles.items()},
-        "noise": noise.to_json(),
+        "records": [_records(b, group) for b in prepared.bundles.values()],
+        "noise": {
+            **noise.to_json(),
+            "models": list(group.models),
+            "resolution": group.resolution,
+            "threads": group.threads,
+        },
     }  # fmt: skip
 
 
@@ -267,26 +261,12 @@ def _shares(
     return shares
 
 
-def _records(bundle: Bundle) -> dict[str, int]:
+def _records(bundle: Bundle, group: Group) -> dict[str, Any]:
     kernels = bundle.manifest.kernels
-    return {"kernels": len(kernels), "with_record": sum(kernel.record for kernel in kernels)}
-
-
-def _core_times(cores: Sequence[int]) -> tuple[int, int]:
-    """Read ticks stolen from, and spent on, these cores; zeros where Linux does not tell."""
-    stolen = spent = 0
-    wanted = {f"cpu{core}" for core in cores}
-    try:
-        for line in Path("/proc/stat").read_text(encoding="ascii").splitlines():
-            name, *fields = line.split()
-            if name in wanted and len(fields) >= 8:
-                stolen += int(fields[7])
-                spent += sum(map(int, fields[:8]))
-    except OSError:
-        pass
-    return stolen, spent
-
-
-def _stolen(before: tuple[int, int], after: tuple[int, int]) -> float | None:
-    spent = after[1] - before[1]
-    return (after[0] - before[0]) / spent if spent > 0 else None
+    return {
+        "model": bundle.manifest.network,
+        "resolution": group.resolution,
+        "target": bundle.manifest.target,
+        "kernels": len(kernels),
+        "with_record": sum(kernel.record for kernel in kernels),
+    }

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 from pathlib import Path
 
+from deploy.benchmark.processor import cpu_model
 from deploy.comparison import PROJECT
 from deploy.emulator.toolchain import compile_c
 from deploy.reports import replaced
@@ -16,7 +18,7 @@ FOLDER = PROJECT / "build" / "bench"
 
 
 def compiled(name: str, folder: Path = FOLDER) -> str:
-    """Give the library of one of this package's C files, compiled first where it is absent or old.
+    """Give the library of one of this package's C files, compiled first where it is absent.
 
     Raises
     ------
@@ -24,8 +26,9 @@ def compiled(name: str, folder: Path = FOLDER) -> str:
         The compiler's first error.
     """
     source = Path(__file__).parent / f"{name}.c"
-    library = folder / f"{name}.so"
-    if not library.is_file() or library.stat().st_mtime < source.stat().st_mtime:
+    made_of = source.read_bytes() + repr((_WIDE, cpu_model())).encode()
+    library = folder / f"{name}-{hashlib.sha256(made_of).hexdigest()[:12]}.so"
+    if not library.is_file():
         folder.mkdir(parents=True, exist_ok=True)
         with replaced(library) as beside:
             compile_c(source, beside, ["-shared", "-fPIC", "-mcpu=native", *_WIDE])

@@ -56,7 +56,7 @@ class Noise:
 
     def to_json(self) -> dict[str, Any]:
         """Give the fields, and the verdict."""
-        return {**asdict(self), "noisy": bool(self.reasons)}
+        return {**asdict(self), "reasons": list(self.reasons), "noisy": bool(self.reasons)}
 
 
 def summarise(rounds: Rounds) -> Summary:

@@ -95,7 +95,7 @@ def fakes() -> Starter:
 @pytest.fixture
 def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(measurement, "benchmark_cores", lambda threads: list(range(threads)))
-    monkeypatch.setattr(measurement, "_stolen", lambda *_: 0.0)
+    monkeypatch.setattr(measurement, "stolen_share", lambda *_: 0.0)
     yield tmp_path / "bench.json"
 
 
@@ -133,12 +133,13 @@ def test_the_document(results: Path, fakes: Starter) -> None:
     assert document["shuffle_cost"] == pytest.approx({NAME: 1.1})
     work = sum(k.multiply_adds * k.calls for k in tiny_bundle("host", NAME).manifest.kernels)
     assert document["share_of_peak"][NAME] == pytest.approx(work / 1.1e-3 / 1e10)
-    assert document["machine"]["cpu"] and document["records"][NAME]["with_record"] == 0
+    assert document["machine"]["cpu"] and document["records"][0]["with_record"] == 0
     assert not document["noisy"] and document["enough_samples"] and not document["excluded"]
 
 
 def test_kernels_and_what_the_virtual_machine_takes(results: Path, fakes: Starter) -> None:
-    document = run(results, fakes())
+    groups = plan(ALL, [NAME], [(224, 224)], (1,))
+    document = run_groups(groups, SETTINGS, results, prepare=prepared, start=fakes())
     kernels = document["kernels"]
     assert sum(row["calls"] for row in kernels) == len(
         tiny_bundle("host", NAME).manifest.kernel_order
@@ -152,6 +153,7 @@ def test_kernels_and_what_the_virtual_machine_takes(results: Path, fakes: Starte
     (machine,) = document["virtual_machine"]
     spent = sum(row["microseconds"] for row in kernels)
     assert machine["overhead_microseconds"] == pytest.approx(350 - spent)
+    assert machine["own_calls_microseconds"] == 0
     assert machine["other_calls"] == 1
 
 
