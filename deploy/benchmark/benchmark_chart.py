@@ -11,6 +11,7 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
+from deploy.benchmark.document import noisy_places
 from deploy.benchmark.engines import ENGINES, OURS
 from deploy.reports import replaced
 from model.registry import UNSHUFFLED
@@ -47,7 +48,9 @@ def draw_chart(path: Path, document: Mapping[str, Any]) -> None:
             panel.set_visible(False)
         for panel, place in zip(axes.flat, places, strict=False):
             _draw(panel, place, [r for r in rows if _place(r) == place])
-        noisy = "; too noisy to tell, see the table" if document["noisy"] else ""
+            if place in noisy_places(document):
+                panel.set_title(panel.get_title(loc="left") + " *", fontsize=10, loc="left")
+        noisy = "; *: too noisy to tell" if document["noisy"] else ""
         figure.suptitle(
             f"One inference, ms: median, p10 to p90 (measured, float32, batch 1{noisy})",
             fontsize=12, fontweight="bold", x=0.01, ha="left",

@@ -166,3 +166,13 @@ def alexnet_ratios(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, flo
         if model == ALEXNET and less:
             found.setdefault(engine, {})[resolution] = milliseconds / less
     return found
+
+
+def noisy_places(document: Mapping[str, Any]) -> set[tuple[str, str, int]]:
+    """List network, resolution and threads of what was measured on too noisy a machine."""
+    return {
+        (model, noise["resolution"], noise["threads"])
+        for noise in document["noise"].values()
+        if noise["noisy"]
+        for model in noise["models"]
+    }

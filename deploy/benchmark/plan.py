@@ -116,7 +116,8 @@ def plan(
         for size, together in _choices(models, sizes, quick):
             for model in together:
                 input_shape(model, size)
-            if count == 1 or size == OWN:
+            # A second pass of its own accord is for the networks, not for the resolutions.
+            if threads or count == 1 or size == OWN:
                 groups.append(Group(together, size, tuple(engines), count))
     return groups
 

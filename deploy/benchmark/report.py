@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from deploy.benchmark.document import peer_ratios
+from deploy.benchmark.document import noisy_places, peer_ratios
 from deploy.benchmark.engines import ENGINES, OURS
 from deploy.benchmark.plan import OWN
 from deploy.benchmark.summaries import LEAST_SAMPLES
@@ -73,12 +73,7 @@ def _latency(document: Mapping[str, Any]) -> Table:
         "network", *(ENGINES[name].label.replace(" ", "\n") for name in engines), "best/\nours",
     )  # fmt: skip
     ratios = peer_ratios(rows)
-    noisy = {
-        (model, noise["resolution"], noise["threads"])
-        for noise in document["noise"].values()
-        if noise["noisy"]
-        for model in noise["models"]
-    }
+    noisy = noisy_places(document)
     for place in dict.fromkeys((r["model"], r["resolution"], r["threads"]) for r in rows):
         model, resolution, threads = place
         found = {r["engine"]: r for r in rows if _place(r) == place}
