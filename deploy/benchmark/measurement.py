@@ -205,7 +205,8 @@ def _ceilings(samples: Samples) -> dict[str, Any] | None:
         name: float(np.median([one[name] for one in samples.ceilings]))
         for name in ("multiply_adds_per_s", "bytes_per_s")
     }
-    return {**medians, "loop": samples.ceilings[-1]["loop"]}
+    last = samples.ceilings[-1]
+    return {**medians, "loop": last["loop"], "streams": last["streams"]}
 
 
 def _row(subject: Subject, rounds: Sequence[Sequence[float]], team: _Team) -> dict[str, Any]:

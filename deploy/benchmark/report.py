@@ -154,7 +154,9 @@ def _kernels(document: Mapping[str, Any]) -> list[Table]:
             table.add_row(*_rest(rest))
         over = machine["overhead_microseconds"]
         whole = machine["whole_microseconds"]
-        table.add_row("beside kernels", "", f"{over:.0f}", f"{over / whole:.0%}")
+        table.add_row(
+            "beside kernels", "", f"{over:.0f}", f"{over / whole:.0%}".replace("-0%", "0%")
+        )
         tables.append(table)
     return tables
 

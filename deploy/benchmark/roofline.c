@@ -16,8 +16,8 @@ typedef float v4 __attribute__((vector_size(16)));
 typedef float v8 __attribute__((vector_size(32)));
 typedef float v16 __attribute__((vector_size(64)));
 
-/* Seconds of `rounds` x SUMS fused multiply-adds of a vector. Each sum is pinned in a register by
- * an empty asm, so that neither a loop nor a sum is optimised away. */
+/* Seconds of `rounds` x SUMS fused multiply-adds of a vector. Floating-point sums are not reordered,
+ * so each is a chain of its own, and what comes out is kept. */
 #define LOOP(TYPE, SUMS)                                                          \
   double fma_##TYPE##_##SUMS(int64_t rounds, float factor, float term) {          \
     TYPE sums[SUMS], x = factor - (TYPE){0}, y = term - (TYPE){0};                \
@@ -41,15 +41,27 @@ LOOPS(v4)
 LOOPS(v8)
 LOOPS(v16)
 
-/* Seconds to read an array of floats once, in four streams as a matrix product reads weights. */
-double read_all(const float *values, int64_t count) {
-  v16 sums[4] = {{0}, {0}, {0}, {0}};
-  double begin = now();
-  for (int64_t i = 0; i + 64 <= count; i += 64)
-    for (int j = 0; j < 4; j++) sums[j] += *(const v16 *)(values + i + 16 * j);
-  double seconds = now() - begin;
-  v16 all = sums[0] + sums[1] + sums[2] + sums[3];
-  volatile float kept = all[0];
-  (void)kept;
-  return seconds;
-}
+/* Seconds to read an array of floats once, as STREAMS streams side by side: one alone does not keep
+ * every core's prefetchers busy. */
+#define READ(STREAMS)                                                            \
+  double read_##STREAMS(const float *values, int64_t count) {                    \
+    v16 sums[STREAMS][2] = {{{0}, {0}}};                                         \
+    int64_t each = count / STREAMS / 32 * 32;                                    \
+    double begin = now();                                                        \
+    for (int64_t i = 0; i < each; i += 32)                                       \
+      _Pragma("clang loop unroll(full)") for (int j = 0; j < STREAMS; j++) {     \
+        sums[j][0] += *(const v16 *)(values + j * each + i);                     \
+        sums[j][1] += *(const v16 *)(values + j * each + i + 16);                \
+      }                                                                          \
+    double seconds = now() - begin;                                              \
+    v16 all = {0};                                                               \
+    for (int j = 0; j < STREAMS; j++) all += sums[j][0] + sums[j][1];            \
+    volatile float kept = all[0];                                                \
+    (void)kept;                                                                  \
+    return seconds;                                                              \
+  }
+
+READ(1)
+READ(2)
+READ(4)
+READ(8)

@@ -28,7 +28,7 @@ class Settings:
         Of the order.
     """
 
-    rounds: int = 15
+    rounds: int = 13
     runs: int = 4
     warm: int = 1
     kernel_runs: int = 2

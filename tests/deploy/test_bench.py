@@ -27,7 +27,7 @@ from model.registry import twin
 ALL = tuple(ENGINES)
 NAME = "shufflenet-g3-x0.5"
 SETTINGS = Settings(rounds=13, runs=4)
-CEILINGS = {"multiply_adds_per_s": 1e10, "bytes_per_s": 1e10, "loop": [8, 12]}
+CEILINGS = {"multiply_adds_per_s": 1e10, "bytes_per_s": 1e10, "loop": [8, 12], "streams": 1}
 LOGITS = np.linspace(-1, 1, 10, dtype=np.float32).reshape(1, 10)
 
 #: Seconds of a fake engine's inference.
