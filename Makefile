@@ -11,6 +11,7 @@ help:
 	@echo "make test    lint, types and all tests      make smoke   the quickest of them"
 	@echo "make board   build the emulated board       make data    fetch Fashion-MNIST"
 	@echo "make zoo     every network on every target: parity and shuffle kernels"
+	@echo "make bench   against ONNX Runtime, OpenVINO, ncnn and MNN: up to 20 minutes, resumes"
 	@echo "make clean   remove what was built here (not the cache)"
 
 # The virtual environment, made again when the pins change.
@@ -48,6 +49,14 @@ test: lint board
 zoo: $(READY) board
 	mkdir -p build
 	$(RUN) deploy/check_zoo.py --json build/zoo.json
+
+# The engines that we are compared with: only here, for they are large.
+$(VENV)/.bench: $(READY)
+	$(RUN) -m pip install --quiet --editable '.[test,bench]'
+	@touch $@
+
+bench: $(VENV)/.bench
+	$(RUN) deploy/bench.py
 
 clean:
 	rm -rf build $(VENV)

@@ -35,6 +35,9 @@ REPRESENTATIVE = (
 
 LARGEST_SIDE = 4096
 
+#: What ends the name of a ShuffleNet's twin without channel shuffles, see :func:`twin`.
+UNSHUFFLED = "-unshuffled"
+
 
 @dataclass(frozen=True)
 class Normalisation:
@@ -72,8 +75,8 @@ class _Entry:
     normalisation: Normalisation = IMAGENET_NORMALISATION
 
 
-def _shufflenet_entry(groups: int, scale: float) -> _Entry:
-    return _Entry(lambda num_classes: shufflenet(groups, scale, num_classes))
+def _shufflenet_entry(groups: int, scale: float, shuffle: bool = True) -> _Entry:
+    return _Entry(lambda num_classes: shufflenet(groups, scale, num_classes, shuffle=shuffle))
 
 
 def _mobilenet_entry(alpha: float) -> _Entry:
@@ -100,12 +103,31 @@ def _entries() -> dict[str, _Entry]:
     return entries
 
 
+def _twins() -> dict[str, _Entry]:
+    return {
+        f"shufflenet-g{groups}-x{scale:g}{UNSHUFFLED}": _shufflenet_entry(groups, scale, False)
+        for groups in STAGE_CHANNELS
+        for scale in STEM_CHANNELS
+        if groups > 1 and is_constructible(groups, scale)
+    }
+
+
 _ENTRIES = _entries()
+_TWINS = _twins()
 
 
 def names() -> list[str]:
-    """List every network that :func:`build` can make."""
+    """List every network that :func:`build` can make, but for the twins of :func:`twin`."""
     return list(_ENTRIES)
+
+
+def twin(name: str) -> str | None:
+    """Name the network's twin without channel shuffles; None where it has no shuffle.
+
+    The twin has the same layers, and from the same seed the same weights but for the scale of the
+    classifier's: what the two take differs by the shuffles alone.
+    """
+    return name + UNSHUFFLED if name + UNSHUFFLED in _TWINS else None
 
 
 def zoo() -> list[str]:
@@ -116,6 +138,8 @@ def zoo() -> list[str]:
 def _entry(name: str) -> _Entry:
     if name in _ENTRIES:
         return _ENTRIES[name]
+    if name in _TWINS:
+        return _TWINS[name]
     close = difflib.get_close_matches(name.lower(), _ENTRIES, n=3, cutoff=0.5)
     hint = f"did you mean {', '.join(close)}?" if close else f"one of {', '.join(zoo())}..."
     unbuildable = re.fullmatch(r"shufflenet-g(\d+)-x(\d+(?:\.\d+)?)", name)

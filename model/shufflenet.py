@@ -81,16 +81,26 @@ class ShuffleUnit(nn.Module):
         1 or 2.
     group_first : bool
         False for the very first unit: its input has too few channels to be worth grouping.
+    shuffle : bool
+        False leaves the channel shuffle out.
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, groups: int, stride: int, group_first: bool
+        self,
+        in_channels: int,
+        out_channels: int,
+        groups: int,
+        stride: int,
+        group_first: bool,
+        shuffle: bool = True,
     ) -> None:
         super().__init__()
         bottleneck = out_channels // BOTTLENECK_RATIO
         branch = out_channels if stride == 1 else out_channels - in_channels
         compress_groups = groups if group_first else 1
         self.groups = groups
+        # Shuffling one group changes nothing: keep it out of the graph.
+        self.shuffles = shuffle and groups > 1
         self.compress = nn.Conv2d(in_channels, bottleneck, 1, groups=compress_groups, bias=False)
         self.compress_norm = nn.BatchNorm2d(bottleneck)
         self.depthwise = nn.Conv2d(
@@ -104,7 +114,7 @@ class ShuffleUnit(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map ``(batch, in_channels, h, w)`` to ``(batch, out_channels, h', w')``."""
         branch = torch.relu(self.compress_norm(self.compress(x)))
-        if self.groups > 1:  # shuffling one group changes nothing: keep it out of the graph
+        if self.shuffles:
             branch = channel_shuffle(branch, self.groups)
         branch = self.depthwise_norm(self.depthwise(branch))
         branch = self.expand_norm(self.expand(branch))
@@ -124,6 +134,7 @@ class ShuffleNet(nn.Module):
         num_classes: int,
         in_channels: int,
         stem_stride: int,
+        shuffle: bool = True,
     ) -> None:
         super().__init__()
         stride = 1 if stem_stride == 1 else 2
@@ -133,9 +144,9 @@ class ShuffleNet(nn.Module):
         widths = (stem_channels, *stage_channels)
         stages = [
             nn.Sequential(
-                ShuffleUnit(widths[i], widths[i + 1], groups, stride=2, group_first=i > 0),
+                ShuffleUnit(widths[i], widths[i + 1], groups, 2, i > 0, shuffle),
                 *(
-                    ShuffleUnit(widths[i + 1], widths[i + 1], groups, stride=1, group_first=True)
+                    ShuffleUnit(widths[i + 1], widths[i + 1], groups, 1, True, shuffle)
                     for _ in range(units - 1)
                 ),
             )
@@ -209,6 +220,7 @@ def shufflenet(
     *,
     in_channels: int = 3,
     stem_stride: int = 4,
+    shuffle: bool = True,
 ) -> nn.Module:
     """Build ShuffleNet V1 with PyTorch's initial weights, for images of any resolution.
 
@@ -227,6 +239,10 @@ def shufflenet(
         How far the layers before stage 2 shrink the image. 4, the paper's, is a stride-2
         convolution and a max pool. For images as small as 28x28: 2 leaves the pool out, and 1
         makes the convolution stride 1 too.
+    shuffle : bool
+        False leaves every channel shuffle out: a twin of the same layers, the same parameters and
+        as many multiply-adds, by which it is measured what a shuffle costs. It is no use for
+        anything else, for its groups never hear of each other.
 
     Returns
     -------
@@ -245,4 +261,5 @@ def shufflenet(
         )
     if stem_stride not in STEM_STRIDES:
         raise UsageError(f"stem stride is 1, 2 or 4, not {stem_stride}")
-    return ShuffleNet(groups, STEM_CHANNELS[scale], widths, num_classes, in_channels, stem_stride)
+    stem_channels = STEM_CHANNELS[scale]
+    return ShuffleNet(groups, stem_channels, widths, num_classes, in_channels, stem_stride, shuffle)

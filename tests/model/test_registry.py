@@ -16,6 +16,7 @@ from model.registry import (
     names,
     normalisation,
     parse_resolution,
+    twin,
     zoo,
 )
 from model.resnext import resnext
@@ -158,3 +159,18 @@ def test_multipliers_out_of_range() -> None:
     for arguments in ((34, 32, 4), (50, 0, 4), (50, 32, 0)):
         with pytest.raises(UsageError, match="ResNeXt"):
             resnext(*arguments)
+
+
+def test_a_twin_differs_by_its_shuffles_alone() -> None:
+    assert [twin(name) for name in ("alexnet", "shufflenet-g1-x1", "mobilenet-x1.0")] == [None] * 3
+    name = twin("shufflenet-g3-x0.5")
+    assert name is not None and name not in names()
+    shuffled, unshuffled = build("shufflenet-g3-x0.5"), build(name)
+    assert input_shape(name) == input_shape("shufflenet-g3-x0.5")
+    weights, others = shuffled.state_dict(), unshuffled.state_dict()
+    assert weights.keys() == others.keys()
+    assert all(
+        torch.equal(weights[key], others[key]) for key in weights if key != "classifier.weight"
+    )
+    image = torch.randn(input_shape(name))
+    assert not torch.allclose(shuffled(image), unshuffled(image))

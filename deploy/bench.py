@@ -1,0 +1,117 @@
+"""Times our networks beside ONNX Runtime, OpenVINO, ncnn and MNN, in one run on this machine."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from deploy.benchmark.engines import ENGINES, OURS, find_engine
+from deploy.benchmark.plan import Group, plan
+from deploy.benchmark.report import print_document
+from deploy.benchmark.rounds import Settings
+from deploy.benchmark.run import run_groups
+from deploy.comparison import PROJECT
+from deploy.reports import require_writable
+from model.errors import UsageError, command
+from model.registry import parse_resolution
+
+RESULTS = PROJECT / "build" / "bench.json"
+
+_DESCRIPTION = """\
+Every engine runs every network in a process of its own, pinned to one core, float32, one thread,
+with its own best graph optimisations. Engines take turns: in each round each runs a few inferences,
+in an order that changes. Answers are compared with PyTorch's before anything is timed. Nothing is
+tuned: our networks are compiled with the records of tuning_logs.
+
+  bench.py                                 everything; 10 to 20 minutes
+  bench.py --quick                         AlexNet and the smallest ShuffleNet at 224x224
+  bench.py --model alexnet --engine shuffledeploy --engine mnn --resolution 480x640
+
+Results are kept in the JSON file. What is finished is not measured again unless a library, an
+engine or the settings changed; --fresh measures all again.
+"""
+
+
+@command
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; see ``--help``."""
+    options = _parse(argv)
+    groups, settings, results, chart = _checked(options)
+    document = run_groups(groups, settings, results, fresh=options.fresh)
+    print_document(document)
+    if document["rows"]:
+        from deploy.benchmark.benchmark_chart import draw_chart
+
+        draw_chart(chart, document)
+        print(f"{results}, {chart}")
+    return 1 if document["excluded"] else 0
+
+
+def _parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="bench.py", description=_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("--quick", action="store_true", help="a part of it, two minutes")
+    parser.add_argument(
+        "--model", action="append", default=[], metavar="NAME", help="only this; may repeat"
+    )
+    parser.add_argument(
+        "--engine", action="append", default=[], metavar="NAME",
+        help=f"only this; may repeat: {', '.join(ENGINES)}",
+    )  # fmt: skip
+    parser.add_argument(
+        "--resolution", action="append", default=[], metavar="HxW", help="only this; may repeat"
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=Settings.rounds, metavar="N",
+        help=f"rounds of {Settings.runs} inferences of each (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--threads", action="append", default=[], type=int, metavar="N",
+        help="one pass for each; may repeat (default: 1, and 4 where there are four cores)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--json", type=Path, default=RESULTS, metavar="FILE",
+        help="results, kept and resumed there (default: build/bench.json)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--chart", type=Path, metavar="FILE.png", help="default: beside the JSON file"
+    )
+    parser.add_argument("--fresh", action="store_true", help="measure all again")
+    return parser.parse_args(argv)
+
+
+def _checked(
+    options: argparse.Namespace,
+) -> tuple[Sequence[Group], Settings, Path, Path]:
+    """Refuse before any work what cannot be done."""
+    if options.rounds < 2:
+        raise UsageError(f"at least two rounds are needed, not {options.rounds}")
+    chosen = [find_engine(name) for name in dict.fromkeys(options.engine)] or list(ENGINES.values())
+    absent = [engine.package for engine in chosen if engine.version is None]
+    if absent:
+        raise UsageError(
+            f"not installed: {', '.join(absent)}; `make bench` installs them, --engine {OURS}"
+            " does without"
+        )
+    groups = plan(
+        [engine.name for engine in chosen],
+        options.model,
+        [parse_resolution(text) for text in options.resolution],
+        options.threads,
+        options.quick,
+    )
+    results = options.json
+    if results == RESULTS:
+        results.parent.mkdir(exist_ok=True)
+    chart = options.chart or results.with_suffix(".png")
+    require_writable(results)
+    require_writable(chart)
+    return groups, Settings(rounds=options.rounds), results, chart
+
+
+if __name__ == "__main__":
+    sys.exit(main(None))

@@ -1,0 +1,171 @@
+"""Brings the zoo's networks to the other engines: ONNX, ncnn by pnnx, MNN by its converter.
+
+Everything lands in ``build/bench/models``, a folder for each network, resolution and format, and is
+used again as long as the converters' versions and the networks' source are the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Mapping
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+from deploy.benchmark.plan import Subject
+from deploy.comparison import PROJECT
+from model.errors import Failure
+from model.registry import build, input_shape
+
+MODELS_FOLDER = PROJECT / "build" / "bench" / "models"
+MADE_BY = "made_by.json"
+OPSET = 18
+CONVERTING_S = 600.0
+
+#: Packages whose versions decide whether a converted file is still good.
+_CONVERTERS = {
+    "onnx": ("torch", "onnx", "onnxscript"),
+    "ncnn": ("torch", "pnnx"),
+    "mnn": ("torch", "onnx", "onnxscript", "MNN"),
+}
+
+Files = dict[str, str]
+
+
+def converted(subject: Subject, model_format: str, folder: Path = MODELS_FOLDER) -> Files:
+    """Give a network's files in a format, converted first where they are absent or old.
+
+    Parameters
+    ----------
+    subject : Subject
+        The network and its resolution.
+    model_format : str
+        ``onnx``, ``ncnn`` or ``mnn``.
+    folder : Path
+        Where converted files are kept.
+
+    Returns
+    -------
+    dict of str
+        Absolute paths by role: ``model``, or ``parameters`` and ``weights``.
+
+    Raises
+    ------
+    Failure
+        A converter failed; its last words are in the message.
+    """
+    home = folder / f"{subject.model}-{subject.resolution}" / model_format
+    key = _key(model_format)
+    if not _is_made_by(home, key):
+        source = converted(subject, "onnx", folder) if model_format == "mnn" else {}
+        home.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{home.name}.", dir=home.parent) as name:
+            made = Path(name) / home.name
+            made.mkdir()
+            _CONVERT[model_format](subject, made, source)
+            (made / MADE_BY).write_text(json.dumps(key), encoding="utf-8")
+            shutil.rmtree(home, ignore_errors=True)
+            made.rename(home)
+    return {role: str(home / name) for role, name in _NAMES[model_format].items()}
+
+
+_NAMES = {
+    "onnx": {"model": "network.onnx"},
+    "mnn": {"model": "network.mnn"},
+    "ncnn": {"parameters": "network.ncnn.param", "weights": "network.ncnn.bin"},
+}
+
+
+def _key(model_format: str) -> dict[str, str]:
+    versions = {name: metadata.version(name) for name in _CONVERTERS[model_format]}
+    digest = hashlib.sha256()
+    for source in sorted((PROJECT / "model").glob("*.py")):
+        digest.update(source.read_bytes())
+    return {**versions, "networks": digest.hexdigest(), "opset": str(OPSET)}
+
+
+def _is_made_by(home: Path, key: Mapping[str, str]) -> bool:
+    try:
+        return bool(json.loads((home / MADE_BY).read_text(encoding="utf-8")) == key)
+    except (OSError, ValueError):
+        return False
+
+
+def _to_onnx(subject: Subject, folder: Path, _: Files) -> None:
+    example = (torch.zeros(input_shape(subject.model, subject.size)),)
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                build(subject.model), example, str(folder / _NAMES["onnx"]["model"]),
+                opset_version=OPSET, dynamo=True, external_data=False, optimize=True,
+                verbose=False, input_names=["image"], output_names=["logits"],
+            )  # fmt: skip
+    except Exception as error:  # exporters raise whatever their parts do
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise Failure(f"{subject.model} cannot be written as ONNX: {reason}") from error
+    finally:
+        logging.disable(disabled)
+
+
+def _to_mnn(subject: Subject, folder: Path, source: Files) -> None:
+    command = [
+        str(Path(sys.executable).parent / "mnnconvert"), "-f", "ONNX",
+        "--modelFile", source["model"], "--MNNModel", str(folder / _NAMES["mnn"]["model"]),
+        "--bizCode", "bench",
+    ]  # fmt: skip
+    _convert(command, subject, folder, "mnn")
+
+
+def _to_ncnn(subject: Subject, folder: Path, _: Files) -> None:
+    shape = input_shape(subject.model, subject.size)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        traced = torch.jit.trace(build(subject.model), torch.zeros(shape))
+        torch.jit.save(traced, str(folder / "network.pt"))
+    # Weights are written as fp16 unless one says otherwise.
+    command = [
+        str(Path(sys.executable).parent / "pnnx"), "network.pt",
+        f"inputshape=[{','.join(map(str, shape))}]", "fp16=0",
+    ]  # fmt: skip
+    _convert(command, subject, folder, "ncnn")
+    for file in folder.iterdir():
+        if file.name not in _NAMES["ncnn"].values():
+            file.unlink()
+
+
+def _convert(command: list[str], subject: Subject, folder: Path, model_format: str) -> None:
+    """Run a converter and see that it wrote what it should."""
+    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
+    try:
+        done = subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, check=False, env=environment,
+            timeout=CONVERTING_S,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise Failure(f"{Path(command[0]).name} did not convert {subject.model}: {error}") from None
+    missing = [n for n in _NAMES[model_format].values() if not (folder / n).is_file()]
+    if done.returncode or missing:
+        said = (done.stderr.strip() or done.stdout.strip() or "nothing").splitlines()[-1]
+        raise Failure(
+            f"{Path(command[0]).name} did not convert {subject.model}"
+            f" (status {done.returncode}); it said: {said}"
+        )
+
+
+_CONVERT: dict[str, Callable[[Subject, Path, Files], None]] = {
+    "onnx": _to_onnx,
+    "mnn": _to_mnn,
+    "ncnn": _to_ncnn,
+}

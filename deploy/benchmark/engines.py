@@ -1,0 +1,109 @@
+"""The engines that are compared: their names, packages and worker modules.
+
+Each engine's own module (``onnxruntime_engine.py``...) is imported in its worker process only; this
+one knows them by name and imports none of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any, Protocol
+
+from model.errors import UsageError
+
+OURS = "shuffledeploy"
+
+
+class RunningEngine(Protocol):
+    """What an engine's module makes in the worker: one loaded network, one input, one output.
+
+    The module has a function ``load(files, threads)`` that gives it; ``files`` are what
+    :mod:`deploy.benchmark.conversion` made, by role.
+    """
+
+    def set_input(self, values: Any) -> None:
+        """Take an image, float32 NCHW, for all runs to come."""
+
+    def prepare(self) -> None:
+        """Do what must be done before each run and is not timed."""
+
+    def run(self) -> None:
+        """Run one inference: this is what is timed."""
+
+    def output(self) -> Any:
+        """Give the logits of the last run as a NumPy array."""
+
+
+@dataclass(frozen=True)
+class Engine:
+    """One engine.
+
+    Attributes
+    ----------
+    name, label : str
+        In options and JSON; in tables.
+    module : str
+        Of this package, imported in the worker.
+    package : str
+        The package on PyPI whose version is the engine's.
+    model_format : str
+        What it reads: ``bundle``, ``onnx``, ``ncnn`` or ``mnn``.
+    how : str
+        How it is run, for the report.
+    """
+
+    name: str
+    label: str
+    module: str
+    package: str
+    model_format: str
+    how: str
+
+    @property
+    def version(self) -> str | None:
+        """Installed version; None where it is not installed."""
+        try:
+            return metadata.version(self.package)
+        except metadata.PackageNotFoundError:
+            return None
+
+
+ENGINES = {
+    engine.name: engine
+    for engine in (
+        Engine(
+            OURS, "ours", "deploy.benchmark.our_engine", "shuffledeploy", "bundle",
+            "bundle with the committed records; TVM runtime in process, input set once",
+        ),
+        Engine(
+            "onnxruntime", "ONNX Runtime", "deploy.benchmark.onnxruntime_engine", "onnxruntime",
+            "onnx", "all graph optimisations, sequential, input and output bound once",
+        ),
+        Engine(
+            "openvino", "OpenVINO", "deploy.benchmark.openvino_engine", "openvino",
+            "onnx", "latency hint, one stream, precision hint f32, input set once",
+        ),
+        Engine(
+            "ncnn", "ncnn", "deploy.benchmark.ncnn_engine", "ncnn", "ncnn",
+            "by pnnx; fp16, bf16 and Vulkan off; a new extractor for each run, as it asks for",
+        ),
+        Engine(
+            "mnn", "MNN", "deploy.benchmark.mnn_engine", "MNN", "mnn",
+            "precision high; input copied before each run, which is not timed",
+        ),
+    )
+}  # fmt: skip
+
+
+def find_engine(name: str) -> Engine:
+    """Find an engine by its name.
+
+    Raises
+    ------
+    UsageError
+        There is none.
+    """
+    if name not in ENGINES:
+        raise UsageError(f"unknown engine {name!r}: take {', '.join(ENGINES)}")
+    return ENGINES[name]

@@ -1,0 +1,35 @@
+"""Compiles the C of this package for the machine that measures."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from pathlib import Path
+
+from deploy.benchmark.processor import cpu_model
+from deploy.comparison import PROJECT
+from deploy.emulator.toolchain import compile_c
+from deploy.reports import replaced
+
+# clang would halve vectors of 64 bytes on the cores where it takes them for slow.
+_WIDE = ("-mprefer-vector-width=512",) if platform.machine() == "x86_64" else ()
+
+FOLDER = PROJECT / "build" / "bench"
+
+
+def compiled(name: str, folder: Path = FOLDER) -> str:
+    """Give the library of one of this package's C files, compiled first where it is absent.
+
+    Raises
+    ------
+    Failure
+        The compiler's first error.
+    """
+    source = Path(__file__).parent / f"{name}.c"
+    made_of = source.read_bytes() + repr((_WIDE, cpu_model())).encode()
+    library = folder / f"{name}-{hashlib.sha256(made_of).hexdigest()[:12]}.so"
+    if not library.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        with replaced(library) as beside:
+            compile_c(source, beside, ["-shared", "-fPIC", "-mcpu=native", *_WIDE])
+    return str(library)

@@ -1,0 +1,48 @@
+"""Makes what a group's workers load: our bundles, the peers' models, the compiled C."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from compile.targets import HOST, find_target
+from deploy.benchmark.answers import questions
+from deploy.benchmark.conversion import converted
+from deploy.benchmark.engines import ENGINES, OURS
+from deploy.benchmark.measurement import Prepared
+from deploy.benchmark.native import FOLDER, compiled
+from deploy.benchmark.plan import Group, Subject
+from deploy.comparison import cached_bundle
+from model.errors import Failure
+
+
+def prepare(group: Group, tell: Callable[[str], None], folder: Path = FOLDER) -> Prepared:
+    """Compile and convert what a group needs and is not at hand.
+
+    Our bundles are built for this machine with the records of ``tuning_logs``, and nothing is
+    tuned. They are made in any case: they carry PyTorch's answers.
+
+    Raises
+    ------
+    Failure
+        Our own compiler failed; a converter's failure is noted in the result instead.
+    """
+    target = find_target(HOST)
+    bundles, asked = {}, {}
+    for model in dict.fromkeys(subject.model for subject in group.subjects):
+        bundles[model] = cached_bundle(model, group.size, target, tell=lambda t: tell(t or ""))
+        asked[model] = questions(bundles[model], folder / "images" / f"{model}-{group.resolution}")
+    files: dict[Subject, dict[str, str]] = {}
+    failed: dict[Subject, str] = {}
+    for subject in group.subjects:
+        if subject.engine == OURS:
+            files[subject] = {"library": str(bundles[subject.model].library)}
+            continue
+        model_format = ENGINES[subject.engine].model_format
+        tell(f"{subject.name}: {model_format} model")
+        try:
+            files[subject] = converted(subject, model_format, folder / "models")
+        except Failure as failure:
+            failed[subject] = str(failure)
+    native = {name: compiled(name, folder) for name in ("roofline", "instrument")}
+    return Prepared(bundles, asked, files, failed, native)

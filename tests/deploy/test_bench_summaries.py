@@ -1,0 +1,112 @@
+"""Statistics of rounds, and the worker's side of the protocol with an engine that is no engine."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from deploy.benchmark.engines import OURS
+from deploy.benchmark.plan import Subject
+from deploy.benchmark.rounds import Settings, measure
+from deploy.benchmark.summaries import (
+    change_between_halves,
+    judge_noise,
+    ratio_by_rounds,
+    summarise,
+)
+from deploy.benchmark.worker_process import WorkerProcess
+from model.errors import Failure
+
+
+def test_a_summary_is_in_milliseconds() -> None:
+    summary = summarise(
+        [[0.001 * value for value in range(1, 6)], [0.001 * v for v in range(6, 12)]]
+    )
+    assert summary.median_ms == pytest.approx(6)
+    assert (summary.p10_ms, summary.p90_ms) == pytest.approx((2, 10))
+    assert summary.samples == 11
+
+
+def test_a_ratio_by_rounds_outlives_a_slow_phase() -> None:
+    factors = [1.0] * 4 + [3.0] * 3
+    ours = [[1.02 * factor] * 3 for factor in factors]
+    twins = [[1.0 * factor] * 3 for factor in factors]
+    assert ratio_by_rounds(ours, twins) == pytest.approx(1.02)
+
+
+def test_a_machine_that_changes_is_found_out() -> None:
+    steady = [[1.0, 1.01, 0.99]] * 10
+    slower = [[1.0]] * 5 + [[1.2]] * 5
+    assert change_between_halves(steady) == 0
+    assert change_between_halves(slower) == pytest.approx(0.2)
+    assert not judge_noise({"a": steady}, [1e10] * 10, 0.0).reasons
+    noise = judge_noise({"a": steady, "b": slower}, [1e10, 2e10] * 5, 0.2)
+    assert noise.halves_of == "b" and noise.to_json()["noisy"]
+    assert [word in " ".join(noise.reasons) for word in ("b changed", "loop", "hypervisor")]
+    assert len(noise.reasons) == 3
+    assert judge_noise({}, [], None).to_json()["noisy"] is False
+
+
+def test_every_round_asks_everyone_in_an_order_that_changes() -> None:
+    asked: list[str] = []
+
+    class Worker:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def ask(self, command: str, **fields: Any) -> dict[str, Any]:
+            asked.append(self.name)
+            return {"seconds": [1.0] * fields["count"]}
+
+        def close(self) -> None:
+            """End."""
+
+    subjects = {Subject(OURS, name, (8, 8)): Worker(name) for name in "abcd"}
+    shares: list[float] = []
+    samples = measure(subjects, {}, None, Settings(rounds=5, runs=2), shares.append)
+    rounds = [asked[i : i + 4] for i in range(0, 20, 4)]
+    assert all(sorted(one) == list("abcd") for one in rounds)
+    assert len({tuple(one) for one in rounds}) > 1
+    assert all(values == [[1.0] * 2] * 5 for values in samples.seconds.values())
+    assert shares == sorted(shares) and shares[-1] == 1.0
+    again = random.Random(0).sample("abcd", 4)
+    assert rounds[0] == again, "the order is seeded"
+
+
+ENGINE = """
+import numpy as np
+print("engines print what they like")
+class Network:
+    def set_input(self, values): self.values = values
+    def prepare(self): self.copy = self.values.copy()
+    def run(self): self.answer = self.copy.sum(axis=(2, 3)); self.copy += 1
+    def output(self): return self.answer
+    def fail(self): raise ValueError("no such thing\\nat all")
+    def die(self): import os; print("last words"); os._exit(3)
+def load(files, threads): return Network()
+"""
+
+
+def test_a_worker_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "fake_engine.py").write_text(ENGINE)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    image = tmp_path / "image.npy"
+    np.save(image, np.ones((1, 3, 4, 4), np.float32))
+    worker = WorkerProcess("fake", [0], 1)
+    try:
+        worker.ask("load", module="fake_engine", files={}, image=str(image), threads=1)
+        answer = worker.ask("answer", image=str(image), times=3)
+        assert answer == {"shape": [1, 3], "logits": [16.0] * 3}
+        assert len(worker.ask("time", warm=1, count=4)["seconds"]) == 4
+        told = worker.ask("memory")
+        assert told["peak_kb"] >= told["running_kb"] and told["bare_kb"] > 1000
+        with pytest.raises(Failure, match=r"fake: ValueError: no such thing$"):
+            worker.ask("ask", method="fail")
+        with pytest.raises(Failure, match=r"died \(status 3\); it said last: last words"):
+            worker.ask("ask", method="die")
+    finally:
+        worker.close()
