@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import tvm
@@ -27,6 +28,8 @@ MOST_STEPS = 10
 FLOAT_BYTES = 4
 # Weights of a layer, in bytes, from which they are taken to come from memory.
 STREAMED_FROM = 1 << 21
+# Pixels of a layer, in bytes, up to which they stay in a core's own cache.
+CACHED_BELOW = 1 << 19
 # Channels of the input that are loaded as one vector where a multiply-add can pick a lane
 # (AArch64).
 STAGED = 4
@@ -49,21 +52,22 @@ def convolution_forms(function: tirx.PrimFunc, core: Core) -> list[Form]:
     # and no window reaches over them, all pixels are one row.
     columns, one_row = int(function.attrs["columns"]), bool(function.attrs["one_row"])
     span = pixels if one_row or columns == 1 else columns
+    # Groups in turn read all pixels once each: well where those stay in the cache.
+    outside = (True, False) if _bytes_of(function) <= CACHED_BELOW else (False, True)
+    rows = (False, True) if shape.short_rows else (False,)
     found: list[tuple[float, Form]] = []
     for n in widths:
         for staged in (False, True) if can_stage else (False,):
-            costs = {m: _tile_cost(m, n, core, staged) for m in divisors(span, MOST_PIXELS_IN_TILE)}
-            tiles = sorted((m for m in costs if costs[m] is not None), key=lambda m: costs[m])[:6]
-            cost = costs[tiles[0]] if tiles else 0.0
+            costs = _tile_costs(divisors(span, MOST_PIXELS_IN_TILE), n, core, staged)
+            tiles = sorted(costs, key=lambda m: costs[m])[:6]
             found += [
-                (
-                    cost + float(written_out),
-                    _convolution_form(shape, n, tiles, outside, staged, written_out),
-                )
-                for written_out in ((False, True) if shape.short_rows else (False,))
-                for outside in (True, False)
+                (costs[tiles[0]] + float(row), _convolution_form(shape, n, tiles, o, staged, row))
+                for row in rows
+                for o in outside
                 if tiles
             ]
+    # Where no tile fits, the sums of one pixel go through memory.
+    found = found or [(0.0, _convolution_form(shape, min(widths), [1], True, False, False))]
     forms = [form for _, form in sorted(found, key=lambda pair: pair[0])][:MOST_FORMS]
     if pixels == 1:
         # Weights that fit no cache come from memory: in the order in which they lie there.
@@ -93,18 +97,27 @@ class _ConvolutionShape:
         return [s for s in divisors(self.depth, MOST_STEPS) if s in (1, 2, 4, 8, self.depth)]
 
 
-def _tile_cost(pixels: int, vectors: int, core: Core, staged: bool) -> float | None:
-    """Count loads for each multiply-add of a register tile; ``None`` where it does not fit."""
-    sums = pixels * vectors
-    registers = sums + vectors + (pixels if staged else 1)
-    if registers > core.registers:
-        return None
-    few = sums < 8  # too few chains of additions to hide their latency
-    # Long vectors can take a pixel from memory within the multiply-add: large tiles gain nothing,
-    # and LLVM spills them.
-    crowded = core.lanes > 8 and registers > core.registers - 6
-    loads = (pixels / STAGED if staged else pixels) + vectors
-    return loads / sums + (1.0 if few else 0.0) + (0.25 if crowded else 0.0)
+def _bytes_of(function: tirx.PrimFunc) -> int:
+    """Bytes of the pixels that a kernel reads and writes."""
+    images = (function.params[0], function.params[-1])
+    return sum(FLOAT_BYTES * math.prod(int(extent) for extent in image.shape) for image in images)
+
+
+def _tile_costs(tiles: list[int], vectors: int, core: Core, staged: bool) -> dict[int, float]:
+    """Count loads for each multiply-add of the register tiles that fit, by their pixels."""
+    costs = {}
+    for pixels in tiles:
+        sums = pixels * vectors
+        registers = sums + vectors + (pixels if staged else 1)
+        if registers > core.registers:
+            continue
+        few = sums < 8  # too few chains of additions to hide their latency
+        # Long vectors can take a pixel from memory within the multiply-add: large tiles gain
+        # nothing, and LLVM spills them.
+        crowded = core.lanes > 8 and registers > core.registers - 6
+        loads = (pixels / STAGED if staged else pixels) + vectors
+        costs[pixels] = loads / sums + (1.0 if few else 0.0) + (0.25 if crowded else 0.0)
+    return costs
 
 
 def _convolution_form(
