@@ -19,7 +19,7 @@ from model.errors import Failure
 TOLERANCE = 2e-4
 
 #: Runs before each answer is read: an engine that overwrites its input answers the first rightly.
-RUNS = 3
+RUNS = 2
 #: Images: the bundle's stored input, and its first seeded one.
 IMAGES = 2
 

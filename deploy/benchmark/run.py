@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -71,9 +72,11 @@ def run_groups(
 def _measured(
     group: Group, prepared: Prepared, settings: Settings, tell: Any, start: Start
 ) -> dict[str, Any]:
+    began = time.monotonic()
     part = measure_group(group, prepared, settings, tell, start)
     return {
         **part,
+        "seconds": time.monotonic() - began,
         "models": list(group.models),
         "resolution": group.resolution,
         "threads": group.threads,
