@@ -23,7 +23,6 @@ import tvm
 from tvm import relax
 
 from compile.kernels.blocks import starting_bias
-from compile.kernels.finishing import KIND
 from compile.kernels.tiling import Core
 from compile.passes.choose_layouts import LAST_AXIS
 from compile.passes.epilogues import find_chains
@@ -35,11 +34,8 @@ from compile.passes.graph import (
     shape_of,
     substitute,
 )
-from compile.passes.operator_kernels import Site, kernel_for, reshaped
-
-# So that FuseOps leaves a kernel that is already fused alone
-# (tvm/include/tvm/relax/op_attr_types.h).
-OPAQUE_PATTERN = 8
+from compile.passes.operator_kernels import kernel_for
+from compile.passes.sites import Site, emit_call, reshaped
 
 
 def lower_to_kernels(module: tvm.IRModule, core: Core) -> tvm.IRModule:
@@ -117,11 +113,7 @@ def _call(site: Site) -> Any:
         else:
             tensor = site.current_value(operand)
             operands.append(reshaped(site.builder, tensor, kernel.output_shape))
-    attributes = {**kernel.attributes, KIND: kernel.kind, "op_pattern": OPAQUE_PATTERN}
-    reference = site.builder.add_func(kernel.function.with_attrs(attributes), kernel.name)
-    arguments = [*kernel.inputs, *operands, *kernel.tables]
-    result_type = relax.TensorType(kernel.output_shape, "float32")
-    called = site.builder.emit(relax.call_tir(reference, relax.Tuple(arguments), result_type))
+    called = emit_call(site.builder, kernel, operands)
     wanted = shape_of(site.chain.variables[-1])
     assert wanted is not None
     return reshaped(site.builder, called, wanted)

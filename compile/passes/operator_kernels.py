@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,73 +9,18 @@ from tvm import relax
 
 from compile.kernels import convolution, joined, window
 from compile.kernels.finishing import LANES
-from compile.kernels.tiling import Core
 from compile.passes.choose_layouts import LAST_AXIS, TO_CHANNELS_LAST, permutation
-from compile.passes.epilogues import Chain
-from compile.passes.graph import Array, Current, constant_of, operator, shape_of, substitute
-
-
-@dataclasses.dataclass(frozen=True)
-class Kernel:
-    """A kernel about to be called.
-
-    Attributes
-    ----------
-    kind, name : str
-        Kind of the kernel and what it does, for people.
-    function : tirx.PrimFunc
-        Unscheduled.
-    inputs, tables : list
-        Arguments before and after the epilogue's operands.
-    attributes : dict
-        What its forms and reports need to know beside its code; `multiply_adds` of one call always.
-    output_shape : tuple of int
-        What the kernel writes.
-    pack_bias : Callable, optional
-        Lays out a bias that the sums start from.
-    """
-
-    kind: str
-    name: str
-    function: Any
-    inputs: list[Any]
-    tables: list[Any]
-    attributes: dict[str, int]
-    output_shape: tuple[int, int, int, int]
-    pack_bias: Callable[[Array], Array] | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Site:
-    """Where a kernel is about to be called.
-
-    Attributes
-    ----------
-    chain : Chain
-        The operators that it stands for.
-    builder : relax.BlockBuilder
-        Where its call is emitted.
-    definitions : dict
-        What each variable of the old function is bound to.
-    current : Callable
-        What stands for a variable of the old function now.
-    core : Core
-        What the kernel's form needs to know of the target.
-    """
-
-    chain: Chain
-    builder: relax.BlockBuilder
-    definitions: dict[relax.Var, Any]
-    current: Current
-    core: Core
-
-    def definition(self, expr: Any) -> Any:
-        """Return what a variable is bound to, ``None`` for other expressions."""
-        return self.definitions.get(expr) if isinstance(expr, relax.Var) else None
-
-    def current_value(self, expr: Any) -> Any:
-        """Write an expression of the old function on what stands for its variables now."""
-        return substitute(expr, self.current)
+from compile.passes.graph import Array, constant_of, operator, shape_of
+from compile.passes.sites import (
+    Kernel,
+    Site,
+    convolution_kernel,
+    lanes_for,
+    pair,
+    quadruple,
+    reshaped,
+)
+from compile.passes.winograd_layers import is_winograd, winograd
 
 
 def kernel_for(site: Site) -> Kernel:
@@ -91,33 +33,12 @@ def kernel_for(site: Site) -> Kernel:
     return make(site)
 
 
-def reshaped(builder: relax.BlockBuilder, tensor: Any, shape: tuple[int, ...]) -> Any:
-    """View a tensor in another shape, where it has another."""
-    return tensor if shape_of(tensor) == shape else builder.emit(relax.op.reshape(tensor, shape))
-
-
 def _reordered_input(data: Any, site: Site) -> tuple[Any, Array | None]:
     """Look through a `take` of channels: the tensor in memory, and the order it is read in."""
     value = site.definition(data)
     if operator(value) == "relax.take" and value.attrs.axis == LAST_AXIS:
         return value.args[0], constant_of(value.args[1])
     return data, None
-
-
-def _pair(values: Any) -> tuple[int, int]:
-    return int(values[0]), int(values[1])
-
-
-def _quadruple(values: Any) -> tuple[int, int, int, int]:
-    return int(values[0]), int(values[1]), int(values[2]), int(values[3])
-
-
-def lanes_for(outputs: int, core: Core) -> int:
-    """Vector length for a group's outputs: the longest that leaves no remainder in a long row."""
-    lanes = core.lanes
-    while lanes > 4 and outputs % lanes and outputs > 4 * lanes:
-        lanes //= 2
-    return lanes
 
 
 def _convolution(site: Site) -> Kernel:
@@ -141,35 +62,16 @@ def _convolution(site: Site) -> Kernel:
     run = 0 if selects else convolution.contiguous_run(full_order, groups)
     conv = convolution.Convolution(
         height=stored[1], width=stored[2], channels=depth * groups, stored_channels=stored[3],
-        groups=groups, group_outputs=outputs // groups, kernel=_pair(weight.shape),
-        stride=_pair(attrs.strides), padding=_quadruple(attrs.padding),
-        dilation=_pair(attrs.dilation), run=run, channels_first=channels_first,
+        groups=groups, group_outputs=outputs // groups, kernel=pair(weight.shape),
+        stride=pair(attrs.strides), padding=quadruple(attrs.padding),
+        dilation=pair(attrs.dilation), run=run, channels_first=channels_first,
         lanes=lanes_for(outputs // groups, site.core), epilogue=site.chain.steps,
     )  # fmt: skip
+    if is_winograd(conv):
+        return winograd(site, conv, weight, site.current_value(data))
     tables = [] if run else [relax.const(full_order.astype(np.int32))]
     packed = relax.const(convolution.pack_weight(weight, conv))
-    return _convolution_kernel(conv, [site.current_value(data), packed], tables)
-
-
-def _convolution_kernel(
-    conv: convolution.Convolution, inputs: list[Any], tables: list[Any]
-) -> Kernel:
-    what = (
-        "linear"
-        if (conv.height, conv.width) == (1, 1)
-        else f"conv{conv.kernel[0]}x{conv.kernel[1]}"
-    )
-    stride = f"s{conv.stride[0]}" if conv.stride != (1, 1) else ""
-    groups = f"_g{conv.groups}" if conv.groups > 1 else ""
-    name = (
-        f"{what}{stride}{groups}_{conv.channels}x{conv.groups * conv.group_outputs}"
-        f"_{conv.output_height}x{conv.output_width}"
-    )
-    return Kernel(
-        "convolution", name, convolution.primitive_function(conv), inputs, tables,
-        convolution.attributes(conv), convolution.output_type(conv),
-        partial(convolution.pack_bias, conv=conv),
-    )  # fmt: skip
+    return convolution_kernel(conv, [site.current_value(data), packed], tables)
 
 
 def _depthwise(site: Site, weight: Array) -> Kernel:
@@ -177,8 +79,8 @@ def _depthwise(site: Site, weight: Array) -> Kernel:
     assert stored is not None
     form = window.Window(
         combine="multiply_add", height=stored[1], width=stored[2], channels=stored[3],
-        kernel=_pair(weight.shape), stride=_pair(attrs.strides),
-        padding=_quadruple(attrs.padding), dilation=_pair(attrs.dilation), divisor=1.0,
+        kernel=pair(weight.shape), stride=pair(attrs.strides),
+        padding=quadruple(attrs.padding), dilation=pair(attrs.dilation), divisor=1.0,
         epilogue=site.chain.steps,
     )  # fmt: skip
     packed = relax.const(np.ascontiguousarray(weight[:, :, 0, :]))
@@ -207,12 +109,12 @@ def _window(site: Site) -> Kernel:
         return _window_kernel(site, form, "mean", data)
     attrs = value.attrs
     is_max = operator(value) == "relax.nn.max_pool2d"
-    kernel = _pair(attrs.pool_size)
-    padding = _quadruple(attrs.padding)
+    kernel = pair(attrs.pool_size)
+    padding = quadruple(attrs.padding)
     fixed = is_max or attrs.count_include_pad or not any(padding)
     form = window.Window(
-        "max" if is_max else "sum", stored[1], stored[2], stored[3], kernel, _pair(attrs.strides),
-        padding, _pair(attrs.dilation), float(kernel[0] * kernel[1]) if fixed else 0.0,
+        "max" if is_max else "sum", stored[1], stored[2], stored[3], kernel, pair(attrs.strides),
+        padding, pair(attrs.dilation), float(kernel[0] * kernel[1]) if fixed else 0.0,
         site.chain.steps,
     )  # fmt: skip
     return _window_kernel(site, form, "max_pool" if is_max else "avg_pool", data)
@@ -229,7 +131,7 @@ def _linear(site: Site) -> Kernel:
     )  # fmt: skip
     data = reshaped(site.builder, site.current_value(site.chain.anchor.args[0]), (1, 1, 1, depth))
     packed = convolution.pack_weight(weight.reshape(1, 1, depth, outputs), conv)
-    return _convolution_kernel(conv, [data, relax.const(packed)], [])
+    return convolution_kernel(conv, [data, relax.const(packed)], [])
 
 
 def _joined(site: Site) -> Kernel:

@@ -20,7 +20,7 @@ from compile.kernels.convolution import contiguous_run
 from compile.kernels.schedules import forms
 from compile.kernels.tiling import Core
 from compile.passes.inspection import kernel_functions
-from compile.passes.operator_kernels import lanes_for
+from compile.passes.sites import lanes_for
 
 #: 512, 256 and 128 bits; the last two run on any machine that has the first.
 CORES = [Core(16, 32), Core(8, 16), Core(4, 32)]

@@ -1,0 +1,291 @@
+"""Convolutions of 3x3 and 5x5 windows with fewer multiplications, after Winograd.
+
+A tile of ``m x m`` outputs needs ``n x n`` inputs, ``n = m + r - 1``. Both image and weights are
+transformed to ``n x n`` numbers a tile, each of which is then a product of rows and weights of its
+own, without a window (Lavin and Gray, arXiv 1509.09308)::
+
+    before    y = conv_r(x, W)
+    after     V = B^T d B of each tile d of x       `transform_input`
+              M[t] = V[t] U[t] for n * n numbers t  a pointwise convolution of n * n groups
+              y = A^T M A of each tile              `transform_output`, with the epilogue
+
+With ``n = 6`` a 3x3 layer does 36 multiplications for 16 outputs in place of 144, a 5x5 layer 36
+for 4 in place of 100. ``U = G w G^T`` is computed when the network is compiled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from tvm import tirx
+from tvm.script.ir_builder import IRBuilder
+from tvm.tirx.script.builder import ir as T
+
+from compile.kernels.blocks import Step, apply_steps, epilogue_operands, named, place
+from compile.passes.graph import Array
+
+# Extent of an input tile (n), and where its polynomials are taken, beside infinity. Small numbers
+# keep rounding errors small: these five are Lavin and Gray's.
+TILE = 6
+POINTS = (0, 1, -1, 2, -2)
+
+
+@dataclasses.dataclass(frozen=True)
+class Winograd:
+    """What the two transforms of one layer have to know; activations are NHWC with N = 1, float32.
+
+    Attributes
+    ----------
+    height, width : int
+        Of the input.
+    inputs, outputs : int
+        Channels of the layer, of all groups.
+    window : int
+        Height and width of its window, 3 or 5.
+    padding : tuple of int
+        Top, left, bottom, right.
+    lanes : int
+        Floats in a vector of the target.
+    epilogue : tuple of Step
+        What follows, in order.
+    """
+
+    height: int
+    width: int
+    inputs: int
+    outputs: int
+    window: int
+    padding: tuple[int, int, int, int]
+    lanes: int
+    epilogue: tuple[Step, ...]
+
+    @property
+    def kernel(self) -> tuple[int, int]:
+        """Height and width of an input tile."""
+        return TILE, TILE
+
+    @property
+    def step(self) -> int:
+        """Height and width of an output tile."""
+        return TILE - self.window + 1
+
+    @property
+    def stride(self) -> tuple[int, int]:
+        """From one tile to the next."""
+        return self.step, self.step
+
+    @property
+    def dilation(self) -> tuple[int, int]:
+        """Tiles are dense."""
+        return 1, 1
+
+    @property
+    def output_shape(self) -> tuple[int, int, int, int]:
+        """Shape of the layer's output, NHWC."""
+        top, left, bottom, right = self.padding
+        tall, wide = self.height + top + bottom, self.width + left + right
+        return 1, tall - self.window + 1, wide - self.window + 1, self.outputs
+
+    @property
+    def tiles(self) -> tuple[int, int]:
+        """Rows and columns of tiles."""
+        _, height, width, _ = self.output_shape
+        return -(-height // self.step), -(-width // self.step)
+
+
+@functools.cache
+def matrices(outputs: int, window: int) -> tuple[Array, Array, Array]:
+    """Compute A^T ``(m, n)``, G ``(n, r)`` and B^T ``(n, n)`` for `POINTS` and infinity.
+
+    Toom and Cook's products of polynomials, transposed into a filter.
+    """
+    size = outputs + window - 1
+    points = [Fraction(point) for point in POINTS[: size - 1]]
+    a = np.zeros((outputs, size))
+    g = np.zeros((size, window))
+    b = np.zeros((size, size))
+    for column, point in enumerate(points):
+        others = [other for other in points if other != point]
+        scale = Fraction(1)
+        for other in others:
+            scale *= point - other
+        a[:, column] = [float(point**power) for power in range(outputs)]
+        g[column] = [float(point**power / scale) for power in range(window)]
+        b[column, : size - 1] = [float(c) for c in _with_roots(others)]
+    a[outputs - 1, size - 1] = 1.0
+    g[size - 1, window - 1] = 1.0
+    b[size - 1] = [float(c) for c in _with_roots(points)]
+    return a, g, b
+
+
+def _with_roots(roots: Sequence[Fraction]) -> list[Fraction]:
+    """Coefficients of the polynomial with these roots, the constant one first."""
+    coefficients = [Fraction(1)]
+    for root in roots:
+        shifted = [Fraction(0), *coefficients]
+        scaled = [*(-root * c for c in coefficients), Fraction(0)]
+        coefficients = [one + other for one, other in zip(shifted, scaled, strict=True)]
+    return coefficients
+
+
+def transform_weight(weight: Array) -> Array:
+    """Transform weights ``(r, r, K, O)`` to those of a pointwise convolution of n * n groups.
+
+    Returns
+    -------
+    Array
+        ``(1, 1, K, n * n * O)``, float32; computed in float64.
+    """
+    window = weight.shape[0]
+    _, g, _ = matrices(TILE - window + 1, window)
+    wide = np.einsum("ai,bj,ijko->abko", g, g, weight.astype(np.float64), optimize=True)
+    depth, outputs = weight.shape[2:]
+    rows = wide.reshape(TILE * TILE, depth, outputs).transpose(1, 0, 2)
+    return rows.reshape(1, 1, depth, TILE * TILE * outputs).astype(np.float32)
+
+
+Element = tuple[int, int]
+
+
+def transform_input(layer: Winograd) -> tirx.PrimFunc:
+    """Write the kernel that takes x ``(1, H, W, C)`` to V ``(1, rows, columns, n * n * C)``."""
+    rows, columns = layer.tiles
+    run = _run(layer.inputs, layer.lanes)
+    _, _, b = matrices(layer.step, layer.window)
+    padded = dataclasses.replace(layer, padding=_covering(layer))
+    with IRBuilder() as builder:
+        with T.prim_func(s_tir=True):
+            T.func_attr({"tirx.noalias": True})
+            x = T.arg("x", T.buffer((1, layer.height, layer.width, layer.inputs), "float32"))
+            shape = (1, rows, columns, TILE * TILE * layer.inputs)
+            out = T.arg("out", T.buffer(shape, "float32"))
+            scratch = _scratch(TILE, run)
+            with T.grid(rows, columns, layer.inputs // run) as (i, j, c):
+
+                def read(element: Element, lane: Any) -> Any:
+                    row = place(padded, 0, layer.height, i, element[0])
+                    column = place(padded, 1, layer.width, j, element[1])
+                    value = x[0, row.index, column.index, c * run + lane]
+                    return row.or_zero(column.or_zero(value))
+
+                def write(element: Element, lane: Any, value: Any) -> None:
+                    number = element[0] * TILE + element[1]
+                    T.buffer_store(out, value, [0, i, j, number * layer.inputs + c * run + lane])
+
+                _both_ways(b, read, write, scratch, run)
+    return builder.get()
+
+
+def transform_output(layer: Winograd) -> tirx.PrimFunc:
+    """Write the kernel that takes M ``(1, rows, columns, n * n * O)`` to the layer's output.
+
+    Parameters of the function: M, the epilogue's operands in order, output.
+    """
+    rows, columns = layer.tiles
+    _, height, width, outputs = layer.output_shape
+    run = _run(outputs, layer.lanes)
+    a, _, _ = matrices(layer.step, layer.window)
+    with IRBuilder() as builder:
+        with T.prim_func(s_tir=True):
+            T.func_attr({"tirx.noalias": True})
+            products = (1, rows, columns, TILE * TILE * outputs)
+            m = T.arg("m", T.buffer(products, "float32"))
+            operands = epilogue_operands(layer.epilogue, layer.output_shape, (outputs,))
+            out = T.arg("out", T.buffer(layer.output_shape, "float32"))
+            scratch = _scratch(layer.step, run)
+            with T.grid(rows, columns, outputs // run) as (i, j, c):
+
+                def read(element: Element, lane: Any) -> Any:
+                    number = element[0] * TILE + element[1]
+                    return m[0, i, j, number * outputs + c * run + lane]
+
+                def write(element: Element, lane: Any, value: Any) -> None:
+                    row, column = i * layer.step + element[0], j * layer.step + element[1]
+                    at = (0, row, column, c * run + lane)
+                    T.buffer_store(out, apply_steps(layer.epilogue, operands, value, at), list(at))
+
+                def inside(element: Element) -> Any:
+                    row, column = i * layer.step + element[0], j * layer.step + element[1]
+                    return tirx.And(row < height, column < width)
+
+                cut = height % layer.step or width % layer.step
+                _both_ways(a, read, write, scratch, run, inside if cut else None)
+    return builder.get()
+
+
+def _scratch(height: int, run: int) -> tuple[Any, Any]:
+    """Declare a column of a tile and its half transformed numbers, of one vector's channels."""
+    column = named("column", T.sblock_alloc_buffer((TILE, run), scope="local"))
+    half = named("half", T.sblock_alloc_buffer((height, TILE, run), scope="local"))
+    return column, half
+
+
+def _both_ways(
+    matrix: Array, read: Any, write: Any, scratch: tuple[Any, Any], run: int, inside: Any = None
+) -> None:
+    """Write ``P d P^T`` of one tile, for ``run`` channels at once: columns first, then rows.
+
+    Elements for which `inside` does not hold are not written.
+    """
+    column, half = scratch
+    height, size = matrix.shape
+    for b in range(size):
+        for a in range(size):
+            with T.vectorized(0, run) as lane:
+                T.buffer_store(column, read((a, b), lane), [a, lane])
+        for u in range(height):
+            with T.vectorized(0, run) as lane:
+                terms = [(matrix[u, a], column[a, lane]) for a in range(size)]
+                T.buffer_store(half, _combination(terms), [u, b, lane])
+    for u in range(height):
+        for v in range(height):
+            with contextlib.ExitStack() as around:
+                if inside is not None and (u or v):
+                    around.enter_context(T.If(inside((u, v))))
+                    around.enter_context(T.Then())
+                lane = around.enter_context(T.vectorized(0, run))
+                terms = [(matrix[v, b], half[u, b, lane]) for b in range(size)]
+                write((u, v), lane, _combination(terms))
+
+
+def _combination(terms: Sequence[tuple[float, Any]]) -> Any:
+    """Write a sum of multiples; what is not multiplied first, the rest in fused steps."""
+    wanted = sorted((t for t in terms if t[0]), key=lambda term: (abs(term[0]) != 1, term[0] < 0))
+    (factor, total), *others = wanted
+    if factor != 1:
+        total = total * T.float32(factor)
+    for factor, value in others:
+        if factor == 1:
+            total = total + value
+        elif factor == -1:
+            total = total - value
+        else:
+            total = total + value * T.float32(factor)
+    return total
+
+
+def _covering(layer: Winograd) -> tuple[int, int, int, int]:
+    """Widen a padding so that whole tiles cover all outputs."""
+    top, left, _, _ = layer.padding
+    rows, columns = layer.tiles
+    bottom = (rows - 1) * layer.step + TILE - top - layer.height
+    right = (columns - 1) * layer.step + TILE - left - layer.width
+    return top, left, max(bottom, 0), max(right, 0)
+
+
+def _run(channels: int, lanes: int) -> int:
+    """Choose the channels of one vector: as many as divide them all."""
+    return max(d for d in range(1, lanes + 1) if channels % d == 0)
+
+
+def saves(window: int, height: int, width: int) -> float:
+    """Divide the direct form's multiplications by this one's, for an output of that size."""
+    step = TILE - window + 1
+    tiles = -(-height // step) * -(-width // step)
+    return height * width * window * window / (tiles * TILE * TILE)
