@@ -164,11 +164,13 @@ def place(sliding: Sliding, axis: int, size: int, window: Any, element: Any) -> 
     dilation, extent = sliding.dilation[axis], sliding.kernel[axis]
     index = window * stride + element * dilation - before
     last = (output_extent(size, sliding, axis) - 1) * stride + (extent - 1) * dilation - before
-    inside = None
-    if before:
-        inside = index >= 0
+    nearest = index
     if last >= size:
-        below = index < size
-        inside = below if inside is None else tirx.And(inside, below)
-        index = tirx.min(index, size - 1)
-    return Place(tirx.max(index, 0) if before else index, inside)
+        nearest = tirx.min(nearest, size - 1)
+    if before:
+        nearest = tirx.max(nearest, 0)
+    if nearest is index:
+        return Place(index, None)
+    # Not "index >= 0": from that TVM's simplifier would conclude that nothing is to be moved, and
+    # take the clamp away from a load that runs whether or not its value is selected.
+    return Place(nearest, tirx.EQ(nearest, index))

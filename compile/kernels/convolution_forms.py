@@ -52,8 +52,11 @@ def convolution_forms(function: tirx.PrimFunc, core: Core) -> list[Form]:
     # and no window reaches over them, all pixels are one row.
     columns, one_row = int(function.attrs["columns"]), bool(function.attrs["one_row"])
     span = pixels if one_row or columns == 1 else columns
-    # Groups in turn read all pixels once each: well where those stay in the cache.
-    outside = (True, False) if _bytes_of(function) <= CACHED_BELOW else (False, True)
+    # With groups outermost all pixels are read once for each: well where they stay in the cache, or
+    # where the weights, which are then read once, are the larger part.
+    pixels_bytes = _bytes(function.params[0]) + _bytes(function.params[-1])
+    groups_first = pixels_bytes <= max(CACHED_BELOW, _bytes(function.params[1]))
+    outside = (True, False) if groups_first else (False, True)
     rows = (False, True) if shape.short_rows else (False,)
     found: list[tuple[float, Form]] = []
     for n in widths:
@@ -97,10 +100,8 @@ class _ConvolutionShape:
         return [s for s in divisors(self.depth, MOST_STEPS) if s in (1, 2, 4, 8, self.depth)]
 
 
-def _bytes_of(function: tirx.PrimFunc) -> int:
-    """Bytes of the pixels that a kernel reads and writes."""
-    images = (function.params[0], function.params[-1])
-    return sum(FLOAT_BYTES * math.prod(int(extent) for extent in image.shape) for image in images)
+def _bytes(buffer: tirx.Buffer) -> int:
+    return FLOAT_BYTES * math.prod(int(extent) for extent in buffer.shape)
 
 
 def _tile_costs(tiles: list[int], vectors: int, core: Core, staged: bool) -> dict[int, float]:
