@@ -7,7 +7,7 @@ written into every record; scores of different sources are never compared or mix
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -35,6 +35,24 @@ class KernelObject:
     path: Path
     symbol: str
     arguments: tuple[tuple[tuple[int, ...], str], ...]
+
+
+class DetailedScore(float):
+    """A score that knows more than its number.
+
+    Attributes
+    ----------
+    details : Mapping
+        Figures that go into the record beside it.
+    """
+
+    details: Mapping[str, float]
+
+    def __new__(cls, value: float, details: Mapping[str, float]) -> DetailedScore:
+        """Make a number that carries details."""
+        score = super().__new__(cls, value)
+        score.details = details
+        return score
 
 
 class Score(Protocol):
