@@ -214,10 +214,11 @@ def rewrite(path: Path, records: Sequence[Record]) -> None:
         If the log cannot be written.
     """
     with locked(path):
-        replace_text(path, _sorted_lines(records))
+        replace_text(path, sorted_lines(records))
 
 
-def _sorted_lines(records: Iterable[Record]) -> str:
+def sorted_lines(records: Iterable[Record]) -> str:
+    """Write records as a log, by kernel."""
     in_order = sorted(records, key=lambda record: (record.kernel, record.key))
     return "".join(record.line() + "\n" for record in in_order)
 
@@ -229,7 +230,7 @@ def compact(path: Path) -> None:
     with locked(path):
         log = read_log(path)
         if log.shortlists and not log.rejected:
-            replace_text(path, _sorted_lines(r for records in log.shortlists for r in records))
+            replace_text(path, sorted_lines(r for records in log.shortlists for r in records))
 
 
 def make_record(

@@ -14,6 +14,7 @@ import tvm
 from tvm.s_tir import Schedule
 
 from compile.kernels.schedules import forms
+from compile.kernels.tiling import Core
 from compile.network import Lowered
 from compile.targets import CompileTarget
 from compile.tuning.candidates import Workers, build_candidates
@@ -74,6 +75,13 @@ def find_tasks(lowered: Lowered, target: CompileTarget) -> list[Task]:
             calls += tasks[key].calls
         tasks[key] = Task(name, key, function, calls)
     return sorted(tasks.values(), key=lambda t: -t.calls * int(t.function.attrs["multiply_adds"]))
+
+
+def default_schedule(function: Any, core: Core) -> Schedule:
+    """Schedule a kernel with its first form's default numbers, written into the trace."""
+    schedule = Schedule(tvm.IRModule({"main": function}), debug_mask="none")
+    forms(function, core)[0](schedule, sampled(schedule, at_default=True))
+    return schedule
 
 
 def tune(
@@ -165,9 +173,7 @@ class _Bench:
     log: Path
 
     def try_default(self, state: Progress) -> int:
-        schedule = Schedule(tvm.IRModule({"main": state.task.function}), debug_mask="none")
-        form = forms(state.task.function, self.target.core)[0]
-        form(schedule, sampled(schedule, at_default=True))
+        schedule = default_schedule(state.task.function, self.target.core)
         (result,) = self.results([schedule])
         self.keep(state, [schedule], [result])
         state.start = result if isinstance(result, float) else None
