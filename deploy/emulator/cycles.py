@@ -1,0 +1,114 @@
+"""An estimate of cycles: how often each run of instructions was executed, times what it costs.
+
+Nothing here was measured. The kind of these figures is: estimated.
+"""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from deploy.emulator.block_costs import BlockCost
+from deploy.emulator.blocks import Block
+from deploy.emulator.images import Image
+
+# To be raised with whatever changes an estimate: scores of other versions are not compared.
+ESTIMATOR_VERSION = 1
+PAGE = 4096
+LONGEST_INSTRUCTION = 15
+
+
+@dataclass(frozen=True)
+class Run:
+    """A straight run of instructions and how often it was executed."""
+
+    address: int
+    size: int
+    executions: int
+
+
+@dataclass(frozen=True)
+class CycleEstimate:
+    """Cycles of what was executed, in two forms: see `BlockCost`.
+
+    Attributes
+    ----------
+    iterations, throughput : float
+        By what one more iteration of each block adds, and by reciprocal throughput.
+    outlying : tuple of str
+        Instructions of a suspicious cost in blocks that make up more than a hundredth.
+    """
+
+    iterations: float
+    throughput: float
+    outlying: tuple[str, ...]
+
+
+def straight_runs(blocks: Sequence[Block]) -> list[Run]:
+    """Turn translation blocks into the longest runs that were always executed as a whole.
+
+    Translation blocks overlap where code jumps into the middle of one, and end at pages and after
+    some hundred instructions. What was executed equally often and lies together is joined: a
+    branch in it was never taken.
+    """
+    changes: Counter[int] = Counter()
+    starts = sorted({block.address for block in blocks})
+    for block in blocks:
+        changes[block.address] += block.executions
+        changes[_end(block, starts)] -= block.executions
+    runs: list[Run] = []
+    executions = 0
+    for place, following in itertools.pairwise(sorted(changes)):
+        executions += changes[place]
+        last = runs[-1] if runs else None
+        if last and last.executions == executions and last.address + last.size == place:
+            runs[-1] = Run(last.address, following - last.address, executions)
+        elif executions:
+            runs.append(Run(place, following - place, executions))
+    return runs
+
+
+def _end(block: Block, starts: Sequence[int]) -> int:
+    """Address behind a block: QEMU tells only the first part of an instruction across two pages."""
+    end = block.address + block.size
+    if end % PAGE == 0:
+        following = bisect.bisect_left(starts, end)
+        if following < len(starts) and starts[following] - end < LONGEST_INSTRUCTION:
+            return starts[following]
+    return end
+
+
+def sum_cycles(
+    runs: Sequence[Run], image: Image, costs: Mapping[bytes, BlockCost | str]
+) -> CycleEstimate | str:
+    """Add up what runs cost.
+
+    Parameters
+    ----------
+    runs : sequence of Run
+        What was executed.
+    image : Image
+        Their code.
+    costs : mapping
+        Cost of each run by its bytes.
+
+    Returns
+    -------
+    CycleEstimate or str
+        Or why there is none.
+    """
+    iterations = throughput = 0.0
+    suspicious: Counter[str] = Counter()
+    for run in runs:
+        cost = costs[image.code(run.address, run.size)]
+        if isinstance(cost, str):
+            return cost
+        iterations += run.executions * cost.iterations
+        throughput += run.executions * cost.throughput
+        for name in cost.outlying:
+            suspicious[name] += run.executions * cost.throughput
+    outlying = tuple(sorted(n for n, cycles in suspicious.items() if cycles > throughput / 100))
+    return CycleEstimate(iterations, throughput, outlying)
