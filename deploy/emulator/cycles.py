@@ -18,7 +18,8 @@ from deploy.emulator.images import Image
 # To be raised with whatever changes an estimate: scores of other versions are not compared.
 ESTIMATOR_VERSION = 1
 PAGE = 4096
-LONGEST_INSTRUCTION = 15
+# Of x86-64, in bytes; those of AArch64 never lie across pages.
+LONGEST_INSTRUCTION, LONGEST_OPERAND = 15, 8
 
 
 @dataclass(frozen=True)
@@ -72,9 +73,9 @@ def straight_runs(blocks: Sequence[Block]) -> list[Run]:
 
 
 def _end(block: Block, starts: Sequence[int]) -> int:
-    """Address behind a block: QEMU tells only the first part of an instruction across two pages."""
+    """Address behind a block: of an instruction across two pages, QEMU tells only a first part."""
     end = block.address + block.size
-    if end % PAGE == 0:
+    if block.size != 4 * block.instructions and -end % PAGE < LONGEST_OPERAND:
         following = bisect.bisect_left(starts, end)
         if following < len(starts) and starts[following] - end < LONGEST_INSTRUCTION:
             return starts[following]
