@@ -41,6 +41,7 @@ ESTIMATED_UNIT = "estimated cycles"
 # Which of two records of one kernel is used: the unit that stands later here.
 _TRUST = (ESTIMATED_UNIT, MEASURED_UNIT)
 SHORTLIST = 5
+LARGEST_SCORE = 1e18
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,7 +188,11 @@ def _parse(line: str) -> Record:
         or trials < 0
     ):
         raise ValueError("not a tuning record (a field is of another type)")
-    if isinstance(number, bool) or not isinstance(number, int | float) or not 0 < number < 1e18:
+    if (
+        isinstance(number, bool)
+        or not isinstance(number, int | float)
+        or not 0 < number < LARGEST_SCORE
+    ):
         raise ValueError("not a tuning record (its score is not a positive number)")
     if fields["tvm"] != TVM_VERSION:
         raise ValueError(f"written with TVM {fields['tvm']}, this is {TVM_VERSION}")

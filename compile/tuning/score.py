@@ -37,6 +37,9 @@ class KernelObject:
     arguments: tuple[tuple[tuple[int, ...], str], ...]
 
 
+KINDS = ("estimate", "instructions", "latency")
+
+
 class DetailedScore(float):
     """A score that knows more than its number.
 
@@ -98,8 +101,10 @@ class Devices(Protocol):
     def default_name(self, target: CompileTarget) -> str:
         """Name the device that a target runs on where the user names none."""
 
-    def score(self, target: CompileTarget, device: str) -> AbstractContextManager[Score]:
-        """Give what scores candidates on a device."""
+    def score(
+        self, target: CompileTarget, device: str, kind: str | None
+    ) -> AbstractContextManager[Score]:
+        """Give what scores candidates on a device; `kind` is one of `KINDS`, None the best."""
 
     def check(self, bundle: Bundle, device: str) -> Verdict:
         """Run a bundle on a device and compare it with PyTorch."""

@@ -47,6 +47,11 @@ class CycleEstimate:
     throughput: float
     outlying: tuple[str, ...]
 
+    @property
+    def cycles(self) -> float:
+        """The estimate: the mean of both forms."""
+        return (self.iterations + self.throughput) / 2
+
 
 def straight_runs(blocks: Sequence[Block]) -> list[Run]:
     """Turn translation blocks into the longest runs that were always executed as a whole.
@@ -102,7 +107,7 @@ def sum_cycles(
         Or why there is none.
     """
     iterations = throughput = 0.0
-    suspicious: Counter[str] = Counter()
+    suspicious: dict[str, float] = {}
     for run in runs:
         cost = costs[image.code(run.address, run.size)]
         if isinstance(cost, str):
@@ -110,6 +115,6 @@ def sum_cycles(
         iterations += run.executions * cost.iterations
         throughput += run.executions * cost.throughput
         for name in cost.outlying:
-            suspicious[name] += run.executions * cost.throughput
+            suspicious[name] = suspicious.get(name, 0.0) + run.executions * cost.throughput
     outlying = tuple(sorted(n for n, cycles in suspicious.items() if cycles > throughput / 100))
     return CycleEstimate(iterations, throughput, outlying)

@@ -45,6 +45,11 @@ class KernelCount:
     blocks: tuple[Block, ...] = field(repr=False)
     image: Image = field(repr=False, compare=False)
 
+    @property
+    def total(self) -> int:
+        """Instructions of the kernel and its helpers."""
+        return self.instructions + self.helper_instructions
+
 
 def count_kernels(
     kernels: Sequence[KernelObject],

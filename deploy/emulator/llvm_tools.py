@@ -40,6 +40,11 @@ class LlvmTools:
     libraries: str
     version: str
 
+    @property
+    def release(self) -> int:
+        """Major version."""
+        return int(self.version.split(".")[0])
+
     def run(self, tool: Path, arguments: list[str], text: str) -> str:
         """Give a tool a text and return what it prints.
 
@@ -70,7 +75,7 @@ def ensure_llvm_tools() -> LlvmTools:
         When there are none and apt gives none.
     """
     here = _on_path()
-    if here is not None and int(here.version.split(".")[0]) >= GOOD_RELEASE:
+    if here is not None and here.release >= GOOD_RELEASE:
         return here
     sources = (PACKAGE / "apt_tree.py", Path(__file__), platform.machine())
     try:
