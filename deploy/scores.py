@@ -8,7 +8,7 @@ from compile.tuning.records import ESTIMATED_UNIT
 from compile.tuning.score import DetailedScore, KernelObject
 from deploy.emulator.block_costs import BlockCosts
 from deploy.emulator.cores import Guest, guest_of
-from deploy.emulator.cycles import ESTIMATOR_VERSION, CycleEstimate, straight_runs, sum_cycles
+from deploy.emulator.cycles import ESTIMATOR_VERSION, CycleEstimate, regions_of, sum_cycles
 from deploy.emulator.kernels import KernelCount, count_kernels
 from deploy.emulator.llvm_tools import GOOD_RELEASE, ensure_llvm_tools
 from deploy.emulator.qemu import ensure_emulator
@@ -50,8 +50,8 @@ class CountedInstructions:
 class EstimatedCycles:
     """Cycles that one call of a kernel would take on a core: estimated, see `deploy/emulator`.
 
-    Executions of each run of instructions are counted on an emulated core; what a run costs there
-    at steady state is llvm-mca's word. Both forms of the sum are kept in the details, with the
+    Executions of each region of code are counted on an emulated core; what a region costs there at
+    steady state is llvm-mca's word. Both forms of the sum are kept in the details, with the
     instructions, and `disagree` where the forms differ by more than `DISAGREEMENT`.
 
     Parameters
@@ -82,23 +82,18 @@ class EstimatedCycles:
     def __call__(self, kernels: Sequence[KernelObject]) -> list[float | str]:
         """Estimate each kernel's cycles; in place of an estimate, why there is none."""
         counts = _count(kernels, self._guest, self._workers)
-        runs = [() if isinstance(c, str) else straight_runs(c.blocks) for c in counts]
-        codes = {
-            count.image.code(run.address, run.size)
-            for count, own in zip(counts, runs, strict=True)
-            if not isinstance(count, str)
-            for run in own
-        }
-        costs = self._costs.of(codes)
+        regions = [
+            () if isinstance(count, str) else regions_of(count.blocks, count.image)
+            for count in counts
+        ]
+        costs = self._costs.of({region.code for own in regions for region in own})
         results: list[float | str] = []
-        for count, own in zip(counts, runs, strict=True):
-            if isinstance(count, str):
-                results.append(count)
-                continue
-            estimate = sum_cycles(own, count.image, costs)
-            results.append(
-                estimate if isinstance(estimate, str) else _detailed(estimate, count)
-            )  # fmt: skip
+        for count, own in zip(counts, regions, strict=True):
+            estimate = count if isinstance(count, str) else sum_cycles(own, costs)
+            if isinstance(count, str) or isinstance(estimate, str):
+                results.append(str(estimate))
+            else:
+                results.append(_detailed(estimate, count))
         return results
 
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tvm
 from numpy.typing import NDArray
+from tvm.s_tir import Schedule
+from tvm_ffi import structural_hash
 
+from compile.kernels.schedules import forms
 from compile.library import link
 from compile.network import lower
 from compile.targets import CompileTarget
@@ -36,6 +41,7 @@ KERNELS_OF_A_KIND = 3
 NETWORKS = 5
 CANDIDATES = 64
 BATCH = 16
+RANDOM_TRIES = 1000
 # An emulator takes seconds for more, and these networks have few such kernels.
 MOST_MULTIPLY_ADDS = 20_000_000
 SEARCH_ROUNDS, ROUNDS = 3, 21
@@ -95,13 +101,13 @@ def draw_kernels(
                 continue
             for kind, pattern in KINDS.items():
                 if re.match(pattern, task.name):
-                    found[kind].setdefault(task.key, Drawn(kind, str(name), task))
+                    found[kind].setdefault(task.name, Drawn(kind, str(name), task))
     drawn = []
     for kind, tasks in found.items():
         if len(tasks) < KERNELS_OF_A_KIND:
             raise Failure(f"the zoo has only {len(tasks)} kernels of the kind {kind}")
         chosen = generator.permutation(sorted(tasks))[:KERNELS_OF_A_KIND]
-        drawn += [tasks[str(key)] for key in chosen]
+        drawn += [tasks[str(name)] for name in chosen]
     return drawn
 
 
@@ -112,6 +118,7 @@ def draw_candidates(
 
     A search of the tuner's own is steered by times, roughly taken on this machine: its first batch
     is random, and the later ones better and better. The score that is to be proved has no say.
+    Where the search ends early, random schedules fill up.
     """
     search = TaskSearch(
         drawn.task.function, target.core, target.tvm_target, new_cost_model(seed), seed,
@@ -130,7 +137,36 @@ def draw_candidates(
             [float(next(found)) if isinstance(k, KernelObject) else None for k in built],
         )
         kept += good
+    more = _random_schedules(drawn.task.function, target, seed, search.seen)
+    while len(kept) < CANDIDATES and (some := list(itertools.islice(more, CANDIDATES - len(kept)))):
+        built = build_candidates(some, target, folder, workers)
+        for kernel in (kernel for kernel in built if isinstance(kernel, KernelObject)):
+            link(str(kernel.path.with_suffix(".so")), [str(kernel.path)])
+            kept.append(kernel)
     return kept[:CANDIDATES]
+
+
+def _random_schedules(
+    function: Any, target: CompileTarget, seed: int, seen: Collection[int]
+) -> Iterator[Any]:
+    """Draw schedules that were not seen before, each form alike."""
+    generator = np.random.default_rng(seed)
+    known = set(seen)
+    possible = forms(function, target.core)
+    for _ in range(RANDOM_TRIES):
+        schedule = Schedule(tvm.IRModule({"main": function}), debug_mask="none")
+
+        def choose(options: Sequence[int], default: int) -> int:
+            return int(generator.choice(options))
+
+        try:
+            possible[generator.integers(len(possible))](schedule, choose)
+        except tvm.s_tir.ScheduleError:
+            continue
+        identity = structural_hash(schedule.mod)
+        if identity not in known:
+            known.add(identity)
+            yield schedule.mod["main"]
 
 
 def measure(

@@ -1,4 +1,4 @@
-"""An estimate of cycles: how often each run of instructions was executed, times what it costs.
+"""An estimate of cycles: how often each region of code was executed, times what it costs.
 
 Nothing here was measured. The kind of these figures is: estimated.
 """
@@ -18,6 +18,8 @@ from deploy.emulator.images import Image
 # To be raised with whatever changes an estimate: scores of other versions are not compared.
 ESTIMATOR_VERSION = 1
 PAGE = 4096
+# Bytes of code: some times what any core has under way at once.
+LONGEST_REGION = 8000
 # Of x86-64, in bytes; those of AArch64 never lie across pages.
 LONGEST_INSTRUCTION, LONGEST_OPERAND = 15, 8
 
@@ -77,6 +79,65 @@ def straight_runs(blocks: Sequence[Block]) -> list[Run]:
     return runs
 
 
+@dataclass(frozen=True)
+class Region:
+    """Code that is costed as a whole, and how often it was executed."""
+
+    code: bytes
+    executions: int
+
+
+def regions_of(blocks: Sequence[Block], image: Image) -> list[Region]:
+    """Turn translation blocks into the regions that are costed."""
+    runs = straight_runs(blocks)
+    return fold_loops([(image.code(run.address, run.size), run.executions) for run in runs])
+
+
+def fold_loops(runs: Sequence[tuple[bytes, int]]) -> list[Region]:
+    """Write short inner loops out into what surrounds them.
+
+    A core that executes out of order starts on what follows a loop before its last rounds are
+    done: where the loop is short, its latencies are hidden, and costing it as if it never ended
+    would charge them. Counts tell the nest: what lies between two runs that were executed c times,
+    and was executed n times c itself, is a loop of n rounds.
+
+    Parameters
+    ----------
+    runs : sequence of tuple
+        Code and executions of each run, by address.
+
+    Returns
+    -------
+    list of Region
+        Together they are what the runs were.
+    """
+    if len(runs) <= 1:
+        return [Region(code, executions) for code, executions in runs]
+    least = min(executions for _, executions in runs)
+    regions: list[Region] = []
+    written_out = b""
+    inner: list[tuple[bytes, int]] = []
+    for code, executions in [*runs, (b"", least)]:
+        if executions > least:
+            inner.append((code, executions))
+            continue
+        folded = fold_loops(inner)
+        inner = []
+        rounds = folded[0].executions / least if len(folded) == 1 else 0.5
+        whole = len(folded) == 1 and abs(rounds - round(rounds)) < 0.02 * rounds
+        if whole and len(folded[0].code) * rounds <= LONGEST_REGION:
+            code = folded[0].code * round(rounds) + code
+        else:
+            regions += folded
+        if len(written_out) + len(code) > LONGEST_REGION:
+            regions.append(Region(written_out, least))
+            written_out = b""
+        written_out += code
+    if written_out:
+        regions.append(Region(written_out, least))
+    return regions
+
+
 def _end(block: Block, starts: Sequence[int]) -> int:
     """Address behind a block: of an instruction across two pages, QEMU tells only a first part."""
     end = block.address + block.size
@@ -88,18 +149,16 @@ def _end(block: Block, starts: Sequence[int]) -> int:
 
 
 def sum_cycles(
-    runs: Sequence[Run], image: Image, costs: Mapping[bytes, BlockCost | str]
+    regions: Sequence[Region], costs: Mapping[bytes, BlockCost | str]
 ) -> CycleEstimate | str:
-    """Add up what runs cost.
+    """Add up what regions cost.
 
     Parameters
     ----------
-    runs : sequence of Run
+    regions : sequence of Region
         What was executed.
-    image : Image
-        Their code.
     costs : mapping
-        Cost of each run by its bytes.
+        Cost of each by its code.
 
     Returns
     -------
@@ -108,13 +167,13 @@ def sum_cycles(
     """
     iterations = throughput = 0.0
     suspicious: dict[str, float] = {}
-    for run in runs:
-        cost = costs[image.code(run.address, run.size)]
+    for region in regions:
+        cost = costs[region.code]
         if isinstance(cost, str):
             return cost
-        iterations += run.executions * cost.iterations
-        throughput += run.executions * cost.throughput
+        iterations += region.executions * cost.iterations
+        throughput += region.executions * cost.throughput
         for name in cost.outlying:
-            suspicious[name] = suspicious.get(name, 0.0) + run.executions * cost.throughput
+            suspicious[name] = suspicious.get(name, 0.0) + region.executions * cost.throughput
     outlying = tuple(sorted(n for n, cycles in suspicious.items() if cycles > throughput / 100))
     return CycleEstimate(iterations, throughput, outlying)

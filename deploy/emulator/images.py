@@ -6,9 +6,9 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-# e_phoff at 32; e_phentsize, e_phnum at 54: see the ELF-64 object file format.
-_SEGMENT = struct.Struct("<IIQQQQQQ")
-_PT_LOAD, _EXECUTABLE = 1, 1
+# e_shoff at 40; e_shentsize, e_shnum at 58: see the ELF-64 object file format.
+_SECTION = struct.Struct("<IIQQQQIIQQ")
+_PROGBITS, _EXECUTABLE = 1, 4
 
 
 @dataclass(frozen=True)
@@ -32,15 +32,15 @@ class Image:
 
 
 def read_image(path: Path) -> Image:
-    """Read the executable segments of a 64-bit little-endian ELF file."""
+    """Read the executable sections of a 64-bit little-endian ELF file."""
     data = path.read_bytes()
-    (table,) = struct.unpack_from("<Q", data, 32)
-    size, count = struct.unpack_from("<HH", data, 54)
+    (table,) = struct.unpack_from("<Q", data, 40)
+    size, count = struct.unpack_from("<HH", data, 58)
     pieces = []
     for index in range(count):
-        kind, flags, offset, address, _, length, _, _ = _SEGMENT.unpack_from(
+        _, kind, flags, address, offset, length, *_ = _SECTION.unpack_from(
             data, table + index * size
         )
-        if kind == _PT_LOAD and flags & _EXECUTABLE:
+        if kind == _PROGBITS and flags & _EXECUTABLE and length:
             pieces.append((address, data[offset : offset + length]))
     return Image(tuple(pieces))
