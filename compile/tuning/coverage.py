@@ -11,7 +11,7 @@ from compile.network import lower
 from compile.program import load_program
 from compile.targets import CompileTarget
 from compile.tuning.log_files import locked, replace_text
-from compile.tuning.records import FILE_NAME, Log, Record, apply_record, read_log, sorted_lines
+from compile.tuning.records import FILE_NAME, Log, Record, apply_record, log_text, read_log
 from compile.tuning.tuner import find_tasks
 from compile.zoo import trace_network
 from model.errors import UsageError
@@ -144,13 +144,9 @@ def prune(path: Path, drop: Iterable[Record], most: int) -> int:
     gone = {record.line() for record in drop}
     with locked(path):
         log = read_log(path)
-        kept = [
-            record
-            for records in log.shortlists
-            for record in [r for r in records if r.line() not in gone][:most]
-        ]
-        replace_text(path, sorted_lines(kept))
-    return len(kept)
+        kept = [[r for r in records if r.line() not in gone][:most] for records in log.shortlists]
+        replace_text(path, log_text(kept))
+    return sum(map(len, kept))
 
 
 def find_log(place: Path) -> Path:
@@ -189,8 +185,7 @@ def merge(into: Path, other: Path) -> int:
             odd = "; ".join(sorted(sources[0] ^ sources[1]))
             raise UsageError(f"scores of different sources do not mix: only one has {odd}")
         # Line by line, as a tuner would have written them: reading keeps the best few.
-        both = [r for log in logs for records in log.shortlists for r in records]
-        replace_text(into, sorted_lines(both))
-        merged = [r for records in read_log(into).shortlists for r in records]
-        replace_text(into, sorted_lines(merged))
-    return len(merged)
+        replace_text(into, log_text([*logs[1].shortlists, *logs[0].shortlists]))
+        merged = read_log(into).shortlists
+        replace_text(into, log_text(merged))
+    return sum(map(len, merged))

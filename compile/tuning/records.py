@@ -222,6 +222,11 @@ def rewrite(path: Path, records: Sequence[Record]) -> None:
         replace_text(path, sorted_lines(records))
 
 
+def log_text(shortlists: Iterable[Sequence[Record]]) -> str:
+    """Write shortlists as a log, by kernel; the best last, as it is when a tuner appends it."""
+    return sorted_lines(record for records in shortlists for record in reversed(records))
+
+
 def sorted_lines(records: Iterable[Record]) -> str:
     """Write records as a log, by kernel."""
     in_order = sorted(records, key=lambda record: (record.kernel, record.key))
@@ -235,7 +240,7 @@ def compact(path: Path) -> None:
     with locked(path):
         log = read_log(path)
         if log.shortlists and not log.rejected:
-            replace_text(path, sorted_lines(r for records in log.shortlists for r in records))
+            replace_text(path, log_text(log.shortlists))
 
 
 def make_record(

@@ -159,7 +159,8 @@ class BlockCosts:
             f"# LLVM-MCA-BEGIN r{number}\n" + "\n".join(lines) + "\n# LLVM-MCA-END\n"
             for number, lines in enumerate(runs)
         )
-        arguments = [*self._target, *self._dispatch, f"-iterations={iterations}", "-resource-pressure=false",
+        arguments = [*self._target, *self._dispatch, f"-iterations={iterations}",
+                     "-resource-pressure=false",
                      f"-instruction-info={str(audit).lower()}"]  # fmt: skip
         regions = list(_read_regions(self._tools.run(self._tools.mca, arguments, text)))
         if len(regions) != len(runs):

@@ -125,14 +125,15 @@ def fold_loops(runs: Sequence[tuple[bytes, int]]) -> list[Region]:
         inner = []
         rounds = folded[0].executions / least if len(folded) == 1 else 0.5
         whole = len(folded) == 1 and abs(rounds - round(rounds)) < 0.02 * rounds
+        loop = b""
         if whole and len(folded[0].code) * rounds <= LONGEST_REGION:
-            code = folded[0].code * round(rounds) + code
+            loop = folded[0].code * round(rounds)
         else:
             regions += folded
-        if len(written_out) + len(code) > LONGEST_REGION:
-            regions.append(Region(written_out, least))
+        if len(written_out) + len(loop) + len(code) > LONGEST_REGION:
+            regions += [Region(written_out, least)] if written_out else []
             written_out = b""
-        written_out += code
+        written_out += loop + code
     if written_out:
         regions.append(Region(written_out, least))
     return regions

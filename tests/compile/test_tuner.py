@@ -68,6 +68,10 @@ class _Network(nn.Module):
 
 @pytest.fixture(scope="module")
 def tasks() -> list[Task]:
+    return network_tasks()
+
+
+def network_tasks() -> list[Task]:
     return find_tasks(lower(trace(seeded(_Network()), (1, 8, 4, 6)), HOST), HOST)
 
 
