@@ -25,7 +25,7 @@ def draw_scatter(samples: Sequence[Sample], document: dict[str, Any], path: Path
 
     rows = math.ceil(len(samples) / COLUMNS)
     figure = Figure(figsize=(3.2 * COLUMNS, 2.8 * rows), layout="constrained")
-    axes = figure.subplots(rows, COLUMNS, squeeze=False).flat
+    axes = list(figure.subplots(rows, COLUMNS, squeeze=False).flat)
     for panel in axes:
         panel.set_axis_off()
     for panel, sample, found in zip(axes, samples, document["kernels"], strict=False):
