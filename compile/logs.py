@@ -108,7 +108,7 @@ def _print_rows(rows: list[TaskCoverage], path: Path) -> None:
         right = heading in ("weight", "best", "trials")
         table.add_column(
             heading, justify="right" if right else "left",
-            no_wrap=True, min_width=26 if heading == "kernel" else None,
+            no_wrap=heading != "network", min_width=26 if heading == "kernel" else None,
         )  # fmt: skip
     sources = sorted({(r.record.source, r.record.unit) for r in rows if r.record is not None})
     for row in rows:

@@ -126,7 +126,7 @@ def _print(document: dict[str, Any]) -> None:
         title=f"{document['target']}, seed {document['seed']}: {document['source']}",
         title_justify="left",
     )
-    for heading in ("kernel", "score", "spearman", "kendall", "top-1 %", "top-3 %"):
+    for heading in ("kernel", "score", "spearman", "kendall", "top1 %", "top3 %"):
         left = heading in ("kernel", "score")
         table.add_column(heading, justify="left" if left else "right", no_wrap=True)
     rows = [(kernel["kernel"], kernel, ("estimate", "instructions"))
@@ -144,7 +144,7 @@ def _print(document: dict[str, Any]) -> None:
     print("top-1 %, top-3 %: mean regret of the best one or three by the score")
     few = [k["kernel"] for k in document["kernels"] if k["candidates"] < LEAST_CANDIDATES]
     if few:
-        print(f"fewer than {LEAST_CANDIDATES} schedules are possible of: {', '.join(few)}")
+        print(f"fewer than {LEAST_CANDIDATES} candidates were found of: {', '.join(few)}")
     print(
         f"the bar (spearman {bar['spearman']}, {bar['top1_regret_mean']:g} %,"
         f" {bar['top3_regret_mean']:g} %) {'holds' if document['passed'] else 'does not hold'}"
