@@ -194,7 +194,8 @@ def kernel_entries(lowered: Lowered, chosen: Mapping[str, Chosen]) -> tuple[Kern
     scores = {n: c.record.score if (c := chosen[n]).record is not None else None for n in counts}
     work = {name: _multiply_adds(lowered.kernels[name]) for name in counts}
     scored = {name: score for name, score in scores.items() if score is not None}
-    costs = scored if len(scored) == len(counts) else work
+    sources = {c.record.source for c in chosen.values() if c.record is not None}
+    costs = scored if len(scored) == len(counts) and len(sources) == 1 else work
     weights = {name: costs[name] * counts[name] for name in counts}
     total = sum(weights.values()) or 1
     entries = [

@@ -14,9 +14,12 @@ from rich.console import Console
 from rich.table import Table
 
 from compile.targets import ARM_CORES, DEFAULT_ARM_CORE, HOST, find_target
-from compile.tuning.session import Outcome, Request, tune_network
+from compile.tuning.request import Request
+from compile.tuning.score import KINDS
+from compile.tuning.session import Outcome, tune_network
 from compile.zoo import LOG_FOLDER
 from deploy.device_names import parse_device_name
+from deploy.emulator.scheduling_models import describe
 from deploy.reports import write_json
 from deploy.tuning_devices import TuningDevices
 from model.errors import UsageError, command
@@ -54,7 +57,14 @@ def main(argv: list[str] | None = None) -> int:
         log_folder=options.logs,
         dump_ir=options.dump_ir,
         check=not options.no_check,
+        minutes=options.minutes,
+        score=options.score,
+        measure_shortlist=options.measure_shortlist,
     )
+    if options.measure_shortlist and (options.score or options.trials or options.minutes):
+        raise UsageError(
+            "--measure-shortlist tunes nothing: leave out --score, --trials, --minutes"
+        )
     if options.device:
         parse_device_name(options.device, default_core=request.target.cpu)
     if options.json:
@@ -101,6 +111,18 @@ def _parser() -> argparse.ArgumentParser:
         help="candidates to try in all, earlier runs' included "
         "(default: 32 for each kernel without a record; 0: none)",
     )
+    add("--minutes", type=_minutes, metavar="M", help="stop tuning after so long")
+    add(
+        "--score",
+        choices=KINDS,
+        help="what candidates are ranked by (default: latency on a real device, "
+        "estimate on an emulated one)",
+    )
+    add(
+        "--measure-shortlist",
+        action="store_true",
+        help="tune nothing: time the best few of each kernel on a real --device",
+    )
     add("--seed", type=int, default=0, help="of the search (default: 0)")
     add(
         "--device",
@@ -134,11 +156,20 @@ def _count(text: str) -> int:
     return value
 
 
+def _minutes(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 1e6:
+        raise argparse.ArgumentTypeError("must be a number above 0")
+    return value
+
+
 def _print_targets() -> None:
-    table = Table("target", "found in", title="Targets by name", title_justify="left")
+    table = Table(
+        "target", "found in", "estimates by LLVM's", title="Targets by name", title_justify="left"
+    )
     for name, where in ARM_CORES.items():
-        table.add_row(name, where)
-    table.add_row(HOST, f"this machine: {find_target(HOST).cpu}")
+        table.add_row(name, where, describe(name))
+    table.add_row(HOST, f"this machine: {find_target(HOST).cpu}", "")
     Console().print(table)
     print("networks: " + ", ".join(names()))
 

@@ -7,8 +7,11 @@ One folder a target, ``tuning_logs/<target>/records.jsonl``, a JSON object a lin
      "trace": [...]}
 
 ``key`` is the hash of the kernel's unscheduled code, so that a record fits whatever network has the
-same kernel. ``trace`` is MetaSchedule's, in its own JSON. Scores of different sources are never
-compared.
+same kernel. ``trace`` is MetaSchedule's, in its own JSON. ``details`` may follow: figures that were
+found on the way to the score. Scores of different sources are never compared.
+
+Of each kernel and source the best few records are kept: the shortlist, to be measured when a device
+appears.
 """
 
 from __future__ import annotations
@@ -17,8 +20,7 @@ import dataclasses
 import datetime
 import hashlib
 import json
-import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +30,18 @@ from tvm.s_tir import Schedule
 from tvm.s_tir.schedule import Trace
 
 from compile import TVM_VERSION
+from compile.tuning.log_files import append_text, locked, replace_text
+from compile.tuning.score import DetailedScore
 from model.errors import UsageError
 
 FILE_NAME = "records.jsonl"
 KEY_LENGTH = 20
 MEASURED_UNIT = "ns"
+ESTIMATED_UNIT = "estimated cycles"
+# Which of two records of one kernel is used: the unit that stands later here.
+_TRUST = (ESTIMATED_UNIT, MEASURED_UNIT)
+SHORTLIST = 5
+LARGEST_SCORE = 1e18
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,10 +57,19 @@ class Record:
     date: str
     trials: int
     trace: Any
+    details: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     def line(self) -> str:
         """Return the record as its line in a log."""
-        return json.dumps(dataclasses.asdict(self), separators=(",", ":"))
+        fields = dataclasses.asdict(self)
+        if not self.details:
+            del fields["details"]
+        return json.dumps(fields, separators=(",", ":"))
+
+    @property
+    def trust(self) -> int:
+        """How far its kind of score is to be trusted: measured, then estimated, then counted."""
+        return _TRUST.index(self.unit) if self.unit in _TRUST else -1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,25 +78,35 @@ class Log:
 
     Attributes
     ----------
-    records : tuple of Record
-        The best of each kernel from each source of scores.
+    shortlists : tuple of tuple of Record
+        The best few of each kernel from each source of scores, the best first.
     rejected : tuple of str
         One sentence for each line that was not used.
     """
 
-    records: tuple[Record, ...]
+    shortlists: tuple[tuple[Record, ...], ...]
     rejected: tuple[str, ...] = ()
 
     @property
-    def best(self) -> dict[str, Record]:
-        """The record to use for each key: one measured on a device before one counted.
+    def records(self) -> tuple[Record, ...]:
+        """The best of each kernel from each source of scores."""
+        return tuple(shortlist[0] for shortlist in self.shortlists)
 
-        Scores of different sources are not compared: among measured ones the latest counts.
+    @property
+    def best(self) -> dict[str, Record]:
+        """The record to use for each key: one measured, else one estimated, else one counted.
+
+        Scores of different sources are not compared: among those of one kind the latest counts.
         """
-        chosen: dict[str, Record] = {}
-        for record in sorted(self.records, key=lambda r: (r.unit == MEASURED_UNIT, r.date)):
-            chosen[record.key] = record
-        return chosen
+        return {records[0].key: records[0] for records in self._by_trust()}
+
+    @property
+    def shortlist(self) -> dict[str, tuple[Record, ...]]:
+        """The best few of the source that :attr:`best` takes, for each key."""
+        return {records[0].key: records for records in self._by_trust()}
+
+    def _by_trust(self) -> list[tuple[Record, ...]]:
+        return sorted(self.shortlists, key=lambda records: (records[0].trust, records[0].date))
 
 
 def kernel_key(function: tirx.PrimFunc) -> str:
@@ -117,7 +145,7 @@ def read_log(path: Path, source: str | None = None) -> Log:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError as error:
         raise UsageError(f"cannot read the tuning log {path}: {error.strerror}") from error
-    best: dict[tuple[str, str], Record] = {}
+    kept: dict[tuple[str, str], dict[str, Record]] = {}
     rejected: list[str] = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -129,11 +157,17 @@ def read_log(path: Path, source: str | None = None) -> Log:
             continue
         if source is not None and record.source != source:
             continue
-        known = best.get((record.key, record.source))
-        # Of equal scores the later line counts: it knows of more trials.
+        schedules = kept.setdefault((record.key, record.source), {})
+        known = schedules.get(schedule := json.dumps(record.trace))
         if known is None or record.score <= known.score:
-            best[record.key, record.source] = record
-    return Log(tuple(best.values()), tuple(rejected))
+            schedules[schedule] = record
+    return Log(tuple(_best_few(list(s.values())) for s in kept.values()), tuple(rejected))
+
+
+def _best_few(records: Sequence[Record]) -> tuple[Record, ...]:
+    """Of equal scores the one of more trials counts, and of equal trials the later line."""
+    ranked = sorted(reversed(records), key=lambda record: (record.score, -record.trials))
+    return tuple(ranked[:SHORTLIST])
 
 
 def _parse(line: str) -> Record:
@@ -142,18 +176,23 @@ def _parse(line: str) -> Record:
     except (ValueError, RecursionError):
         raise ValueError("not JSON (a line cut short?)") from None
     names = {field.name for field in dataclasses.fields(Record)}
-    if not isinstance(fields, dict) or set(fields) != names:
+    if not isinstance(fields, dict) or {*fields, "details"} != names:
         raise ValueError("not a tuning record (fields are missing or unknown)")
     texts = ("kernel", "key", "unit", "source", "tvm", "date")
     number, trials = fields["score"], fields["trials"]
     if (
         not all(isinstance(fields[name], str) for name in texts)
         or not isinstance(fields["trace"], list)
+        or not isinstance(fields.get("details", {}), dict)
         or type(trials) is not int
         or trials < 0
     ):
         raise ValueError("not a tuning record (a field is of another type)")
-    if isinstance(number, bool) or not isinstance(number, int | float) or not 0 < number < 1e18:
+    if (
+        isinstance(number, bool)
+        or not isinstance(number, int | float)
+        or not 0 < number < LARGEST_SCORE
+    ):
         raise ValueError("not a tuning record (its score is not a positive number)")
     if fields["tvm"] != TVM_VERSION:
         raise ValueError(f"written with TVM {fields['tvm']}, this is {TVM_VERSION}")
@@ -168,43 +207,53 @@ def append(path: Path, records: Iterable[Record]) -> None:
     UsageError
         If the log cannot be written.
     """
-    text = "".join(record.line() + "\n" for record in records)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("ab+") as stream:
-            # A run that was cut off may have left half a line: do not write on behind it.
-            stream.seek(-min(1, stream.tell()), os.SEEK_END)
-            half = stream.read(1) not in (b"", b"\n")
-            stream.write(("\n" * half + text).encode())
-            stream.flush()
-            os.fsync(stream.fileno())
-    except OSError as error:
-        raise UsageError(f"cannot write the tuning log {path}: {error.strerror}") from error
+    append_text(path, "".join(record.line() + "\n" for record in records))
 
 
 def rewrite(path: Path, records: Sequence[Record]) -> None:
-    """Replace a log by these records, sorted by kernel; the old one stays whole until then."""
-    beside = path.with_suffix(".new")
-    beside.unlink(missing_ok=True)
-    append(beside, sorted(records, key=lambda record: (record.kernel, record.key)))
-    beside.replace(path)
+    """Replace a log by these records, sorted by kernel; the old one stays whole until then.
+
+    Raises
+    ------
+    UsageError
+        If the log cannot be written.
+    """
+    with locked(path):
+        replace_text(path, sorted_lines(records))
+
+
+def log_text(shortlists: Iterable[Sequence[Record]]) -> str:
+    """Write shortlists as a log, by kernel; the best last, as it is when a tuner appends it."""
+    return sorted_lines(record for records in shortlists for record in reversed(records))
+
+
+def sorted_lines(records: Iterable[Record]) -> str:
+    """Write records as a log, by kernel."""
+    in_order = sorted(records, key=lambda record: (record.kernel, record.key))
+    return "".join(record.line() + "\n" for record in in_order)
 
 
 def compact(path: Path) -> None:
-    """Keep the best record of each kernel and source; a log with damaged lines is left as it is."""
-    log = read_log(path)
-    if log.records and not log.rejected:
-        rewrite(path, log.records)
+    """Keep the best few of each kernel and source; a log with damaged lines is left as it is."""
+    if not path.exists():
+        return
+    with locked(path):
+        log = read_log(path)
+        if log.shortlists and not log.rejected:
+            replace_text(path, log_text(log.shortlists))
 
 
 def make_record(
     kernel: str, key: str, schedule: Schedule, score: float, unit: str, source: str, trials: int
 ) -> Record:
     """Write down what was tried, today."""
+    details = dict(score.details) if isinstance(score, DetailedScore) else {}
     trace = schedule.trace.simplified(remove_postproc=True).as_json()
     plain = json.loads(json.dumps(trace, default=_plain))
     today = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
-    return Record(kernel, key, score, unit, source, TVM_VERSION, today, trials, plain)
+    return Record(
+        kernel, key, float(score), unit, source, TVM_VERSION, today, trials, plain, details
+    )
 
 
 def _plain(value: Any) -> Any:
@@ -220,11 +269,18 @@ def _plain(value: Any) -> Any:
 
 def apply_record(function: tirx.PrimFunc, record: Record) -> tirx.PrimFunc | None:
     """Schedule a kernel as a record says; ``None`` where the record does not fit it."""
+    schedule = recorded_schedule(function, record)
+    return schedule.mod["main"] if schedule is not None else None
+
+
+def recorded_schedule(function: tirx.PrimFunc, record: Record) -> Schedule | None:
+    """Give the schedule that a record describes; ``None`` where the record does not fit."""
     schedule = Schedule(tvm.IRModule({"main": function}))
     try:
         Trace.apply_json_to_schedule(record.trace, schedule)
-        return schedule.mod["main"]
+        assert schedule.mod["main"] is not None
     except Exception:
         # A trace comes from a file: whatever it makes TVM throw, the answer is that it does not
         # fit.
         return None
+    return schedule

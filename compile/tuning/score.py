@@ -7,7 +7,7 @@ written into every record; scores of different sources are never compared or mix
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -35,6 +35,27 @@ class KernelObject:
     path: Path
     symbol: str
     arguments: tuple[tuple[tuple[int, ...], str], ...]
+
+
+KINDS = ("estimate", "instructions", "latency")
+
+
+class DetailedScore(float):
+    """A score that knows more than its number.
+
+    Attributes
+    ----------
+    details : Mapping
+        Figures that go into the record beside it.
+    """
+
+    details: Mapping[str, float]
+
+    def __new__(cls, value: float, details: Mapping[str, float]) -> DetailedScore:
+        """Make a number that carries details."""
+        score = super().__new__(cls, value)
+        score.details = details
+        return score
 
 
 class Score(Protocol):
@@ -80,8 +101,10 @@ class Devices(Protocol):
     def default_name(self, target: CompileTarget) -> str:
         """Name the device that a target runs on where the user names none."""
 
-    def score(self, target: CompileTarget, device: str) -> AbstractContextManager[Score]:
-        """Give what scores candidates on a device."""
+    def score(
+        self, target: CompileTarget, device: str, kind: str | None
+    ) -> AbstractContextManager[Score]:
+        """Give what scores candidates on a device; `kind` is one of `KINDS`, None the best."""
 
     def check(self, bundle: Bundle, device: str) -> Verdict:
         """Run a bundle on a device and compare it with PyTorch."""

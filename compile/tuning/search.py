@@ -71,7 +71,7 @@ class TaskSearch:
         batch: int,
     ) -> None:
         module = tvm.IRModule({"main": function.with_attr("global_symbol", "main")})
-        self._seen: set[int] = set()
+        self.seen: set[int] = set()
         self._cost_model = cost_model
         self._context = ms.TuneContext(
             module,
@@ -99,8 +99,8 @@ class TaskSearch:
             fresh = []
             for proposal in proposals:
                 identity = structural_hash(proposal.sch.mod)
-                if identity not in self._seen:
-                    self._seen.add(identity)
+                if identity not in self.seen:
+                    self.seen.add(identity)
                     fresh.append(Candidate(proposal.sch, proposal))
             if fresh:
                 return fresh

@@ -4,57 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from compile.bundle import Bundle, check_output
 from compile.network import choose_schedules, lower, write_bundle
 from compile.program import load_program
-from compile.targets import CompileTarget
-from compile.tuning.candidates import Workers
-from compile.tuning.records import append, compact, log_path, read_log
+from compile.tuning.records import log_path, read_log
+from compile.tuning.request import Request
+from compile.tuning.run_search import measure_shortlist, search
 from compile.tuning.score import Devices, Verdict
-from compile.tuning.tuner import DEFAULT_TRIALS_A_TASK, Task, find_tasks, tune
-from compile.tuning.tuner import Progress as TaskProgress
+from compile.tuning.tuner import find_tasks
 from compile.zoo import normalisation_of, trace_network
 from model.errors import UsageError
-
-BUNDLE_FOLDER = Path("build") / "bundles"
-
-
-@dataclasses.dataclass(frozen=True)
-class Request:
-    """What a user asks for; see `compile/tune.py --help`."""
-
-    target: CompileTarget
-    model: str | None
-    program: Path | None
-    resolution: tuple[int, int] | None
-    weights: Path | None
-    trials: int | None
-    seed: int
-    device: str | None
-    output: Path | None
-    log_folder: Path
-    dump_ir: Path | None
-    check: bool
-
-    @property
-    def network(self) -> str:
-        """Name of the network in reports and paths."""
-        if self.model is None:
-            return self.program.stem if self.program is not None else "network"
-        size = f"-{self.resolution[0]}x{self.resolution[1]}" if self.resolution else ""
-        return f"{self.model}{size}"
-
-    @property
-    def bundle_path(self) -> Path:
-        """Where the bundle goes."""
-        return self.output or BUNDLE_FOLDER / f"{self.network}-{self.target.name}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,7 +118,10 @@ def tune_network(request: Request, devices: Devices) -> Outcome:
     tasks = find_tasks(lowered, request.target)
     log = log_path(request.log_folder, request.target.name)
     began = time.monotonic()
-    trials, failed = _search(request, tasks, devices, device, log, console)
+    if request.measure_shortlist:
+        trials, failed = measure_shortlist(request, tasks, devices, device, log, console)
+    else:
+        trials, failed = search(request, tasks, devices, device, log, console)
     seconds = time.monotonic() - began
     found = read_log(log)
     chosen = choose_schedules(lowered, request.target, found.best)
@@ -191,67 +158,6 @@ def _options(request: Request) -> dict[str, Any]:
         "resolution": request.resolution and list(request.resolution),
         "seed": request.seed,
     }
-
-
-def _search(
-    request: Request,
-    tasks: Sequence[Task],
-    devices: Devices,
-    device: str,
-    log: Path,
-    console: Console,
-) -> tuple[int, tuple[str, ...]]:
-    known = read_log(log).best
-    chosen = list(tasks)
-    if request.trials is None:
-        # With nothing said, kernels that have a record are left as they are.
-        chosen = [task for task in tasks if task.key not in known]
-        trials = DEFAULT_TRIALS_A_TASK * len(chosen)
-    else:
-        # What earlier runs tried counts, so that the same command again learns nothing twice.
-        tried = sum(known[task.key].trials for task in tasks if task.key in known)
-        trials = request.trials - tried
-    if trials <= 0 or not chosen:
-        return 0, ()
-    append(log, [])  # that it cannot be written shows now, not after the first batch
-    with (
-        devices.score(request.target, device) as score,
-        Workers() as workers,
-        _bar(console) as bar,
-    ):
-        records = read_log(log, score.source).best
-        row = bar.add_task("tuning", total=trials, what="", gain="")
-
-        def report(states: Sequence[TaskProgress], spent: int) -> None:
-            last = max(states, key=lambda state: state.updated)
-            bar.update(row, completed=spent, what=last.task.name, gain=_gain(states))
-
-        states = tune(
-            chosen, records, score, request.target, log, trials=trials, seed=request.seed,
-            workers=workers, report=report,
-        )  # fmt: skip
-    compact(log)
-    failed = tuple(
-        f"{state.task.name}: {state.last_failure}"
-        for state in states
-        if 0 < state.trials == state.failures
-    )
-    return sum(state.trials for state in states), failed
-
-
-def _gain(states: Sequence[TaskProgress]) -> str:
-    scored = [state for state in states if state.start is not None and state.best is not None]
-    before = sum(state.task.calls * (state.start or 0) for state in scored)
-    after = sum(state.task.calls * state.best.score for state in scored if state.best is not None)
-    return f"{before / after:.2f}x" if after else ""
-
-
-def _bar(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description} {task.fields[what]:<32.32}"), BarColumn(14),
-        TextColumn("{task.completed}/{task.total}"), TextColumn("{task.fields[gain]}"),
-        TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=console,
-    )  # fmt: skip
 
 
 class _Narrator:

@@ -8,18 +8,30 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import tvm
 from tvm.s_tir import Schedule
 
 from compile.kernels.schedules import forms
+from compile.kernels.tiling import Core
 from compile.network import Lowered
 from compile.targets import CompileTarget
 from compile.tuning.candidates import Workers, build_candidates
-from compile.tuning.records import Record, append, kernel_key, make_record
+from compile.tuning.records import (
+    LARGEST_SCORE,
+    MEASURED_UNIT,
+    SHORTLIST,
+    Record,
+    append,
+    kernel_key,
+    make_record,
+    recorded_schedule,
+)
 from compile.tuning.score import KernelObject, Score
 from compile.tuning.search import TaskSearch, new_cost_model, sampled
+from model.errors import Failure
 
 BATCH = 16
 DEFAULT_TRIALS_A_TASK = 32
@@ -61,6 +73,7 @@ class Progress:
     finished: bool = False
     last_failure: str = ""
     updated: float = 0.0
+    shortlist: tuple[float, ...] = ()
 
 
 def find_tasks(lowered: Lowered, target: CompileTarget) -> list[Task]:
@@ -76,7 +89,14 @@ def find_tasks(lowered: Lowered, target: CompileTarget) -> list[Task]:
     return sorted(tasks.values(), key=lambda t: -t.calls * int(t.function.attrs["multiply_adds"]))
 
 
-def tune(
+def default_schedule(function: Any, core: Core) -> Schedule:
+    """Schedule a kernel with its first form's default numbers, written into the trace."""
+    schedule = Schedule(tvm.IRModule({"main": function}), debug_mask="none")
+    forms(function, core)[0](schedule, sampled(schedule, at_default=True))
+    return schedule
+
+
+def tune(  # noqa: PLR0913 - all but the first five by name
     tasks: Sequence[Task],
     known: Mapping[str, Record],
     score: Score,
@@ -87,8 +107,10 @@ def tune(
     seed: int,
     workers: Workers,
     report: Callable[[Sequence[Progress], int], None] = lambda *_: None,
+    elsewhere: Mapping[str, Record] = MappingProxyType({}),
+    seconds: float = math.inf,
 ) -> list[Progress]:
-    """Search schedules for tasks until the trials are spent or nothing is left to learn.
+    """Search schedules for tasks until trials or time are spent or nothing is left to learn.
 
     Every improvement is on the disk before the next batch starts.
 
@@ -112,6 +134,11 @@ def tune(
         Where candidates are built.
     report : Callable
         Called after every batch with the progress of all tasks and the trials spent.
+    elsewhere : mapping
+        Best record of each key from other sources: what is not known yet is tried first with it,
+        since its own score says nothing here.
+    seconds : float
+        No batch starts after so long.
 
     Returns
     -------
@@ -121,14 +148,16 @@ def tune(
     states = [Progress(task, best=known.get(task.key)) for task in tasks]
     searches: dict[str, TaskSearch] = {}
     cost_model = new_cost_model(seed)
-    spent = 0
+    spent, until = 0, time.monotonic() + seconds
     with tempfile.TemporaryDirectory(prefix="candidates-") as scratch:
         bench = _Bench(score, target, Path(scratch), workers, log)
         for state in states:
-            if spent < trials and state.best is None:
-                spent += bench.try_default(state)
+            if spent < trials and state.best is None and time.monotonic() < until:
+                spent += bench.try_first(state, elsewhere.get(state.task.key), trials - spent)
                 report(states, spent)
-        while spent < trials and (promising := _most_promising(states)) is not None:
+        while spent < trials and time.monotonic() < until:
+            if (promising := _most_promising(states)) is None:
+                break
             state = promising
             search = searches.get(state.task.key)
             if search is None:
@@ -164,14 +193,14 @@ class _Bench:
     workers: Workers
     log: Path
 
-    def try_default(self, state: Progress) -> int:
-        schedule = Schedule(tvm.IRModule({"main": state.task.function}), debug_mask="none")
-        form = forms(state.task.function, self.target.core)[0]
-        form(schedule, sampled(schedule, at_default=True))
-        (result,) = self.results([schedule])
-        self.keep(state, [schedule], [result])
-        state.start = result if isinstance(result, float) else None
-        return 1
+    def try_first(self, state: Progress, elsewhere: Record | None, most: int) -> int:
+        schedules = [default_schedule(state.task.function, self.target.core)]
+        earlier = elsewhere and recorded_schedule(state.task.function, elsewhere)
+        schedules += [earlier] if earlier is not None else []
+        results = self.results(schedules[:most])
+        self.keep(state, schedules[:most], results)
+        state.start = results[0] if isinstance(results[0], float) else None
+        return len(results)
 
     def try_batch(self, state: Progress, search: TaskSearch, most: int) -> int:
         candidates = search.propose()[:most]
@@ -192,7 +221,10 @@ class _Bench:
         functions = [schedule.mod["main"] for schedule in schedules]
         built = build_candidates(functions, self.target, self.scratch, self.workers)
         good = [kernel for kernel in built if isinstance(kernel, KernelObject)]
-        scores = iter(self.score(good))
+        answers = self.score(good)
+        if len(answers) != len(good):
+            raise Failure(f"the device gave {len(answers)} scores for {len(good)} candidates")
+        scores = iter([checked_score(answer) for answer in answers])
         for file in self.scratch.iterdir():
             file.unlink()
         return [next(scores) if isinstance(kernel, KernelObject) else kernel for kernel in built]
@@ -204,16 +236,43 @@ class _Bench:
         state.trials += len(results)
         state.updated = time.monotonic()
         total = len(results) + (state.best.trials if state.best is not None else 0)
-        best = state.best
-        for schedule, result in zip(schedules, results, strict=True):
-            if isinstance(result, str):
-                state.failures += 1
-                state.last_failure = result
-            elif best is None or result < best.score:
-                best = make_record(
-                    state.task.name, state.task.key, schedule, result, self.score.unit,
-                    self.score.source, total,
-                )  # fmt: skip
-        if best is not None:
-            state.best = dataclasses.replace(best, trials=total)
-            append(self.log, [state.best])
+        found = [
+            (result, schedule)
+            for schedule, result in zip(schedules, results, strict=True)
+            if not isinstance(result, str)
+        ]
+        for reason in (result for result in results if isinstance(result, str)):
+            state.failures += 1
+            state.last_failure = reason
+        found.sort(key=lambda pair: pair[0])
+        beaten = state.best.score if state.best is not None else math.inf
+        fresh = [
+            make_record(
+                state.task.name, state.task.key, schedule, result, self.score.unit,
+                self.score.source, total,
+            )
+            for place, (result, schedule) in enumerate(found)
+            if (place == 0 and result < beaten) or self._enters_shortlist(state, result, place)
+        ]  # fmt: skip
+        if fresh and fresh[0].score < beaten:
+            state.best = fresh.pop(0)
+        if state.best is not None:
+            state.best = dataclasses.replace(state.best, trials=total)
+            known = [*state.shortlist, *(record.score for record in (*fresh, state.best))]
+            state.shortlist = tuple(sorted(set(known))[:SHORTLIST])
+            append(self.log, [*fresh, state.best])
+
+    def _enters_shortlist(self, state: Progress, result: float, place: int) -> bool:
+        """Whether it is to be measured when a device appears; what is measured needs none."""
+        if self.score.unit == MEASURED_UNIT or place >= SHORTLIST:
+            return False
+        return len(state.shortlist) < SHORTLIST or result < state.shortlist[-1]
+
+
+def checked_score(answer: object) -> float | str:
+    """Take a device's answer for a score only if it can be one."""
+    if isinstance(answer, str):
+        return answer
+    if isinstance(answer, float) and 0 < answer < LARGEST_SCORE:
+        return answer
+    return f"the device answered {answer!r}, which is no score"

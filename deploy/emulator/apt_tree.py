@@ -121,6 +121,20 @@ def dependencies(tree: AptTree, package: str) -> list[str]:
     return [name for name in names if name != package and name not in _NEVER_FOR_HOST]
 
 
+def library_path(packaged: Path) -> str:
+    """Return the folders of libraries in an unpacked ``usr``, as ``LD_LIBRARY_PATH`` has them."""
+    return ":".join(map(str, sorted({path.parent for path in packaged.glob("lib/**/*.so.*")})))
+
+
+def lacks_libraries(binary: Path, libraries: str = "") -> bool:
+    """Whether this machine lacks a library that an unpacked program needs."""
+    environment = {**os.environ, "LD_LIBRARY_PATH": libraries}
+    linked = subprocess.run(
+        ["ldd", str(binary)], check=False, capture_output=True, text=True, env=environment
+    )
+    return "not found" in linked.stdout
+
+
 def python_version(tree: AptTree) -> str:
     """Return this release's Python as ``3.11``."""
     text = _run(

@@ -18,6 +18,8 @@ class Block:
     ----------
     address : int
         Of its first instruction.
+    size : int
+        Bytes of its code.
     instructions : int
         How many instructions it holds.
     executions : int
@@ -25,6 +27,7 @@ class Block:
     """
 
     address: int
+    size: int
     instructions: int
     executions: int
 
@@ -41,7 +44,7 @@ def read_blocks(text: str) -> tuple[Block, ...]:
     if not lines or lines[-1] != "end":
         raise ValueError("the counts are cut off")
     fields = (line.split() for line in lines[:-1])
-    blocks = [Block(int(address, 16), int(size), int(runs)) for address, size, runs in fields]
+    blocks = [Block(int(address, 16), *map(int, figures)) for address, *figures in fields]
     return tuple(sorted(blocks, key=lambda block: (block.address, block.instructions)))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import platform
 from dataclasses import dataclass
 
 from model.errors import UsageError
@@ -38,6 +39,14 @@ class Core:
     def is_stand_in(self) -> bool:
         """Whether QEMU has no model of this very core."""
         return self.qemu != self.name
+
+
+@dataclass(frozen=True)
+class Guest:
+    """What QEMU is to be: an architecture, and one of its ``-cpu`` models for it."""
+
+    architecture: str
+    model: str
 
 
 _V8_0 = "fp asimd evtstrm aes pmull sha1 sha2 crc32 cpuid"
@@ -83,6 +92,16 @@ def find_core(name: str) -> Core:
     near = difflib.get_close_matches(name, CORES, n=1)
     hint = f" (did you mean {near[0]}?)" if near else ""
     raise UsageError(f"core '{name}' cannot be emulated{hint}; choose one of {', '.join(CORES)}")
+
+
+def guest_of(core: str) -> Guest:
+    """Return the guest with a core of :data:`CORES`."""
+    return Guest("aarch64", find_core(core).qemu)
+
+
+def guest_like_host() -> Guest:
+    """Return the guest that runs what this machine runs, as far as QEMU can."""
+    return Guest(platform.machine(), "max")
 
 
 def cpuinfo(core: Core) -> str:

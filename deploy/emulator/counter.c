@@ -2,7 +2,8 @@
  *
  * The guest marks with an unused system call (the numbers must match runner.c and blocks.py):
  *   BEGIN low, high   clears the counts and remembers the address range of interest;
- *   END               writes <out>.<process id>, one line a block: "address instructions executions".
+ *   END               writes <out>.<process id>, one line a block: "address bytes instructions
+ *               executions".
  *
  * Compiled without QEMU's headers: the plugin API v1 is a C ABI, its few prototypes are below.
  * Counters are plain additions in the translated code, exact with one guest thread.  A fork inherits
@@ -32,12 +33,16 @@ void qemu_plugin_register_vcpu_tb_exec_inline(struct qemu_plugin_tb *, enum qemu
                                               void *counter, uint64_t step);
 uint64_t qemu_plugin_tb_vaddr(const struct qemu_plugin_tb *);
 size_t qemu_plugin_tb_n_insns(const struct qemu_plugin_tb *);
+struct qemu_plugin_insn;
+struct qemu_plugin_insn *qemu_plugin_tb_get_insn(const struct qemu_plugin_tb *, size_t index);
+uint64_t qemu_plugin_insn_vaddr(const struct qemu_plugin_insn *);
+size_t qemu_plugin_insn_size(const struct qemu_plugin_insn *);
 
 #define EXPORT __attribute__((visibility("default")))
 EXPORT int qemu_plugin_version = 1;
 
 struct block {
-  uint64_t address, instructions, executions;
+  uint64_t address, bytes, instructions, executions;
   struct block *next;
 };
 
@@ -47,20 +52,24 @@ static struct block *buckets[BUCKETS];
 static uint64_t range_low, range_high;
 static char out_prefix[4000];
 
-static struct block *find_block(uint64_t address, uint64_t instructions) {
+static struct block *find_block(uint64_t address, uint64_t bytes, uint64_t instructions) {
   struct block **place = &buckets[(address >> 2) % BUCKETS];
   for (struct block *b = *place; b; b = b->next)
-    if (b->address == address && b->instructions == instructions) return b;
+    if (b->address == address && b->bytes == bytes && b->instructions == instructions) return b;
   struct block *b = calloc(1, sizeof *b);
   if (!b) abort();
-  *b = (struct block){address, instructions, 0, *place};
+  *b = (struct block){address, bytes, instructions, 0, *place};
   return *place = b;
 }
 
 /* QEMU translates under a lock in user mode, so the table needs none of its own. */
 static void on_translate(qemu_plugin_id_t id, struct qemu_plugin_tb *tb) {
   (void)id;
-  struct block *b = find_block(qemu_plugin_tb_vaddr(tb), qemu_plugin_tb_n_insns(tb));
+  const uint64_t address = qemu_plugin_tb_vaddr(tb);
+  const size_t count = qemu_plugin_tb_n_insns(tb);
+  const struct qemu_plugin_insn *last = qemu_plugin_tb_get_insn(tb, count - 1);
+  const uint64_t end = qemu_plugin_insn_vaddr(last) + qemu_plugin_insn_size(last);
+  struct block *b = find_block(address, end - address, count);
   qemu_plugin_register_vcpu_tb_exec_inline(tb, QEMU_PLUGIN_INLINE_ADD_U64, &b->executions, 1);
 }
 
@@ -80,8 +89,8 @@ static void write_counts(void) {
   for (int i = 0; i < BUCKETS; ++i)
     for (struct block *b = buckets[i]; b; b = b->next)
       if (b->executions && b->address >= range_low && b->address < range_high)
-        fprintf(file, "%" PRIx64 " %" PRIu64 " %" PRIu64 "\n", b->address, b->instructions,
-                b->executions);
+        fprintf(file, "%" PRIx64 " %" PRIu64 " %" PRIu64 " %" PRIu64 "\n", b->address, b->bytes,
+                b->instructions, b->executions);
   fprintf(file, "end\n");
   fclose(file);
 }

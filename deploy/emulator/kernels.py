@@ -13,7 +13,8 @@ from pathlib import Path
 
 from compile.tuning.score import KernelObject
 from deploy.emulator.blocks import Block, instructions_in, read_blocks
-from deploy.emulator.cores import find_core
+from deploy.emulator.cores import Guest, guest_of
+from deploy.emulator.images import Image, read_image
 from deploy.emulator.qemu import Emulator, ensure_emulator
 from deploy.emulator.toolchain import KERNEL_BASE, link_static
 from model.errors import UsageError
@@ -34,17 +35,25 @@ class KernelCount:
         Within ``memcpy``, ``memset`` and workspace allocation called by the kernel: the runner's
         plain versions, not those of a C library.
     blocks : tuple[Block, ...]
-        The kernel's translation blocks; the object's code starts at ``KERNEL_BASE``.
+        The translation blocks of both; the kernel's code starts at ``KERNEL_BASE``.
+    image : Image
+        The code that ran.
     """
 
     instructions: int
     helper_instructions: int
     blocks: tuple[Block, ...] = field(repr=False)
+    image: Image = field(repr=False, compare=False)
+
+    @property
+    def total(self) -> int:
+        """Instructions of the kernel and its helpers."""
+        return self.instructions + self.helper_instructions
 
 
 def count_kernels(
     kernels: Sequence[KernelObject],
-    core: str,
+    core: str | Guest,
     *,
     timeout_s: float = 10.0,
     workers: int = 1,
@@ -59,7 +68,7 @@ def count_kernels(
     ----------
     kernels : Sequence[KernelObject]
         The kernels.
-    core : str
+    core : str or Guest
         The core to emulate, such as ``cortex-a72``. It gates which instructions are legal.
     timeout_s : float
         Seconds that one kernel may take: two emulated calls.
@@ -81,12 +90,12 @@ def count_kernels(
     Failure
         When the emulator cannot be built.
     """
-    model = find_core(core).qemu
-    emulator = ensure_emulator()
+    guest = guest_of(core) if isinstance(core, str) else core
+    emulator = ensure_emulator(guest.architecture)
 
     def count(kernel: KernelObject) -> KernelCount | str:
         with tempfile.TemporaryDirectory(prefix="shuffledeploy-kernel-") as scratch:
-            return _count_one(emulator, kernel, model, timeout_s, warm, Path(scratch))
+            return _count_one(emulator, kernel, guest.model, timeout_s, warm, Path(scratch))
 
     with ThreadPoolExecutor(max_workers=max(1, workers)) as pool:
         return list(pool.map(count, kernels))
@@ -121,9 +130,8 @@ def _count_one(
         blocks = read_blocks(next(scratch.glob("counts.*")).read_text())
     except (StopIteration, ValueError):
         return "the emulator wrote no counts"
-    own = tuple(block for block in blocks if block.address >= KERNEL_BASE)
-    total = instructions_in(own)
-    return KernelCount(total, instructions_in(blocks) - total, own)
+    own = instructions_in(block for block in blocks if block.address >= KERNEL_BASE)
+    return KernelCount(own, instructions_in(blocks) - own, blocks, read_image(program))
 
 
 def _tensor_argument(shape: Sequence[int], dtype: str) -> str:

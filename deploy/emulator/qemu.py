@@ -15,14 +15,16 @@ from deploy.emulator.places import PACKAGE, built_once, recipe_hash, step
 from deploy.emulator.toolchain import compile_c, link_static, write_layout
 from model.errors import Failure
 
+# Guest architecture -> what clang calls its plainest core.
+_GUESTS = {"aarch64": "generic", "x86_64": "x86_64"}
 _BINARY = "qemu-aarch64"
 _PLUGIN_FLAGS = (
     "-shared", "-fPIC", "-fvisibility=hidden", "-nostdlib", "-Wl,--allow-shlib-undefined",
     "-Wl,-z,lazy",
 )  # fmt: skip
 _RUNNER_FLAGS = (
-    "-c", "-target", "aarch64-linux-musl", "-mcpu=generic", "-ffreestanding", "-fno-builtin",
-    "-fno-stack-protector", "-fno-function-sections", "-fno-pic", "-fomit-frame-pointer",
+    "-c", "-ffreestanding", "-fno-builtin", "-fno-stack-protector", "-fno-function-sections",
+    "-fno-pic", "-fomit-frame-pointer",
     "-fno-asynchronous-unwind-tables",
 )  # fmt: skip
 
@@ -34,13 +36,13 @@ class Emulator:
     Attributes
     ----------
     qemu : Path
-        The ``qemu-aarch64`` executable.
+        The ``qemu-aarch64`` executable, or that of another guest.
     libraries : str
         Value of ``LD_LIBRARY_PATH`` that it needs, maybe empty.
     plugin : Path
         The counting plugin, compiled for this host.
     runner : Path
-        The kernel runner, an AArch64 object.
+        The kernel runner, an object for the guest.
     """
 
     qemu: Path
@@ -53,30 +55,38 @@ class Emulator:
         return {**os.environ, "LD_LIBRARY_PATH": self.libraries}
 
 
-def ensure_emulator() -> Emulator:
-    """Return the emulator, building it on first use (seconds, about 50 MB).
+def ensure_emulator(architecture: str = "aarch64") -> Emulator:
+    """Return the emulator of an architecture, building it on first use (seconds, about 60 MB).
 
     Raises
     ------
     Failure
-        When this machine has neither apt nor a QEMU that takes plugins.
+        When this machine has neither apt nor a QEMU that takes plugins, or the architecture is
+        neither aarch64 nor x86_64.
     """
+    if architecture not in _GUESTS:
+        raise Failure(f"{architecture} code cannot be emulated")
     recipe = recipe_hash(
         PACKAGE / "counter.c", PACKAGE / "runner.c", PACKAGE / "toolchain.py", Path(__file__),
         platform.machine(),
     )  # fmt: skip
     folder = built_once(f"emulator-{recipe}", _build)
-    return _emulator_in(folder)
+    emulator = _emulator_in(folder, architecture)
+    if not emulator.qemu.exists():
+        raise Failure(f"there is no {emulator.qemu.name} beside {_BINARY}: install qemu-user")
+    return emulator
 
 
-def _emulator_in(folder: Path) -> Emulator:
+def _emulator_in(folder: Path, architecture: str) -> Emulator:
     """Describe a built folder."""
     packaged = folder / "packages" / "usr"
     qemu = packaged / "bin" / _BINARY
     if not qemu.exists():
         qemu = Path((folder / "qemu-on-path.txt").read_text())
-    found = sorted({path.parent for path in packaged.glob("lib/**/*.so.*")})
-    return Emulator(qemu, ":".join(map(str, found)), folder / "counter.so", folder / "runner.o")
+    return Emulator(
+        qemu.with_name(f"qemu-{architecture}"), apt_tree.library_path(packaged),
+        folder / "counter.so", folder / f"{architecture}-runner.o",
+    )  # fmt: skip
 
 
 def _build(folder: Path) -> None:
@@ -85,13 +95,15 @@ def _build(folder: Path) -> None:
         _fetch_qemu(folder)
     else:
         _take_qemu_on_path(folder)
-    with step("compile the counting plugin and the kernel runner"):
+    with step("compile the counting plugin and the kernel runners"):
         # No C library is linked in: QEMU has brought the host's when it loads the plugin.
         compile_c(PACKAGE / "counter.c", folder / "counter.so", _PLUGIN_FLAGS)
-        compile_c(PACKAGE / "runner.c", folder / "runner.o", _RUNNER_FLAGS)
+        for guest, core in _GUESTS.items():
+            flags = ("-target", f"{guest}-linux-musl", f"-mcpu={core}", *_RUNNER_FLAGS)
+            compile_c(PACKAGE / "runner.c", folder / f"{guest}-runner.o", flags)
         write_layout(folder)
     shutil.rmtree(folder / ".zig", ignore_errors=True)
-    _check_plugin(_emulator_in(folder))
+    _check_plugin(_emulator_in(folder, "aarch64"))
 
 
 def _fetch_qemu(folder: Path) -> None:
@@ -103,11 +115,11 @@ def _fetch_qemu(folder: Path) -> None:
         binary = packages / "usr/bin" / _BINARY
         if not binary.exists():
             raise Failure(f"the package qemu-user of this release has no {_BINARY}")
+        wanted = {f"qemu-{guest}" for guest in _GUESTS}
         for other in binary.parent.iterdir():
-            if other != binary:
+            if other.name not in wanted:
                 other.unlink()
-        linked = subprocess.run(["ldd", str(binary)], check=False, capture_output=True, text=True)
-        if "not found" in linked.stdout:
+        if apt_tree.lacks_libraries(binary):
             apt_tree.unpack(tree, apt_tree.dependencies(tree, "qemu-user"), packages)
     shutil.rmtree(packages / "usr/share", ignore_errors=True)
 

@@ -1,6 +1,6 @@
 /* Calls one compiled kernel on an emulated core and marks the last call for counter.c.
  *
- * Freestanding AArch64 Linux: no libc, no TVM runtime.  Linked statically with the kernel's object,
+ * Freestanding Linux for AArch64 and x86-64: no libc, no TVM runtime.  Linked statically with the kernel's object,
  * whose entry the linker names `kernel_entry`.  Arguments: how many calls to make before the marked
  * one, then one per tensor, "CODE.BITS:DIM,DIM,...", with CODE as in DLPack.  Exit status: 0, or 3 when the kernel returned an error (its message is
  * on stderr), 4 when an argument is malformed or memory ran out.
@@ -15,7 +15,11 @@ typedef int i32;
 typedef long i64;
 
 enum { MARK_BEGIN = 7001, MARK_END = 7002 };
+#ifdef __aarch64__
 enum { SYS_WRITE = 64, SYS_EXIT = 93, SYS_MUNMAP = 215, SYS_MMAP = 222 };
+#else
+enum { SYS_WRITE = 1, SYS_EXIT = 60, SYS_MUNMAP = 11, SYS_MMAP = 9 };
+#endif
 enum { KERNEL_ERROR = 3, RUNNER_ERROR = 4 };
 enum { MAX_ARGUMENTS = 32, MAX_DIMS = 16 };
 enum { TYPE_DLTENSOR_PTR = 7, DEVICE_CPU = 1, DL_INT = 0, DL_FLOAT = 2, DL_BFLOAT = 4 };
@@ -39,6 +43,7 @@ typedef struct {
 extern int kernel_entry(void *self, const Any *args, i32 num_args, Any *result);
 extern char helpers_begin[], image_end[];
 
+#ifdef __aarch64__
 static i64 syscall6(i64 number, i64 a, i64 b, i64 c, i64 d, i64 e, i64 f) {
   register i64 x8 __asm__("x8") = number;
   register i64 x0 __asm__("x0") = a;
@@ -53,6 +58,19 @@ static i64 syscall6(i64 number, i64 a, i64 b, i64 c, i64 d, i64 e, i64 f) {
                    : "memory");
   return x0;
 }
+#else
+static i64 syscall6(i64 number, i64 a, i64 b, i64 c, i64 d, i64 e, i64 f) {
+  register i64 r10 __asm__("r10") = d;
+  register i64 r8 __asm__("r8") = e;
+  register i64 r9 __asm__("r9") = f;
+  i64 result;
+  __asm__ volatile("syscall"
+                   : "=a"(result)
+                   : "a"(number), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
+                   : "rcx", "r11", "memory");
+  return result;
+}
+#endif
 
 static void leave(int status) {
   for (;;) syscall6(SYS_EXIT, status, 0, 0, 0, 0, 0);
@@ -227,7 +245,7 @@ static void fill(const Tensor *t, u64 count) {
     const int step = (int)(i % 17) - 8;
     if (t->code == DL_FLOAT && t->bits == 64) ((double *)t->data)[i] = step * 0.0625;
     else if (t->code == DL_FLOAT && t->bits == 32) ((float *)t->data)[i] = (float)step * 0.0625f;
-    else if (t->code == DL_FLOAT && t->bits == 16) ((_Float16 *)t->data)[i] = (_Float16)(step / 16.f);
+    else if (t->code == DL_FLOAT) ((u16 *)t->data)[i] = i & 1 ? 0x3800 : 0xb800;  /* +-0.5 */
     else if (t->code == DL_BFLOAT) ((u16 *)t->data)[i] = i & 1 ? 0x3f00 : 0xbf00; /* +-0.5 */
     else if (t->bits == 64) ((u64 *)t->data)[i] = i % 2;
     else if (t->bits == 32) ((u32 *)t->data)[i] = (u32)(i % 2);
@@ -295,5 +313,9 @@ __attribute__((used)) static void run(u64 *stack) {
 }
 
 __attribute__((naked, noreturn)) void _start(void) {
+#ifdef __aarch64__
   __asm__ volatile("mov x0, sp\n b run");
+#else
+  __asm__ volatile("mov %rsp, %rdi\n and $-16, %rsp\n call run");
+#endif
 }

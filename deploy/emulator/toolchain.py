@@ -52,7 +52,7 @@ _LAYOUT = f"""\
 ENTRY(_start)
 SECTIONS {{
   . = 0x400000;
-  .runner : {{ *runner.o(.text) }}
+  .runner : {{ *-runner.o(.text) }}
   helpers_begin = .;
   .helpers : {{ *(.text.helpers) }}
   . = {KERNEL_BASE:#x};
@@ -82,7 +82,7 @@ def link_static(runner: Path, kernel: Path | None, entry: str, output: Path) -> 
     runner : Path
         The compiled ``runner.o``; the linker script lies beside it.
     kernel : Path or None
-        The kernel's relocatable AArch64 object.
+        The kernel's relocatable object, of the runner's architecture.
     entry : str
         The symbol to call.
     output : Path

@@ -1,0 +1,161 @@
+"""Look after tuning records: what they cover, what no longer fits, two logs into one."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from compile.targets import CompileTarget, find_target
+from compile.tuning.coverage import (
+    KnownKernel,
+    TaskCoverage,
+    covered,
+    find_log,
+    known_kernels,
+    merge,
+    prune,
+    unfit,
+)
+from compile.tuning.records import SHORTLIST, Log, log_path, read_log
+from compile.zoo import LOG_FOLDER
+from model.errors import FAILURE_STATUS, command
+from model.registry import REPRESENTATIVE, names, parse_resolution
+
+EXAMPLES = """\
+examples:
+  python compile/logs.py show --target arm --model shufflenet-g3-x1
+  python compile/logs.py check --target arm --model shufflenet-g3-x1   (status 1 if a task has none)
+  python compile/logs.py prune --target arm --dry-run
+      names the records that fit no network of the zoo; without --dry-run they go. Records of your
+      own networks stay with --program FILE.pt2, of other input sizes with --resolution HxW
+  python compile/logs.py merge tuning_logs/cortex-a72 elsewhere/cortex-a72
+"""
+
+
+@command
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; return its exit status."""
+    options = _parser().parse_args(argv)
+    if options.action == "merge":
+        into, other = find_log(options.into), find_log(options.other)
+        print(f"{into}: {merge(into, other)} records")
+        return 0
+    target = find_target(options.target)
+    path = log_path(options.logs, target.name)
+    log = read_log(path)
+    kernels = _kernels(options, target)
+    if options.action == "prune":
+        return _prune(options, path, log, kernels)
+    rows = covered(kernels, log)
+    if options.action == "show":
+        _print_rows(rows, path)
+    return _report_gaps(rows, log, path, status=options.action == "check")
+
+
+def _kernels(options: argparse.Namespace, target: CompileTarget) -> dict[str, KnownKernel]:
+    models = options.model or (() if options.program else options.models)
+    sizes = [None, *(parse_resolution(text) for text in options.resolution)]
+    console = Console(stderr=True)
+    with console.status("") as status:
+        return known_kernels(target, models, options.program, sizes, status.update)
+
+
+def _report_gaps(rows: list[TaskCoverage], log: Log, path: Path, *, status: bool) -> int:
+    """Name what has no record and what could not be read."""
+    missing = [row for row in rows if row.record is None]
+    for row in missing:
+        print(f"no record: {row.kernel.name} ({row.weight:.1%} of {_networks(row.kernel)})")
+    for sentence in log.rejected:
+        print(f"not used: {sentence}")
+    kernels = {row.kernel.key: row.kernel for row in rows}
+    stale = [pair for pair in unfit(kernels, log) if pair[0].key in kernels]
+    for record, reason in stale:
+        print(f"does not fit: {record.kernel} ({record.key}): {reason}")
+    print(f"{len(rows) - len(missing)} of {len(rows)} tasks have a record in {path}")
+    return FAILURE_STATUS if status and (missing or stale) else 0
+
+
+def _prune(
+    options: argparse.Namespace, path: Path, log: Log, kernels: Mapping[str, KnownKernel]
+) -> int:
+    path = find_log(path)
+    drop = unfit(kernels, log)
+    for record, reason in drop:
+        print(f"{record.kernel} ({record.key}, {record.score:g} {record.unit}): {reason}")
+    for sentence in log.rejected:
+        print(f"cannot be used: {sentence}")
+    if options.dry_run:
+        print(f"{len(drop)} records and {len(log.rejected)} lines would go from {path}")
+    else:
+        kept = prune(path, [record for record, _ in drop], options.shortlist)
+        print(f"{path}: {kept} records kept")
+    return 0
+
+
+def _networks(kernel: KnownKernel) -> str:
+    first, *rest = kernel.calls
+    return f"{first} and {len(rest)} more" if rest else first
+
+
+def _print_rows(rows: list[TaskCoverage], path: Path) -> None:
+    table = Table(title=str(path), title_justify="left")
+    for heading in ("kernel", "weight", "best", "trials", "when", "with", "network"):
+        right = heading in ("weight", "best", "trials")
+        table.add_column(
+            heading, justify="right" if right else "left",
+            no_wrap=heading != "network", min_width=26 if heading == "kernel" else None,
+        )  # fmt: skip
+    sources = sorted({(r.record.source, r.record.unit) for r in rows if r.record is not None})
+    for row in rows:
+        record = row.record
+        known = ("", "", "", "") if record is None else (
+            f"{record.score:,.0f}", str(record.trials), record.date,
+            f"({sources.index((record.source, record.unit)) + 1})",
+        )  # fmt: skip
+        table.add_row(row.kernel.name, f"{row.weight:.1%}", *known, _networks(row.kernel))
+    Console().print(table)
+    for number, (source, unit) in enumerate(sources, start=1):
+        print(f"({number}) {unit}, {source}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="logs.py", description=(__doc__ or "").splitlines()[0], epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    actions = parser.add_subparsers(dest="action", required=True)
+    for name, what, models in (
+        ("show", "each task: weight, best score, trials, when, with what", REPRESENTATIVE),
+        ("check", "name the tasks without a record; status 1 if there are any", REPRESENTATIVE),
+        ("prune", "name and remove records that no network can use", names()),
+    ):
+        action = actions.add_parser(name, help=what, description=what)
+        action.set_defaults(models=models)
+        add = action.add_argument
+        add("--target", default="arm", metavar="TARGET", help="as of tune.py (default: arm)")
+        default = "all" if name == "prune" else "those that comparisons show"
+        add("--model", action="append", default=[], metavar="NAME",
+            help=f"a network of the zoo; may be repeated (default: {default})")  # fmt: skip
+        add("--program", action="append", default=[], type=Path, metavar="FILE.pt2",
+            help="a saved program; may be repeated")  # fmt: skip
+        add("--resolution", action="append", default=[], metavar="HxW",
+            help="also at this input size; may be repeated")  # fmt: skip
+        add("--logs", type=Path, default=LOG_FOLDER, metavar="DIR", help="default: tuning_logs")
+        if name == "prune":
+            add("--dry-run", action="store_true", help="change nothing")
+            add("--shortlist", type=int, choices=range(1, SHORTLIST + 1), default=SHORTLIST,
+                metavar="N", help="most records to keep of a kernel (default: %(default)s)",
+            )  # fmt: skip
+    action = actions.add_parser("merge", help="add the records of a log to another of its kind")
+    action.add_argument("into", type=Path, metavar="A", help="a target's folder: takes the records")
+    action.add_argument("other", type=Path, metavar="B", help="a folder of the same target")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main(None))

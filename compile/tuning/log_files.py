@@ -1,0 +1,63 @@
+"""Writing a log so that nothing is lost: appended and synced, or written beside and renamed."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from model.errors import UsageError
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Keep other tuners from writing to a log; the lock is on its folder and leaves no file."""
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
+
+
+def append_text(path: Path, text: str) -> None:
+    """Add whole lines to a file and have them on the disk before returning.
+
+    Raises
+    ------
+    UsageError
+        If the file cannot be written, or the disk is full.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with locked(path), path.open("ab+") as stream:
+            # A run that was cut off may have left half a line: do not write on behind it.
+            stream.seek(-min(1, stream.tell()), os.SEEK_END)
+            half = stream.read(1) not in (b"", b"\n")
+            stream.write(("\n" * half + text).encode())
+            stream.flush()
+            os.fsync(stream.fileno())
+    except OSError as error:
+        raise UsageError(f"cannot write the tuning log {path}: {error.strerror}") from error
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Replace a file that is locked; the old one stays whole until the new one is on the disk.
+
+    Raises
+    ------
+    UsageError
+        If the file cannot be written, or the disk is full.
+    """
+    beside = path.with_suffix(".new")
+    try:
+        with beside.open("w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        beside.replace(path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise UsageError(f"cannot write the tuning log {path}: {error.strerror}") from error

@@ -1,0 +1,240 @@
+"""Candidates whose time on this machine and whose score are both known: the proof of a score."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import re
+import tempfile
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tvm
+from numpy.typing import NDArray
+from tvm.s_tir import Schedule
+from tvm_ffi import structural_hash
+
+from compile.kernels.schedules import forms
+from compile.library import link
+from compile.network import lower
+from compile.targets import CompileTarget
+from compile.tuning.candidates import Workers, build_candidates
+from compile.tuning.interleaved_timing import time_interleaved
+from compile.tuning.score import DetailedScore, KernelObject, Score
+from compile.tuning.search import TaskSearch, new_cost_model
+from compile.tuning.tuner import Task, find_tasks
+from compile.zoo import trace_network
+from model.errors import Failure
+from model.registry import names
+
+# A kernel's name -> its kind. A network's first layer reads its image, of 1 or 3 channels.
+KINDS = {
+    "grouped pointwise": r"conv1x1_g\d+_",
+    "depthwise": r"depthwise",
+    "first convolution": r"conv\d+x\d+(s\d+)?_[13]x",
+    "classifier": r"linear_",
+}
+KERNELS_OF_A_KIND = 3
+NETWORKS = 5
+CANDIDATES = 64
+BATCH = 16
+RANDOM_TRIES = 1000
+# An emulator takes seconds for more, and these networks have few such kernels.
+MOST_MULTIPLY_ADDS = 20_000_000
+SEARCH_ROUNDS, ROUNDS = 3, 21
+TIMEOUT_S = 240.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """The candidates of one kernel.
+
+    Attributes
+    ----------
+    kernel, kind : str
+        Its name and kind.
+    times : array
+        Nanoseconds of each candidate: measured, the least of `ROUNDS`.
+    noise : array
+        The same from the odd rounds alone.
+    scores : dict
+        Score of each candidate by the score's name: ``estimate``, ``instructions``, ...
+    """
+
+    kernel: str
+    kind: str
+    times: NDArray[np.float64]
+    noise: NDArray[np.float64]
+    scores: dict[str, NDArray[np.float64]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawn:
+    """A kernel that was drawn."""
+
+    kind: str
+    network: str
+    task: Task
+
+
+def draw_kernels(
+    seed: int, target: CompileTarget, say: Callable[[str], None] = lambda _: None
+) -> list[Drawn]:
+    """Draw kernels of each kind from networks of the zoo, both by the seed.
+
+    Raises
+    ------
+    Failure
+        If the zoo has too few kernels of a kind.
+    """
+    generator = np.random.default_rng(seed)
+    found: dict[str, dict[str, Drawn]] = {kind: {} for kind in KINDS}
+    for number, name in enumerate(generator.permutation(names())):
+        if number >= NETWORKS and min(map(len, found.values())) >= KERNELS_OF_A_KIND:
+            break
+        say(f"lowering {name}")
+        for task in find_tasks(lower(trace_network(str(name)), target), target):
+            if int(task.function.attrs["multiply_adds"]) > MOST_MULTIPLY_ADDS:
+                continue
+            for kind, pattern in KINDS.items():
+                if re.match(pattern, task.name):
+                    found[kind].setdefault(task.name, Drawn(kind, str(name), task))
+    drawn = []
+    for kind, tasks in found.items():
+        if len(tasks) < KERNELS_OF_A_KIND:
+            raise Failure(f"the zoo has only {len(tasks)} kernels of the kind {kind}")
+        chosen = generator.permutation(sorted(tasks))[:KERNELS_OF_A_KIND]
+        drawn += [tasks[str(name)] for name in chosen]
+    return drawn
+
+
+def draw_candidates(
+    drawn: Drawn, target: CompileTarget, folder: Path, seed: int, workers: Workers, timer: Workers
+) -> list[KernelObject]:
+    """Draw good and bad candidates of a kernel, built and linked.
+
+    A search of the tuner's own is steered by times, roughly taken on this machine: its first batch
+    is random, and the later ones better and better. The score that is to be proved has no say.
+    Where the search ends early, random schedules fill up.
+    """
+    search = TaskSearch(
+        drawn.task.function, target.core, target.tvm_target, new_cost_model(seed), seed,
+        batch=BATCH,
+    )  # fmt: skip
+    kept: list[KernelObject] = []
+    while len(kept) < CANDIDATES and (proposals := search.propose()):
+        functions = [proposal.schedule.mod["main"] for proposal in proposals]
+        built = build_candidates(functions, target, folder, workers)
+        good = [kernel for kernel in built if isinstance(kernel, KernelObject)]
+        for kernel in good:
+            link(str(kernel.path.with_suffix(".so")), [str(kernel.path)])
+        found = iter(measure(good, timer, seed, SEARCH_ROUNDS).min(axis=1)) if good else iter(())
+        search.report(
+            proposals,
+            [float(next(found)) if isinstance(k, KernelObject) else None for k in built],
+        )
+        kept += good
+    more = _random_schedules(drawn.task.function, target, seed, search.seen)
+    while len(kept) < CANDIDATES and (some := list(itertools.islice(more, CANDIDATES - len(kept)))):
+        built = build_candidates(some, target, folder, workers)
+        for kernel in (kernel for kernel in built if isinstance(kernel, KernelObject)):
+            link(str(kernel.path.with_suffix(".so")), [str(kernel.path)])
+            kept.append(kernel)
+    return kept[:CANDIDATES]
+
+
+def _random_schedules(
+    function: Any, target: CompileTarget, seed: int, seen: Collection[int]
+) -> Iterator[Any]:
+    """Draw schedules that were not seen before, each form alike."""
+    generator = np.random.default_rng(seed)
+    known = set(seen)
+    possible = forms(function, target.core)
+    for _ in range(RANDOM_TRIES):
+        schedule = Schedule(tvm.IRModule({"main": function}), debug_mask="none")
+
+        def choose(options: Sequence[int], default: int) -> int:
+            return int(generator.choice(options))
+
+        try:
+            possible[generator.integers(len(possible))](schedule, choose)
+        except tvm.s_tir.ScheduleError:
+            continue
+        identity = structural_hash(schedule.mod)
+        if identity not in known:
+            known.add(identity)
+            yield schedule.mod["main"]
+
+
+def measure(
+    kernels: Sequence[KernelObject], timer: Workers, seed: int, rounds: int
+) -> NDArray[np.float64]:
+    """Time kernels on this machine, in turns.
+
+    Returns
+    -------
+    array of shape [kernels, rounds]
+        Nanoseconds a call.
+
+    Raises
+    ------
+    Failure
+        If the process that times them dies.
+    """
+    calls = [(str(kernel.path.with_suffix(".so")), kernel.arguments) for kernel in kernels]
+    (answer,) = timer.run_all(time_interleaved, [(calls, rounds, seed)], TIMEOUT_S)
+    if isinstance(answer, str):
+        raise Failure(f"candidates cannot be timed here: {answer}")
+    return np.asarray(answer, np.float64)
+
+
+def sample_kernels(
+    drawn: Sequence[Drawn],
+    target: CompileTarget,
+    score: Score,
+    seed: int,
+    say: Callable[[str], None] = lambda _: None,
+) -> list[Sample]:
+    """Draw candidates of kernels, score them, and time them all."""
+    with (
+        tempfile.TemporaryDirectory(prefix="validation-") as scratch,
+        Workers() as workers,
+        Workers(1) as timer,
+    ):
+        candidates: list[list[KernelObject]] = []
+        for number, one in enumerate(drawn):
+            say(f"building candidates of {one.task.name} ({one.network})")
+            folder = Path(scratch) / str(number)
+            folder.mkdir()
+            candidates.append(draw_candidates(one, target, folder, seed, workers, timer))
+        workers.stop()
+        scores = []
+        for one, kernels in zip(drawn, candidates, strict=True):
+            began = time.monotonic()
+            scores.append(score(kernels))
+            took = (time.monotonic() - began) / max(1, len(kernels))
+            say(f"scored {len(kernels)} candidates of {one.task.name}, {took:.2f} s each")
+        say("timing all of them, pinned and in turns")
+        samples = []
+        for one, kernels, found in zip(drawn, candidates, scores, strict=True):
+            times = measure(kernels, timer, seed, ROUNDS)
+            samples.append(_sample(one, times, found))
+    return samples
+
+
+def _sample(drawn: Drawn, times: NDArray[np.float64], scores: Sequence[float | str]) -> Sample:
+    """Put together what is known of those candidates that have a score."""
+    good = [i for i, score in enumerate(scores) if isinstance(score, DetailedScore)]
+    columns: dict[str, list[float]] = {}
+    for index in good:
+        score: Any = scores[index]
+        figures = {"estimate": float(score), "disagree": 0.0, "outlying": 0.0, **score.details}
+        for name, value in figures.items():
+            columns.setdefault(name, []).append(float(value))
+    return Sample(
+        drawn.task.name, drawn.kind, times[good].min(axis=1), times[good][:, 1::2].min(axis=1),
+        {name: np.asarray(values) for name, values in columns.items()},
+    )  # fmt: skip

@@ -1,0 +1,166 @@
+"""Prove the estimate of cycles on this machine, which can be timed.
+
+Method. From the seed: networks of the zoo are drawn, and of their kernels (at most 20 million
+multiply-adds) three of each kind: grouped pointwise, depthwise, first convolution, classifier. Of
+each kernel 64 candidates are drawn, good and bad: four batches of the tuner's own search, steered
+by times roughly taken here; the estimate has no say in it. All are then timed on this machine: in
+one process pinned to one core, in turns, 21 rounds of at least half a millisecond each, the least
+of which counts. The same objects are run in the emulator for this machine's architecture, with the
+same plugin, and estimated by the same code as an ARM core's, with LLVM's model of this machine's
+core. An x86-64 machine's code is compiled without AVX-512, which the emulator does not know; on an
+aarch64 machine it is the ARM estimate itself that is proved.
+
+Statistics. `spearman` and `kendall` compare estimate and time over all candidates of a kernel;
+pooled, each kernel's times and estimates are divided by their medians and the candidates of all
+kernels compared together (`spearman_by_kernel` is the mean of the kernels' own). Regret: of a
+subset of 40 candidates, drawn 2000 times, how many percent the best of the one or three with the
+least estimate is slower than the fastest; the mean over subsets, pooled over kernels alike.
+`instructions` is the same for plain counts; `noise` for the times of every second round, which no
+estimate can be expected to beat by much.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import platform
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from compile.targets import HOST, CompileTarget, find_target
+from compile.tuning.candidates import Workers
+from compile.tuning.rank_statistics import Ranking, rank_kernel, rank_pooled
+from compile.tuning.validation import Sample, draw_kernels, sample_kernels
+from deploy.emulator.cores import guest_like_host
+from deploy.reports import CONSOLE, require_writable, write_json
+from deploy.scores import EstimatedCycles
+from deploy.validation_chart import draw_scatter
+from model.errors import command
+
+SCORES = ("estimate", "iterations", "throughput", "instructions", "noise")
+LEAST_CANDIDATES = 60
+# The bar: rank correlation at least, top-1 and top-3 regret at most.
+BAR = Ranking(0.95, 0.0, 7.0, 2.0)
+
+
+@command
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; the status is 1 where the bar does not hold."""
+    options = _parser().parse_args(argv)
+    require_writable(options.json)
+    require_writable(options.plot)
+    target = host_target()
+    score = EstimatedCycles(guest_like_host(), target.cpu, Workers().count)
+    with CONSOLE.status("") as status:
+        drawn = draw_kernels(options.seed, target, status.update)
+        samples = sample_kernels(drawn, target, score, options.seed, status.update)
+    document = summarise(samples, options.seed)
+    document |= {"source": score.source, "target": target.name}
+    _print(document)
+    if options.json is not None:
+        write_json(options.json, document)
+    if options.plot is not None:
+        draw_scatter(samples, document, options.plot)
+    return 0 if document["passed"] else 1
+
+
+def host_target() -> CompileTarget:
+    """Give this machine's core, without what the emulator does not know."""
+    host = find_target(HOST)
+    if platform.machine() != "x86_64" or "avx512f" not in host.features:
+        return host
+    return find_target(
+        f'{{"kind": "llvm", "mtriple": "x86_64-linux-gnu", "mcpu": "{host.cpu}",'
+        ' "mattr": ["-avx512f"]}'
+    )
+
+
+def summarise(samples: Sequence[Sample], seed: int) -> dict[str, Any]:
+    """Work out the statistics of every score, by kernel and pooled."""
+    times = {sample.kernel: sample.times for sample in samples}
+    kernels: list[dict[str, Any]] = []
+    pooled: dict[str, dict[str, float]] = {}
+    for sample in samples:
+        rankings = {
+            name: dataclasses.asdict(rank_kernel(sample.times, _values(sample, name), seed))
+            for name in SCORES
+        }
+        kernels.append({
+            "kernel": sample.kernel, "kind": sample.kind, "candidates": len(sample.times),
+            "slowest_over_fastest": float(sample.times.max() / sample.times.min()),
+            "disagreeing": int(sample.scores["disagree"].sum()), **rankings,
+        })  # fmt: skip
+    for name in SCORES:
+        values = {sample.kernel: _values(sample, name) for sample in samples}
+        by_kernel = float(np.mean([kernel[name]["spearman"] for kernel in kernels]))
+        ranking = rank_pooled(times, values, seed)
+        pooled[name] = {**dataclasses.asdict(ranking), "spearman_by_kernel": by_kernel}
+    best = Ranking(**{k: v for k, v in pooled["estimate"].items() if k != "spearman_by_kernel"})
+    return {
+        "kind": "estimated, against measured", "seed": seed, "kernels": kernels, "pooled": pooled,
+        "bar": dataclasses.asdict(BAR), "passed": holds(best),
+    }  # fmt: skip
+
+
+def holds(ranking: Ranking) -> bool:
+    """Whether a pooled ranking is as good as the bar asks."""
+    return (
+        ranking.spearman >= BAR.spearman
+        and ranking.top1_regret_mean <= BAR.top1_regret_mean
+        and ranking.top3_regret_mean <= BAR.top3_regret_mean
+    )
+
+
+def _values(sample: Sample, name: str) -> Any:
+    return sample.noise if name == "noise" else sample.scores[name]
+
+
+def _print(document: dict[str, Any]) -> None:
+    table = Table(
+        title=f"{document['target']}, seed {document['seed']}: {document['source']}",
+        title_justify="left",
+    )
+    for heading in ("kernel", "score", "spearman", "kendall", "top1 %", "top3 %"):
+        left = heading in ("kernel", "score")
+        table.add_column(heading, justify="left" if left else "right", no_wrap=True)
+    rows = [(kernel["kernel"], kernel, ("estimate", "instructions"))
+            for kernel in document["kernels"]]  # fmt: skip
+    for title, figures, names in [*rows, ("pooled", document["pooled"], SCORES)]:
+        for name in names:
+            found = figures[name]
+            table.add_row(
+                title if name == names[0] else "", name, f"{found['spearman']:.3f}",
+                f"{found['kendall']:.3f}", f"{found['top1_regret_mean']:.1f}",
+                f"{found['top3_regret_mean']:.1f}",
+            )  # fmt: skip
+    Console().print(table)
+    bar = document["bar"]
+    print("top-1 %, top-3 %: mean regret of the best one or three by the score")
+    few = [k["kernel"] for k in document["kernels"] if k["candidates"] < LEAST_CANDIDATES]
+    if few:
+        print(f"fewer than {LEAST_CANDIDATES} candidates were found of: {', '.join(few)}")
+    print(
+        f"the bar (spearman {bar['spearman']}, {bar['top1_regret_mean']:g} %,"
+        f" {bar['top3_regret_mean']:g} %) {'holds' if document['passed'] else 'does not hold'}"
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="validate_score.py", description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("--seed", type=int, default=0, help="of all that is drawn (default: 0)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the statistics as JSON")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw estimate against time")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main(None))

@@ -1,0 +1,109 @@
+"""The proof of a score: its statistics, what is drawn, what is reported."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from stages import HOST, QUICK
+from test_tuner import _Here, network_tasks
+
+from compile import validate_score
+from compile.tuning import rank_statistics, validation
+from compile.tuning.rank_statistics import (
+    kendall,
+    rank_kernel,
+    rank_pooled,
+    ranks,
+    regret,
+    spearman,
+)
+from compile.tuning.validation import Drawn, Sample
+from compile.validate_score import holds, host_target, summarise
+from deploy.validation_chart import draw_scatter
+
+TIMES = np.array([10.0, 20.0, 30.0, 40.0])
+
+
+@pytest.mark.smoke
+def test_statistics_of_known_values() -> None:
+    assert list(ranks(np.array([5.0, 1.0, 5.0, 9.0]))) == [1.5, 0.0, 1.5, 3.0]
+    assert spearman(TIMES, TIMES**3) == pytest.approx(1.0)
+    assert spearman(TIMES, -TIMES) == pytest.approx(-1.0)
+    assert kendall(TIMES, np.array([1.0, 2.0, 4.0, 3.0])) == pytest.approx(4 / 6)
+    assert kendall(TIMES, np.array([1.0, 1.0, 4.0, 5.0])) == pytest.approx(5 / np.sqrt(6 * 5))
+    wrong = np.array([3.0, 1.0, 2.0, 4.0])
+    assert regret(TIMES, wrong, 1) == pytest.approx(100.0)
+    assert regret(TIMES, wrong, 3) == 0.0
+    # Subsets of all four are all there are.
+    assert rank_kernel(TIMES, wrong, 1).top1_regret_mean == pytest.approx(100.0)
+
+
+@pytest.mark.smoke
+def test_pooling_earns_nothing_by_ranking_large_kernels_behind_small_ones() -> None:
+    times = {"small": TIMES, "large": TIMES * 1000}
+    backwards = {"small": TIMES[::-1], "large": TIMES[::-1] * 1000}
+    assert rank_pooled(times, backwards, 1).spearman == pytest.approx(-1.0)
+    assert rank_pooled(times, times, 1).spearman == pytest.approx(1.0)
+    assert rank_pooled(times, times, 1).top1_regret_mean == 0.0
+
+
+def _samples() -> list[Sample]:
+    generator = np.random.default_rng(0)
+    samples = []
+    for number in range(5):
+        times = generator.uniform(1e4, 5e4, 64)
+        scores = {name: times * 2 for name in ("estimate", "iterations", "throughput")}
+        scores |= {"instructions": generator.uniform(1, 2, 64), "disagree": np.arange(64) % 2}
+        samples.append(Sample(f"conv{number}", "depthwise", times, times, scores))
+    return samples
+
+
+def test_the_report_holds_what_the_bar_asks_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rank_statistics, "DRAWS", 50)
+    samples = _samples()
+    document = summarise(samples, 1) | {"target": "here", "source": "estimated"}
+    assert document["passed"] is True
+    assert document["pooled"]["estimate"]["spearman"] == pytest.approx(1.0)
+    assert document["pooled"]["instructions"]["top1_regret_mean"] > 20
+    assert document["kernels"][0]["disagreeing"] == 32
+    fields = {"spearman", "kendall", "top1_regret_mean", "top3_regret_mean"}
+    assert fields <= set(document["kernels"][0]["estimate"])
+    assert fields <= set(document["pooled"]["instructions"])
+    json.dumps(document, allow_nan=False)
+    assert not holds(rank_kernel(TIMES, TIMES[::-1], 1))
+    draw_scatter(samples, document, tmp_path / "plot.svg")
+    # Each candidate of each panel is a mark.
+    assert (tmp_path / "plot.svg").read_text().count("<use ") > 5 * 64
+
+
+def test_candidates_are_as_many_and_as_different_as_the_forms_allow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(validation, "CANDIDATES", 18)
+    monkeypatch.setattr(validation, "measure", lambda kernels, *_: np.ones((len(kernels), 2)))
+    task = network_tasks()[0]
+    kernels = validation.draw_candidates(
+        Drawn("classifier", "tiny", task), QUICK, tmp_path, 1, _Here(1), _Here(1)
+    )
+    assert len(kernels) == 18
+    assert len({kernel.path.read_bytes() for kernel in kernels}) > 9
+    assert all(kernel.path.with_suffix(".so").exists() for kernel in kernels)
+
+
+def test_this_machines_target_is_one_that_can_be_emulated() -> None:
+    target = host_target()
+    assert target.architecture == HOST.architecture
+    assert "avx512f" not in target.features
+    assert target.cpu == HOST.cpu
+
+
+def test_what_cannot_be_written_is_said_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert validate_score.main(["--json", str(tmp_path / "nowhere" / "f.json")]) == 2
+    assert "cannot be written" in capsys.readouterr().err

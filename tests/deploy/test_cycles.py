@@ -1,0 +1,228 @@
+"""The estimate of cycles: runs from blocks, loops folded, costs by llvm-mca, scores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from compile.targets import find_target
+from compile.tuning.score import DetailedScore, KernelObject
+from deploy import tuning_devices
+from deploy.emulator import cycles
+from deploy.emulator.block_costs import BlockCost, BlockCosts
+from deploy.emulator.blocks import Block
+from deploy.emulator.cores import CORES, guest_like_host, guest_of
+from deploy.emulator.cycles import Region, Run, fold_loops, straight_runs, sum_cycles
+from deploy.emulator.llvm_tools import GOOD_RELEASE, LlvmTools, ensure_llvm_tools
+from deploy.emulator.qemu import Emulator
+from deploy.emulator.scheduling_models import MODELS, describe, model_of
+from deploy.emulator.toolchain import compile_c
+from deploy.scores import CountedInstructions, EstimatedCycles
+from model.errors import Failure, UsageError
+
+A72 = find_target("cortex-a72")
+
+
+@pytest.fixture(scope="module")
+def tools() -> LlvmTools:
+    try:
+        return ensure_llvm_tools()
+    except Failure as error:
+        pytest.skip(f"no llvm-mca: {error}")
+
+
+@pytest.mark.smoke
+def test_overlapping_blocks_become_runs() -> None:
+    # A loop of 12 bytes entered at its top once and in its middle 9 times, and what follows it.
+    blocks = [Block(100, 12, 3, 1), Block(104, 8, 2, 9), Block(112, 8, 2, 1), Block(200, 4, 1, 1)]
+    assert straight_runs(blocks) == [
+        Run(100, 4, 1), Run(104, 8, 10), Run(112, 8, 1), Run(200, 4, 1),
+    ]  # fmt: skip
+    # One that was cut off, at a page or by its length, is joined again.
+    assert straight_runs([Block(0, 400, 100, 7), Block(400, 8, 2, 7)]) == [Run(0, 408, 7)]
+
+
+@pytest.mark.smoke
+def test_an_instruction_across_two_pages_is_whole() -> None:
+    blocks = [Block(4000, 93, 20, 1), Block(4100, 5, 1, 1)]
+    assert straight_runs(blocks) == [Run(4000, 105, 1)]
+    # Of four bytes an instruction none is across: what follows was jumped over.
+    blocks = [Block(4000, 96, 24, 1), Block(4100, 4, 1, 1)]
+    assert straight_runs(blocks) == [Run(4000, 96, 1), Run(4100, 4, 1)]
+
+
+@pytest.mark.smoke
+def test_short_loops_are_written_out_and_long_ones_are_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    nest = [(b"a", 1), (b"b", 10), (b"c", 40), (b"d", 10), (b"e", 1)]
+    monkeypatch.setattr(cycles, "LONGEST_REGION", 100)
+    assert fold_loops(nest) == [Region(b"a" + b"bccccd" * 10 + b"e", 1)]
+    monkeypatch.setattr(cycles, "LONGEST_REGION", 10)
+    assert fold_loops(nest) == [Region(b"bccccd", 10), Region(b"ae", 1)]
+    monkeypatch.setattr(cycles, "LONGEST_REGION", 3)
+    assert fold_loops(nest) == [Region(b"c", 40), Region(b"bd", 10), Region(b"ae", 1)]
+    # A branch that is taken now and then is no loop.
+    assert fold_loops([(b"a", 3), (b"b", 10), (b"c", 3)]) == [Region(b"b", 10), Region(b"ac", 3)]
+    for limit in (1, 2, 4, 8):
+        monkeypatch.setattr(cycles, "LONGEST_REGION", limit)
+        total = sum(len(r.code) * r.executions for r in fold_loops(nest))
+        assert total == sum(len(code) * executions for code, executions in nest)
+
+
+@pytest.mark.smoke
+def test_the_sum_is_executions_times_costs() -> None:
+    costs: dict[bytes, BlockCost | str] = {
+        b"a": BlockCost(2.0, 1.0), b"b": BlockCost(0.5, 0.5, ("odd",)), b"c": "no such thing",
+    }  # fmt: skip
+    found = sum_cycles([Region(b"a", 10), Region(b"b", 4)], costs)
+    assert found == cycles.CycleEstimate(22.0, 12.0, ("odd",))
+    assert found.cycles == 17.0
+    assert sum_cycles([Region(b"c", 1)], costs) == "no such thing"
+
+
+# AArch64: fmla v0.4s, v1.4s, v2.4s; add x0, x0, #1; sdiv x0, x0, x1; nop; undefined.
+FMLA, ADD, SDIV = (bytes.fromhex(t) for t in ("20cc224e", "00040091", "000cc19a"))
+NOP, UNDEFINED = bytes.fromhex("1f2003d5"), b"\x00\x00\x00\x00"
+
+
+def test_costs_know_latency_and_throughput(tools: LlvmTools) -> None:
+    costs = BlockCosts(tools, "aarch64", "cortex-a72").of([FMLA, ADD * 8, FMLA * 2000])
+    chain = costs[FMLA]
+    assert isinstance(chain, BlockCost)
+    # Each waits for the one before: its latency; two units could take one a cycle.
+    assert chain.iterations > 2
+    assert chain.throughput <= 1
+    assert chain.outlying == ()
+    long = costs[FMLA * 2000]
+    assert isinstance(long, BlockCost)
+    assert long.iterations == pytest.approx(2000 * chain.iterations, rel=0.05)
+
+
+def test_an_outlying_cost_is_named(tools: LlvmTools) -> None:
+    (cost,) = BlockCosts(tools, "aarch64", "cortex-a53").of([SDIV * 2 + NOP]).values()
+    assert isinstance(cost, BlockCost)
+    (sqrt,) = BlockCosts(tools, "aarch64", "cortex-a72").of([bytes.fromhex("20f8a16e")]).values()
+    assert isinstance(sqrt, BlockCost)
+    assert sqrt.outlying == ("fsqrt",)
+
+
+def test_a_repeated_string_instruction_is_not_charged_by_the_byte(tools: LlvmTools) -> None:
+    stosb, stosq = bytes.fromhex("f3aa"), bytes.fromhex("f348ab")
+    costs = BlockCosts(tools, "x86_64", "cascadelake").of([stosb, stosq])
+    assert costs[stosb] == BlockCost(1 / 32, 1 / 32)
+    assert costs[stosq] == BlockCost(8 / 32, 8 / 32)
+
+
+def test_one_bad_block_spoils_no_other_and_nothing_is_costed_twice(
+    tools: LlvmTools, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    costs = BlockCosts(tools, "aarch64", "cortex-a72", workers=2)
+    first = costs.of([ADD, UNDEFINED[:3], NOP])
+    assert isinstance(first[ADD], BlockCost)
+    assert isinstance(first[UNDEFINED[:3]], str)
+    monkeypatch.setattr(LlvmTools, "run", lambda *_: pytest.fail("costed again"))
+    assert costs.of([ADD, NOP]) == {ADD: first[ADD], NOP: first[NOP]}
+
+
+def test_the_table_of_shared_models_is_what_llvm_mca_says(tools: LlvmTools) -> None:
+    if tools.release < GOOD_RELEASE:
+        pytest.skip(f"llvm-mca {tools.version} shares more models")
+    sample = "fmla v0.4s,v1.4s,v2.s[0]\nldp q1,q2,[x0]\nstr q0,[x1]\nldr q4,[x3],#16\n"
+    answers = {
+        core: tools.run(tools.mca, ["-mtriple=aarch64", f"-mcpu={core}"], sample) for core in MODELS
+    }
+    for one in MODELS:
+        for other in MODELS:
+            assert (answers[one] == answers[other]) == (MODELS[one] == MODELS[other]), (one, other)
+    assert set(MODELS) == set(CORES)
+    assert "made for the cortex-a57" in describe("cortex-a72")
+    assert "its own" in describe("cortex-a53")
+    assert model_of("apple-m1") is None
+
+
+def _kernel(folder: Path, body: str) -> KernelObject:
+    source = folder / "kernel.c"
+    source.write_text(
+        f'__attribute__((naked)) int __tvm_ffi_main(void) {{ __asm__ volatile("{body}"); }}'
+    )
+    flags = ("-c", "-target", "aarch64-linux-musl", "-ffreestanding", "-fno-builtin")
+    compile_c(source, source.with_suffix(".o"), flags)
+    return KernelObject(source.with_suffix(".o"), "__tvm_ffi_main", (((4,), "float32"),))
+
+
+@pytest.mark.emulated
+def test_a_kernel_is_estimated_with_both_forms_kept(
+    emulator: Emulator, tools: LlvmTools, tmp_path: Path
+) -> None:
+    score = EstimatedCycles(guest_of("cortex-a72"), "cortex-a72", 1)
+    chain = r"fmadd s0, s1, s2, s0\n" * 8
+    body = rf"mov x9, #5000\n 1: {chain} subs x9, x9, #1\n b.ne 1b\n mov w0, #0\n ret"
+    (found,) = score([_kernel(tmp_path, body)])
+    assert isinstance(found, DetailedScore), found
+    assert found.details["instructions"] == 3 + 5000 * 10
+    # Eight that wait for each other: twenty cycles at the least; in throughput alone, a quarter.
+    assert found.details["iterations"] > 5000 * 20
+    assert found.details["throughput"] < found.details["iterations"] / 1.5
+    assert found.details["disagree"] == 1
+    assert found == pytest.approx(
+        (found.details["iterations"] + found.details["throughput"]) / 2, rel=0.001
+    )
+    assert score([_kernel(tmp_path, body)]) == [found]
+    (failed,) = score([_kernel(tmp_path, r"mov x9, #0\n ldr x9, [x9]\n ret")])
+    assert "SIGSEGV" in str(failed)
+    for part in ("cortex-a72", "estimator 1", "CortexA57Model", "llvm-mca"):
+        assert part in score.source or tools.release < GOOD_RELEASE
+
+
+@pytest.mark.emulated
+def test_what_scores_an_emulated_core(
+    emulator: Emulator,
+    tools: LlvmTools,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def kind(name: str | None, device: str = "emulated") -> type:
+        with tuning_devices.score(A72, device, name) as score:
+            return type(score)
+
+    assert kind(None) is kind("estimate") is EstimatedCycles
+    assert kind("instructions") is CountedInstructions
+    with pytest.raises(UsageError, match="says nothing of the core"):
+        kind("latency")
+    if find_target("host").architecture != "aarch64":
+        with (
+            pytest.raises(UsageError, match="no emulated core for"),
+            tuning_devices.score(find_target("host"), "local", "estimate"),
+        ):
+            pass
+
+    def missing() -> LlvmTools:
+        raise Failure("there is no llvm-mca")
+
+    monkeypatch.setattr("deploy.scores.ensure_llvm_tools", missing)
+    assert kind(None) is CountedInstructions
+    assert "warning: no estimate of cycles: there is no llvm-mca" in " ".join(
+        capsys.readouterr().err.split()
+    )
+    with pytest.raises(Failure, match="no llvm-mca"):
+        kind("estimate")
+    monkeypatch.setattr(tuning_devices, "model_of", lambda _: None)
+    assert kind(None) is CountedInstructions
+    assert "LLVM has no scheduling model" in capsys.readouterr().err
+
+
+@pytest.mark.emulated
+def test_sources_tell_counts_from_estimates(emulator: Emulator, tools: LlvmTools) -> None:
+    counted = CountedInstructions("cortex-a72", 1)
+    # What the committed log says: it goes on being used.
+    assert counted.source == "counted: instructions executed by cortex-a72 code, emulated"
+    sources = {
+        EstimatedCycles(guest_of(core), core, 1).source for core in ("cortex-a53", "cortex-a72")
+    }
+    assert len(sources | {counted.source}) == 3
+
+
+def test_a_guest_like_this_machine_runs_here() -> None:
+    assert guest_like_host().model == "max"
