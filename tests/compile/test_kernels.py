@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import functools
+import json
 import random
+import subprocess
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import tvm
-from stages import assert_same, draw, imported, lowered, run, seeded, with_schedules
+from stages import QUICK, assert_same, draw, imported, lowered, run, seeded, with_schedules
 from torch import nn
 from torch.nn import functional
 from tvm.s_tir import Schedule
 
 from compile.kernels.convolution import contiguous_run
-from compile.kernels.schedules import forms
+from compile.kernels.finishing import finish_kernels
+from compile.kernels.schedules import forms, scheduled
 from compile.kernels.tiling import Core
+from compile.kernels.winograd import Winograd, transform_input, transform_output
 from compile.passes.inspection import kernel_functions
 from compile.passes.sites import lanes_for
 
@@ -98,6 +104,34 @@ def test_every_form_computes_the_same(core: Core) -> None:
     for number in range(most):
         scheduled = with_schedules(module, core, _with_form(number, random.Random(number)))
         assert_same(run(scheduled, value.numpy()), network, value, what=f"form {number}, ")
+
+
+def test_no_kernel_reads_outside_its_buffers(tmp_path: Path) -> None:
+    """Elements of a window outside the image are not read, whatever stands there in memory."""
+    core = CORES[1]
+    kernels = {
+        name: with_global_symbol(scheduled(function, core), name)
+        for name, function in kernel_functions(_lowered(core)[1]).items()
+        if "kernel" in (function.attrs or {})
+    }
+    layer = Winograd(13, 11, 32, 40, 3, (1, 1, 1, 1), core.lanes, ())
+    kernels["into"] = with_global_symbol(transform_input(layer), "into")
+    kernels["from"] = with_global_symbol(transform_output(layer), "from")
+    (tmp_path / "module.json").write_text(
+        tvm.ir.save_json(finish_kernels(tvm.IRModule(kernels))), encoding="utf-8"
+    )
+    (tmp_path / "target.json").write_text(json.dumps(QUICK.options), encoding="utf-8")
+    command = [sys.executable, str(Path(__file__).parent / "guarded_memory.py")]
+    done = subprocess.run(
+        [*command, str(tmp_path / "module.json"), str(tmp_path / "target.json")],
+        check=False, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, f"{done.stdout[-200:]}{done.stderr[-500:]}"
+    assert done.stdout.count("\n") == 2 * len(kernels)
+
+
+def with_global_symbol(function: Any, name: str) -> Any:
+    return function.with_attr("global_symbol", name)
 
 
 @pytest.mark.smoke
