@@ -36,6 +36,8 @@ WINDOWS = (3, 5)
 FEWEST_CHANNELS = 32
 # Least saving of multiplications: the transforms and larger weights cost the rest.
 LEAST_SAVING = 1.8
+# Pixels of an output for which it is worth reading four times as many weights.
+FEWEST_PIXELS = 100
 
 
 def is_winograd(conv: convolution.Convolution) -> bool:
@@ -49,6 +51,7 @@ def is_winograd(conv: convolution.Convolution) -> bool:
         and conv.run == conv.group_inputs
         and conv.stored_channels == conv.channels
         and min(conv.group_inputs, conv.group_outputs) >= FEWEST_CHANNELS
+        and conv.output_height * conv.output_width >= FEWEST_PIXELS
         and saves(window, conv.output_height, conv.output_width) >= LEAST_SAVING
     )
 

@@ -51,16 +51,17 @@ def test_a_layer_of_many_channels_agrees_with_pytorch(
 
 @pytest.mark.smoke
 @pytest.mark.parametrize(
-    "layer",
+    ("layer", "size"),
     [
-        nn.Conv2d(32, 32, 3, stride=2, padding=1),
-        nn.Conv2d(32, 32, 3, padding=2, dilation=2),
-        nn.Conv2d(64, 64, 3, padding=1, groups=4),
-        nn.Conv2d(32, 32, (3, 1), padding=(1, 0)),
+        (nn.Conv2d(32, 32, 3, stride=2, padding=1), 32),
+        (nn.Conv2d(32, 32, 3, padding=2, dilation=2), 16),
+        (nn.Conv2d(64, 64, 3, padding=1, groups=4), 16),
+        (nn.Conv2d(32, 32, (3, 1), padding=(1, 0)), 16),
+        (nn.Conv2d(32, 32, 3, padding=1), 7),
     ],
-    ids=["stride", "dilation", "few-channels", "not-square"],
+    ids=["stride", "dilation", "few-channels", "not-square", "few-pixels"],
 )
-def test_other_layers_stay_direct(layer: nn.Conv2d) -> None:
+def test_other_layers_stay_direct(layer: nn.Conv2d, size: int) -> None:
     network = seeded(nn.Sequential(nn.Conv2d(3, layer.in_channels, 1), layer))
-    module = lowered(imported(network, 1, 3, 16, 16).module, CORE)
+    module = lowered(imported(network, 1, 3, size, size).module, CORE)
     assert not [name for name in kernel_functions(module) if name.startswith("winograd")]
