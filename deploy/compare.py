@@ -191,7 +191,8 @@ def _caption(rows: Sequence[Row]) -> str:
     tuned = ", ".join(f"{row.kernels_with_record}/{row.kernels} {row.model}" for row in rows)
     return (
         f"{first}{no_alexnet} Kernels with a tuning record: {tuned}. Multiply-adds:"
-        " counted from shapes. Parity with PyTorch on this device"
+        " those of the kernels, from shapes: fewer than the layers' where a kernel goes Winograd's"
+        " way. Parity with PyTorch on this device"
         f" holds for all: {min(p.cases for p in parities)} inputs each, largest error"
         f" {max(p.max_abs_error for p in parities):.1e}, tolerance {parities[0].tolerance:.0e}."
         f" Paper, measured: {PAPER}."
