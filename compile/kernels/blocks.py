@@ -148,9 +148,13 @@ class Place:
     index: Any
     inside: Any
 
+    def or_else(self, value: Any, outside: float) -> Any:
+        """Take a value where the element lies in the image, another elsewhere."""
+        return value if self.inside is None else tirx.Select(self.inside, value, T.float32(outside))
+
     def or_zero(self, value: Any) -> Any:
         """Take a value where the element lies in the image, zero elsewhere."""
-        return value if self.inside is None else tirx.Select(self.inside, value, T.float32(0))
+        return self.or_else(value, 0.0)
 
 
 def place(sliding: Sliding, axis: int, size: int, window: Any, element: Any) -> Place:

@@ -144,6 +144,8 @@ def _combined(
         # A whole row lies outside or none of it: one weight is dropped for all its pixels.
         return so_far + column.or_zero(value) * row.or_zero(weight[at])
     if window.combine == "max":
+        if window.dilation != (1, 1):
+            value = row.or_else(column.or_else(value, LOWEST), LOWEST)
         # What is read in place of an element outside is in the same window, if it is not dilated.
         return tirx.max(so_far, value)
     return so_far + row.or_zero(column.or_zero(value))

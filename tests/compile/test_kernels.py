@@ -64,6 +64,7 @@ class _Kernels(nn.Module):
             self.linear(mean),
             torch.relu(self.wide(mean)),
             functional.max_pool2d(x, (3, 2), (2, 1), (1, 0), dilation=(1, 2)),
+            functional.max_pool2d(x, 2, 1, 1, dilation=2),
             functional.avg_pool2d(x, (3, 2), (1, 2), (1, 0), count_include_pad=False),
             functional.avg_pool2d(x, 3, 1, 1) + depthwise,
             torch.relu(torch.cat([depthwise, some, shuffled], 1)),
