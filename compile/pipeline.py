@@ -16,6 +16,7 @@ from compile.passes.fold_batch_norm import fold_batch_norm
 from compile.passes.fuse_rest import fuse_rest
 from compile.passes.lower_to_kernels import lower_to_kernels
 from compile.passes.simplify_pools import simplify_pools
+from compile.passes.write_in_read_order import write_in_read_order
 from model.errors import UsageError
 
 Pass = Callable[[tvm.IRModule], tvm.IRModule]
@@ -30,8 +31,9 @@ def graph_passes(core: Core) -> list[tuple[str, Pass]]:
     return [
         # Phase 1: arithmetic that constants can carry.
         ("fold_batch_norm", fold_batch_norm),
-        # Phase 2: shuffles become the order in which a neighbour reads.
+        # Phase 2: shuffles become the order in which a neighbour reads or writes.
         ("eliminate_channel_shuffle", eliminate_channel_shuffle),
+        ("write_in_read_order", partial(write_in_read_order, core=core)),
         # Phase 3: where channels stand.
         ("choose_layouts", choose_layouts),
         ("absorb_flatten", absorb_flatten),

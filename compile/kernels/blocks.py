@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 from tvm import tirx
@@ -11,8 +13,12 @@ from tvm.tirx.script.builder import ir as T
 
 ACCUMULATE = "accumulate"
 OUTPUT = "output"
+# What is written, before its channels go apart.
+FINISHED = "finished"
 # What a sum reads, element by element of its windows: inlined, or loaded as vectors first.
 TAKEN = "taken"
+# Parameter that tells where each output channel is written.
+POSITIONS = "positions"
 
 
 class Sliding(Protocol):
@@ -151,6 +157,15 @@ class Place:
     def or_else(self, value: Any, outside: float) -> Any:
         """Take a value where the element lies in the image, another elsewhere."""
         return value if self.inside is None else tirx.Select(self.inside, value, T.float32(outside))
+
+    @contextlib.contextmanager
+    def guarded(self) -> Iterator[None]:
+        """Run what is written within only where the element lies in the image."""
+        if self.inside is None:
+            yield
+        else:
+            with T.If(self.inside), T.Then():
+                yield
 
     def or_zero(self, value: Any) -> Any:
         """Take a value where the element lies in the image, zero elsewhere."""

@@ -4,9 +4,10 @@ One kernel form serves dense, grouped, pointwise and strided convolutions and li
 computes for each pixel ``p``, group ``q`` and output channel ``o`` of the group::
 
     accumulate[p, q, o] = sum over (kh, kw, k) of x[p at (kh, kw), read(q, k)] * w[q, kh, kw, k, o]
-    out[p, q * N + o]   = epilogue(accumulate[p, q, o])
+    out[p, write(q, o)] = epilogue(accumulate[p, q, o])
 
-``read`` is where a channel shuffle went: the channel in memory behind channel ``k`` of group ``q``.
+``read`` and ``write`` are where a channel shuffle went: the channel in memory behind channel ``k``
+of group ``q``, and, where the next reader wants them so, that of output ``o``; else ``q * N + o``.
 Output channels are padded to whole vectors in the weights, never in the activations.
 """
 
@@ -23,7 +24,9 @@ from tvm.tirx.script.builder import ir as T
 
 from compile.kernels.blocks import (
     ACCUMULATE,
+    FINISHED,
     OUTPUT,
+    POSITIONS,
     TAKEN,
     Step,
     apply_steps,
@@ -54,6 +57,8 @@ class Convolution:
     run : int
         Channels that a group reads in one contiguous piece; equals ``channels / groups`` without
         a shuffle. ``0`` where the channels come from a table.
+    scattered : bool
+        Whether a table says where each output channel is written.
     channels_first : bool
         Whether the input is NCHW (the network's own input).
     lanes : int
@@ -73,6 +78,7 @@ class Convolution:
     padding: tuple[int, int, int, int]
     dilation: tuple[int, int]
     run: int
+    scattered: bool
     channels_first: bool
     lanes: int
     epilogue: tuple[Step, ...]
@@ -173,8 +179,8 @@ def primitive_function(conv: Convolution) -> tirx.PrimFunc:
     -------
     tirx.PrimFunc
         Parameters: input, packed weight, the epilogue's operands in order (a bias that comes first
-        is packed too, later ones are ``(O,)``, residuals have the output's shape), the table of
-        channels where there is one, output.
+        is packed too, later ones are ``(O,)``, residuals have the output's shape), the tables of
+        channels that are read and written where there are such, output.
     """
     with IRBuilder() as builder:
         with T.prim_func(s_tir=True):
@@ -193,9 +199,11 @@ def _body(conv: Convolution) -> None:
     weight = T.arg("weight", T.buffer(weights, "float32"))
     operands = epilogue_operands(conv.epilogue, shape, bias_shape(conv))
     table = None if conv.run else T.arg("channels", T.buffer((conv.channels,), "int32"))
+    outputs = conv.groups * conv.group_outputs
+    positions = T.arg(POSITIONS, T.buffer((outputs,), "int32")) if conv.scattered else None
     out = T.arg("out", T.buffer(shape, "float32"))
     total = _accumulate(conv, x, weight, table, operands)
-    _write(conv, total, operands, out)
+    _write(conv, total, operands, positions, out)
 
 
 def _channel(conv: Convolution, table: Any, group: Any, depth: Any) -> Any:
@@ -238,25 +246,40 @@ def _accumulate(conv: Convolution, x: Any, weight: Any, table: Any, operands: li
             with T.init():
                 start = operands[0][q, o] if starting_bias(conv.epilogue) else T.float32(0)
                 T.buffer_store(total, start, [p, q, o])
-            # A row lies outside as a whole or not at all: one weight is dropped for all its pixels.
+            # A row lies outside as a whole or not at all: the condition stands before its loops.
             row = place(conv, 0, conv.height, tirx.floordiv(p, columns), kh)
-            product = taken[p, q, kh, kw, k] * row.or_zero(weight[q, kh, kw, k, o])
-            T.buffer_store(total, total[p, q, o] + product, [p, q, o])
+            product = taken[p, q, kh, kw, k] * weight[q, kh, kw, k, o]
+            with row.guarded():
+                T.buffer_store(total, total[p, q, o] + product, [p, q, o])
     return total
 
 
-def _write(conv: Convolution, total: Any, operands: list[Any], out: Any) -> None:
+def _write(conv: Convolution, total: Any, operands: list[Any], positions: Any, out: Any) -> None:
     columns = conv.output_width
     pixels = conv.output_height * columns
     after = 1 if starting_bias(conv.epilogue) else 0
-    with T.grid(pixels, conv.groups, conv.group_outputs) as loops:
-        with T.sblock(OUTPUT):
+    extents = (pixels, conv.groups, conv.group_outputs)
+    finished = None
+    if positions is not None:
+        finished = named("finished", T.sblock_alloc_buffer(extents, "float32"))
+    with T.grid(*extents) as loops:
+        with T.sblock(OUTPUT if finished is None else FINISHED):
             p, q, o = axes("SSS", "p q o", loops)
             channel = q * conv.group_outputs + o
-            row, column = tirx.floordiv(p, columns), tirx.floormod(p, columns)
-            at = (0, row, column, channel)
+            at = (0, tirx.floordiv(p, columns), tirx.floormod(p, columns), channel)
             value = apply_steps(conv.epilogue[after:], operands[after:], total[p, q, o], at)
-            T.buffer_store(out, value, list(at))
+            if finished is None:
+                T.buffer_store(out, value, list(at))
+            else:
+                T.buffer_store(finished, value, [p, q, o])
+    if finished is None:
+        return
+    with T.grid(*extents) as loops:
+        with T.sblock(OUTPUT):
+            p, q, o = axes("SSS", "p q o", loops)
+            written = positions[q * conv.group_outputs + o]
+            at = (0, tirx.floordiv(p, columns), tirx.floormod(p, columns), written)
+            T.buffer_store(out, finished[p, q, o], list(at))
 
 
 def bias_shape(conv: Convolution) -> tuple[int, int]:

@@ -10,7 +10,7 @@ import tvm
 from tvm import tirx
 from tvm.s_tir import Schedule
 
-from compile.kernels.blocks import ACCUMULATE, OUTPUT, TAKEN
+from compile.kernels.blocks import ACCUMULATE, FINISHED, OUTPUT, POSITIONS, TAKEN
 from compile.kernels.tiling import (
     MOST_PIXELS_IN_TILE,
     MOST_WRITTEN_OUT,
@@ -30,8 +30,7 @@ FLOAT_BYTES = 4
 STREAMED_FROM = 1 << 21
 # Pixels of a layer, in bytes, up to which they stay in a core's own cache.
 CACHED_BELOW = 1 << 19
-# Channels of the input that are loaded as one vector where a multiply-add can pick a lane
-# (AArch64).
+# Channels of the input that are loaded as one vector where a multiply-add can pick a lane.
 STAGED = 4
 MOST_FORMS = 10
 
@@ -44,8 +43,9 @@ def convolution_forms(function: tirx.PrimFunc, core: Core) -> list[Form]:
     lanes = int(function.attrs["lanes"])
     vectors = padded // lanes
     run = int(function.attrs["run"])
-    can_stage = core.lanes == STAGED and run > 0 and run % STAGED == 0
-    shape = _ConvolutionShape(lanes, vectors, outputs % lanes == 0, depth, tuple(kernel))
+    can_stage = core.multiplies_by_lane and run > 0 and run % STAGED == 0
+    scattered = any(buffer.name == POSITIONS for buffer in function.params)
+    shape = _ConvolutionShape(lanes, vectors, outputs % lanes == 0, scattered, depth, tuple(kernel))
     # Outputs beside whole vectors belong to the one tile that has them all.
     widths = divisors(vectors, 16) if shape.whole else [vectors]
     # A tile that stays in one row has constant addresses; where rows follow each other in memory
@@ -81,11 +81,12 @@ def convolution_forms(function: tirx.PrimFunc, core: Core) -> list[Form]:
 
 @dataclasses.dataclass(frozen=True)
 class _ConvolutionShape:
-    """Lanes and vectors of a group's outputs, whether they fill them, extents of the sum."""
+    """Lanes and vectors of a group's outputs, whether they fill them and go apart, and the sum."""
 
     lanes: int
     vectors: int
     whole: bool
+    scattered: bool
     depth: int
     kernel: tuple[int, ...]
 
@@ -145,15 +146,21 @@ def _convolution_form(
         outer = [q, o_out, p_out] if groups_outside else [p_out, q, o_out]
         schedule.reorder(*outer, kh, kw, k_out, k_in, p_in, o_in, o_lane)
         # Unit loops are kept so that a trace finds the same loops whatever its numbers are.
+        written = output
+        if shape.scattered:
+            written = schedule.get_sblock(FINISHED)
+            schedule.reverse_compute_at(written, outer[-1], preserve_unit_loops=True)
         schedule.reverse_compute_at(output, outer[-1], preserve_unit_loops=True)
-        schedule.set_scope(accumulate, 0, "local")
         if staged:
             _stage(schedule, taken, k_out)
         schedule.vectorize(o_lane)
         for loop in (o_in, p_in, k_in, *((k_out, kw) if row_written_out else ())):
             schedule.unroll(loop)
         tile_in_registers(schedule, schedule.decompose_reduction(accumulate, kh))
-        *_, out_p, _, out_o = schedule.get_loops(output)
+        if shape.scattered:
+            for loop in schedule.get_loops(output)[-3:]:
+                schedule.unroll(loop)
+        *_, out_p, _, out_o = schedule.get_loops(written)
         if shape.whole:
             out_o, out_lane = schedule.split(out_o, [None, shape.lanes])
             schedule.vectorize(out_lane)
@@ -176,7 +183,6 @@ def _streaming_form(lanes: int, steps: list[int]) -> Form:
         o_out, o_lane = schedule.split(o, [None, lanes])
         k_out, k_in = schedule.split(k, [None, choose(steps, steps[-1])])
         schedule.reorder(p, q, kh, kw, k_out, o_out, k_in, o_lane)
-        schedule.set_scope(accumulate, 0, "local")
         schedule.vectorize(o_lane)
         schedule.unroll(k_in)
         first = schedule.decompose_reduction(accumulate, kh)
@@ -200,7 +206,6 @@ def _block_weight(schedule: Schedule, accumulate: Any, width: int) -> None:
 def _stage(schedule: Schedule, taken: Any, loop: Any) -> None:
     """Load the tile's input channels as vectors, of which multiply-adds then pick lanes."""
     schedule.compute_at(taken, loop, preserve_unit_loops=True)
-    schedule.set_scope(taken, 0, "local")
     pixel, _, _, _, channel = schedule.get_loops(taken)[-5:]
     schedule.vectorize(channel)
     schedule.unroll(pixel)

@@ -30,6 +30,11 @@ class Core:
     lanes: int
     registers: int
 
+    @property
+    def multiplies_by_lane(self) -> bool:
+        """Whether a multiply-add can take one lane of a vector for all of another's (AArch64)."""
+        return (self.lanes, self.registers) == (4, 32)
+
 
 class Choose(Protocol):
     """Gives a free number of a schedule."""

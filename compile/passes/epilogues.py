@@ -6,11 +6,23 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import tvm
 from tvm import relax
 
 from compile.kernels.blocks import Step
-from compile.passes.graph import bindings_of, constant_of, count_uses, operator, shape_of
+from compile.passes.graph import (
+    Array,
+    bindings_of,
+    constant_of,
+    count_uses,
+    is_depthwise,
+    is_pointwise,
+    operator,
+    shape_of,
+)
+
+_Readers = dict[relax.Var, tuple[relax.Var, Any]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,12 +39,15 @@ class Chain:
         The epilogue.
     operands : tuple
         What the steps read beside the running value, in order: constants and variables.
+    order : Array or None
+        Channel ``c`` of what is written is channel ``order[c]`` of what was computed.
     """
 
     anchor: Any
     variables: tuple[relax.Var, ...]
     steps: tuple[Step, ...]
     operands: tuple[Any, ...]
+    order: Array | None = None
 
 
 def find_chains(module: tvm.IRModule, is_anchor: Callable[[Any], bool]) -> dict[relax.Var, Chain]:
@@ -50,7 +65,7 @@ def find_chains(module: tvm.IRModule, is_anchor: Callable[[Any], bool]) -> dict[
             continue
         chain = Chain(value, (variable,), (), ())
         while (reader := readers.get(chain.variables[-1])) is not None:
-            extended = _extended(chain, *reader)
+            extended = _reordered(chain, *reader, readers) or _extended(chain, *reader)
             if extended is None or reader[0] in taken:
                 break
             chain = extended
@@ -59,9 +74,7 @@ def find_chains(module: tvm.IRModule, is_anchor: Callable[[Any], bool]) -> dict[
     return chains
 
 
-def _only_readers(
-    module: tvm.IRModule, uses: dict[relax.Var, int]
-) -> dict[relax.Var, tuple[relax.Var, Any]]:
+def _only_readers(module: tvm.IRModule, uses: dict[relax.Var, int]) -> _Readers:
     readers = {}
     for variable, value in bindings_of(module):
         for argument in value.args if operator(value) else ():
@@ -70,9 +83,22 @@ def _only_readers(
     return readers
 
 
+def _reordered(chain: Chain, variable: relax.Var, value: Any, readers: _Readers) -> Chain | None:
+    """Let a pointwise convolution write in the order that `write_in_read_order` asked for."""
+    following = readers.get(variable)
+    if operator(value) != "relax.take" or following is None or chain.order is not None:
+        return None
+    if not (is_pointwise(chain.anchor) and is_depthwise(following[1])):
+        return None
+    order, channels = constant_of(value.args[1]), (shape_of(value.args[0]) or (0,))[-1]
+    if order is None or not np.array_equal(np.sort(order), np.arange(channels)):
+        return None
+    return dataclasses.replace(chain, variables=(*chain.variables, variable), order=order)
+
+
 def _extended(chain: Chain, variable: relax.Var, value: Any) -> Chain | None:
     name, before = operator(value), chain.variables[-1]
-    if str(value.ty.dtype) != "float32":
+    if str(value.ty.dtype) != "float32" or chain.order is not None:
         return None
     operand = None
     if name == "relax.nn.relu":

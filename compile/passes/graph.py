@@ -38,6 +38,24 @@ def shape_of(expr: Any) -> tuple[int, ...] | None:
         return None
 
 
+def is_depthwise(value: Any) -> bool:
+    """Whether a value is a convolution of each channel apart, one output channel for each."""
+    if operator(value) != "relax.nn.conv2d":
+        return False
+    axis = str(value.attrs.data_layout).index("C")
+    before, after = shape_of(value.args[0]), shape_of(value)
+    groups = int(value.attrs.groups)
+    return before is not None and after is not None and before[axis] == groups == after[axis]
+
+
+def is_pointwise(value: Any) -> bool:
+    """Whether a value is a convolution with windows of one pixel."""
+    if operator(value) != "relax.nn.conv2d":
+        return False
+    layout, shape = str(value.attrs.kernel_layout), shape_of(value.args[1])
+    return shape is not None and shape[layout.index("H")] == 1 == shape[layout.index("W")]
+
+
 def constant_of(expr: Any) -> Array | None:
     """Value of a constant tensor, ``None`` where the expression is not one."""
     if isinstance(expr, GenericConst):

@@ -40,8 +40,9 @@ from compile.passes.sites import Site, emit_call, reshaped
 
 def lower_to_kernels(module: tvm.IRModule, core: Core) -> tvm.IRModule:
     """Replace what this project's kernels cover by calls of them; see the module's docstring."""
-    definitions = dict(bindings_of(module))
     chains = find_chains(module, _is_anchor)
+    # What a kernel writes is read as it lies, a `take` at a chain's end too.
+    definitions = {v: value for v, value in bindings_of(module) if v not in chains}
     inside = {v for chain in chains.values() for v in chain.variables[:-1]}
     replaced: dict[relax.Var, Any] = {}
 

@@ -60,16 +60,20 @@ def _convolution(site: Site) -> Kernel:
     # A selection reads fewer channels than are stored: only a table can say which.
     selects = len(full_order) != stored[3]
     run = 0 if selects else convolution.contiguous_run(full_order, groups)
+    order_of_writes = site.chain.order
     conv = convolution.Convolution(
         height=stored[1], width=stored[2], channels=depth * groups, stored_channels=stored[3],
         groups=groups, group_outputs=outputs // groups, kernel=pair(weight.shape),
         stride=pair(attrs.strides), padding=quadruple(attrs.padding),
-        dilation=pair(attrs.dilation), run=run, channels_first=channels_first,
+        dilation=pair(attrs.dilation), run=run, scattered=order_of_writes is not None,
+        channels_first=channels_first,
         lanes=lanes_for(outputs // groups, site.core), epilogue=site.chain.steps,
     )  # fmt: skip
     if is_winograd(conv):
         return winograd(site, conv, weight, site.current_value(data))
     tables = [] if run else [relax.const(full_order.astype(np.int32))]
+    if order_of_writes is not None:
+        tables.append(relax.const(np.argsort(order_of_writes).astype(np.int32)))
     packed = relax.const(convolution.pack_weight(weight, conv))
     return convolution_kernel(conv, [site.current_value(data), packed], tables)
 
@@ -127,7 +131,8 @@ def _linear(site: Site) -> Kernel:
     conv = convolution.Convolution(
         height=1, width=1, channels=depth, stored_channels=depth, groups=1, group_outputs=outputs,
         kernel=(1, 1), stride=(1, 1), padding=(0, 0, 0, 0), dilation=(1, 1), run=depth,
-        channels_first=False, lanes=lanes_for(outputs, site.core), epilogue=site.chain.steps,
+        scattered=False, channels_first=False, lanes=lanes_for(outputs, site.core),
+        epilogue=site.chain.steps,
     )  # fmt: skip
     data = reshaped(site.builder, site.current_value(site.chain.anchor.args[0]), (1, 1, 1, depth))
     packed = convolution.pack_weight(weight.reshape(1, 1, depth, outputs), conv)

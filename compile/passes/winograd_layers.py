@@ -85,7 +85,7 @@ def winograd(site: Site, conv: convolution.Convolution, weight: Array, data: Any
         height=rows, width=columns, channels=tiles.output_shape[3],
         stored_channels=tiles.output_shape[3], groups=TILE * TILE * conv.groups,
         group_outputs=conv.group_outputs, kernel=(1, 1), stride=(1, 1), padding=(0, 0, 0, 0),
-        dilation=(1, 1), run=conv.group_inputs, channels_first=False,
+        dilation=(1, 1), run=conv.group_inputs, scattered=False, channels_first=False,
         lanes=lanes_for(conv.group_outputs, site.core), epilogue=(),
     )  # fmt: skip
     packed = relax.const(convolution.pack_weight(transform_weight(weight), product))
