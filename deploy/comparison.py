@@ -12,7 +12,8 @@ from compile.bundle import Bundle, load_bundle
 from compile.network import versions
 from compile.targets import CompileTarget
 from compile.tuning.records import log_path
-from compile.zoo import LOG_FOLDER, compile_network
+from compile.tuning.request import LOG_FOLDER
+from compile.zoo import compile_network
 from deploy.devices import Device, open_device
 from deploy.emulator.cores import CORES, DEFAULT_CORE
 from deploy.execution import RunningNetwork, start_network

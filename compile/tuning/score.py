@@ -37,6 +37,7 @@ class KernelObject:
     arguments: tuple[tuple[tuple[int, ...], str], ...]
 
 
+MEASURED_UNIT = "ns"
 KINDS = ("estimate", "instructions", "latency")
 
 
@@ -76,6 +77,11 @@ class Score(Protocol):
         """Return a score for each kernel, or in its place why it has none."""
 
 
+def warnings_of(score: Score) -> tuple[str, ...]:
+    """Return what a score has to say of its devices, such as a board that was set aside."""
+    return tuple(getattr(score, "warnings", ()))
+
+
 class Verdict(Protocol):
     """What a parity check found."""
 
@@ -105,6 +111,9 @@ class Devices(Protocol):
         self, target: CompileTarget, device: str, kind: str | None
     ) -> AbstractContextManager[Score]:
         """Give what scores candidates on a device; `kind` is one of `KINDS`, None the best."""
+
+    def require(self, target: CompileTarget, device: str, kind: str | None) -> None:
+        """Refuse now a device or a score that cannot be had, before a network is traced."""
 
     def check(self, bundle: Bundle, device: str) -> Verdict:
         """Run a bundle on a device and compare it with PyTorch."""

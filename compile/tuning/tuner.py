@@ -21,7 +21,6 @@ from compile.targets import CompileTarget
 from compile.tuning.candidates import Workers, build_candidates
 from compile.tuning.records import (
     LARGEST_SCORE,
-    MEASURED_UNIT,
     SHORTLIST,
     Record,
     append,
@@ -29,7 +28,7 @@ from compile.tuning.records import (
     make_record,
     recorded_schedule,
 )
-from compile.tuning.score import KernelObject, Score
+from compile.tuning.score import MEASURED_UNIT, KernelObject, Score
 from compile.tuning.search import TaskSearch, new_cost_model, sampled
 from model.errors import Failure
 
@@ -62,10 +61,19 @@ class Task:
 
 @dataclasses.dataclass
 class Progress:
-    """How far one task has come; handed to the caller after every batch."""
+    """How far one task has come; handed to the caller after every batch.
+
+    Attributes
+    ----------
+    start : float or None
+        Score of the form's default numbers, where this run tried them.
+    before : float or None
+        Score of one call when the run began: of the best record known, else `start`.
+    """
 
     task: Task
     start: float | None = None
+    before: float | None = None
     best: Record | None = None
     trials: int = 0
     failures: int = 0
@@ -145,7 +153,7 @@ def tune(  # noqa: PLR0913 - all but the first five by name
     list of Progress
         One for each task.
     """
-    states = [Progress(task, best=known.get(task.key)) for task in tasks]
+    states = [begin(task, known.get(task.key)) for task in tasks]
     searches: dict[str, TaskSearch] = {}
     cost_model = new_cost_model(seed)
     spent, until = 0, time.monotonic() + seconds
@@ -168,6 +176,11 @@ def tune(  # noqa: PLR0913 - all but the first five by name
             spent += bench.try_batch(state, search, trials - spent)
             report(states, spent)
     return states
+
+
+def begin(task: Task, known: Record | None = None) -> Progress:
+    """Take up a task with what is known of it."""
+    return Progress(task, best=known, before=known.score if known else None)
 
 
 def _most_promising(states: Sequence[Progress]) -> Progress | None:
@@ -199,7 +212,7 @@ class _Bench:
         schedules += [earlier] if earlier is not None else []
         results = self.results(schedules[:most])
         self.keep(state, schedules[:most], results)
-        state.start = results[0] if isinstance(results[0], float) else None
+        state.start = state.before = results[0] if isinstance(results[0], float) else None
         return len(results)
 
     def try_batch(self, state: Progress, search: TaskSearch, most: int) -> int:
