@@ -99,9 +99,11 @@ class BoardFarm:
         self._seats: list[_Seat] = []
         self._parked: list[Board] = []
         self._aside: dict[str, str] = {}
-        # Trials that failed here and worked elsewhere; trials since the last that worked.
+        # Trials that failed here and worked elsewhere; that failed here twice, since the last that
+        # worked; that are to be tried again elsewhere.
         self._proven: Counter[str] = Counter()
         self._suspected: Counter[str] = Counter()
+        self._pending: Counter[str] = Counter()
         self._changed = threading.Condition()
         self._looked = -1e9
 
@@ -190,37 +192,45 @@ class BoardFarm:
                     self._changed.notify_all()
                 return
             with self._changed:
-                self._suspected[address] = 0
-                for other in set(job.failed_on) - {address}:
-                    self._strike(other, self._proven, job.reason)
+                self._worked(job, address)
                 results[job.place] = answer
                 self._changed.notify_all()
 
     def _next(self, jobs: deque[_Job], address: str) -> _Job | None:
         """Give a job that this board has not failed, or where it is alone any."""
         alone = sum(not seat.lost for seat in self._seats) == 1
+        faults = self._proven[address] + self._suspected[address] + self._pending[address]
+        if not alone and faults >= STRIKES:
+            # Before it gets more to spoil, what it failed is tried elsewhere.
+            return None
         for job in jobs:
             if alone or address not in job.failed_on:
                 jobs.remove(job)
                 return job
         return None
 
+    def _worked(self, job: _Job, address: str) -> None:
+        self._suspected[address] = 0
+        for first in job.failed_on:
+            self._pending[first] -= 1
+            if first != address:
+                self._strike(first, self._proven, job.reason)
+
     def _failed(
         self, job: _Job, address: str, reason: str, jobs: deque[_Job],
         results: list[float | str | None],
     ) -> None:  # fmt: skip
-        job.failed_on.append(address)
         job.reason = reason
+        job.failed_on.append(address)
+        first = job.failed_on[0]
         if len(job.failed_on) < ATTEMPTS:
-            jobs.append(job)
-            self._strike(address, self._suspected, reason)
+            self._pending[first] += 1
+            jobs.appendleft(job)
             return
+        self._pending[first] -= 1
         results[job.place] = f"it failed twice on boards: {reason}"
-        if len(set(job.failed_on)) > 1:
-            # Two boards failed it: the candidate's fault, not theirs.
-            first = job.failed_on[0]
-            self._suspected[first] = max(0, self._suspected[first] - 1)
-        else:
+        # Where two boards failed it, that is the candidate's fault, not theirs.
+        if first == address:
             self._strike(address, self._suspected, reason)
 
     def _strike(self, address: str, counter: Counter[str], reason: str) -> None:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from compile.tuning.tuner import Progress
+from compile.tuning.tasks import Progress
 
 
 @dataclasses.dataclass(frozen=True)

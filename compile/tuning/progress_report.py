@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from compile.tuning.history import TaskResult, gain, task_results
-from compile.tuning.tuner import Progress
+from compile.tuning.tasks import Progress
 
 # Seconds between two lines where nobody can see a table change, such as in a file.
 LINE_EVERY_S = 15.0

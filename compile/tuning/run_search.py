@@ -24,15 +24,16 @@ from compile.tuning.records import (
     recorded_schedule,
 )
 from compile.tuning.request import Request
-from compile.tuning.score import MEASURED_UNIT, Devices, KernelObject, Score, warnings_of
-from compile.tuning.tuner import (
-    DEFAULT_TRIALS_A_TASK,
-    Progress,
-    Task,
-    begin,
+from compile.tuning.score import (
+    MEASURED_UNIT,
+    Devices,
+    KernelObject,
+    Score,
     checked_score,
-    tune,
+    warnings_of,
 )
+from compile.tuning.tasks import Progress, Task, begin
+from compile.tuning.tuner import DEFAULT_TRIALS_A_TASK, tune
 from model.errors import UsageError
 
 UNLIMITED = 1 << 30
@@ -60,14 +61,15 @@ def search(
         chosen = [task for task in tasks if task.key not in known]
     if request.trials == 0 or not chosen:
         return SearchResult()
-    with devices.score(request.target, device, request.score) as score:
+    with Workers() as workers, devices.score(request.target, device, request.score) as score:
         records = read_log(log, score.source).best
         trials = _trials(request, tasks, len(chosen), records)
         if trials is not None and trials <= 0:
             return SearchResult()
         seconds = math.inf if request.minutes is None else 60 * request.minutes
         history = History()
-        with Workers() as workers, ProgressReport(console, "tuning", trials, seconds) as shown:
+        workers.warm_up()
+        with ProgressReport(console, "tuning", trials, seconds) as shown:
 
             def report(states: Sequence[Progress], spent: int) -> None:
                 history.note(states, spent)

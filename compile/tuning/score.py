@@ -77,6 +77,19 @@ class Score(Protocol):
         """Return a score for each kernel, or in its place why it has none."""
 
 
+# What nothing real scores: an answer beyond it is rubbish.
+LARGEST_SCORE = 1e18
+
+
+def checked_score(answer: object) -> float | str:
+    """Take a device's answer for a score only if it can be one."""
+    if isinstance(answer, str):
+        return answer
+    if isinstance(answer, float) and 0 < answer < LARGEST_SCORE:
+        return answer
+    return f"the device answered {answer!r}, which is no score"
+
+
 def warnings_of(score: Score) -> tuple[str, ...]:
     """Return what a score has to say of its devices, such as a board that was set aside."""
     return tuple(getattr(score, "warnings", ()))

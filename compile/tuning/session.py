@@ -18,7 +18,7 @@ from compile.tuning.records import log_path, read_log
 from compile.tuning.request import Request
 from compile.tuning.run_search import measure_shortlist, search
 from compile.tuning.score import Devices, Verdict
-from compile.tuning.tuner import find_tasks
+from compile.tuning.tasks import find_tasks
 from compile.zoo import normalisation_of, trace_network
 from model.errors import UsageError
 

@@ -25,7 +25,7 @@ from compile.tuning.candidates import Workers, build_candidates
 from compile.tuning.interleaved_timing import time_interleaved
 from compile.tuning.score import DetailedScore, KernelObject, Score
 from compile.tuning.search import TaskSearch, new_cost_model
-from compile.tuning.tuner import Task, find_tasks
+from compile.tuning.tasks import Task, find_tasks
 from compile.zoo import trace_network
 from model.errors import Failure
 from model.registry import names

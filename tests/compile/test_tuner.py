@@ -18,12 +18,14 @@ from torch import nn
 
 from compile.network import choose_schedules, lower
 from compile.program import trace
-from compile.tuning import candidates, tuner
+from compile.tuning import candidates, plan
 from compile.tuning.candidates import Workers
 from compile.tuning.latency_score import LocalLatency
+from compile.tuning.plan import BATCH
 from compile.tuning.records import read_log
 from compile.tuning.score import KernelObject
-from compile.tuning.tuner import BATCH, Progress, Task, find_tasks, tune
+from compile.tuning.tasks import Progress, Task, find_tasks
+from compile.tuning.tuner import tune
 
 
 class _Here(Workers):
@@ -161,7 +163,7 @@ def test_it_ends_by_itself_where_nothing_is_left_to_learn(
 def test_a_kernel_that_always_fails_leaves_the_trials_to_the_others(
     tasks: list[Task], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tuner, "PATIENCE", 1)
+    monkeypatch.setattr(plan, "PATIENCE", 1)
     log = tmp_path / "log"
     tasks = tasks[:2]
     states = _tune(tasks, log, BATCH + 6, score=_CodeSize(failing=_input(tasks[0])))

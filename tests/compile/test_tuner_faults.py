@@ -21,11 +21,12 @@ from test_tuner import _CodeSize, _Here, _tune, network_tasks, tasks
 
 from compile.tuning import log_files, run_search
 from compile.tuning.history import SearchResult
-from compile.tuning.records import MEASURED_UNIT, SHORTLIST, append, log_path, read_log
+from compile.tuning.plan import BATCH
+from compile.tuning.records import SHORTLIST, append, log_path, read_log
 from compile.tuning.request import Request
 from compile.tuning.run_search import measure_shortlist, search, unmeasured
-from compile.tuning.score import KINDS, KernelObject
-from compile.tuning.tuner import BATCH, Task, checked_score
+from compile.tuning.score import KINDS, MEASURED_UNIT, KernelObject, checked_score
+from compile.tuning.tasks import Task
 from model.errors import Failure, UsageError
 
 __all__ = ["tasks"]
