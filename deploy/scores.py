@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from compile.tuning.records import ESTIMATED_UNIT
+from compile.tuning.records import ESTIMATED_UNIT, SHORTLIST
 from compile.tuning.score import DetailedScore, KernelObject
-from deploy.emulator.block_costs import BlockCosts
+from deploy.emulator.caches import CACHES
 from deploy.emulator.cores import Guest, guest_of
-from deploy.emulator.cycles import ESTIMATOR_VERSION, CycleEstimate, regions_of, sum_cycles
+from deploy.emulator.cycle_model import CycleModel
+from deploy.emulator.cycles import CycleEstimate
 from deploy.emulator.kernels import KernelCount, count_kernels
-from deploy.emulator.llvm_tools import GOOD_RELEASE, ensure_llvm_tools
 from deploy.emulator.qemu import ensure_emulator
-from deploy.emulator.scheduling_models import model_of
 
 TIMEOUT_S = 60.0
 # Part by which the two forms of an estimate may differ before it is marked.
 DISAGREEMENT = 0.15
+# Candidates of a batch whose misses are simulated: as many as a kernel's shortlist holds.
+SIMULATED = SHORTLIST
 
 
 class CountedInstructions:
@@ -52,7 +53,9 @@ class EstimatedCycles:
 
     Executions of each region of code are counted on an emulated core; what a region costs there at
     steady state is llvm-mca's word. Both forms of the sum are kept in the details, with the
-    instructions, and `disagree` where the forms differ by more than `DISAGREEMENT`.
+    instructions, and `disagree` where the forms differ by more than `DISAGREEMENT`. Of the best of
+    a batch stand there the simulated misses too (``l1_misses``, ``l2_misses``: lines, in one warmed
+    call): they are no part of the score.
 
     Parameters
     ----------
@@ -69,32 +72,43 @@ class EstimatedCycles:
     def __init__(self, guest: Guest, core: str, workers: int) -> None:
         self._guest = guest
         self._workers = workers
+        self._caches = CACHES.get(core)
         ensure_emulator(guest.architecture)
-        tools = ensure_llvm_tools()
-        self._costs = BlockCosts(tools, guest.architecture, core, workers)
-        # Older releases of LLVM shared some models that newer ones have.
-        model = model_of(core) if tools.release >= GOOD_RELEASE else None
-        self.source = (
-            f"estimated: cycles of {core} code by estimator {ESTIMATOR_VERSION}, "
-            f"{model + ', ' if model else ''}llvm-mca {tools.version}"
-        )
+        self._model = CycleModel(guest.architecture, core, workers)
+        self.source = self._model.source
 
     def __call__(self, kernels: Sequence[KernelObject]) -> list[float | str]:
         """Estimate each kernel's cycles; in place of an estimate, why there is none."""
         counts = _count(kernels, self._guest, self._workers)
-        regions = [
-            () if isinstance(count, str) else regions_of(count.blocks, count.image)
-            for count in counts
-        ]
-        costs = self._costs.of({region.code for own in regions for region in own})
+        executed = [count for count in counts if not isinstance(count, str)]
+        estimates = iter(self._model.estimate([(c.blocks, c.image) for c in executed]))
         results: list[float | str] = []
-        for count, own in zip(counts, regions, strict=True):
-            estimate = count if isinstance(count, str) else sum_cycles(own, costs)
+        for count in counts:
+            estimate = count if isinstance(count, str) else next(estimates)
             if isinstance(count, str) or isinstance(estimate, str):
                 results.append(str(estimate))
             else:
                 results.append(_detailed(estimate, count))
-        return results
+        return self._with_misses(kernels, results) if self._caches is not None else results
+
+    def _with_misses(
+        self, kernels: Sequence[KernelObject], results: Sequence[float | str]
+    ) -> list[float | str]:
+        """Add the simulated misses of the best, which alone may enter a log."""
+        found = list(results)
+        scored = {index: score for index, score in enumerate(found) if isinstance(score, float)}
+        best = sorted(scored, key=lambda index: scored[index])[:SIMULATED]
+        counts = count_kernels(
+            [kernels[index] for index in best], self._guest, timeout_s=TIMEOUT_S,
+            workers=self._workers, caches=self._caches,
+        )  # fmt: skip
+        for index, count in zip(best, counts, strict=True):
+            score = found[index]
+            # Without them the score is as good: they are no part of it.
+            if isinstance(score, DetailedScore) and not isinstance(count, str) and count.misses:
+                misses = dict(zip(("l1_misses", "l2_misses"), count.misses, strict=True))
+                found[index] = DetailedScore(score, {**score.details, **misses})
+        return found
 
 
 def _count(kernels: Sequence[KernelObject], guest: Guest, workers: int) -> list[KernelCount | str]:

@@ -7,17 +7,13 @@ import itertools
 import re
 import tempfile
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tvm
 from numpy.typing import NDArray
-from tvm.s_tir import Schedule
-from tvm_ffi import structural_hash
 
-from compile.kernels.schedules import forms
 from compile.library import link
 from compile.network import lower
 from compile.targets import CompileTarget
@@ -25,6 +21,7 @@ from compile.tuning.candidates import Workers, build_candidates
 from compile.tuning.interleaved_timing import time_interleaved
 from compile.tuning.score import DetailedScore, KernelObject, Score
 from compile.tuning.search import TaskSearch, new_cost_model
+from compile.tuning.stock_space import stock_schedules
 from compile.tuning.tasks import Task, find_tasks
 from compile.zoo import trace_network
 from model.errors import Failure
@@ -39,11 +36,12 @@ KINDS = {
 }
 KERNELS_OF_A_KIND = 3
 NETWORKS = 5
-CANDIDATES = 64
+# Of each kernel, and how many of them the tuner's own search proposes; the rest is stock.
+CANDIDATES, SEARCHED = 64, 32
 BATCH = 16
-RANDOM_TRIES = 1000
-# An emulator takes seconds for more, and these networks have few such kernels.
-MOST_MULTIPLY_ADDS = 20_000_000
+# The emulator takes half a second for a candidate of so many; those of ShuffleNet 1x have 2.4
+# million in the mean.
+MOST_MULTIPLY_ADDS = 6_000_000
 SEARCH_ROUNDS, ROUNDS = 3, 21
 TIMEOUT_S = 240.0
 
@@ -62,6 +60,8 @@ class Sample:
         The same from the odd rounds alone.
     scores : dict
         Score of each candidate by the score's name: ``estimate``, ``instructions``, ...
+    is_stock : array of bool
+        Whether each comes from the stock space, not from the tuner's own search.
     """
 
     kernel: str
@@ -69,6 +69,7 @@ class Sample:
     times: NDArray[np.float64]
     noise: NDArray[np.float64]
     scores: dict[str, NDArray[np.float64]]
+    is_stock: NDArray[np.bool_]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +79,14 @@ class Drawn:
     kind: str
     network: str
     task: Task
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """A candidate that was built, with its library beside it."""
+
+    kernel: KernelObject
+    is_stock: bool
 
 
 def draw_kernels(
@@ -113,60 +122,41 @@ def draw_kernels(
 
 def draw_candidates(
     drawn: Drawn, target: CompileTarget, folder: Path, seed: int, workers: Workers, timer: Workers
-) -> list[KernelObject]:
+) -> list[Candidate]:
     """Draw good and bad candidates of a kernel, built and linked.
 
     A search of the tuner's own is steered by times, roughly taken on this machine: its first batch
-    is random, and the later ones better and better. The score that is to be proved has no say.
-    Where the search ends early, random schedules fill up.
+    is random, the later ones better. The score that is to be proved has no say. The others are
+    random draws of MetaSchedule's stock space, more of them where the search ends early.
     """
+    function = drawn.task.function
     search = TaskSearch(
-        drawn.task.function, target.core, target.tvm_target, new_cost_model(seed), seed,
-        batch=BATCH,
-    )  # fmt: skip
-    kept: list[KernelObject] = []
-    while len(kept) < CANDIDATES and (proposals := search.propose()):
-        functions = [proposal.schedule.mod["main"] for proposal in proposals]
-        built = build_candidates(functions, target, folder, workers)
-        good = [kernel for kernel in built if isinstance(kernel, KernelObject)]
-        for kernel in good:
-            link(str(kernel.path.with_suffix(".so")), [str(kernel.path)])
+        function, target.core, target.tvm_target, new_cost_model(seed), seed, batch=BATCH
+    )
+    kept: list[Candidate] = []
+    while len(kept) < SEARCHED and (proposals := search.propose()):
+        built = _build([p.schedule.mod["main"] for p in proposals], target, folder, workers)
+        good = [kernel for kernel in built if kernel is not None]
         found = iter(measure(good, timer, seed, SEARCH_ROUNDS).min(axis=1)) if good else iter(())
-        search.report(
-            proposals,
-            [float(next(found)) if isinstance(k, KernelObject) else None for k in built],
-        )
-        kept += good
-    more = _random_schedules(drawn.task.function, target, seed, search.seen)
-    while len(kept) < CANDIDATES and (some := list(itertools.islice(more, CANDIDATES - len(kept)))):
-        built = build_candidates(some, target, folder, workers)
-        for kernel in (kernel for kernel in built if isinstance(kernel, KernelObject)):
-            link(str(kernel.path.with_suffix(".so")), [str(kernel.path)])
-            kept.append(kernel)
-    return kept[:CANDIDATES]
+        search.report(proposals, [None if k is None else float(next(found)) for k in built])
+        kept += [Candidate(kernel, is_stock=False) for kernel in good]
+    del kept[SEARCHED:]
+    more = stock_schedules(function, target.tvm_target, seed)
+    while some := list(itertools.islice(more, min(BATCH, CANDIDATES - len(kept)))):
+        built = _build(some, target, folder, workers)
+        kept += [Candidate(kernel, is_stock=True) for kernel in built if kernel is not None]
+    return kept
 
 
-def _random_schedules(
-    function: Any, target: CompileTarget, seed: int, seen: Collection[int]
-) -> Iterator[Any]:
-    """Draw schedules that were not seen before, each form alike."""
-    generator = np.random.default_rng(seed)
-    known = set(seen)
-    possible = forms(function, target.core)
-    for _ in range(RANDOM_TRIES):
-        schedule = Schedule(tvm.IRModule({"main": function}), debug_mask="none")
-
-        def choose(options: Sequence[int], default: int) -> int:
-            return int(generator.choice(options))
-
-        try:
-            possible[generator.integers(len(possible))](schedule, choose)
-        except tvm.s_tir.ScheduleError:
-            continue
-        identity = structural_hash(schedule.mod)
-        if identity not in known:
-            known.add(identity)
-            yield schedule.mod["main"]
+def _build(
+    functions: Sequence[Any], target: CompileTarget, folder: Path, workers: Workers
+) -> list[KernelObject | None]:
+    """Build and link scheduled kernels, None for what cannot be built."""
+    built = build_candidates(functions, target, folder, workers)
+    kernels = [kernel if isinstance(kernel, KernelObject) else None for kernel in built]
+    for kernel in filter(None, kernels):
+        link(str(kernel.path.with_suffix(".so")), [str(kernel.path)])
+    return kernels
 
 
 def measure(
@@ -204,7 +194,7 @@ def sample_kernels(
         Workers() as workers,
         Workers(1) as timer,
     ):
-        candidates: list[list[KernelObject]] = []
+        candidates: list[list[Candidate]] = []
         for number, one in enumerate(drawn):
             say(f"building candidates of {one.task.name} ({one.network})")
             folder = Path(scratch) / str(number)
@@ -212,20 +202,27 @@ def sample_kernels(
             candidates.append(draw_candidates(one, target, folder, seed, workers, timer))
         workers.stop()
         scores = []
-        for one, kernels in zip(drawn, candidates, strict=True):
+        for one, drawn_ones in zip(drawn, candidates, strict=True):
             began = time.monotonic()
-            scores.append(score(kernels))
-            took = (time.monotonic() - began) / max(1, len(kernels))
-            say(f"scored {len(kernels)} candidates of {one.task.name}, {took:.2f} s each")
+            scores.append(score([candidate.kernel for candidate in drawn_ones]))
+            took = (time.monotonic() - began) / max(1, len(drawn_ones))
+            say(f"scored {len(drawn_ones)} candidates of {one.task.name}, {took:.2f} s each")
         say("timing all of them, pinned and in turns")
         samples = []
-        for one, kernels, found in zip(drawn, candidates, scores, strict=True):
+        for one, drawn_ones, found in zip(drawn, candidates, scores, strict=True):
+            kernels = [candidate.kernel for candidate in drawn_ones]
             times = measure(kernels, timer, seed, ROUNDS)
-            samples.append(_sample(one, times, found))
+            is_stock = np.array([candidate.is_stock for candidate in drawn_ones])
+            samples.append(_sample(one, times, found, is_stock))
     return samples
 
 
-def _sample(drawn: Drawn, times: NDArray[np.float64], scores: Sequence[float | str]) -> Sample:
+def _sample(
+    drawn: Drawn,
+    times: NDArray[np.float64],
+    scores: Sequence[float | str],
+    is_stock: NDArray[np.bool_],
+) -> Sample:
     """Put together what is known of those candidates that have a score."""
     good = [i for i, score in enumerate(scores) if isinstance(score, DetailedScore)]
     columns: dict[str, list[float]] = {}
@@ -237,4 +234,5 @@ def _sample(drawn: Drawn, times: NDArray[np.float64], scores: Sequence[float | s
     return Sample(
         drawn.task.name, drawn.kind, times[good].min(axis=1), times[good][:, 1::2].min(axis=1),
         {name: np.asarray(values) for name, values in columns.items()},
+        is_stock[good],
     )  # fmt: skip
