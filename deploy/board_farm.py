@@ -115,7 +115,7 @@ class BoardFarm:
     @property
     def size(self) -> int:
         """How many boards are held and work."""
-        return len(self._seats)
+        return sum(not seat.lost for seat in self._seats)
 
     def run(self, kernels: Sequence[KernelObject]) -> list[float | str]:
         """Score kernels; in place of a score, why there is none.

@@ -151,6 +151,11 @@ class BoardScore:
         )
 
     @property
+    def boards(self) -> int:
+        """How many boards it has and uses."""
+        return self._farm.size
+
+    @property
     def warnings(self) -> Sequence[str]:
         """A sentence for each board that was set aside."""
         return self._farm.warnings
