@@ -76,11 +76,18 @@ def require(target: CompileTarget, device: str, kind: str | None) -> None:
     elif parsed.kind == "emulated":
         _require_emulated(target, kind, device)
     elif parsed.kind == "tracker":
-        Tracker(parsed).require_boards()
+        tracker = Tracker(parsed)
+        tracker.require_boards()
+        if kind == "latency" and tracker.free():
+            _require_board(target, kind, device)
     else:
-        with open_device(device) as opened:
-            if opened.is_emulated:
-                _require_emulated(target, kind, device)
+        _require_board(target, kind, device)
+
+
+def _require_board(target: CompileTarget, kind: str | None, device: str) -> None:
+    with open_device(device) as opened:
+        if opened.is_emulated:
+            _require_emulated(target, kind, device)
 
 
 def _require_this_machine(target: CompileTarget) -> None:
