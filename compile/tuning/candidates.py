@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 ENTRY_SYMBOL = "__tvm_ffi_main"
 BUILD_TIMEOUT_S = 60.0
+LOWEST_PRIORITY = 19
 _numbers = itertools.count()
 
 
@@ -130,6 +131,8 @@ def build_object(module_json: str, options: dict[str, Any], path: str) -> None:
 
     from compile.kernels.finishing import finish_kernels
 
+    # Candidates are timed meanwhile: whoever times goes first.
+    os.nice(LOWEST_PRIORITY - os.nice(0))
     # What `load_json` does to texts of older versions costs a tenth of a build: this one is ours.
     module = finish_kernels(from_json_graph_str(module_json))
     target = Target(options, host=options)

@@ -18,21 +18,23 @@ def print_outcome(outcome: Outcome) -> None:
     title = f"{manifest.network} for {manifest.target}"
     console = Console(highlight=False)
     if outcome.search.tasks:
-        console.print(search_table(outcome.search, title))
+        console.print(f"{title}: {_summary(outcome.search)}")
+        console.print(search_table(outcome.search))
     else:
         console.print(_kernels(outcome, title))
     for line in outcome.sentences():
         print(line)
 
 
-def search_table(search: SearchResult, title: str) -> Table:
-    """Set each kernel's score before the search beside that after it."""
+def _summary(search: SearchResult) -> str:
     better = gain(search.tasks)
     whole = f"; these kernels together {better:.2f}x better" if better else ""
-    table = Table(
-        title=f"{title}; scores in {search.unit} a call{whole}", title_justify="left", box=None,
-        pad_edge=False,
-    )  # fmt: skip
+    return f"{search.unit} of one call{whole}"
+
+
+def search_table(search: SearchResult) -> Table:
+    """Set each kernel's score before the search beside that after it."""
+    table = Table(box=None, pad_edge=False)
     for heading in ("kernel", "share", "before", "after", "gain", "trials"):
         table.add_column(
             heading, justify="left" if heading == "kernel" else "right", no_wrap=True

@@ -19,7 +19,7 @@ from compile.tuning.tasks import Progress
 LINE_EVERY_S = 15.0
 _REFRESH_HZ = 4
 _ROWS_KEPT_FREE = 4
-NAME_WIDTH = 34
+NAME_WIDTH = 27
 
 
 class ProgressReport:
@@ -105,7 +105,7 @@ class ProgressReport:
 
 
 def cells(task: TaskResult) -> tuple[str, str, str, str, str, str]:
-    """Write a task's row: kernel, share, before, after, gain, trials; 78 characters with gaps."""
+    """Write a task's row: kernel, share, before, after, gain, trials; at most 80 characters."""
     after = _number(task.after) if task.after is not None else "failed" if task.trials else "-"
     better = f"{task.before / task.after:.2f}x" if task.before and task.after else ""
     name = task.kernel if len(task.kernel) <= NAME_WIDTH else task.kernel[: NAME_WIDTH - 1] + "…"

@@ -127,6 +127,48 @@ def test_the_same_seed_finds_the_same_schedules(tasks: list[Task], tmp_path: Pat
     assert first != other
 
 
+def test_how_long_scoring_takes_changes_nothing(tasks: list[Task], tmp_path: Path) -> None:
+    class Unsteady(_CodeSize):
+        """Takes its time now and then: batches are built ahead meanwhile, or wait."""
+
+        def __call__(self, kernels: Sequence[KernelObject]) -> list[float | str]:
+            time.sleep(0.4 * (self.scored % 3 == 1))
+            return super().__call__(kernels)
+
+    trials = len(tasks) + 3 * BATCH
+    _tune(tasks, tmp_path / "steady", trials)
+    _tune(tasks, tmp_path / "unsteady", trials, score=Unsteady())
+    assert (tmp_path / "steady").read_text() == (tmp_path / "unsteady").read_text()
+
+
+def test_the_first_of_all_tasks_are_tried_together(tasks: list[Task], tmp_path: Path) -> None:
+    class Batches(_CodeSize):
+        sizes: list[int] = []  # noqa: RUF012
+
+        def __call__(self, kernels: Sequence[KernelObject]) -> list[float | str]:
+            self.sizes.append(len(kernels))
+            return super().__call__(kernels)
+
+    _tune(tasks, tmp_path / "log", len(tasks) + 5, score=(score := Batches()))
+    assert score.sizes == [len(tasks), 5]
+
+
+def test_a_batch_is_on_the_disk_before_the_next_is_scored(
+    tasks: list[Task], tmp_path: Path
+) -> None:
+    log, seen = tmp_path / "log", []
+
+    class Watching(_CodeSize):
+        def __call__(self, kernels: Sequence[KernelObject]) -> list[float | str]:
+            written = sum(record.trials for record in read_log(log).best.values())
+            seen.append((written, self.scored))
+            return super().__call__(kernels)
+
+    _tune(tasks, log, len(tasks) + 3 * BATCH, score=Watching())
+    assert len(seen) >= 4
+    assert all(written == scored for written, scored in seen)
+
+
 def test_what_is_known_is_kept_and_nothing_is_spent_without_trials(
     tasks: list[Task], tmp_path: Path
 ) -> None:
