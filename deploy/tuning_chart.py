@@ -93,7 +93,8 @@ def draw_curve(path: Path, outcome: Outcome, beside: Mapping[str, float]) -> Non
             axes.axhline(latency, color=PEER, linewidth=1, linestyle="--")
             axes.annotate(name, (0.99, latency), xycoords=("axes fraction", "data"), ha="right",
                           va="bottom", size=7, color=INK)  # fmt: skip
-    left.set_ylim(bottom=0)
+    if unit == MEASURED_UNIT and beside:
+        left.set_ylim(bottom=0)
     left.set_ylabel(f"{named}\nbest of each kernel, times its calls, summed", size=8)
     manifest = outcome.bundle.manifest
     figure.suptitle(

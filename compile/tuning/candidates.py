@@ -30,10 +30,19 @@ _numbers = itertools.count()
 
 
 class Workers:
-    """A pool of warm processes; a context manager that leaves none behind."""
+    """A pool of warm processes; a context manager that leaves none behind.
 
-    def __init__(self, count: int | None = None) -> None:
+    Parameters
+    ----------
+    count : int, optional
+        How many; as many as there are cores.
+    polite : bool
+        Whether they give way to all others: to who times a candidate while they build the next.
+    """
+
+    def __init__(self, count: int | None = None, *, polite: bool = False) -> None:
         self.count = count or max(1, os.cpu_count() or 1)
+        self._polite = polite
         self._pool: ProcessPoolExecutor | None = None
         self._closed = False
 
@@ -54,10 +63,19 @@ class Workers:
         """Run a function of a module in a worker."""
         if self._closed:
             raise RuntimeError("the workers have ended")
+        try:
+            return self._started().submit(function, *arguments)
+        except BrokenProcessPool:
+            # One died between two batches: of memory, or with the thread that had started it.
+            self.stop()
+            return self._started().submit(function, *arguments)
+
+    def _started(self) -> ProcessPoolExecutor:
         if self._pool is None:
+            warm_up = _warm_up_politely if self._polite else _warm_up
             context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(self.count, context, initializer=_warm_up)
-        return self._pool.submit(function, *arguments)
+            self._pool = ProcessPoolExecutor(self.count, context, initializer=warm_up)
+        return self._pool
 
     def stop(self) -> None:
         """End the workers, also those that hang."""
@@ -123,6 +141,11 @@ def _warm_up() -> None:
     assert tvm
 
 
+def _warm_up_politely() -> None:
+    os.nice(LOWEST_PRIORITY)
+    _warm_up()
+
+
 def build_object(module_json: str, options: dict[str, Any], path: str) -> None:
     """Build a module of one kernel into an object file (runs in a worker)."""
     import tvm
@@ -131,8 +154,6 @@ def build_object(module_json: str, options: dict[str, Any], path: str) -> None:
 
     from compile.kernels.finishing import finish_kernels
 
-    # Candidates are timed meanwhile: whoever times goes first.
-    os.nice(LOWEST_PRIORITY - os.nice(0))
     # What `load_json` does to texts of older versions costs a tenth of a build: this one is ours.
     module = finish_kernels(from_json_graph_str(module_json))
     target = Target(options, host=options)

@@ -92,6 +92,7 @@ class SearchResult:
             "unit": self.unit,
             "tasks": [dataclasses.asdict(task) for task in self.tasks],
             "curve": [dataclasses.asdict(moment) for moment in self.curve],
+            "failed": list(self.failed),
             "warnings": list(self.warnings),
         }
 

@@ -18,7 +18,7 @@ from compile.tuning.tasks import Progress
 # Seconds between two lines where nobody can see a table change, such as in a file.
 LINE_EVERY_S = 15.0
 _REFRESH_HZ = 4
-_ROWS_KEPT_FREE = 4
+_ROWS_KEPT_FREE = 5
 NAME_WIDTH = 27
 
 
@@ -93,8 +93,10 @@ class ProgressReport:
         return ", ".join(parts)
 
     def _table(self, tasks: Sequence[TaskResult], line: str, last: str) -> Table:
-        table = Table(box=None, show_header=False, pad_edge=False, title=Text(line))
-        table.title_justify = "left"
+        table = Table(
+            "", "kernel", "share", "start", "best", "gain", "trials", box=None, pad_edge=False,
+            title=Text(line), title_justify="left",
+        )  # fmt: skip
         rows = max(1, self._console.size.height - _ROWS_KEPT_FREE)
         for task in tasks[:rows]:
             mark = ">" if task.kernel == last else " "

@@ -61,7 +61,10 @@ def search(
         chosen = [task for task in tasks if task.key not in known]
     if request.trials == 0 or not chosen:
         return SearchResult()
-    with Workers() as workers, devices.score(request.target, device, request.score) as score:
+    with (
+        Workers(polite=True) as workers,
+        devices.score(request.target, device, request.score) as score,
+    ):
         records = read_log(log, score.source).best
         trials = _trials(request, tasks, len(chosen), records)
         if trials is not None and trials <= 0:

@@ -102,7 +102,7 @@ def test_on_a_terminal_there_is_a_line_a_task() -> None:
 
 def test_a_small_terminal_shows_the_heaviest() -> None:
     out = io.StringIO()
-    console = Console(file=out, width=80, height=6, force_terminal=True)
+    console = Console(file=out, width=80, height=7, force_terminal=True)
     with ProgressReport(console, "tuning", 100) as report:
         report(_states(), 12)
     assert "kernel_2" in out.getvalue()

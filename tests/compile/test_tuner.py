@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import itertools
 import os
+import signal
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
@@ -263,6 +264,15 @@ def test_workers_stay_warm_and_leave_nothing_behind(light_workers: Workers) -> N
     with pytest.raises(ProcessLookupError):
         os.kill(first[0], 0)
     light_workers.stop()
+
+
+def test_a_worker_that_died_between_two_batches_is_replaced(light_workers: Workers) -> None:
+    (pid,) = light_workers.run_all(os.getpid, [()], 30.0)
+    os.kill(pid, signal.SIGKILL)
+    time.sleep(0.5)
+    (other,) = light_workers.run_all(os.getpid, [()], 30.0)
+    assert isinstance(other, int)
+    assert other != pid
 
 
 def test_a_candidate_that_crashes_its_worker_fails_alone(light_workers: Workers) -> None:

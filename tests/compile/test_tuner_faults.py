@@ -224,7 +224,7 @@ def _request(folder: Path, **changes: Any) -> Request:
 def test_the_shortlist_is_kept_measured_and_corrects_the_choice(
     tasks: list[Task], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run_search, "Workers", lambda: _Here(1))
+    monkeypatch.setattr(run_search, "Workers", lambda **_: _Here(1))
     devices, console = _Devices(), Console(quiet=True)
     log = log_path(tmp_path, QUICK.name)
     one = tasks[:1]
@@ -251,7 +251,7 @@ def test_the_shortlist_is_kept_measured_and_corrects_the_choice(
 def test_trials_of_other_sources_count_for_nothing(
     tasks: list[Task], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run_search, "Workers", lambda: _Here(1))
+    monkeypatch.setattr(run_search, "Workers", lambda **_: _Here(1))
     devices, log = _Devices(), log_path(tmp_path, QUICK.name)
     _tune(tasks[:1], log, 1, score=_Named("counted: long ago"))
     record = read_log(log).best[tasks[0].key]
