@@ -157,7 +157,10 @@ class BoardFarm:
     def _take_in(self) -> None:
         """Take one more board where one is free."""
         now = time.monotonic()
-        if now - self._looked < self._poll_s or not self._boards.free():
+        if now - self._looked < self._poll_s:
+            return
+        if not self._boards.free():
+            self._looked = now
             return
         try:
             board = self._boards.take()

@@ -13,7 +13,7 @@ from model.errors import FAILURE_STATUS, command
 _DESCRIPTION = """\
 Runs each network on ncnn, ONNX Runtime, MNN and our own libraries, untuned and with the records of
 tuning_logs, under QEMU as one ARM core: their aarch64 packages from PyPI, float32, one thread. One
-warmed inference is counted, the whole process, after its answers were found to be PyTorch's. Cycles
+warmed inference is counted, the whole process; its answers must be PyTorch's. Cycles
 are estimated by the counts and llvm-mca; no time was measured.
 
   peers.py                                       all of it, some 20 minutes
