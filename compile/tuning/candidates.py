@@ -55,7 +55,10 @@ class Workers:
         self.stop()
 
     def warm_up(self) -> None:
-        """Start the processes now: they import TVM while others do something else."""
+        """Start the processes now: they import TVM while others do something else.
+
+        They end with the thread that starts them: call it in the one that lives longest.
+        """
         for _ in range(self.count):
             self.submit(os.getpid)
 

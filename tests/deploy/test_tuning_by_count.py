@@ -28,6 +28,7 @@ def test_the_same_seed_and_counts_give_the_same_schedules(
     score = CountedInstructions("cortex-a72", 2)
     texts = []
     with Workers() as workers:
+        workers.warm_up()
         for name, seed in (("first", 5), ("again", 5), ("other", 6)):
             log = tmp_path / name
             tune(tasks, {}, score, ARM, log, trials=len(tasks) + 24, seed=seed, workers=workers)
