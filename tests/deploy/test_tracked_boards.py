@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
 
 import pytest
 from tvm import te
@@ -16,6 +21,7 @@ from compile.tuning.score import KernelObject
 from deploy.device_names import parse_device_name
 from deploy.emulator.process import Board, running_board
 from deploy.tracked_boards import BoardScore
+from deploy.trackers import Tracker
 from deploy.tuning_devices import require, score
 from model.errors import Failure, UsageError
 
@@ -31,14 +37,15 @@ def boards(board_built: None, tracker: str) -> Iterator[list[Board]]:
         yield [stack.enter_context(running_board(tracker=tracker, key=KEY)) for _ in range(2)]
 
 
+def _doubling(size: int) -> Any:
+    left = te.placeholder((size,), name="left")
+    return te.create_prim_func([left, te.compute((size,), lambda i: left[i] * 2, name="twice")])
+
+
 @pytest.fixture(scope="module")
 def kernels(tmp_path_factory: pytest.TempPathFactory) -> list[KernelObject]:
     """Give a small and a larger kernel by turns."""
-    functions = []
-    for size in (16, 32):
-        left = te.placeholder((size,), name="left")
-        total = te.compute((size,), lambda i: left[i] * 2, name="total")
-        functions.append(te.create_prim_func([left, total]))
+    functions = [_doubling(16), _doubling(32)]
     calls, built = build_calls(functions * 5, ARM, tmp_path_factory.mktemp("kernels"))
     for call in calls:
         build_object(*call)
@@ -79,3 +86,39 @@ def test_what_boards_cannot_give_is_refused_at_once(boards: list[Board], tracker
     with score(ARM, _name(tracker), "instructions") as counted:
         assert counted.unit == "instructions"
         assert "emulated board" in counted.source
+
+
+@pytest.fixture(scope="module")
+def stock_board(tracker: str) -> Iterator[str]:
+    """Run TVM's own server on this machine: a real board, as far as anyone can tell."""
+    key = "this-machine"
+    command = [sys.executable, "-m", "tvm.exec.rpc_server", "--host", "127.0.0.1", "--port", "9391",
+               "--port-end", "9491", "--tracker", tracker, "--key", key]  # fmt: skip
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    name = f"tracker://{tracker}/{key}"
+    try:
+        deadline = time.monotonic() + 60
+        while not Tracker(parse_device_name(name)).free():
+            assert time.monotonic() < deadline, "TVM's server did not register"
+            time.sleep(0.2)
+        yield name
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def test_a_real_board_measures_and_counts_nothing(stock_board: str, tmp_path: Path) -> None:
+    host = find_target("host")
+    calls, built = build_calls([_doubling(64)], host, tmp_path)
+    build_object(*calls[0])
+    with score(host, stock_board, None) as measured:
+        assert measured.unit == "ns"
+        assert measured.source.startswith("measured: ")
+        first, again = measured(built * 2)
+        assert isinstance(first, float)
+        assert isinstance(again, float)
+        assert min(first, again) > 0
+    with pytest.raises(UsageError, match="count nothing"), score(host, stock_board, "instructions"):
+        pass
