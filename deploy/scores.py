@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from compile.tuning.records import ESTIMATED_UNIT, SHORTLIST
+from compile.tuning.records import ESTIMATED_UNIT
 from compile.tuning.score import DetailedScore, KernelObject
-from deploy.emulator.caches import CACHES
+from deploy.emulator.caches import CACHES, Caches
 from deploy.emulator.cores import Guest, guest_of
 from deploy.emulator.cycle_model import CycleModel
 from deploy.emulator.cycles import CycleEstimate
@@ -16,8 +16,6 @@ from deploy.emulator.qemu import ensure_emulator
 TIMEOUT_S = 60.0
 # Part by which the two forms of an estimate may differ before it is marked.
 DISAGREEMENT = 0.15
-# Candidates of a batch whose misses are simulated: as many as a kernel's shortlist holds.
-SIMULATED = SHORTLIST
 
 
 class CountedInstructions:
@@ -53,9 +51,9 @@ class EstimatedCycles:
 
     Executions of each region of code are counted on an emulated core; what a region costs there at
     steady state is llvm-mca's word. Both forms of the sum are kept in the details, with the
-    instructions, and `disagree` where the forms differ by more than `DISAGREEMENT`. Of the best of
-    a batch stand there the simulated misses too (``l1_misses``, ``l2_misses``: lines, in one warmed
-    call): they are no part of the score.
+    instructions, and `disagree` where the forms differ by more than `DISAGREEMENT`. To their mean
+    comes what moving lines between caches costs (``transfers``, of the simulated ``l1_misses`` and
+    ``l2_misses``: lines), where `deploy.emulator.caches` knows the core's.
 
     Parameters
     ----------
@@ -79,7 +77,7 @@ class EstimatedCycles:
 
     def __call__(self, kernels: Sequence[KernelObject]) -> list[float | str]:
         """Estimate each kernel's cycles; in place of an estimate, why there is none."""
-        counts = _count(kernels, self._guest, self._workers)
+        counts = _count(kernels, self._guest, self._workers, self._caches)
         executed = [count for count in counts if not isinstance(count, str)]
         estimates = iter(self._model.estimate([(c.blocks, c.image) for c in executed]))
         results: list[float | str] = []
@@ -88,42 +86,33 @@ class EstimatedCycles:
             if isinstance(count, str) or isinstance(estimate, str):
                 results.append(str(estimate))
             else:
-                results.append(_detailed(estimate, count))
-        return self._with_misses(kernels, results) if self._caches is not None else results
-
-    def _with_misses(
-        self, kernels: Sequence[KernelObject], results: Sequence[float | str]
-    ) -> list[float | str]:
-        """Add the simulated misses of the best, which alone may enter a log."""
-        found = list(results)
-        scored = {index: score for index, score in enumerate(found) if isinstance(score, float)}
-        best = sorted(scored, key=lambda index: scored[index])[:SIMULATED]
-        counts = count_kernels(
-            [kernels[index] for index in best], self._guest, timeout_s=TIMEOUT_S,
-            workers=self._workers, caches=self._caches,
-        )  # fmt: skip
-        for index, count in zip(best, counts, strict=True):
-            score = found[index]
-            # Without them the score is as good: they are no part of it.
-            if isinstance(score, DetailedScore) and not isinstance(count, str) and count.misses:
-                misses = dict(zip(("l1_misses", "l2_misses"), count.misses, strict=True))
-                found[index] = DetailedScore(score, {**score.details, **misses})
-        return found
+                results.append(_detailed(estimate, count, self._caches))
+        return results
 
 
-def _count(kernels: Sequence[KernelObject], guest: Guest, workers: int) -> list[KernelCount | str]:
-    return count_kernels(kernels, guest, timeout_s=TIMEOUT_S, workers=workers, warm=False)
+def _count(
+    kernels: Sequence[KernelObject], guest: Guest, workers: int, caches: Caches | None = None
+) -> list[KernelCount | str]:
+    # Not warmed: the runner has just written all tensors, so that what fits a cache is in it.
+    return count_kernels(
+        kernels, guest, timeout_s=TIMEOUT_S, workers=workers, warm=False, caches=caches
+    )
 
 
-def _detailed(estimate: CycleEstimate, count: KernelCount) -> DetailedScore:
+def _detailed(estimate: CycleEstimate, count: KernelCount, caches: Caches | None) -> DetailedScore:
     forms = (estimate.iterations, estimate.throughput)
+    cycles = estimate.cycles
     details = {
         "iterations": round(estimate.iterations, 1),
         "throughput": round(estimate.throughput, 1),
         "instructions": count.total,
     }
+    if caches is not None and count.misses is not None:
+        details |= dict(zip(("l1_misses", "l2_misses"), count.misses, strict=True))
+        details["transfers"] = round(caches.transfer_cycles(count.misses), 1)
+        cycles += details["transfers"]
     if max(forms) > (1 + DISAGREEMENT) * min(forms):
         details["disagree"] = 1
     if estimate.outlying:
         details["outlying"] = len(estimate.outlying)
-    return DetailedScore(round(estimate.cycles, 1), details)
+    return DetailedScore(round(cycles, 1), details)

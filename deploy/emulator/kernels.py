@@ -84,8 +84,7 @@ def count_kernels(
         Call each kernel once before the call that is counted. A kernel without state, as all of
         TVM's are, counts the same without, in half the time.
     caches : Caches, optional
-        Simulate these too: the emulation takes three times as long. Without `warm` every line is
-        missed once.
+        Simulate these too: the emulation takes up to twice as long.
 
     Returns
     -------
