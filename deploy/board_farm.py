@@ -106,6 +106,7 @@ class BoardFarm:
         self._pending: Counter[str] = Counter()
         self._changed = threading.Condition()
         self._looked = -1e9
+        self._closed = False
 
     @property
     def warnings(self) -> list[str]:
@@ -129,6 +130,8 @@ class BoardFarm:
         results: list[float | str | None] = [None] * len(jobs)
         alone_since = time.monotonic()
         while any(result is None for result in results):
+            if self._closed:
+                raise Failure("the boards were given back")
             self._seats = [seat for seat in self._seats if not seat.lost]
             if len(jobs) > sum(seat.is_idle for seat in self._seats):
                 self._take_in()
@@ -149,7 +152,8 @@ class BoardFarm:
         return [result for result in results if result is not None]
 
     def close(self) -> None:
-        """Give all boards back."""
+        """Give all boards back; a run that is under way ends."""
+        self._closed = True
         for board in [*(seat.board for seat in self._seats), *self._parked]:
             board.close()
         self._seats, self._parked = [], []
@@ -181,7 +185,7 @@ class BoardFarm:
         address = seat.board.address
         while True:
             with self._changed:
-                job = None if seat.lost else self._next(jobs, address)
+                job = None if seat.lost or self._closed else self._next(jobs, address)
             if job is None:
                 return
             try:

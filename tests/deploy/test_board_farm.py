@@ -185,3 +185,25 @@ def test_a_board_that_does_not_fit_is_never_asked() -> None:
     assert farm.run(kernels) == [_right(kernel) for kernel in kernels]
     assert "other" not in lab.calls
     assert farm.warnings == ["board other was set aside: its core is cortex-a53"]
+
+
+def test_a_run_that_is_interrupted_takes_no_more_boards() -> None:
+    lab = _Lab(a=_slow)
+    farm = _farm(lab)
+    failures: list[Failure] = []
+
+    def run() -> None:
+        try:
+            farm.run(_kernels(500))
+        except Failure as failure:
+            failures.append(failure)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    while not lab.calls:
+        time.sleep(0.01)
+    farm.close()
+    thread.join(2)
+    assert not thread.is_alive()
+    assert "given back" in str(failures[0])
+    assert lab.waiting == ["a"]
