@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import tvm
 
 from compile.library import link
@@ -67,13 +68,19 @@ class TrackedBoard:
 def count_on_board(device: Device, kernel: KernelObject) -> float:
     """Count the instructions that one call of a kernel executes in its library.
 
-    Its tensors hold whatever lay in the board's memory: no kernel's count depends on them.
+    Numbers are whatever lay in the board's memory: no count depends on them. Tables of channels are
+    zeros: by others a kernel would read outside its tensors.
     """
     library = kernel.path.with_suffix(".so")
     link(str(library), [str(kernel.path)])
     function = device.upload_and_load(library)["main"]
     place = device.session.cpu()
-    tensors = [tvm.runtime.empty(shape, dtype, place) for shape, dtype in kernel.arguments]
+    tensors = [
+        tvm.runtime.empty(shape, dtype, place)
+        if dtype.startswith("float")
+        else tvm.runtime.tensor(np.zeros(shape, dtype), place)
+        for shape, dtype in kernel.arguments
+    ]
     return float(device.count(lambda: function(*tensors), library).total)
 
 
