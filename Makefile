@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: demo test smoke lint board data zoo bench clean help
+.PHONY: demo test smoke lint board data zoo bench peers clean help
 
 help:
 	@echo "make demo    compile ShuffleNet for an ARM core, prove it on an emulated board, compare"
@@ -12,6 +12,7 @@ help:
 	@echo "make board   build the emulated board       make data    fetch Fashion-MNIST"
 	@echo "make zoo     every network on every target: parity and shuffle kernels"
 	@echo "make bench   against ONNX Runtime, OpenVINO, ncnn and MNN: up to 20 minutes, resumes"
+	@echo "make peers   beside ncnn, ONNX Runtime and MNN on an emulated core: up to 30 minutes, resumes"
 	@echo "make clean   remove what was built here (not the cache)"
 
 # The virtual environment, made again when the pins change.
@@ -57,6 +58,9 @@ $(VENV)/.bench: $(READY)
 
 bench: $(VENV)/.bench
 	$(RUN) deploy/bench.py
+
+peers: $(VENV)/.bench board
+	$(RUN) deploy/peers.py --json build/peers.json
 
 clean:
 	rm -rf build $(VENV)

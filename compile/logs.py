@@ -22,7 +22,7 @@ from compile.tuning.coverage import (
     unfit,
 )
 from compile.tuning.records import SHORTLIST, Log, log_path, read_log
-from compile.zoo import LOG_FOLDER
+from compile.tuning.request import LOG_FOLDER
 from model.errors import FAILURE_STATUS, command
 from model.registry import REPRESENTATIVE, names, parse_resolution
 

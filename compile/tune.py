@@ -1,7 +1,8 @@
 """Compile and tune a network for a core, prove it right on a device, and write a bundle.
 
 The command of this package: it parses, calls and prints. It is also the one place where the
-compiler and the devices meet.
+compiler and the devices meet. TVM and PyTorch take seconds to import: what can be refused without
+them is refused first.
 """
 
 from __future__ import annotations
@@ -10,20 +11,12 @@ import argparse
 import sys
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
-from compile.targets import ARM_CORES, DEFAULT_ARM_CORE, HOST, find_target
-from compile.tuning.request import Request
+from compile.tuning.request import LOG_FOLDER, Request
 from compile.tuning.score import KINDS
-from compile.tuning.session import Outcome, tune_network
-from compile.zoo import LOG_FOLDER
-from deploy.device_names import parse_device_name
-from deploy.emulator.scheduling_models import describe
-from deploy.reports import write_json
-from deploy.tuning_devices import TuningDevices
+from deploy.device_names import EMULATED_TIME, parse_device_name
+from deploy.emulator.cores import DEFAULT_CORE
+from deploy.reports import require_creatable, write_json
 from model.errors import UsageError, command
-from model.registry import names, parse_resolution
 
 EXAMPLES = """\
 examples:
@@ -32,8 +25,9 @@ examples:
   python compile/tune.py --target cortex-a53 --program mine.pt2 --trials 500
       your own network, saved with torch.export.save(program, "mine.pt2")
   python compile/tune.py --target cortex-a76 --device tracker://127.0.0.1:9190/pi5
-      tuned on a real board that registered with a TVM tracker
-  python compile/tune.py --target host --model alexnet --resolution 480x640
+      tuned on the real boards that registered with a TVM tracker
+  python compile/tune.py --target host --minutes 15 --plot build/curve.png
+      tuned for this machine, with a curve of what that brought
 """
 
 
@@ -44,7 +38,74 @@ def main(argv: list[str] | None = None) -> int:
     if options.list_targets:
         _print_targets()
         return 0
-    request = Request(
+    beside = _refuse_early(options)
+    from compile.tuning.outcome_tables import print_outcome
+    from compile.tuning.session import tune_network
+    from deploy.tuning_devices import TuningDevices
+
+    outcome = tune_network(_request(options), TuningDevices())
+    print_outcome(outcome)
+    if options.json:
+        write_json(options.json, outcome.to_json())
+    if options.plot and outcome.search.curve:
+        from deploy.tuning_chart import draw_curve
+
+        draw_curve(options.plot, outcome, beside)
+    elif options.plot:
+        print(f"no curve to draw: {options.plot} was not written")
+    return 0 if outcome.parity is None or outcome.parity.passed else 1
+
+
+def _refuse_early(options: argparse.Namespace) -> dict[str, float]:
+    """Refuse what can be told to be wrong from the command line alone.
+
+    Returns
+    -------
+    dict
+        What `--beside` has of other engines.
+
+    Raises
+    ------
+    UsageError
+        Says what is wrong and what to do.
+    """
+    if options.measure_shortlist and (options.score or options.trials or options.minutes):
+        raise UsageError(
+            "--measure-shortlist tunes nothing: leave out --score, --trials, --minutes"
+        )
+    if options.program and (options.resolution or options.weights):
+        raise UsageError(
+            "--program brings its own shape and weights: leave out --resolution and --weights"
+        )
+    if options.device:
+        latency = options.measure_shortlist or options.score == "latency"
+        if parse_device_name(options.device).kind == "emulated" and latency:
+            raise UsageError(EMULATED_TIME.format(options.device))
+    if options.beside and (options.program or not options.plot):
+        raise UsageError("--beside goes with --plot, for a network of the zoo")
+    for path in (options.json, options.plot):
+        require_creatable(path)
+    if options.program:
+        if not options.program.is_file():
+            raise UsageError(f"there is no program at {options.program}")
+        return {}
+    # Its import brings PyTorch, but not TVM, which takes longer.
+    from model.registry import input_shape, parse_resolution
+
+    size = options.resolution and parse_resolution(options.resolution)
+    shape = input_shape(options.model, size)
+    if not options.beside:
+        return {}
+    from deploy.tuning_chart import peer_latencies
+
+    return peer_latencies(options.beside, options.model, f"{shape[2]}x{shape[3]}")
+
+
+def _request(options: argparse.Namespace) -> Request:
+    from compile.targets import find_target
+    from model.registry import parse_resolution
+
+    return Request(
         target=find_target(options.target),
         model=None if options.program else options.model,
         program=options.program,
@@ -61,19 +122,6 @@ def main(argv: list[str] | None = None) -> int:
         score=options.score,
         measure_shortlist=options.measure_shortlist,
     )
-    if options.measure_shortlist and (options.score or options.trials or options.minutes):
-        raise UsageError(
-            "--measure-shortlist tunes nothing: leave out --score, --trials, --minutes"
-        )
-    if options.device:
-        parse_device_name(options.device, default_core=request.target.cpu)
-    if options.json:
-        _check_writable(options.json)
-    outcome = tune_network(request, TuningDevices())
-    _print_outcome(outcome)
-    if options.json:
-        write_json(options.json, outcome.to_json())
-    return 0 if outcome.parity is None or outcome.parity.passed else 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -81,12 +129,19 @@ def _parser() -> argparse.ArgumentParser:
         prog="tune.py", description=(__doc__ or "").splitlines()[0], epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
+    _add_inputs(parser)
+    _add_tuning(parser)
+    _add_outputs(parser)
+    return parser
+
+
+def _add_inputs(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
         "--target",
         default="arm",
         metavar="TARGET",
-        help=f"arm ({DEFAULT_ARM_CORE}), a core, host, a TVM tag or a JSON dict (default: arm)",
+        help=f"arm ({DEFAULT_CORE}), a core, host, a TVM tag or a JSON dict (default: arm)",
     )
     add("--list-targets", action="store_true", help="show the cores by name and exit")
     network = parser.add_mutually_exclusive_group()
@@ -104,6 +159,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--resolution", metavar="HxW", help="input size of a zoo network (default: its own)")
     add("--weights", type=Path, metavar="FILE", help="a state dict for the zoo network")
+
+
+def _add_tuning(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     add(
         "--trials",
         type=_count,
@@ -127,14 +186,8 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--device",
         metavar="DEVICE",
-        help="local, emulated[:CORE], rpc://HOST:PORT or tracker://HOST:PORT/KEY "
-        "(default: local where the library fits this machine, else emulated)",
-    )
-    add(
-        "--output",
-        type=Path,
-        metavar="DIR",
-        help="the bundle's folder (default: build/bundles/NAME-TARGET)",
+        help="local, emulated[:CORE], rpc://HOST:PORT or tracker://HOST:PORT/KEY, which takes all"
+        " boards that are free (default: local where the library fits this machine, else emulated)",
     )
     add(
         "--logs",
@@ -143,10 +196,41 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="tuning records, a folder a target (default: tuning_logs)",
     )
+
+
+def _add_outputs(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add(
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="the bundle's folder (default: build/bundles/NAME-TARGET)",
+    )
     add("--dump-ir", type=Path, metavar="DIR", help="write the module after each pass here")
     add("--no-check", action="store_true", help="do not run the result on a device")
     add("--json", type=Path, metavar="FILE", help="write what came out as JSON")
-    return parser  # fmt: skip
+    add("--plot", type=Path, metavar="FILE.png",
+        help="draw the network's score against minutes and trials")  # fmt: skip
+    add("--beside", type=Path, metavar="BENCH.json",
+        help="draw other engines' latencies there too, from bench.py --json")  # fmt: skip
+
+
+def _print_targets() -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from compile.targets import ARM_CORES, HOST, find_target
+    from deploy.emulator.scheduling_models import describe
+    from model.registry import names
+
+    table = Table(
+        "target", "found in", "estimates by LLVM's", title="Targets by name", title_justify="left"
+    )
+    for name, where in ARM_CORES.items():
+        table.add_row(name, where, describe(name))
+    table.add_row(HOST, f"this machine: {find_target(HOST).cpu}", "")
+    Console().print(table)
+    print("networks: " + ", ".join(names()))
 
 
 def _count(text: str) -> int:
@@ -161,48 +245,6 @@ def _minutes(text: str) -> float:
     if not 0 < value < 1e6:
         raise argparse.ArgumentTypeError("must be a number above 0")
     return value
-
-
-def _print_targets() -> None:
-    table = Table(
-        "target", "found in", "estimates by LLVM's", title="Targets by name", title_justify="left"
-    )
-    for name, where in ARM_CORES.items():
-        table.add_row(name, where, describe(name))
-    table.add_row(HOST, f"this machine: {find_target(HOST).cpu}", "")
-    Console().print(table)
-    print("networks: " + ", ".join(names()))
-
-
-def _print_outcome(outcome: Outcome) -> None:
-    manifest = outcome.bundle.manifest
-    title = f"{manifest.network} for {manifest.target}"
-    table = Table(title=title, title_justify="left")
-    unit = manifest.score_unit or "score"
-    for heading in ("kernel", "calls", "share", unit, "record"):
-        table.add_column(heading, justify="left" if heading == "kernel" else "right")
-    for kernel in manifest.kernels[:12]:
-        score = f"{kernel.score:,.0f}" if kernel.score is not None else ""
-        table.add_row(kernel.name, str(kernel.calls), f"{kernel.share:.1%}", score,
-                      "yes" if kernel.record else "no")  # fmt: skip
-    rest = manifest.kernels[12:]
-    if rest:
-        share = sum(kernel.share for kernel in rest)
-        table.add_row(f"{len(rest)} more", str(sum(k.calls for k in rest)), f"{share:.1%}", "", "")
-    Console().print(table)
-    for line in outcome.sentences():
-        print(line)
-
-
-def _check_writable(path: Path) -> None:
-    """Find out before the work, not after it, that a file cannot be written."""
-    beside = path.with_name(f".{path.name}.new")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside.touch()
-        beside.unlink()
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}") from error
 
 
 if __name__ == "__main__":

@@ -14,10 +14,9 @@ from compile.network import choose_schedules, lower, write_bundle
 from compile.program import trace
 from compile.targets import CompileTarget
 from compile.tuning.records import log_path, read_log
+from compile.tuning.request import LOG_FOLDER
 from model.registry import build, input_shape, normalisation
 from model.weights import load_weights
-
-LOG_FOLDER = Path(__file__).resolve().parent.parent / "tuning_logs"
 
 
 def trace_network(

@@ -12,7 +12,8 @@ from compile.bundle import Bundle, load_bundle
 from compile.network import versions
 from compile.targets import CompileTarget
 from compile.tuning.records import log_path
-from compile.zoo import LOG_FOLDER, compile_network
+from compile.tuning.request import LOG_FOLDER
+from compile.zoo import compile_network
 from deploy.devices import Device, open_device
 from deploy.emulator.cores import CORES, DEFAULT_CORE
 from deploy.execution import RunningNetwork, start_network
@@ -103,21 +104,27 @@ def cached_bundle(
     *,
     folder: Path = BUNDLES,
     rebuild: bool = False,
+    tuned: bool = True,
     tell: Tell = lambda _: None,
 ) -> Bundle:
     """Give a network's bundle from the cache; compile it first where that one is absent or old.
 
     Old is a bundle that does not validate, was made by other versions or for other processor
     features, or before a source file of the compiler or a tuning record of the target changed.
+    Without `tuned` no record is used.
     """
-    path = folder / f"{name}-{resolution_text(name, resolution)}-{target.name}"
+    kind = "" if tuned else "-untuned"
+    path = folder / f"{name}-{resolution_text(name, resolution)}-{target.name}{kind}"
     if not rebuild and (bundle := _still_good(path, target)) is not None:
         return bundle
 
     def progress(text: str) -> None:
         tell(f"{name}: {text}")
 
-    return compile_network(name, target, path, resolution=resolution, progress=progress)
+    logs = LOG_FOLDER if tuned else path / "no-logs"
+    return compile_network(
+        name, target, path, resolution=resolution, log_folder=logs, progress=progress
+    )
 
 
 def _still_good(path: Path, target: CompileTarget) -> Bundle | None:

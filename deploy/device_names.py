@@ -19,6 +19,12 @@ _REMOTE = re.compile(
 )
 
 
+EMULATED_TIME = (
+    "{} is emulated: the time that an emulator takes says nothing of the core."
+    " Leave out --score, or name a real --device"
+)
+
+
 @dataclass(frozen=True)
 class DeviceName:
     """A device's name, taken apart.

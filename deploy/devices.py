@@ -41,6 +41,8 @@ class Device:
         TVM's session with it (a ``LocalSession`` for this machine).
     board : Board or None
         The emulated board's process, when this program started it.
+    address : str
+        ``HOST:PORT`` of the board itself, which a tracker's name does not tell; maybe empty.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Device:
     information: DeviceInformation
     session: rpc.RPCSession
     board: Board | None = None
+    address: str = ""
     _loaded: dict[Path, str] = field(default_factory=dict, repr=False)
     _uploads: Iterator[int] = field(default_factory=itertools.count, repr=False)
 
@@ -170,7 +173,7 @@ def open_device(
         connection = sessions.connect_board(parsed, timeout_s)
         stack.callback(sessions.close, connection)
         try:
-            yield _describe(parsed, connection.session, board)
+            yield _describe(parsed, connection, board)
         except (UsageError, Failure):
             raise
         except Exception as error:
@@ -180,14 +183,39 @@ def open_device(
             raise Failure(f"{name}: {reason}") from error
 
 
-def _describe(name: DeviceName, session: rpc.RPCSession, board: Board | None) -> Device:
+def attach(name: DeviceName, timeout_s: float) -> tuple[Device, sessions.Connection]:
+    """Begin a session with a board that is kept until `sessions.close` ends it.
+
+    Parameters
+    ----------
+    name : DeviceName
+        Of kind ``rpc`` or ``tracker``.
+    timeout_s : float
+        How long one call may take.
+
+    Raises
+    ------
+    Failure
+        When the board is not there.
+    """
+    connection = sessions.connect_board(name, timeout_s)
+    try:
+        return _describe(name, connection, None), connection
+    except Exception as error:
+        reason = sessions.why_lost(connection, error)
+        sessions.close(connection)
+        raise Failure(f"{name.text}: {reason or error}") from error
+
+
+def _describe(name: DeviceName, connection: sessions.Connection, board: Board | None) -> Device:
     """Ask a connected board what it is."""
+    session, address = connection.session, connection.address
     try:
         session.get_function("shuffledeploy.describe")
     except AttributeError:
-        return Device(name.text, False, ask_stock(session), session)
+        return Device(name.text, False, ask_stock(session), session, address=address)
     information = ask_emulated(session, board.core if board else None)
-    return Device(name.text, True, information, session, board)
+    return Device(name.text, True, information, session, board, address)
 
 
 def _why_lost(connection: sessions.Connection, board: Board | None, error: Exception) -> str | None:

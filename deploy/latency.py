@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from deploy.devices import Device
+from deploy.emulator.instruction_counts import InstructionCounts
 from deploy.execution import RunningNetwork
 from model.errors import UsageError
 
@@ -141,7 +142,22 @@ def count_instructions(network: RunningNetwork) -> Instructions:
     UsageError
         The device is not emulated.
     """
-    device, library = network.device, network.bundle.library
+    device = network.device
+    counted = count_library(network)
+    process = device.count(network.invoke, None)
+    core = device.information.cpu or "unknown core"
+    return Instructions(counted.total, process.total, counted.kernels, core)
+
+
+def count_library(network: RunningNetwork) -> InstructionCounts:
+    """Count what one warmed inference of the stored reference input executes of the library.
+
+    Raises
+    ------
+    UsageError
+        The device is not emulated.
+    """
+    device = network.device
     if not device.is_emulated:
         raise UsageError(
             f"{device.name} cannot count instructions: an emulated board can"
@@ -149,10 +165,7 @@ def count_instructions(network: RunningNetwork) -> Instructions:
         )
     network.set_inputs(network.bundle.reference_inputs()[0])
     network.invoke()
-    counted = device.count(network.invoke, library)
-    process = device.count(network.invoke, None)
-    core = device.information.cpu or "unknown core"
-    return Instructions(counted.total, process.total, counted.kernels, core)
+    return device.count(network.invoke, network.bundle.library)
 
 
 def _summary(device: Device, seconds: list[float]) -> Latency:

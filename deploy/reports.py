@@ -68,6 +68,23 @@ def require_writable(path: Path | None) -> None:
         raise UsageError(f"{path} cannot be written: {path.parent} is read-only")
 
 
+def require_creatable(path: Path | None) -> None:
+    """Refuse before the work what could not be written after it; makes the folder it is to go to.
+
+    Raises
+    ------
+    UsageError
+        If the folder cannot be made or written, or the path is a folder.
+    """
+    if path is None:
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}") from error
+    require_writable(path)
+
+
 @contextmanager
 def replaced(path: Path) -> Iterator[Path]:
     """Give a path beside a file, which becomes the file when the block ends well.

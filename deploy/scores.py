@@ -6,13 +6,12 @@ from collections.abc import Sequence
 
 from compile.tuning.records import ESTIMATED_UNIT
 from compile.tuning.score import DetailedScore, KernelObject
-from deploy.emulator.block_costs import BlockCosts
+from deploy.emulator.caches import CACHES, Caches
 from deploy.emulator.cores import Guest, guest_of
-from deploy.emulator.cycles import ESTIMATOR_VERSION, CycleEstimate, regions_of, sum_cycles
+from deploy.emulator.cycle_model import CycleModel
+from deploy.emulator.cycles import CycleEstimate
 from deploy.emulator.kernels import KernelCount, count_kernels
-from deploy.emulator.llvm_tools import GOOD_RELEASE, ensure_llvm_tools
 from deploy.emulator.qemu import ensure_emulator
-from deploy.emulator.scheduling_models import model_of
 
 TIMEOUT_S = 60.0
 # Part by which the two forms of an estimate may differ before it is marked.
@@ -52,7 +51,9 @@ class EstimatedCycles:
 
     Executions of each region of code are counted on an emulated core; what a region costs there at
     steady state is llvm-mca's word. Both forms of the sum are kept in the details, with the
-    instructions, and `disagree` where the forms differ by more than `DISAGREEMENT`.
+    instructions, and `disagree` where the forms differ by more than `DISAGREEMENT`. To their mean
+    comes what moving lines between caches costs (``transfers``, of the simulated ``l1_misses`` and
+    ``l2_misses``: lines), where `deploy.emulator.caches` knows the core's.
 
     Parameters
     ----------
@@ -69,47 +70,49 @@ class EstimatedCycles:
     def __init__(self, guest: Guest, core: str, workers: int) -> None:
         self._guest = guest
         self._workers = workers
+        self._caches = CACHES.get(core)
         ensure_emulator(guest.architecture)
-        tools = ensure_llvm_tools()
-        self._costs = BlockCosts(tools, guest.architecture, core, workers)
-        # Older releases of LLVM shared some models that newer ones have.
-        model = model_of(core) if tools.release >= GOOD_RELEASE else None
-        self.source = (
-            f"estimated: cycles of {core} code by estimator {ESTIMATOR_VERSION}, "
-            f"{model + ', ' if model else ''}llvm-mca {tools.version}"
-        )
+        self._model = CycleModel(guest.architecture, core, workers)
+        self.source = self._model.source
 
     def __call__(self, kernels: Sequence[KernelObject]) -> list[float | str]:
         """Estimate each kernel's cycles; in place of an estimate, why there is none."""
-        counts = _count(kernels, self._guest, self._workers)
-        regions = [
-            () if isinstance(count, str) else regions_of(count.blocks, count.image)
-            for count in counts
-        ]
-        costs = self._costs.of({region.code for own in regions for region in own})
+        counts = _count(kernels, self._guest, self._workers, self._caches)
+        executed = [count for count in counts if not isinstance(count, str)]
+        estimates = iter(self._model.estimate([(c.blocks, c.image) for c in executed]))
         results: list[float | str] = []
-        for count, own in zip(counts, regions, strict=True):
-            estimate = count if isinstance(count, str) else sum_cycles(own, costs)
+        for count in counts:
+            estimate = count if isinstance(count, str) else next(estimates)
             if isinstance(count, str) or isinstance(estimate, str):
                 results.append(str(estimate))
             else:
-                results.append(_detailed(estimate, count))
+                results.append(_detailed(estimate, count, self._caches))
         return results
 
 
-def _count(kernels: Sequence[KernelObject], guest: Guest, workers: int) -> list[KernelCount | str]:
-    return count_kernels(kernels, guest, timeout_s=TIMEOUT_S, workers=workers, warm=False)
+def _count(
+    kernels: Sequence[KernelObject], guest: Guest, workers: int, caches: Caches | None = None
+) -> list[KernelCount | str]:
+    # Not warmed: the runner has just written all tensors, so that what fits a cache is in it.
+    return count_kernels(
+        kernels, guest, timeout_s=TIMEOUT_S, workers=workers, warm=False, caches=caches
+    )
 
 
-def _detailed(estimate: CycleEstimate, count: KernelCount) -> DetailedScore:
+def _detailed(estimate: CycleEstimate, count: KernelCount, caches: Caches | None) -> DetailedScore:
     forms = (estimate.iterations, estimate.throughput)
+    cycles = estimate.cycles
     details = {
         "iterations": round(estimate.iterations, 1),
         "throughput": round(estimate.throughput, 1),
         "instructions": count.total,
     }
+    if caches is not None and count.misses is not None:
+        details |= dict(zip(("l1_misses", "l2_misses"), count.misses, strict=True))
+        details["transfers"] = round(caches.transfer_cycles(count.misses), 1)
+        cycles += details["transfers"]
     if max(forms) > (1 + DISAGREEMENT) * min(forms):
         details["disagree"] = 1
     if estimate.outlying:
         details["outlying"] = len(estimate.outlying)
-    return DetailedScore(round(estimate.cycles, 1), details)
+    return DetailedScore(round(cycles, 1), details)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from tvm import rpc
 
 from deploy.device_names import DeviceName
+from deploy.trackers import Tracker
 from model.errors import Failure
 
 CONNECT_S = 20.0
@@ -38,6 +39,19 @@ class Connection:
     peer: socket.socket | None
     timeout_s: float
 
+    @property
+    def address(self) -> str:
+        """Where the board is, ``HOST:PORT``; empty where it cannot be told."""
+        try:
+            host, port = self.peer.getpeername()[:2] if self.peer else ("", "")
+        except OSError:
+            return ""
+        return f"{host}:{port}" if host else ""
+
+
+# A session's socket is found by what was not there before: one connects at a time.
+_CONNECTING = threading.Lock()
+
 
 def connect_board(name: DeviceName, timeout_s: float) -> Connection:
     """Connect to ``rpc://`` or through ``tracker://``.
@@ -59,11 +73,16 @@ def connect_board(name: DeviceName, timeout_s: float) -> Connection:
     Failure
         When nobody listens, the board is busy or hangs, or the tracker has no such board.
     """
+    with _CONNECTING:
+        return _connect(name, timeout_s)
+
+
+def _connect(name: DeviceName, timeout_s: float) -> Connection:
     before = _sockets()
     # The server's own limit is on the whole session: it only ends sessions that nobody ends.
     limit = max(3600.0, 10 * timeout_s)
     if name.kind == "tracker":
-        session = _within(CONNECT_S, name, lambda: _request(name, limit))
+        session = _within(CONNECT_S, name, lambda: Tracker(name).request(limit))
     else:
         session = _within(
             CONNECT_S, name, lambda: rpc.connect(name.host, name.port, session_timeout=limit)
@@ -147,31 +166,6 @@ def _as_failure(name: DeviceName, error: Exception) -> Failure:
         )
     last = text.splitlines()[-1] if text else type(error).__name__
     return Failure(f"{name.text}: {address} is no RPC board that can be used: {last}")
-
-
-def _request(name: DeviceName, limit: float) -> rpc.RPCSession:
-    """Ask a tracker for one of its boards."""
-    try:
-        # TVM's own client retries a refused connection for a minute.
-        socket.create_connection((name.host, name.port), timeout=CONNECT_S / 2).close()
-        tracker = rpc.connect_tracker(name.host, name.port)
-    except socket.gaierror:
-        raise
-    except (OSError, RuntimeError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise Failure(
-            f"{name.text}: no tracker answers at {name.host}:{name.port} ({reason}); start one"
-            " with 'python -m tvm.exec.rpc_tracker'"
-        ) from error
-    try:
-        servers = tracker.summary()["server_info"]
-        keys = sorted({str(server["key"]).removeprefix("server:") for server in servers})
-        if name.key not in keys:
-            known = f"it has {', '.join(keys)}" if keys else "no board is registered there"
-            raise Failure(f"{name.text}: the tracker has no board with key '{name.key}'; {known}")
-        return tracker.request(name.key, session_timeout=limit, max_retry=1)
-    finally:
-        tracker.close()
 
 
 def _sockets() -> dict[str, int]:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 
 from rich.markup import escape
 
 from compile.bundle import Bundle
 from compile.targets import CompileTarget
 from compile.tuning.candidates import Workers
-from compile.tuning.latency_score import BoardLatency, LocalLatency
+from compile.tuning.latency_score import LocalLatency
 from compile.tuning.score import Score
-from deploy.device_names import parse_device_name
+from deploy.device_names import EMULATED_TIME, DeviceName, parse_device_name
 from deploy.devices import open_device
 from deploy.emulator.cores import guest_of
 from deploy.emulator.scheduling_models import model_of
@@ -20,6 +20,8 @@ from deploy.execution import default_device, start_network
 from deploy.parity import Parity, check_parity
 from deploy.reports import CONSOLE
 from deploy.scores import CountedInstructions, EstimatedCycles
+from deploy.tracked_boards import BoardScore
+from deploy.trackers import Tracker
 from model.errors import Failure, UsageError
 
 
@@ -36,10 +38,68 @@ class TuningDevices:
         """Give what scores candidates on a device."""
         return score(target, device, kind)
 
+    def require(self, target: CompileTarget, device: str, kind: str | None) -> None:
+        """Refuse now a device or a score that cannot be had, before a network is traced."""
+        require(target, device, kind)
+
     def check(self, bundle: Bundle, device: str) -> Parity:
         """Run a bundle on a device and compare it with PyTorch."""
         with open_device(device, default_core=bundle.manifest.cpu) as opened:
             return check_parity(start_network(bundle, opened), bundle)
+
+
+def require(target: CompileTarget, device: str, kind: str | None) -> None:
+    """Refuse a device or a score that cannot be had; a board is connected to, for a moment.
+
+    Parameters
+    ----------
+    target : CompileTarget
+        What the candidates are built for.
+    device : str
+        A device's name.
+    kind : str, optional
+        The score that is wanted, if one is.
+
+    Raises
+    ------
+    UsageError
+        If the target's code does not run on the device, or it cannot give such a score.
+    Failure
+        If the device is not there; of a tracker's boards, with the keys that it has.
+    """
+    parsed = parse_device_name(device, default_core=target.cpu)
+    if parsed.kind == "local":
+        if kind in (None, "latency"):
+            _require_this_machine(target)
+        else:
+            _require_emulated(target, kind, device)
+    elif parsed.kind == "emulated":
+        _require_emulated(target, kind, device)
+    elif parsed.kind == "tracker":
+        tracker = Tracker(parsed)
+        tracker.require_boards()
+        if kind == "latency" and tracker.free():
+            _require_board(target, kind, device)
+    else:
+        _require_board(target, kind, device)
+
+
+def _require_board(target: CompileTarget, kind: str | None, device: str) -> None:
+    with open_device(device) as opened:
+        if opened.is_emulated:
+            _require_emulated(target, kind, device)
+
+
+def _require_this_machine(target: CompileTarget) -> None:
+    if not target.fits_this_machine:
+        raise UsageError(f"{target.name} code does not run on this machine: name another --device")
+
+
+def _require_emulated(target: CompileTarget, kind: str | None, device: str) -> None:
+    if kind == "latency":
+        raise UsageError(EMULATED_TIME.format(device))
+    if target.architecture != "aarch64":
+        raise UsageError(f"there is no emulated core for {target.name}: use --score latency")
 
 
 @contextmanager
@@ -66,33 +126,36 @@ def score(target: CompileTarget, device: str, kind: str | None = None) -> Iterat
     parsed = parse_device_name(device, default_core=target.cpu)
     if parsed.kind == "emulated":
         yield _emulated(parsed.core, target, kind, device)
-    elif kind in ("estimate", "instructions"):
+    elif kind in ("estimate", "instructions") and parsed.kind != "tracker":
         yield _emulated(target.cpu, target, kind, device)
     elif parsed.kind == "local":
-        if not target.fits_this_machine:
-            raise UsageError(
-                f"{target.name} code does not run on this machine: name another --device"
-            )
+        _require_this_machine(target)
         with Workers(1) as timer:
             yield LocalLatency(timer, target.cpu)
     else:
-        with open_device(device) as opened:
-            if opened.is_emulated:
-                yield _emulated(target.cpu, target, kind, device)
-            else:
-                yield BoardLatency(opened, target.cpu)
+        yield from _on_boards(parsed, target, kind)
+
+
+def _on_boards(name: DeviceName, target: CompileTarget, kind: str | None) -> Iterator[Score]:
+    """Score on one board, or on all of a tracker's; emulated ones only count."""
+    with open_device(name.text) as opened:
+        is_emulated = opened.is_emulated
+    counts = name.kind == "tracker" and kind == "instructions"
+    if kind == "estimate" or (is_emulated and not counts):
+        if name.kind == "tracker":
+            _tell(f"cycles are estimated on this machine, not on the boards of {name.text}")
+        yield _emulated(target.cpu, target, kind, name.text)
+        return
+    if counts and not is_emulated:
+        raise UsageError(f"{name.text} are real boards, which count nothing: use --score latency")
+    with closing(BoardScore(name, target, is_emulated=is_emulated, tell=_tell)) as scored:
+        yield scored
 
 
 def _emulated(core: str, target: CompileTarget, kind: str | None, device: str) -> Score:
     """Give what an emulated core can honestly tell."""
     workers = Workers().count
-    if kind == "latency":
-        raise UsageError(
-            f"{device} is emulated: the time that an emulator takes says nothing of the core."
-            " Leave out --score, or name a real --device"
-        )
-    if target.architecture != "aarch64":
-        raise UsageError(f"there is no emulated core for {target.name}: use --score latency")
+    _require_emulated(target, kind, device)
     if kind == "instructions":
         return CountedInstructions(core, workers)
     if model_of(core) is None:
@@ -105,6 +168,10 @@ def _emulated(core: str, target: CompileTarget, kind: str | None, device: str) -
             raise
         _warn(str(error))
         return CountedInstructions(core, workers)
+
+
+def _tell(sentence: str) -> None:
+    CONSOLE.print(f"[bold yellow]note:[/] {escape(sentence)}")
 
 
 def _warn(reason: str) -> None:

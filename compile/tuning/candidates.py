@@ -15,35 +15,70 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from compile.targets import CompileTarget
 from compile.tuning.score import KernelObject
+
+if TYPE_CHECKING:
+    # Workers import this module before they have said what TVM may import.
+    from compile.targets import CompileTarget
 
 ENTRY_SYMBOL = "__tvm_ffi_main"
 BUILD_TIMEOUT_S = 60.0
+LOWEST_PRIORITY = 19
 _numbers = itertools.count()
 
 
 class Workers:
-    """A pool of warm processes; a context manager that leaves none behind."""
+    """A pool of warm processes; a context manager that leaves none behind.
 
-    def __init__(self, count: int | None = None) -> None:
+    Parameters
+    ----------
+    count : int, optional
+        How many; as many as there are cores.
+    polite : bool
+        Whether they give way to all others: to who times a candidate while they build the next.
+    """
+
+    def __init__(self, count: int | None = None, *, polite: bool = False) -> None:
         self.count = count or max(1, os.cpu_count() or 1)
+        self._polite = polite
         self._pool: ProcessPoolExecutor | None = None
+        self._closed = False
 
     def __enter__(self) -> Workers:
         return self
 
     def __exit__(self, *_: object) -> None:
+        # A thread that still waits for a build must not start them again.
+        self._closed = True
         self.stop()
+
+    def warm_up(self) -> None:
+        """Start the processes now: they import TVM while others do something else.
+
+        They end with the thread that starts them: call it in the one that lives longest.
+        """
+        for _ in range(self.count):
+            self.submit(os.getpid)
 
     def submit(self, function: Any, *arguments: Any) -> Future[Any]:
         """Run a function of a module in a worker."""
+        if self._closed:
+            raise RuntimeError("the workers have ended")
+        try:
+            return self._started().submit(function, *arguments)
+        except BrokenProcessPool:
+            # One died between two batches: of memory, or with the thread that had started it.
+            self.stop()
+            return self._started().submit(function, *arguments)
+
+    def _started(self) -> ProcessPoolExecutor:
         if self._pool is None:
+            warm_up = _warm_up_politely if self._polite else _warm_up
             context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(self.count, context, initializer=_warm_up)
-        return self._pool.submit(function, *arguments)
+            self._pool = ProcessPoolExecutor(self.count, context, initializer=warm_up)
+        return self._pool
 
     def stop(self) -> None:
         """End the workers, also those that hang."""
@@ -95,7 +130,10 @@ def _warm_up() -> None:
     os.environ["TVM_NUM_THREADS"] = "1"
     import ctypes
     import signal
+    import sys
 
+    # tvm_ffi imports PyTorch where it finds it: 2 s and 200 MB that no build needs.
+    sys.modules.setdefault("torch", None)  # type: ignore[arg-type]
     import tvm
 
     # A worker whose parent was killed would wait for work for ever.
@@ -106,22 +144,32 @@ def _warm_up() -> None:
     assert tvm
 
 
+def _warm_up_politely() -> None:
+    os.nice(LOWEST_PRIORITY)
+    _warm_up()
+
+
 def build_object(module_json: str, options: dict[str, Any], path: str) -> None:
     """Build a module of one kernel into an object file (runs in a worker)."""
     import tvm
     from tvm.target import Target
+    from tvm_ffi.serialization import from_json_graph_str
 
     from compile.kernels.finishing import finish_kernels
 
-    module = finish_kernels(tvm.ir.load_json(module_json))
+    # What `load_json` does to texts of older versions costs a tenth of a build: this one is ours.
+    module = finish_kernels(from_json_graph_str(module_json))
     target = Target(options, host=options)
     tvm.compile(module, target).mod.write_to_file(path, "o")
 
 
-def build_candidates(
-    functions: Sequence[Any], target: CompileTarget, folder: Path, workers: Workers
-) -> list[KernelObject | str]:
-    """Build scheduled kernels into objects.
+BuildCall = tuple[str, dict[str, Any], str]
+
+
+def build_calls(
+    functions: Sequence[Any], target: CompileTarget, folder: Path
+) -> tuple[list[BuildCall], list[KernelObject]]:
+    """Write down what workers are to build, and what it will be.
 
     Parameters
     ----------
@@ -131,23 +179,33 @@ def build_candidates(
         What to build for.
     folder : Path
         Where the objects go.
-
-    Returns
-    -------
-    list of KernelObject or str
-        In place of an object, why the candidate has none.
     """
     import tvm
 
-    calls, kernels = [], []
+    calls: list[BuildCall] = []
+    kernels = []
     for function in functions:
         # Never a name twice: a process that loaded a library of that name would run the old one.
         path = folder / f"candidate_{next(_numbers)}.o"
         module = tvm.IRModule({"main": function.with_attr("global_symbol", "main")})
         calls.append((tvm.ir.save_json(module), target.options, str(path)))
         kernels.append(KernelObject(path, ENTRY_SYMBOL, argument_types(function)))
+    return calls, kernels
+
+
+def run_builds(
+    calls: Sequence[BuildCall], kernels: Sequence[KernelObject], workers: Workers
+) -> list[KernelObject | str]:
+    """Build in the workers; in place of an object, why the candidate has none."""
     results = workers.run_all(build_object, calls, BUILD_TIMEOUT_S)
     return [r if isinstance(r, str) else k for r, k in zip(results, kernels, strict=True)]
+
+
+def build_candidates(
+    functions: Sequence[Any], target: CompileTarget, folder: Path, workers: Workers
+) -> list[KernelObject | str]:
+    """Build scheduled kernels into objects: `build_calls`, then `run_builds`."""
+    return run_builds(*build_calls(functions, target, folder), workers)
 
 
 def argument_types(function: Any) -> tuple[tuple[tuple[int, ...], str], ...]:

@@ -12,7 +12,7 @@ from compile.program import load_program
 from compile.targets import CompileTarget
 from compile.tuning.log_files import locked, replace_text
 from compile.tuning.records import FILE_NAME, Log, Record, apply_record, log_text, read_log
-from compile.tuning.tuner import find_tasks
+from compile.tuning.tasks import find_tasks
 from compile.zoo import trace_network
 from model.errors import UsageError
 

@@ -13,8 +13,7 @@ import numpy as np
 from compile import TVM_VERSION
 from compile.library import link
 from compile.tuning.candidates import Workers
-from compile.tuning.records import MEASURED_UNIT
-from compile.tuning.score import KernelObject
+from compile.tuning.score import MEASURED_UNIT, KernelObject
 
 REPEATS = 10
 REPEAT_MS = 2
@@ -45,32 +44,24 @@ class LocalLatency:
         return self._timer.run_all(time_library, calls, TIMEOUT_S)
 
 
-class BoardLatency:
-    """The same over a session with a board.
+def board_source(cpu: str) -> str:
+    """Name the source of latencies that boards with a core measure."""
+    return f"measured: least mean of {REPEATS}, one thread, {cpu} board, TVM {TVM_VERSION}"
+
+
+def time_on_board(device: Any, kernel: KernelObject) -> float:
+    """Upload a kernel to a board and time it there; nanoseconds a call.
 
     Parameters
     ----------
     device : Any
-        Has ``name``, ``session`` and ``upload_and_load(path)``.
+        Has ``session`` and ``upload_and_load(path)``.
+    kernel : KernelObject
+        What to time.
     """
-
-    unit = MEASURED_UNIT
-
-    def __init__(self, device: Any, cpu: str) -> None:
-        self._device = device
-        self.source = (
-            f"measured: least mean of {REPEATS}, one thread, {cpu} board, TVM {TVM_VERSION}"
-        )
-
-    def __call__(self, kernels: Sequence[KernelObject]) -> list[float | str]:
-        """Upload and time each kernel, one after the other."""
-        results: list[float | str] = []
-        for kernel in kernels:
-            library = kernel.path.with_suffix(".so")
-            link(str(library), [str(kernel.path)])
-            module = self._device.upload_and_load(library)
-            results.append(_time(module, self._device.session.cpu(), kernel.arguments))
-        return results
+    library = kernel.path.with_suffix(".so")
+    link(str(library), [str(kernel.path)])
+    return _time(device.upload_and_load(library), device.session.cpu(), kernel.arguments)
 
 
 def time_library(path: str, arguments: Any) -> float:

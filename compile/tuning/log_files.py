@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,25 @@ def locked(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(folder)
+
+
+def require_appendable(path: Path) -> None:
+    """Refuse a log that cannot be written, before any work; leaves nothing behind.
+
+    Raises
+    ------
+    UsageError
+        If it cannot.
+    """
+    try:
+        if path.exists():
+            with path.open("ab"):
+                return
+        place = next(folder for folder in path.parents if folder.exists())
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        raise UsageError(f"cannot write the tuning log {path}: {error.strerror}") from error
 
 
 def append_text(path: Path, text: str) -> None:

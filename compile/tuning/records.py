@@ -31,17 +31,15 @@ from tvm.s_tir.schedule import Trace
 
 from compile import TVM_VERSION
 from compile.tuning.log_files import append_text, locked, replace_text
-from compile.tuning.score import DetailedScore
+from compile.tuning.score import LARGEST_SCORE, MEASURED_UNIT, DetailedScore
 from model.errors import UsageError
 
 FILE_NAME = "records.jsonl"
 KEY_LENGTH = 20
-MEASURED_UNIT = "ns"
 ESTIMATED_UNIT = "estimated cycles"
 # Which of two records of one kernel is used: the unit that stands later here.
 _TRUST = (ESTIMATED_UNIT, MEASURED_UNIT)
 SHORTLIST = 5
-LARGEST_SCORE = 1e18
 
 
 @dataclasses.dataclass(frozen=True)

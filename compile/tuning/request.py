@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from compile.targets import CompileTarget
+if TYPE_CHECKING:
+    # Only named here: a command that refuses its arguments should not have to import TVM for it.
+    from compile.targets import CompileTarget
 
+LOG_FOLDER = Path(__file__).resolve().parents[2] / "tuning_logs"
 BUNDLE_FOLDER = Path("build") / "bundles"
 
 
@@ -37,6 +41,16 @@ class Request:
             return self.program.stem if self.program is not None else "network"
         size = f"-{self.resolution[0]}x{self.resolution[1]}" if self.resolution else ""
         return f"{self.model}{size}"
+
+    @property
+    def searches(self) -> bool:
+        """Whether candidates may be scored, as far as can be told before the log is read."""
+        return self.measure_shortlist or self.trials != 0
+
+    @property
+    def score_wanted(self) -> str | None:
+        """The kind of score that the device must give."""
+        return "latency" if self.measure_shortlist else self.score if self.searches else None
 
     @property
     def bundle_path(self) -> Path:

@@ -1,19 +1,20 @@
-"""Spends a run's trials, minutes or shortlist on tasks, with a bar that says how far it is."""
+"""Spends a run's trials, minutes or shortlist on tasks, and says how far it is."""
 
 from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from compile.targets import CompileTarget
 from compile.tuning.candidates import Workers, build_candidates
+from compile.tuning.history import History, SearchResult
+from compile.tuning.progress_report import ProgressReport
 from compile.tuning.records import (
-    MEASURED_UNIT,
     Log,
     Record,
     append,
@@ -23,9 +24,16 @@ from compile.tuning.records import (
     recorded_schedule,
 )
 from compile.tuning.request import Request
-from compile.tuning.score import Devices, KernelObject, Score
-from compile.tuning.tuner import DEFAULT_TRIALS_A_TASK, Task, checked_score, tune
-from compile.tuning.tuner import Progress as TaskProgress
+from compile.tuning.score import (
+    MEASURED_UNIT,
+    Devices,
+    KernelObject,
+    Score,
+    checked_score,
+    warnings_of,
+)
+from compile.tuning.tasks import Progress, Task, begin
+from compile.tuning.tuner import DEFAULT_TRIALS_A_TASK, tune
 from model.errors import UsageError
 
 UNLIMITED = 1 << 30
@@ -38,13 +46,13 @@ def search(
     device: str,
     log: Path,
     console: Console,
-) -> tuple[int, tuple[str, ...]]:
+) -> SearchResult:
     """Tune tasks for as many trials and minutes as were asked for.
 
     Returns
     -------
-    tuple
-        How many candidates were tried; the tasks of which none worked, each with the last reason.
+    SearchResult
+        What was tried and what came of it; empty where there was nothing to do.
     """
     known = read_log(log).best
     chosen = list(tasks)
@@ -52,39 +60,42 @@ def search(
         # With nothing said, kernels that have a record are left as they are.
         chosen = [task for task in tasks if task.key not in known]
     if request.trials == 0 or not chosen:
-        return 0, ()
-    append(log, [])  # that it cannot be written shows now, not after the first batch
-    with devices.score(request.target, device, request.score) as score:
+        return SearchResult()
+    with (
+        Workers(polite=True) as workers,
+        devices.score(request.target, device, request.score) as score,
+    ):
         records = read_log(log, score.source).best
-        if request.trials is not None:
-            # What earlier runs tried counts, so that the same command again learns nothing twice.
-            trials = request.trials - sum(
-                records[task.key].trials for task in tasks if task.key in records
-            )
-        else:
-            trials = DEFAULT_TRIALS_A_TASK * len(chosen) if request.minutes is None else UNLIMITED
-        if trials <= 0:
-            return 0, ()
-        with Workers() as workers, _bar(console) as bar:
-            total = None if trials == UNLIMITED else trials
-            row = bar.add_task("tuning", total=total, what="", gain="")
+        trials = _trials(request, tasks, len(chosen), records)
+        if trials is not None and trials <= 0:
+            return SearchResult()
+        seconds = math.inf if request.minutes is None else 60 * request.minutes
+        history = History()
+        workers.warm_up()
+        with ProgressReport(console, "tuning", trials, seconds) as shown:
 
-            def report(states: Sequence[TaskProgress], spent: int) -> None:
-                last = max(states, key=lambda state: state.updated)
-                bar.update(row, completed=spent, what=last.task.name, gain=_gain(states))
+            def report(states: Sequence[Progress], spent: int) -> None:
+                history.note(states, spent)
+                shown(states, spent)
 
             states = tune(
-                chosen, records, score, request.target, log, trials=trials, seed=request.seed,
-                workers=workers, report=report, elsewhere=known,
-                seconds=math.inf if request.minutes is None else 60 * request.minutes,
+                chosen, records, score, request.target, log, seed=request.seed, workers=workers,
+                trials=UNLIMITED if trials is None else trials, report=report, elsewhere=known,
+                seconds=seconds,
             )  # fmt: skip
+        warnings = warnings_of(score)
     compact(log)
-    failed = tuple(
-        f"{state.task.name}: {state.last_failure}"
-        for state in states
-        if 0 < state.trials == state.failures
-    )
-    return sum(state.trials for state in states), failed
+    return history.result(states, score.unit, warnings)
+
+
+def _trials(
+    request: Request, tasks: Sequence[Task], chosen: int, records: Mapping[str, Record]
+) -> int | None:
+    """How many candidates are still to be tried; None where only the clock ends the run."""
+    if request.trials is None:
+        return DEFAULT_TRIALS_A_TASK * chosen if request.minutes is None else None
+    # What earlier runs tried counts, so that the same command again learns nothing twice.
+    return request.trials - sum(records[t.key].trials for t in tasks if t.key in records)
 
 
 def measure_shortlist(
@@ -94,7 +105,7 @@ def measure_shortlist(
     device: str,
     log: Path,
     console: Console,
-) -> tuple[int, tuple[str, ...]]:
+) -> SearchResult:
     """Time the best few of each task on a real device; what is fastest there is used from then on.
 
     Raises
@@ -103,26 +114,30 @@ def measure_shortlist(
         If the log has no shortlist for any of the tasks, or the device is emulated.
     """
     shortlists = unmeasured(read_log(log))
-    chosen = [task for task in tasks if task.key in shortlists]
-    if not chosen:
+    states = [begin(task) for task in tasks if task.key in shortlists]
+    if not states:
         raise UsageError(f"{log} has no shortlist for this network: tune it first")
-    count, failed = 0, []
+    history, total = History(), sum(len(shortlists[state.task.key]) for state in states)
     with (
         devices.score(request.target, device, "latency") as score,
         Workers() as workers,
-        _bar(console) as bar,
+        ProgressReport(console, "measuring", total) as shown,
     ):
-        row = bar.add_task("measuring", total=len(chosen), what="", gain="")
-        for task in chosen:
-            bar.update(row, what=task.name)
-            records, reasons = _measured(task, shortlists[task.key], score, request.target, workers)
+        for state in states:
+            shortlist = shortlists[state.task.key]
+            records, reasons = _measured(state.task, shortlist, score, request.target, workers)
             append(log, records)
-            count += len(records)
-            if not records:
-                failed.append(f"{task.name}: {reasons[-1] if reasons else 'no schedule fits'}")
-            bar.advance(row)
+            state.best = min(records, key=lambda record: record.score, default=None)
+            # What ranked first by the estimate is what would have been used.
+            state.before = next((r.score for r in records if r.trace == shortlist[0].trace), None)
+            state.trials, state.failures = len(records) + len(reasons), len(reasons)
+            state.last_failure = reasons[-1] if reasons else ""
+            state.updated = time.monotonic()
+            history.note(states, sum(state.trials for state in states))
+            shown(states, sum(state.trials for state in states))
+        warnings = warnings_of(score)
     compact(log)
-    return count, tuple(failed)
+    return history.result(states, MEASURED_UNIT, warnings)
 
 
 def unmeasured(log: Log) -> dict[str, tuple[Record, ...]]:
@@ -143,7 +158,8 @@ def _measured(
     schedules = [recorded_schedule(task.function, record) for record in shortlist]
     fitting = [schedule for schedule in schedules if schedule is not None]
     functions = [schedule.mod["main"] for schedule in fitting]
-    records, reasons = [], []
+    records: list[Record] = []
+    reasons = ["its schedule does not fit the kernel"] * (len(shortlist) - len(fitting))
     with tempfile.TemporaryDirectory(prefix="shortlist-") as scratch:
         built = build_candidates(functions, target, Path(scratch), workers)
         good = [kernel for kernel in built if isinstance(kernel, KernelObject)]
@@ -157,18 +173,3 @@ def _measured(
                     task.name, task.key, schedule, result, score.unit, score.source, len(fitting)
                 ))  # fmt: skip
     return records, reasons
-
-
-def _gain(states: Sequence[TaskProgress]) -> str:
-    scored = [state for state in states if state.start is not None and state.best is not None]
-    before = sum(state.task.calls * (state.start or 0) for state in scored)
-    after = sum(state.task.calls * state.best.score for state in scored if state.best is not None)
-    return f"{before / after:.2f}x" if after else ""
-
-
-def _bar(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description} {task.fields[what]:<32.32}"), BarColumn(14),
-        TextColumn("{task.completed}/{task.total}"), TextColumn("{task.fields[gain]}"),
-        TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=console,
-    )  # fmt: skip

@@ -37,6 +37,7 @@ class KernelObject:
     arguments: tuple[tuple[tuple[int, ...], str], ...]
 
 
+MEASURED_UNIT = "ns"
 KINDS = ("estimate", "instructions", "latency")
 
 
@@ -76,6 +77,24 @@ class Score(Protocol):
         """Return a score for each kernel, or in its place why it has none."""
 
 
+# What nothing real scores: an answer beyond it is rubbish.
+LARGEST_SCORE = 1e18
+
+
+def checked_score(answer: object) -> float | str:
+    """Take a device's answer for a score only if it can be one."""
+    if isinstance(answer, str):
+        return answer
+    if isinstance(answer, float) and 0 < answer < LARGEST_SCORE:
+        return answer
+    return f"the device answered {answer!r}, which is no score"
+
+
+def warnings_of(score: Score) -> tuple[str, ...]:
+    """Return what a score has to say of its devices, such as a board that was set aside."""
+    return tuple(getattr(score, "warnings", ()))
+
+
 class Verdict(Protocol):
     """What a parity check found."""
 
@@ -105,6 +124,9 @@ class Devices(Protocol):
         self, target: CompileTarget, device: str, kind: str | None
     ) -> AbstractContextManager[Score]:
         """Give what scores candidates on a device; `kind` is one of `KINDS`, None the best."""
+
+    def require(self, target: CompileTarget, device: str, kind: str | None) -> None:
+        """Refuse now a device or a score that cannot be had, before a network is traced."""
 
     def check(self, bundle: Bundle, device: str) -> Verdict:
         """Run a bundle on a device and compare it with PyTorch."""

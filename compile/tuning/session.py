@@ -12,11 +12,13 @@ from rich.console import Console
 from compile.bundle import Bundle, check_output
 from compile.network import choose_schedules, lower, write_bundle
 from compile.program import load_program
+from compile.tuning.history import SearchResult
+from compile.tuning.log_files import require_appendable
 from compile.tuning.records import log_path, read_log
 from compile.tuning.request import Request
 from compile.tuning.run_search import measure_shortlist, search
 from compile.tuning.score import Devices, Verdict
-from compile.tuning.tuner import find_tasks
+from compile.tuning.tasks import find_tasks
 from compile.zoo import normalisation_of, trace_network
 from model.errors import UsageError
 
@@ -33,8 +35,8 @@ class Outcome:
         Where it was scored and checked.
     tasks, tasks_with_record : int
         Kernels worth tuning, and those whose record was applied.
-    trials : int
-        Candidates tried in this run.
+    search : SearchResult
+        What was tried in this run, and what came of it.
     seconds : float
         Time the search took.
     parity : Verdict or None
@@ -43,20 +45,17 @@ class Outcome:
         Records that did not fit their kernel.
     rejected : tuple of str
         Lines of the log that could not be used.
-    failed : tuple of str
-        Kernels of which no candidate worked, each with the last reason.
     """
 
     bundle: Bundle
     device: str
     tasks: int
     tasks_with_record: int
-    trials: int
+    search: SearchResult
     seconds: float
     parity: Verdict | None
     refused: int
     rejected: tuple[str, ...]
-    failed: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields documented in the README."""
@@ -69,12 +68,13 @@ class Outcome:
             "shuffle_kernels": manifest.shuffle_kernels,
             "tasks": self.tasks,
             "tasks_with_record": self.tasks_with_record,
-            "trials": self.trials,
-            "trials_per_second": self.trials / self.seconds if self.trials else None,
+            "trials": self.search.trials,
+            "trials_per_second": self.search.trials / self.seconds if self.search.trials else None,
             "score_source": manifest.score_source,
             "records_refused": self.refused,
             "log_lines_rejected": len(self.rejected),
             "device": self.device,
+            "search": self.search.to_json(),
             "parity": None if self.parity is None else self.parity.to_json(),
         }
 
@@ -85,13 +85,15 @@ class Outcome:
             f"{manifest.kernel_calls} kernel calls, {manifest.shuffle_kernels} of them shuffles; "
             f"{self.tasks_with_record} of {self.tasks} tasks with a tuning record"
         )
-        if self.trials:
-            rate = self.trials / self.seconds
-            yield f"tried {self.trials} candidates in {self.seconds:.0f} s ({rate:.1f} a second)"
+        if trials := self.search.trials:
+            rate = trials / self.seconds
+            yield f"tried {trials} candidates in {self.seconds:.0f} s ({rate:.1f} a second)"
         else:
             yield "nothing new to learn: no candidate was tried"
-        for sentence in self.failed:
+        for sentence in self.search.failed:
             yield f"no candidate worked of {sentence}"
+        for sentence in self.search.warnings:
+            yield f"warning: {sentence}"
         for sentence in self.rejected[:3]:
             yield f"log line not used: {sentence}"
         if len(self.rejected) > 3:
@@ -106,22 +108,31 @@ class Outcome:
 
 
 def tune_network(request: Request, devices: Devices) -> Outcome:
-    """Trace, lower, tune, build and check one network."""
+    """Trace, lower, tune, build and check one network.
+
+    Raises
+    ------
+    UsageError
+        What is asked for cannot be done; found out before the network is traced where it can be.
+    """
     check_output(request.bundle_path)
     console = Console(stderr=True)
-    device = request.device or devices.default_name(request.target)
     say = _Narrator(console)
+    device = request.device or devices.default_name(request.target)
+    if request.check or request.searches:
+        say(f"looking for {device}")
+        devices.require(request.target, device, request.score_wanted)
+    log = log_path(request.log_folder, request.target.name)
+    if request.searches:
+        require_appendable(log)
     say(f"tracing {request.network}")
     exported = _exported(request)
     say("running the graph passes")
     lowered = lower(exported, request.target, request.dump_ir)
     tasks = find_tasks(lowered, request.target)
-    log = log_path(request.log_folder, request.target.name)
     began = time.monotonic()
-    if request.measure_shortlist:
-        trials, failed = measure_shortlist(request, tasks, devices, device, log, console)
-    else:
-        trials, failed = search(request, tasks, devices, device, log, console)
+    find = measure_shortlist if request.measure_shortlist else search
+    result = find(request, tasks, devices, device, log, console)
     seconds = time.monotonic() - began
     found = read_log(log)
     chosen = choose_schedules(lowered, request.target, found.best)
@@ -135,8 +146,8 @@ def tune_network(request: Request, devices: Devices) -> Outcome:
         say(f"checking it on {device}")
         parity = devices.check(bundle, device)
     return Outcome(
-        bundle, device, len(tasks), sum(task.key in found.best for task in tasks), trials, seconds,
-        parity, sum(choice.refused for choice in chosen.values()), found.rejected, failed,
+        bundle, device, len(tasks), sum(task.key in found.best for task in tasks), result, seconds,
+        parity, sum(choice.refused for choice in chosen.values()), found.rejected,
     )  # fmt: skip
 
 

@@ -7,17 +7,13 @@ import itertools
 import re
 import tempfile
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tvm
 from numpy.typing import NDArray
-from tvm.s_tir import Schedule
-from tvm_ffi import structural_hash
 
-from compile.kernels.schedules import forms
 from compile.library import link
 from compile.network import lower
 from compile.targets import CompileTarget
@@ -25,7 +21,8 @@ from compile.tuning.candidates import Workers, build_candidates
 from compile.tuning.interleaved_timing import time_interleaved
 from compile.tuning.score import DetailedScore, KernelObject, Score
 from compile.tuning.search import TaskSearch, new_cost_model
-from compile.tuning.tuner import Task, find_tasks
+from compile.tuning.stock_space import stock_schedules
+from compile.tuning.tasks import Task, find_tasks
 from compile.zoo import trace_network
 from model.errors import Failure
 from model.registry import names
@@ -39,11 +36,12 @@ KINDS = {
 }
 KERNELS_OF_A_KIND = 3
 NETWORKS = 5
-CANDIDATES = 64
+# Of each kernel, and how many of them the tuner's own search proposes; the rest is stock.
+CANDIDATES, SEARCHED = 64, 32
 BATCH = 16
-RANDOM_TRIES = 1000
-# An emulator takes seconds for more, and these networks have few such kernels.
-MOST_MULTIPLY_ADDS = 20_000_000
+# The emulator takes half a second for a candidate of so many; those of ShuffleNet 1x have 2.4
+# million in the mean.
+MOST_MULTIPLY_ADDS = 6_000_000
 SEARCH_ROUNDS, ROUNDS = 3, 21
 TIMEOUT_S = 240.0
 
@@ -57,11 +55,13 @@ class Sample:
     kernel, kind : str
         Its name and kind.
     times : array
-        Nanoseconds of each candidate: measured, the least of `ROUNDS`.
+        Nanoseconds of each candidate: measured, see `typical`.
     noise : array
         The same from the odd rounds alone.
     scores : dict
         Score of each candidate by the score's name: ``estimate``, ``instructions``, ...
+    is_stock : array of bool
+        Whether each comes from the stock space, not from the tuner's own search.
     """
 
     kernel: str
@@ -69,6 +69,7 @@ class Sample:
     times: NDArray[np.float64]
     noise: NDArray[np.float64]
     scores: dict[str, NDArray[np.float64]]
+    is_stock: NDArray[np.bool_]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +79,14 @@ class Drawn:
     kind: str
     network: str
     task: Task
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """A candidate that was built, with its library beside it."""
+
+    kernel: KernelObject
+    is_stock: bool
 
 
 def draw_kernels(
@@ -113,60 +122,54 @@ def draw_kernels(
 
 def draw_candidates(
     drawn: Drawn, target: CompileTarget, folder: Path, seed: int, workers: Workers, timer: Workers
-) -> list[KernelObject]:
+) -> list[Candidate]:
     """Draw good and bad candidates of a kernel, built and linked.
 
     A search of the tuner's own is steered by times, roughly taken on this machine: its first batch
-    is random, and the later ones better and better. The score that is to be proved has no say.
-    Where the search ends early, random schedules fill up.
+    is random, the later ones better. The score that is to be proved has no say. The others are
+    random draws of MetaSchedule's stock space, more of them where the search ends early.
     """
+    function = drawn.task.function
     search = TaskSearch(
-        drawn.task.function, target.core, target.tvm_target, new_cost_model(seed), seed,
-        batch=BATCH,
-    )  # fmt: skip
-    kept: list[KernelObject] = []
-    while len(kept) < CANDIDATES and (proposals := search.propose()):
-        functions = [proposal.schedule.mod["main"] for proposal in proposals]
-        built = build_candidates(functions, target, folder, workers)
-        good = [kernel for kernel in built if isinstance(kernel, KernelObject)]
-        for kernel in good:
-            link(str(kernel.path.with_suffix(".so")), [str(kernel.path)])
-        found = iter(measure(good, timer, seed, SEARCH_ROUNDS).min(axis=1)) if good else iter(())
-        search.report(
-            proposals,
-            [float(next(found)) if isinstance(k, KernelObject) else None for k in built],
-        )
-        kept += good
-    more = _random_schedules(drawn.task.function, target, seed, search.seen)
-    while len(kept) < CANDIDATES and (some := list(itertools.islice(more, CANDIDATES - len(kept)))):
-        built = build_candidates(some, target, folder, workers)
-        for kernel in (kernel for kernel in built if isinstance(kernel, KernelObject)):
-            link(str(kernel.path.with_suffix(".so")), [str(kernel.path)])
-            kept.append(kernel)
-    return kept[:CANDIDATES]
+        function, target.core, target.tvm_target, new_cost_model(seed), seed, batch=BATCH
+    )
+    kept: list[Candidate] = []
+    codes: set[bytes] = set()
+    while len(kept) < SEARCHED and (proposals := search.propose()):
+        built = _build([p.schedule.mod["main"] for p in proposals], target, folder, workers)
+        good = [kernel for kernel in built if kernel is not None]
+        found = iter(typical(measure(good, timer, seed, SEARCH_ROUNDS))) if good else iter(())
+        search.report(proposals, [None if k is None else float(next(found)) for k in built])
+        kept += [Candidate(kernel, is_stock=False) for kernel in _unlike(codes, good)]
+    del kept[SEARCHED:]
+    more = stock_schedules(function, target.tvm_target, seed)
+    while some := list(itertools.islice(more, min(BATCH, CANDIDATES - len(kept)))):
+        built = _build(some, target, folder, workers)
+        good = [kernel for kernel in built if kernel is not None]
+        kept += [Candidate(kernel, is_stock=True) for kernel in _unlike(codes, good)]
+    return kept
 
 
-def _random_schedules(
-    function: Any, target: CompileTarget, seed: int, seen: Collection[int]
-) -> Iterator[Any]:
-    """Draw schedules that were not seen before, each form alike."""
-    generator = np.random.default_rng(seed)
-    known = set(seen)
-    possible = forms(function, target.core)
-    for _ in range(RANDOM_TRIES):
-        schedule = Schedule(tvm.IRModule({"main": function}), debug_mask="none")
+def _unlike(codes: set[bytes], kernels: Sequence[KernelObject]) -> list[KernelObject]:
+    """Keep kernels whose code none before had: schedules may differ where their code does not."""
+    unlike = []
+    for kernel in kernels:
+        code = kernel.path.read_bytes()
+        if code not in codes:
+            codes.add(code)
+            unlike.append(kernel)
+    return unlike
 
-        def choose(options: Sequence[int], default: int) -> int:
-            return int(generator.choice(options))
 
-        try:
-            possible[generator.integers(len(possible))](schedule, choose)
-        except tvm.s_tir.ScheduleError:
-            continue
-        identity = structural_hash(schedule.mod)
-        if identity not in known:
-            known.add(identity)
-            yield schedule.mod["main"]
+def _build(
+    functions: Sequence[Any], target: CompileTarget, folder: Path, workers: Workers
+) -> list[KernelObject | None]:
+    """Build and link scheduled kernels, None for what cannot be built."""
+    built = build_candidates(functions, target, folder, workers)
+    kernels = [kernel if isinstance(kernel, KernelObject) else None for kernel in built]
+    for kernel in filter(None, kernels):
+        link(str(kernel.path.with_suffix(".so")), [str(kernel.path)])
+    return kernels
 
 
 def measure(
@@ -191,6 +194,20 @@ def measure(
     return np.asarray(answer, np.float64)
 
 
+def typical(times: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Take each candidate's time from its rounds: the median, of times against their round's mean.
+
+    Not the least: where a machine's clock rises for moments, the least tells whose turn it was.
+    (Seen: one binary under two names, 131 and 203 us by the least, both 250 by the median.)
+
+    Parameters
+    ----------
+    times : array of shape [kernels, rounds]
+    """
+    rounds = np.exp(np.log(times).mean(axis=0))
+    return np.asarray(np.median(times / rounds, axis=1) * np.median(rounds), np.float64)
+
+
 def sample_kernels(
     drawn: Sequence[Drawn],
     target: CompileTarget,
@@ -204,7 +221,7 @@ def sample_kernels(
         Workers() as workers,
         Workers(1) as timer,
     ):
-        candidates: list[list[KernelObject]] = []
+        candidates: list[list[Candidate]] = []
         for number, one in enumerate(drawn):
             say(f"building candidates of {one.task.name} ({one.network})")
             folder = Path(scratch) / str(number)
@@ -212,20 +229,27 @@ def sample_kernels(
             candidates.append(draw_candidates(one, target, folder, seed, workers, timer))
         workers.stop()
         scores = []
-        for one, kernels in zip(drawn, candidates, strict=True):
+        for one, drawn_ones in zip(drawn, candidates, strict=True):
             began = time.monotonic()
-            scores.append(score(kernels))
-            took = (time.monotonic() - began) / max(1, len(kernels))
-            say(f"scored {len(kernels)} candidates of {one.task.name}, {took:.2f} s each")
+            scores.append(score([candidate.kernel for candidate in drawn_ones]))
+            took = (time.monotonic() - began) / max(1, len(drawn_ones))
+            say(f"scored {len(drawn_ones)} candidates of {one.task.name}, {took:.2f} s each")
         say("timing all of them, pinned and in turns")
         samples = []
-        for one, kernels, found in zip(drawn, candidates, scores, strict=True):
+        for one, drawn_ones, found in zip(drawn, candidates, scores, strict=True):
+            kernels = [candidate.kernel for candidate in drawn_ones]
             times = measure(kernels, timer, seed, ROUNDS)
-            samples.append(_sample(one, times, found))
+            is_stock = np.array([candidate.is_stock for candidate in drawn_ones])
+            samples.append(_sample(one, times, found, is_stock))
     return samples
 
 
-def _sample(drawn: Drawn, times: NDArray[np.float64], scores: Sequence[float | str]) -> Sample:
+def _sample(
+    drawn: Drawn,
+    times: NDArray[np.float64],
+    scores: Sequence[float | str],
+    is_stock: NDArray[np.bool_],
+) -> Sample:
     """Put together what is known of those candidates that have a score."""
     good = [i for i, score in enumerate(scores) if isinstance(score, DetailedScore)]
     columns: dict[str, list[float]] = {}
@@ -235,6 +259,7 @@ def _sample(drawn: Drawn, times: NDArray[np.float64], scores: Sequence[float | s
         for name, value in figures.items():
             columns.setdefault(name, []).append(float(value))
     return Sample(
-        drawn.task.name, drawn.kind, times[good].min(axis=1), times[good][:, 1::2].min(axis=1),
+        drawn.task.name, drawn.kind, typical(times[good]), typical(times[good][:, 1::2]),
         {name: np.asarray(values) for name, values in columns.items()},
+        is_stock[good],
     )  # fmt: skip

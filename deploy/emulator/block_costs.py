@@ -1,7 +1,8 @@
 """What a straight run of instructions costs on a core at steady state, by llvm-mca.
 
 Each run is modelled as if it were looping on itself, every load hitting the first-level cache and
-every branch predicted. A run is costed once and remembered by its bytes.
+every branch predicted. A run is costed once and remembered by its bytes, over runs of the program
+too.
 """
 
 from __future__ import annotations
@@ -10,9 +11,13 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from deploy.emulator.llvm_tools import LlvmTools
 from model.errors import Failure
+
+if TYPE_CHECKING:
+    from deploy.emulator.remembered_costs import RememberedCosts
 
 # Instructions that no compiler writes, between the runs that one llvm-mc disassembles.
 _MARKERS = {
@@ -68,14 +73,24 @@ class BlockCosts:
         ``aarch64`` or ``x86_64``, and LLVM's name of the core (``-mcpu``).
     workers : int
         How many llvm-mca run at once. The costs do not depend on it.
+    remembered : RememberedCosts, optional
+        What earlier runs found; what is new is added.
     """
 
-    def __init__(self, tools: LlvmTools, architecture: str, core: str, workers: int = 1) -> None:
+    def __init__(
+        self,
+        tools: LlvmTools,
+        architecture: str,
+        core: str,
+        workers: int = 1,
+        remembered: RememberedCosts | None = None,
+    ) -> None:
         self._tools = tools
         self._architecture = architecture
         self._target = [f"-mtriple={architecture}-linux-gnu", f"-mcpu={core}"]
         self._dispatch = [f"-dispatch={_DISPATCH[core]}"] if core in _DISPATCH else []
         self._workers = workers
+        self._remembered = remembered
         self._known: dict[bytes, BlockCost | str] = {}
 
     def of(self, codes: Collection[bytes]) -> dict[bytes, BlockCost | str]:
@@ -86,11 +101,20 @@ class BlockCosts:
         dict
             For each run's bytes its cost, or why there is none.
         """
-        new = sorted({code for code in codes if code not in self._known})
+        if self._remembered is not None:
+            for code in set(codes) - self._known.keys():
+                if (cost := self._remembered.find(code)) is not None:
+                    self._known[code] = cost
+        new = sorted(set(codes) - self._known.keys())
         shares = [new[start :: self._workers] for start in range(self._workers)]
         with ThreadPoolExecutor(self._workers) as pool:
             for costs in pool.map(self._cost_all, shares):
                 self._known.update(costs)
+                if self._remembered is not None:
+                    # A refusal may have been a tool's bad moment: only costs are kept.
+                    self._remembered.add(
+                        {code: c for code, c in costs.items() if isinstance(c, BlockCost)}
+                    )
         return {code: self._known[code] for code in codes}
 
     def _cost_all(self, codes: Sequence[bytes]) -> dict[bytes, BlockCost | str]:

@@ -1,4 +1,4 @@
-"""What the counting plugin writes: how often each translation block ran."""
+"""What the counting plugin writes: how often each translation block ran, what missed the caches."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 # Unused system calls by which the guest starts and ends a count (also in counter.c and runner.c).
 MARK_BEGIN = 7001
 MARK_END = 7002
+_MISSES = "misses "
 
 
 @dataclass(frozen=True)
@@ -40,12 +41,31 @@ def read_blocks(text: str) -> tuple[Block, ...]:
     ValueError
         When the file was cut off.
     """
+    fields = (line.split() for line in _whole_lines(text) if not line.startswith(_MISSES))
+    blocks = [Block(int(address, 16), *map(int, figures)) for address, *figures in fields]
+    return tuple(sorted(blocks, key=lambda block: (block.address, block.instructions)))
+
+
+def read_misses(text: str) -> tuple[int, int] | None:
+    """Read the misses of both levels of cache, None where none were simulated.
+
+    Raises
+    ------
+    ValueError
+        When the file was cut off.
+    """
+    for line in _whole_lines(text):
+        if line.startswith(_MISSES):
+            first, second = line.removeprefix(_MISSES).split()
+            return int(first), int(second)
+    return None
+
+
+def _whole_lines(text: str) -> list[str]:
     lines = text.splitlines()
     if not lines or lines[-1] != "end":
         raise ValueError("the counts are cut off")
-    fields = (line.split() for line in lines[:-1])
-    blocks = [Block(int(address, 16), *map(int, figures)) for address, *figures in fields]
-    return tuple(sorted(blocks, key=lambda block: (block.address, block.instructions)))
+    return lines[:-1]
 
 
 def instructions_in(blocks: Iterable[Block]) -> int:

@@ -3,7 +3,9 @@
  * The guest marks with an unused system call (the numbers must match runner.c and blocks.py):
  *   BEGIN low, high   clears the counts and remembers the address range of interest;
  *   END               writes <out>.<process id>, one line a block: "address bytes instructions
- *               executions".
+ *               executions"; with l1=SETS:WAYS and l2=SETS:WAYS given, also "misses L1 L2": lines of
+ *               64 bytes that one process loaded or stored and did not find there, each level
+ *               replacing what was used longest ago, nothing prefetched.
  *
  * Compiled without QEMU's headers: the plugin API v1 is a C ABI, its few prototypes are below.
  * Counters are plain additions in the translated code, exact with one guest thread.  A fork inherits
@@ -38,6 +40,14 @@ struct qemu_plugin_insn *qemu_plugin_tb_get_insn(const struct qemu_plugin_tb *, 
 uint64_t qemu_plugin_insn_vaddr(const struct qemu_plugin_insn *);
 size_t qemu_plugin_insn_size(const struct qemu_plugin_insn *);
 
+enum qemu_plugin_cb_flags { QEMU_PLUGIN_CB_NO_REGS };
+enum qemu_plugin_mem_rw { QEMU_PLUGIN_MEM_RW = 3 };
+typedef uint32_t qemu_plugin_meminfo_t;
+typedef void (*mem_cb)(unsigned vcpu, qemu_plugin_meminfo_t, uint64_t address, void *data);
+void qemu_plugin_register_vcpu_mem_cb(struct qemu_plugin_insn *, mem_cb, enum qemu_plugin_cb_flags,
+                                      enum qemu_plugin_mem_rw, void *data);
+unsigned qemu_plugin_mem_size_shift(qemu_plugin_meminfo_t);
+
 #define EXPORT __attribute__((visibility("default")))
 EXPORT int qemu_plugin_version = 1;
 
@@ -62,6 +72,44 @@ static struct block *find_block(uint64_t address, uint64_t bytes, uint64_t instr
   return *place = b;
 }
 
+/* ---- caches ---- */
+
+enum { LINE_SHIFT = 6, MOST_WAYS = 32 };
+struct cache {
+  uint64_t sets, ways, misses;
+  uint64_t *lines; /* of each set, the one used last first; 0 is none */
+};
+static struct cache first, second;
+
+/* Whether the line was there; it is now, and used last. */
+static bool touch(struct cache *cache, uint64_t line) {
+  uint64_t *set = cache->lines + line % cache->sets * cache->ways, moved = line + 1;
+  for (uint64_t way = 0; way < cache->ways; ++way) {
+    const uint64_t here = set[way];
+    set[way] = moved;
+    if (here == line + 1) return true;
+    moved = here;
+  }
+  ++cache->misses;
+  return false;
+}
+
+static void on_access(unsigned vcpu, qemu_plugin_meminfo_t info, uint64_t address, void *data) {
+  (void)vcpu, (void)data;
+  const uint64_t last = address + (1u << qemu_plugin_mem_size_shift(info)) - 1;
+  for (uint64_t line = address >> LINE_SHIFT; line <= last >> LINE_SHIFT; ++line)
+    if (!touch(&first, line)) touch(&second, line);
+}
+
+static bool read_cache(const char *text, const char *name, struct cache *cache) {
+  const size_t length = strlen(name);
+  if (strncmp(text, name, length)) return true;
+  if (sscanf(text + length, "%" SCNu64 ":%" SCNu64, &cache->sets, &cache->ways) != 2) return false;
+  if (!cache->sets || !cache->ways || cache->ways > MOST_WAYS) return false;
+  cache->lines = calloc(cache->sets * cache->ways, sizeof *cache->lines);
+  return cache->lines != NULL;
+}
+
 /* QEMU translates under a lock in user mode, so the table needs none of its own. */
 static void on_translate(qemu_plugin_id_t id, struct qemu_plugin_tb *tb) {
   (void)id;
@@ -71,11 +119,15 @@ static void on_translate(qemu_plugin_id_t id, struct qemu_plugin_tb *tb) {
   const uint64_t end = qemu_plugin_insn_vaddr(last) + qemu_plugin_insn_size(last);
   struct block *b = find_block(address, end - address, count);
   qemu_plugin_register_vcpu_tb_exec_inline(tb, QEMU_PLUGIN_INLINE_ADD_U64, &b->executions, 1);
+  for (size_t i = 0; first.lines && i < count; ++i)
+    qemu_plugin_register_vcpu_mem_cb(qemu_plugin_tb_get_insn(tb, i), on_access,
+                                     QEMU_PLUGIN_CB_NO_REGS, QEMU_PLUGIN_MEM_RW, NULL);
 }
 
 static void clear_counts(void) {
   for (int i = 0; i < BUCKETS; ++i)
     for (struct block *b = buckets[i]; b; b = b->next) b->executions = 0;
+  first.misses = second.misses = 0;
 }
 
 static void write_counts(void) {
@@ -91,6 +143,8 @@ static void write_counts(void) {
       if (b->executions && b->address >= range_low && b->address < range_high)
         fprintf(file, "%" PRIx64 " %" PRIu64 " %" PRIu64 " %" PRIu64 "\n", b->address, b->bytes,
                 b->instructions, b->executions);
+  if (first.lines)
+    fprintf(file, "misses %" PRIu64 " %" PRIu64 "\n", first.misses, second.misses);
   fprintf(file, "end\n");
   fclose(file);
 }
@@ -110,10 +164,13 @@ static void on_syscall(qemu_plugin_id_t id, unsigned vcpu, int64_t number, uint6
 EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_t *info, int argc,
                                char **argv) {
   (void)info;
-  for (int i = 0; i < argc; ++i)
+  bool good = true;
+  for (int i = 0; i < argc; ++i) {
     if (!strncmp(argv[i], "out=", 4)) snprintf(out_prefix, sizeof out_prefix, "%s", argv[i] + 4);
-  if (!*out_prefix) {
-    fprintf(stderr, "counter: give out=FILE\n");
+    good = good && read_cache(argv[i], "l1=", &first) && read_cache(argv[i], "l2=", &second);
+  }
+  if (!*out_prefix || !good || !first.lines != !second.lines) {
+    fprintf(stderr, "counter: give out=FILE, and no cache or l1=SETS:WAYS,l2=SETS:WAYS\n");
     return -1;
   }
   qemu_plugin_register_vcpu_tb_trans_cb(id, on_translate);

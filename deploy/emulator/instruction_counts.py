@@ -38,8 +38,13 @@ class InstructionCounts:
         """Return the counts by kernel: an entry and its computing parts together."""
         sums: Counter[str] = Counter()
         for name, instructions in self.symbols.items():
-            sums[_PART.sub("", _ENTRY.sub("", name))] += instructions
+            sums[kernel_of(name)] += instructions
         return dict(sums.most_common())
+
+
+def kernel_of(function: str) -> str:
+    """Name the kernel that a function of a library belongs to."""
+    return _PART.sub("", _ENTRY.sub("", function))
 
 
 def fold(report: str, base: int, library: Path | None) -> InstructionCounts:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import re
 import shutil
 import subprocess
-import sys
 import tempfile
-import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,14 +15,13 @@ from deploy.emulator import apt_tree
 from deploy.emulator.cores import CORES, DEFAULT_CORE, Core, cpuinfo, find_core, main_id_register
 from deploy.emulator.places import PACKAGE, built_once, recipe_hash, step
 from deploy.emulator.qemu import Emulator, ensure_emulator
+from deploy.emulator.wheels import unpack_wheels
 from model.errors import Failure
 
 _PACKAGES = (
     "libc6", "libstdc++6", "libgcc-s1", "zlib1g", "libexpat1", "libffi8", "libuuid1",
 )  # fmt: skip
 _PYTHON_PACKAGES = ("python{0}-minimal", "libpython{0}-minimal", "libpython{0}-stdlib")
-# All three: a tvm-ffi built for 2_27 or 2014 would else give way to an older one.
-_PLATFORMS = ("manylinux_2_28_aarch64", "manylinux_2_27_aarch64", "manylinux2014_aarch64")
 # The board runs libraries and compiles nothing; the compiler alone is 240 MB.
 _LEFT_OUT = re.compile(
     r"libtvm_compiler\.so|libtvm_runtime_cuda\.so|/include/|/3rdparty/|/src/|\.(h|hpp|cc|c|pyi)$"
@@ -66,7 +63,7 @@ def ensure_sysroot() -> Sysroot:
     Failure
         When a package cannot be fetched, or this machine has no apt or pip.
     """
-    sources = (PACKAGE / "apt_tree.py", PACKAGE / "cores.py", Path(__file__))
+    sources = (PACKAGE / "apt_tree.py", PACKAGE / "cores.py", PACKAGE / "wheels.py", Path(__file__))
     folder = built_once(f"board-{recipe_hash(*sources, *_wheels())}", _build)
     return Sysroot(folder, (folder / "python-version.txt").read_text())
 
@@ -92,7 +89,9 @@ def _build(folder: Path) -> None:
     for unused in ("usr/share", "etc", "var"):
         shutil.rmtree(system / unused, ignore_errors=True)
     (folder / "python-version.txt").write_text(python)
-    _install_wheels(folder / "site", python)
+    unpack_wheels(
+        _wheels(), python, folder / "site", what="TVM's runtime and numpy", left_out=_LEFT_OUT
+    )
     for core in CORES.values():
         _write_core(folder / "cores" / core.name, system, core)
     _compile_modules(Sysroot(folder, python))
@@ -114,7 +113,7 @@ def _compile_modules(sysroot: Sysroot) -> None:
 
 def guest_python(
     emulator: Emulator, sysroot: Sysroot, core: Core, *, counts: Path | None = None,
-    temporary: Path | None = None,
+    temporary: Path | None = None, packages: Sequence[Path] = (),
 ) -> list[str]:  # fmt: skip
     """Return the command that starts the board's Python on an emulated core.
 
@@ -126,6 +125,8 @@ def guest_python(
         Where the counting plugin writes; without it nothing is counted.
     temporary : Path, optional
         The board's folder of temporary files.
+    packages : sequence of Path
+        More folders of Python packages.
 
     Returns
     -------
@@ -138,7 +139,7 @@ def guest_python(
         "OMP_NUM_THREADS": "1",
         "PYTHONHASHSEED": "0",
         "PYTHONHOME": "/usr",
-        "PYTHONPATH": str(sysroot.site),
+        "PYTHONPATH": ":".join(map(str, (sysroot.site, *packages))),
         "PYTHONSAFEPATH": "1",
         "PYTHONUNBUFFERED": "1",
         "LC_ALL": "C.UTF-8",
@@ -150,28 +151,6 @@ def guest_python(
         *(part for item in settings.items() for part in ("-E", "=".join(item))),
         str(root / f"usr/bin/python{sysroot.python}"),
     ]  # fmt: skip
-
-
-def _install_wheels(site: Path, python: str) -> None:
-    """Download the device's wheels and unpack what a runtime needs."""
-    if importlib.util.find_spec("pip") is None:
-        raise Failure(f"{sys.executable} has no pip; install it with: python -m ensurepip")
-    with tempfile.TemporaryDirectory(prefix="shuffledeploy-pip-") as scratch:
-        command = [
-            sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary=:all:",
-            *(f"--platform={name}" for name in _PLATFORMS), f"--python-version={python}",
-            "--implementation=cp", "-d", scratch, *_wheels(),
-        ]  # fmt: skip
-        with step(f"pip: TVM's runtime and numpy for aarch64, Python {python}"):
-            done = subprocess.run(command, check=False, capture_output=True, text=True)
-            if done.returncode:
-                errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
-                reason = errors[-1] if errors else f"exit status {done.returncode}"
-                raise Failure(f"cannot fetch the board's Python packages with pip: {reason}")
-            for wheel in sorted(Path(scratch).glob("*.whl")):
-                with zipfile.ZipFile(wheel) as archive:
-                    kept = [name for name in archive.namelist() if not _LEFT_OUT.search(name)]
-                    archive.extractall(site, kept)
 
 
 def _write_core(root: Path, system: Path, core: Core) -> None:

@@ -16,7 +16,7 @@ from compile.program import trace
 from compile.targets import find_target
 from compile.tuning.coverage import KnownKernel, covered, known_kernels
 from compile.tuning.records import SHORTLIST, Record, append, log_path, make_record, read_log
-from compile.tuning.tuner import default_schedule
+from compile.tuning.tasks import default_schedule
 
 ARM = find_target("arm")
 

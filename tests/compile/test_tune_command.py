@@ -77,6 +77,14 @@ BAD: list[tuple[str, Callable[[Path, Path], list[str | Path]], str]] = [
         lambda t, p: ["--program", p, "--logs", _text(t / "l"), "--trials", "1"],
         "tuning log",
     ),
+    (
+        "score",
+        lambda t, p: ["--target", "arm", "--program", p, "--trials", "1", "--score", "latency"],
+        "emulated: the time",
+    ),
+    ("plot", lambda t, p: ["--program", p, "--plot", _text(t / "p") / "c.png"], "cannot write"),
+    ("beside", lambda t, p: ["--program", p, "--beside", _text(t / "b")], "goes with --plot"),
+    ("no-rows", lambda t, p: ["--plot", t / "c.png", "--beside", _text(t / "b")], "no file of"),
     ("dump", lambda t, p: ["--program", p, "--dump-ir", _text(t / "d")], "cannot write"),
 ]
 
@@ -117,6 +125,35 @@ def test_what_the_parser_refuses(arguments: list[str]) -> None:
     assert raised.value.code == 2
 
 
+def test_a_mistake_is_told_before_tvm_is_imported(tmp_path: Path) -> None:
+    code = (
+        "import sys; from compile.tune import main\n"
+        "assert main(['--device', 'emulated', '--score', 'latency']) == 2\n"
+        "assert main(['--json', '/dev/null/x.json']) == 2\n"
+        "assert 'torch' not in sys.modules\n"
+        "assert main(['--model', 'shufflenet-g3-x3']) == 2\n"
+        "assert 'tvm' not in sys.modules"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path,
+        env=environment, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert [line.split(":")[0] for line in done.stderr.splitlines()] == ["error"] * 3
+
+
+def test_a_device_that_is_not_there_fails_before_a_network_is_traced(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--target", "host", "--device", "tracker://127.0.0.1:1/pi", "--trials", "1"]
+    assert main([*arguments, "--logs", str(tmp_path)]) == 1
+    said = capsys.readouterr().err
+    assert "no tracker answers at 127.0.0.1:1" in said
+    assert "tracing" not in said
+    assert not any(tmp_path.iterdir())
+
+
 def test_targets_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--list-targets"]) == 0
     text = capsys.readouterr().out
@@ -134,9 +171,16 @@ def test_a_program_is_tuned_compiled_and_checked(
     output, report, logs = tmp_path / "bundle", tmp_path / "report.json", tmp_path / "logs"
     arguments = ["--target", "host", "--program", str(program), "--output", str(output),
                  "--logs", str(logs), "--json", str(report), "--dump-ir", str(tmp_path / "ir"),
-                 "--trials", "4"]  # fmt: skip
+                 "--plot", str(tmp_path / "curve.png"), "--trials", "4"]  # fmt: skip
     assert main(arguments) == 0
     first = json.loads(report.read_text())
+    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+    search = first["search"]
+    assert search["unit"] == "ns"
+    assert search["curve"][-1]["trials"] == sum(task["trials"] for task in search["tasks"]) == 4
+    assert search["curve"][-1]["score"] == pytest.approx(
+        sum(task["calls"] * task["after"] for task in search["tasks"])
+    )
     assert first["parity"]["passed"] is True
     assert first["parity"]["max_abs_error"] < 1e-4
     assert first["parity"]["top1_agreement"] == 1.0
@@ -157,6 +201,7 @@ def test_a_program_is_tuned_compiled_and_checked(
     text = capsys.readouterr().out
     assert second["trials"] == 0
     assert "nothing new to learn" in text
+    assert "no curve to draw" in text
     assert second["log_lines_rejected"] == 1
     assert f"log line not used: {log}:" in text
     assert second["tasks_with_record"] == first["tasks_with_record"]

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
 import itertools
 import os
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +16,14 @@ from torch import nn
 
 from compile.network import choose_schedules, lower
 from compile.program import trace
-from compile.tuning import candidates, tuner
+from compile.tuning import candidates, plan
 from compile.tuning.candidates import Workers
 from compile.tuning.latency_score import LocalLatency
+from compile.tuning.plan import BATCH
 from compile.tuning.records import read_log
 from compile.tuning.score import KernelObject
-from compile.tuning.tuner import BATCH, Progress, Task, find_tasks, tune
+from compile.tuning.tasks import Progress, Task, find_tasks
+from compile.tuning.tuner import tune
 
 
 class _Here(Workers):
@@ -125,6 +125,48 @@ def test_the_same_seed_finds_the_same_schedules(tasks: list[Task], tmp_path: Pat
     assert first != other
 
 
+def test_how_long_scoring_takes_changes_nothing(tasks: list[Task], tmp_path: Path) -> None:
+    class Unsteady(_CodeSize):
+        """Takes its time now and then: batches are built ahead meanwhile, or wait."""
+
+        def __call__(self, kernels: Sequence[KernelObject]) -> list[float | str]:
+            time.sleep(0.4 * (self.scored % 3 == 1))
+            return super().__call__(kernels)
+
+    trials = len(tasks) + 3 * BATCH
+    _tune(tasks, tmp_path / "steady", trials)
+    _tune(tasks, tmp_path / "unsteady", trials, score=Unsteady())
+    assert (tmp_path / "steady").read_text() == (tmp_path / "unsteady").read_text()
+
+
+def test_the_first_of_all_tasks_are_tried_together(tasks: list[Task], tmp_path: Path) -> None:
+    class Batches(_CodeSize):
+        sizes: list[int] = []  # noqa: RUF012
+
+        def __call__(self, kernels: Sequence[KernelObject]) -> list[float | str]:
+            self.sizes.append(len(kernels))
+            return super().__call__(kernels)
+
+    _tune(tasks, tmp_path / "log", len(tasks) + 5, score=(score := Batches()))
+    assert score.sizes == [len(tasks), 5]
+
+
+def test_a_batch_is_on_the_disk_before_the_next_is_scored(
+    tasks: list[Task], tmp_path: Path
+) -> None:
+    log, seen = tmp_path / "log", []
+
+    class Watching(_CodeSize):
+        def __call__(self, kernels: Sequence[KernelObject]) -> list[float | str]:
+            written = sum(record.trials for record in read_log(log).best.values())
+            seen.append((written, self.scored))
+            return super().__call__(kernels)
+
+    _tune(tasks, log, len(tasks) + 3 * BATCH, score=Watching())
+    assert len(seen) >= 4
+    assert all(written == scored for written, scored in seen)
+
+
 def test_what_is_known_is_kept_and_nothing_is_spent_without_trials(
     tasks: list[Task], tmp_path: Path
 ) -> None:
@@ -161,7 +203,7 @@ def test_it_ends_by_itself_where_nothing_is_left_to_learn(
 def test_a_kernel_that_always_fails_leaves_the_trials_to_the_others(
     tasks: list[Task], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tuner, "PATIENCE", 1)
+    monkeypatch.setattr(plan, "PATIENCE", 1)
     log = tmp_path / "log"
     tasks = tasks[:2]
     states = _tune(tasks, log, BATCH + 6, score=_CodeSize(failing=_input(tasks[0])))
@@ -200,60 +242,6 @@ def test_records_of_the_tuner_fit_the_network_again(tasks: list[Task], tmp_path:
     chosen = choose_schedules(lowered, HOST, read_log(log).best)
     assert sum(choice.record is not None for choice in chosen.values()) == len(tasks)
     assert not any(choice.refused for choice in chosen.values())
-
-
-@pytest.fixture
-def light_workers(monkeypatch: pytest.MonkeyPatch) -> Iterator[Workers]:
-    """Give workers that import nothing, for functions of the standard library."""
-    monkeypatch.setattr(candidates, "_warm_up", os.getpid)
-    with Workers(1) as workers:
-        yield workers
-
-
-@pytest.mark.smoke
-def test_workers_stay_warm_and_leave_nothing_behind(light_workers: Workers) -> None:
-    first = light_workers.run_all(os.getpid, [(), ()], 30.0)
-    assert first == light_workers.run_all(os.getpid, [()], 30.0) * 2
-    assert first[0] != os.getpid()
-    light_workers.stop()
-    with pytest.raises(ProcessLookupError):
-        os.kill(first[0], 0)
-    light_workers.stop()
-
-
-def test_a_candidate_that_crashes_its_worker_fails_alone(light_workers: Workers) -> None:
-    # Reading at address 0 is as sure a crash as any.
-    calls = [(b"a",), (0,), (b"c",)]
-    assert light_workers.run_all(ctypes.string_at, calls, 30.0) == [
-        b"a", "it crashed its process", b"c",
-    ]  # fmt: skip
-
-
-def test_a_candidate_that_hangs_fails_alone_and_its_process_ends(light_workers: Workers) -> None:
-    (pid,) = light_workers.run_all(os.getpid, [()], 30.0)
-    results = light_workers.run_all(time.sleep, [(0.01,), (600.0,), (0.02,)], 3.0)
-    assert results == [None, "no answer within 3 s", None]
-    with pytest.raises(ProcessLookupError):
-        os.kill(pid, 0)
-
-
-def test_a_candidate_that_raises_says_why(light_workers: Workers) -> None:
-    (reason, fine) = light_workers.run_all(os.listdir, [("/nowhere/at/all",), ("/",)], 30.0)
-    assert "FileNotFoundError" in reason
-    assert "/nowhere/at/all" in reason
-    assert isinstance(fine, list)
-
-
-def test_workers_end_when_the_run_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(candidates, "_warm_up", os.getpid)
-    pids = []
-    with pytest.raises(KeyboardInterrupt), Workers(1) as workers:
-        pids += workers.run_all(os.getpid, [()], 30.0)
-        hanging: Future[Any] = workers.submit(time.sleep, 600)
-        assert not hanging.done()
-        raise KeyboardInterrupt
-    with pytest.raises(ProcessLookupError):
-        os.kill(pids[0], 0)
 
 
 def test_candidates_are_built_in_real_workers(tasks: list[Task], tmp_path: Path) -> None:

@@ -20,11 +20,13 @@ from stages import QUICK
 from test_tuner import _CodeSize, _Here, _tune, network_tasks, tasks
 
 from compile.tuning import log_files, run_search
-from compile.tuning.records import MEASURED_UNIT, SHORTLIST, append, log_path, read_log
+from compile.tuning.history import SearchResult
+from compile.tuning.plan import BATCH
+from compile.tuning.records import SHORTLIST, append, log_path, read_log
 from compile.tuning.request import Request
 from compile.tuning.run_search import measure_shortlist, search, unmeasured
-from compile.tuning.score import KINDS, KernelObject
-from compile.tuning.tuner import BATCH, Task, checked_score
+from compile.tuning.score import KINDS, MEASURED_UNIT, KernelObject, checked_score
+from compile.tuning.tasks import Task
 from model.errors import Failure, UsageError
 
 __all__ = ["tasks"]
@@ -207,6 +209,9 @@ class _Devices:
         self.made.append(score)
         yield score
 
+    def require(self, target: Any, device: str, kind: str | None) -> None:
+        pass
+
     def check(self, bundle: Any, device: str) -> Any:
         raise AssertionError("the tuner checks no bundle")
 
@@ -219,20 +224,20 @@ def _request(folder: Path, **changes: Any) -> Request:
 def test_the_shortlist_is_kept_measured_and_corrects_the_choice(
     tasks: list[Task], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run_search, "Workers", lambda: _Here(1))
+    monkeypatch.setattr(run_search, "Workers", lambda **_: _Here(1))
     devices, console = _Devices(), Console(quiet=True)
     log = log_path(tmp_path, QUICK.name)
     one = tasks[:1]
     arguments = (one, devices, "here", log, console)
     with pytest.raises(UsageError, match="no shortlist"):
         measure_shortlist(_request(tmp_path), *arguments)
-    count, failed = search(_request(tmp_path, trials=2 * BATCH), *arguments)
-    assert (count, failed) == (2 * BATCH, ())
+    result = search(_request(tmp_path, trials=2 * BATCH), *arguments)
+    assert (result.trials, result.failed) == (2 * BATCH, ())
     shortlist = read_log(log).shortlist[one[0].key]
     assert 2 <= len(shortlist) <= SHORTLIST
     assert [r.score for r in shortlist] == sorted(r.score for r in shortlist)
-    count, failed = measure_shortlist(_request(tmp_path), *arguments)
-    assert (count, failed) == (len(shortlist), ())
+    result = measure_shortlist(_request(tmp_path), *arguments)
+    assert (result.trials, result.failed) == (len(shortlist), ())
     assert devices.made[-1].scored == len(shortlist)
     found = read_log(log)
     assert found.best[one[0].key].unit == MEASURED_UNIT
@@ -246,17 +251,17 @@ def test_the_shortlist_is_kept_measured_and_corrects_the_choice(
 def test_trials_of_other_sources_count_for_nothing(
     tasks: list[Task], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run_search, "Workers", lambda: _Here(1))
+    monkeypatch.setattr(run_search, "Workers", lambda **_: _Here(1))
     devices, log = _Devices(), log_path(tmp_path, QUICK.name)
     _tune(tasks[:1], log, 1, score=_Named("counted: long ago"))
     record = read_log(log).best[tasks[0].key]
     append(log, [dataclasses.replace(record, trials=500)])
     arguments = (tasks[:1], devices, "here", log, Console(quiet=True))
     # With nothing said, a record of any source will do.
-    assert search(_request(tmp_path), *arguments) == (0, ())
+    assert search(_request(tmp_path), *arguments) == SearchResult()
     assert devices.made == []
-    assert search(_request(tmp_path, trials=3), *arguments)[0] == 3
-    assert search(_request(tmp_path, trials=3), *arguments)[0] == 0
+    assert search(_request(tmp_path, trials=3), *arguments).trials == 3
+    assert search(_request(tmp_path, trials=3), *arguments).trials == 0
     assert read_log(log, "counted: long ago").best[tasks[0].key].trials == 500
 
 

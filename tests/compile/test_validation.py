@@ -57,7 +57,8 @@ def _samples() -> list[Sample]:
         times = generator.uniform(1e4, 5e4, 64)
         scores = {name: times * 2 for name in ("estimate", "iterations", "throughput")}
         scores |= {"instructions": generator.uniform(1, 2, 64), "disagree": np.arange(64) % 2}
-        samples.append(Sample(f"conv{number}", "depthwise", times, times, scores))
+        is_stock = np.arange(64) % 2 == 1
+        samples.append(Sample(f"conv{number}", "depthwise", times, times, scores, is_stock))
     return samples
 
 

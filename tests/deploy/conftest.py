@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import socket
 import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -68,3 +73,42 @@ def _link_shared(path: Path) -> Path:
     library = path.with_suffix(".so")
     subprocess.run([str(zig()), "ld.lld", "-shared", "-o", library, path], check=True)
     return library
+
+
+def _wait_until_listening(place: str) -> None:
+    """TVM says "bind to" before it listens."""
+    host, _, port = place.rpartition(":")
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            socket.create_connection((host, int(port)), timeout=5).close()
+            return
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+
+
+@pytest.fixture(scope="session")
+def tracker() -> Iterator[str]:
+    """Run TVM's own tracker."""
+    for needed in ("tornado", "cloudpickle"):
+        pytest.importorskip(needed, reason=f"TVM's tracker needs the package {needed}")
+    command = [sys.executable, "-m", "tvm.exec.rpc_tracker", "--host", "127.0.0.1",
+               "--port", "9190", "--port-end", "9290"]  # fmt: skip
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+    assert process.stdout
+    try:
+        for line in process.stdout:
+            if "bind to" in line:
+                place = line.split("bind to", 1)[1].strip()
+                _wait_until_listening(place)
+                yield place
+                break
+        else:
+            pytest.fail("TVM's tracker did not start")
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()

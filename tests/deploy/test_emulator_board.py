@@ -117,45 +117,6 @@ def test_counting_wants_a_loaded_library(emulated_device: Device, tmp_path: Path
         emulated_device.count(lambda: None, tmp_path / "absent.so")
 
 
-def _wait_until_listening(place: str) -> None:
-    """TVM says "bind to" before it listens."""
-    host, _, port = place.rpartition(":")
-    deadline = time.monotonic() + 30
-    while True:
-        try:
-            socket.create_connection((host, int(port)), timeout=5).close()
-            return
-        except OSError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.1)
-
-
-@pytest.fixture(scope="module")
-def tracker() -> Iterator[str]:
-    """Run TVM's own tracker."""
-    for needed in ("tornado", "cloudpickle"):
-        pytest.importorskip(needed, reason=f"TVM's tracker needs the package {needed}")
-    command = [sys.executable, "-m", "tvm.exec.rpc_tracker", "--host", "127.0.0.1",
-               "--port", "9190", "--port-end", "9290"]  # fmt: skip
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-    )
-    assert process.stdout
-    try:
-        for line in process.stdout:
-            if "bind to" in line:
-                place = line.split("bind to", 1)[1].strip()
-                _wait_until_listening(place)
-                yield place
-                break
-        else:
-            pytest.fail("TVM's tracker did not start")
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
 @pytest.fixture(scope="module")
 def tracked_board(board_built: None, tracker: str) -> Iterator[Board]:
     with running_board("cortex-a76", tracker=tracker, key="test-a76") as board:

@@ -1,0 +1,222 @@
+"""One inference of any engine on an emulated core: answers checked, instructions counted.
+
+Every engine, ours too, runs in a process of its own under QEMU, and the whole process is counted
+between two marks: the engine's libraries, what they call of the C library, and the few thousand
+instructions of the Python call.
+"""
+
+from __future__ import annotations
+
+import bisect
+import json
+import subprocess
+import tempfile
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deploy.benchmark import board_worker
+from deploy.benchmark.answers import TOLERANCE, Question, WrongAnswer
+from deploy.benchmark.engines import Engine
+from deploy.comparison import PROJECT
+from deploy.emulator.blocks import Block, instructions_in, read_blocks
+from deploy.emulator.cores import find_core
+from deploy.emulator.cycle_model import CycleModel
+from deploy.emulator.elf_symbols import Function, function_at, read_functions
+from deploy.emulator.images import Image
+from deploy.emulator.qemu import ensure_emulator
+from deploy.emulator.sysroot import ensure_sysroot, guest_python
+from model.errors import Failure, UsageError
+
+RUN_S = 1800.0
+# Bytes not executed between two pieces of code of unknown functions that part them.
+GAP = 64
+# Part of the instructions whose cycles may be unknown: the emulator's own pages.
+UNKNOWN = 0.001
+
+
+@dataclass(frozen=True)
+class CountedInference:
+    """What one warmed inference executed.
+
+    Attributes
+    ----------
+    instructions : int
+        Of the whole process. Counted.
+    cycles : float
+        Of the core, caches hit and branches predicted. Estimated.
+    max_abs_error : float
+        Of the answers, against PyTorch's.
+    """
+
+    instructions: int
+    cycles: float
+    max_abs_error: float
+
+
+@dataclass(frozen=True)
+class _Mapping:
+    """A piece of a file in the process's memory; `base` is where the file's first byte would be."""
+
+    low: int
+    high: int
+    offset: int
+    path: str
+    base: int
+    is_code: bool
+
+
+def count_inference(
+    engine: Engine, files: Mapping[str, str], asked: Sequence[Question], core: str,
+    model: CycleModel, packages: Sequence[Path] = (),
+) -> CountedInference:  # fmt: skip
+    """Run an engine on an emulated core.
+
+    Parameters
+    ----------
+    engine : Engine
+        What to run.
+    files : mapping
+        What it loads, by role.
+    asked : sequence of Question
+        Images and PyTorch's answers.
+    core : str
+        The core to emulate.
+    model : CycleModel
+        Of that core.
+    packages : sequence of Path
+        Where the board finds the engine's package.
+
+    Raises
+    ------
+    WrongAnswer
+        It does not answer as PyTorch does: nothing is counted then.
+    Failure
+        It does not run.
+    """
+    with tempfile.TemporaryDirectory(prefix="shuffledeploy-counted-") as scratch:
+        folder = Path(scratch)
+        _run(engine, files, asked, core, packages, folder)
+        error = _largest_error(folder, asked)
+        blocks = read_blocks((folder / "report.txt").read_text())
+        mappings = _read_mappings((folder / "maps.txt").read_text())
+    return CountedInference(instructions_in(blocks), _cycles(blocks, mappings, model), error)
+
+
+def _run(
+    engine: Engine, files: Mapping[str, str], asked: Sequence[Question], core: str,
+    packages: Sequence[Path], folder: Path,
+) -> None:  # fmt: skip
+    emulator, sysroot = ensure_emulator(), ensure_sysroot()
+    request = {
+        "module": engine.module, "files": dict(files), "counts": str(folder / "counts"),
+        "images": [str(question.image) for question in asked], "output": str(folder),
+    }  # fmt: skip
+    (folder / "request.json").write_text(json.dumps(request))
+    command = [
+        *guest_python(emulator, sysroot, find_core(core), counts=folder / "counts",
+                      temporary=folder, packages=(*packages, PROJECT)),
+        str(board_worker.__file__), str(folder / "request.json"),
+    ]  # fmt: skip
+    try:
+        done = subprocess.run(
+            command, check=False, capture_output=True, text=True, errors="replace",
+            env=emulator.environment(), timeout=RUN_S, cwd=folder,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise Failure(f"{engine.label}: no answer within {RUN_S:.0f} s") from None
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["nothing"])[-1]
+        raise Failure(f"{engine.label} on the board: status {done.returncode}, it said: {last}")
+
+
+def _largest_error(folder: Path, asked: Sequence[Question]) -> float:
+    """Check all answers, that of the counted run too."""
+    answers = [np.load(folder / f"answer_{place}.npy") for place in range(len(asked))]
+    largest = 0.0
+    pairs = [*zip(answers, asked, strict=True), (np.load(folder / "counted.npy"), asked[0])]
+    for answer, question in pairs:
+        wanted = np.asarray(question.logits)
+        if answer.size != wanted.size:
+            raise WrongAnswer(f"it answers with shape {answer.shape}, not {wanted.shape}")
+        error = float(np.max(np.abs(answer.reshape(wanted.shape) - wanted)))
+        if not error <= TOLERANCE:  # also where it is not a number
+            raise WrongAnswer(f"its answer is off by {error:.2g} (tolerance {TOLERANCE:.0e})")
+        largest = max(largest, error)
+    return largest
+
+
+def _read_mappings(maps: str) -> list[_Mapping]:
+    """Read what files lie where from /proc/PID/maps."""
+    rows: list[tuple[int, int, int, str, bool]] = []
+    for line in maps.splitlines():
+        fields = line.split(maxsplit=5)
+        if len(fields) == 6 and fields[5].startswith("/"):
+            low, high = (int(edge, 16) for edge in fields[0].split("-"))
+            rows.append((low, high, int(fields[2], 16), fields[5], "x" in fields[1]))
+    bases: dict[str, int] = {}
+    for low, _, offset, path, _ in rows:
+        if offset == 0:
+            bases[path] = min(low, bases.get(path, low))
+    return [_Mapping(low, high, offset, path, bases.get(path, low - offset), is_code)
+            for low, high, offset, path, is_code in rows]  # fmt: skip
+
+
+def _cycles(blocks: Sequence[Block], mappings: Sequence[_Mapping], model: CycleModel) -> float:
+    """Add up the cycles of all functions that were executed, each costed alone."""
+    code = sorted((m for m in mappings if m.is_code), key=lambda m: m.low)
+    pieces, unknown = _parted(blocks, code)
+    image = Image(tuple((m.low, _content(m)) for m in code))
+    lost = instructions_in(unknown)
+    if lost > UNKNOWN * instructions_in(blocks):
+        raise Failure(f"{lost} instructions lie in no file: their cycles cannot be estimated")
+    total = 0.0
+    for estimate in model.estimate([(piece, image) for piece in pieces]):
+        if isinstance(estimate, str):
+            raise Failure(f"cycles cannot be estimated: {estimate}")
+        total += estimate.cycles
+    return total
+
+
+def _content(mapping: _Mapping) -> bytes:
+    with Path(mapping.path).open("rb") as file:
+        file.seek(mapping.offset)
+        return file.read(mapping.high - mapping.low)
+
+
+def _parted(
+    blocks: Sequence[Block], code: Sequence[_Mapping]
+) -> tuple[list[list[Block]], list[Block]]:
+    """Part blocks by function: what lies side by side in a library is no nest of loops.
+
+    Where a library has no symbols for a place, it is parted where `GAP` bytes were not executed.
+    """
+    starts = [mapping.low for mapping in code]
+    functions: dict[str, tuple[Function, ...]] = {}
+    pieces: defaultdict[tuple[Any, ...], list[Block]] = defaultdict(list)
+    unknown: list[Block] = []
+    last_end, part = 0, 0
+    for block in sorted(blocks, key=lambda b: b.address):
+        place = bisect.bisect_right(starts, block.address) - 1
+        if place < 0 or block.address + block.size > code[place].high:
+            unknown.append(block)
+            continue
+        path, base = code[place].path, code[place].base
+        if path not in functions:
+            functions[path] = _functions(path)
+        part += block.address - last_end > GAP
+        last_end = max(last_end, block.address + block.size)
+        name = function_at(functions[path], block.address - base)
+        pieces[(path, name) if name != "(other)" else (path, name, part)].append(block)
+    return list(pieces.values()), unknown
+
+
+def _functions(path: str) -> tuple[Function, ...]:
+    try:
+        return read_functions(Path(path))
+    except UsageError:
+        return ()

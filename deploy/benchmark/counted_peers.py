@@ -1,0 +1,153 @@
+"""What is counted beside what on an emulated core, and what is kept of it between runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from compile.targets import find_target
+from deploy.benchmark.answers import questions
+from deploy.benchmark.conversion import converted
+from deploy.benchmark.counted_inference import count_inference
+from deploy.benchmark.engines import ENGINES, OURS, Engine
+from deploy.benchmark.plan import OWN, Subject
+from deploy.comparison import PROJECT, cached_bundle
+from deploy.emulator.cycle_model import CycleModel
+from deploy.emulator.places import built_once, recipe_hash
+from deploy.emulator.sysroot import ensure_sysroot
+from deploy.emulator.wheels import unpack_wheels
+from deploy.reports import write_json
+from model.errors import Failure, UsageError
+from model.registry import input_shape
+
+MODELS = (
+    "shufflenet-g3-x0.5", "shufflenet-g3-x1", "mobilenet-x1.0", "alexnet", "resnext50-32x4d",
+)  # fmt: skip
+UNTUNED, TUNED = "untuned", "tuned"
+#: Column -> engine, in the order of the table.
+COLUMNS = {UNTUNED: OURS, TUNED: OURS, "ncnn": "ncnn", "onnxruntime": "onnxruntime", "mnn": "mnn"}
+FOLDER = PROJECT / "build" / "peers"
+WORKERS = 2
+
+Tell = Callable[[str | None], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One network in one column."""
+
+    model: str
+    column: str
+
+    @property
+    def engine(self) -> Engine:
+        """Return what runs it."""
+        return ENGINES[COLUMNS[self.column]]
+
+
+def plan_peers(models: Sequence[str], columns: Sequence[str], core: str) -> list[Job]:
+    """List what is to be counted.
+
+    Raises
+    ------
+    UsageError
+        A network, a column or a core that there is not; an engine that is not installed here,
+        where the models are converted.
+    """
+    find_target(core)
+    for model in models:
+        input_shape(model, OWN)
+    for column in columns:
+        if column not in COLUMNS:
+            raise UsageError(f"unknown engine {column!r}: take {', '.join(COLUMNS)}")
+    chosen = [column for column in COLUMNS if not columns or column in columns]
+    for column in chosen:
+        engine = ENGINES[COLUMNS[column]]
+        if engine.version is None:
+            raise UsageError(f"{engine.label} is not installed: run `make peers`")
+    return [Job(model, column) for model in models for column in chosen]
+
+
+def count_peers(
+    jobs: Sequence[Job], core: str, tell: Tell, folder: Path = FOLDER
+) -> dict[str, Any]:
+    """Count jobs; what a job's failure was stands in the document.
+
+    Returns
+    -------
+    dict
+        ``core``, ``source`` of the cycles, ``rows``, ``failed``: see the README.
+    """
+    model = CycleModel("aarch64", core, WORKERS)
+    rows, failed = [], []
+    for job in jobs:
+        tell(f"{job.model}: {job.column}")
+        try:
+            rows.append(_row(job, core, model, tell, folder))
+        except Failure as error:
+            failed.append({"model": job.model, "engine": job.column, "reason": str(error)})
+        tell(None)
+    return {"core": core, "source": model.source, "rows": rows, "failed": failed}
+
+
+def _row(job: Job, core: str, model: CycleModel, tell: Tell, folder: Path) -> dict[str, Any]:
+    """Count one network on one engine, unless that was done before."""
+    target = find_target(core)
+    name = f"{job.model}-{job.column}-{core}"
+    bundle = cached_bundle(job.model, OWN, target, tuned=job.column != UNTUNED, tell=tell)
+    if job.engine.name == OURS:
+        files = {"library": str(bundle.library)}
+    else:
+        files = converted(Subject(job.engine.name, job.model, OWN), job.engine.model_format)
+    key = _key(job, files, model.source)
+    kept = folder / f"{name}.json"
+    if (known := _known(kept, key)) is not None:
+        return known
+    asked = questions(bundle, folder / "images" / job.model)
+    tell(f"{job.model}: {job.column} on an emulated {core}")
+    counted = count_inference(job.engine, files, asked, core, model, _packages(job.engine))
+    row = {
+        "model": job.model, "engine": job.column, "engine_version": job.engine.version,
+        **dataclasses.asdict(counted),
+        "kinds": {"instructions": "counted", "cycles": "estimated"},
+        "kernels_with_record": sum(kernel.record for kernel in bundle.manifest.kernels)
+        if job.engine.name == OURS else None,
+    }  # fmt: skip
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    write_json(kept, {"key": key, "row": row})
+    return row
+
+
+def _key(job: Job, files: dict[str, str], source: str) -> str:
+    digest = hashlib.sha256(f"{job.engine.version} {source}".encode())
+    for path in sorted(files.values()):
+        digest.update(Path(path).read_bytes())
+    for module in ("board_worker.py", "counted_inference.py", f"{job.engine.name}_engine.py"):
+        if (place := Path(__file__).parent / module).is_file():
+            digest.update(place.read_bytes())
+    return digest.hexdigest()
+
+
+def _known(path: Path, key: str) -> dict[str, Any] | None:
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        return dict(kept["row"]) if kept["key"] == key else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _packages(engine: Engine) -> list[Path]:
+    """Give the folder with an engine's aarch64 package; the board has all of ours."""
+    if engine.name == OURS:
+        return []
+    python = ensure_sysroot().python
+    wheel = f"{engine.package}=={engine.version}"
+
+    def build(folder: Path) -> None:
+        unpack_wheels([wheel], python, folder, what=wheel)
+
+    return [built_once(f"peer-{engine.name}-{recipe_hash(wheel, python)}", build)]

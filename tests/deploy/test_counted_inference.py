@@ -1,0 +1,94 @@
+"""An engine counted as a whole process: its answers first, then instructions and cycles."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny import tiny_bundle
+
+from deploy.benchmark import counted_inference
+from deploy.benchmark.answers import WrongAnswer, questions
+from deploy.benchmark.counted_inference import count_inference
+from deploy.benchmark.counted_peers import COLUMNS, plan_peers
+from deploy.benchmark.engines import ENGINES, OURS
+from deploy.devices import Device
+from deploy.emulator.blocks import Block
+from deploy.emulator.cycle_model import CycleModel
+from deploy.execution import start_network
+from deploy.latency import count_library
+from deploy.peers import main
+from model.errors import Failure, UsageError
+
+CORE = "cortex-a72"
+
+
+@pytest.mark.emulated
+def test_our_whole_process_is_little_more_than_the_library(
+    emulated_device: Device, tmp_path: Path
+) -> None:
+    bundle = tiny_bundle("arm")
+    try:
+        model = CycleModel("aarch64", CORE)
+    except Failure as error:
+        pytest.skip(f"no llvm-mca: {error}")
+    asked = questions(bundle, tmp_path)
+    files = {"library": str(bundle.library)}
+    counted = count_inference(ENGINES[OURS], files, asked, CORE, model)
+    network = start_network(bundle, emulated_device)
+    network.set_inputs(bundle.reference_inputs()[0])
+    network.invoke()
+    library = count_library(network).total
+    # TVM's virtual machine and the Python call come on top.
+    assert library < counted.instructions < library + 300_000
+    assert counted.max_abs_error < 1e-5
+    assert 0 < counted.cycles < 4 * counted.instructions
+    wrong = [dataclasses.replace(asked[0], logits=asked[0].logits + 0.1), *asked[1:]]
+    with pytest.raises(WrongAnswer, match=r"off by 0\.1"):
+        count_inference(ENGINES[OURS], files, wrong, CORE, model)
+    with pytest.raises(Failure, match="status 1, it said"):
+        count_inference(ENGINES[OURS], {"library": "/none.so"}, asked, CORE, model)
+
+
+@pytest.mark.smoke
+def test_blocks_are_parted_where_code_was_not_executed(tmp_path: Path) -> None:
+    library = tmp_path / "stripped.so"
+    library.write_bytes(b"no symbols here")
+    maps = (
+        f"400000-401000 r--p 00000000 00:00 1 {library}\n"
+        f"401000-402000 r-xp 00001000 00:00 1 {library}\n"
+        "500000-501000 rw-p 00000000 00:00 0\n"
+    )
+    mappings = counted_inference._read_mappings(maps)
+    assert [(m.low, m.base, m.is_code) for m in mappings] == [
+        (0x400000, 0x400000, False), (0x401000, 0x400000, True),
+    ]  # fmt: skip
+    blocks = [Block(0x401000, 16, 4, 1), Block(0x401010, 8, 2, 9), Block(0x401100, 8, 2, 1),
+              Block(0x500000, 8, 2, 1)]  # fmt: skip
+    pieces, unknown = counted_inference._parted(blocks, [m for m in mappings if m.is_code])
+    assert sorted(len(piece) for piece in pieces) == [1, 2]
+    assert [block.address for block in unknown] == [0x500000]
+
+
+def test_a_wrong_request_is_refused_before_any_work(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UsageError, match="unknown engine 'tflite'"):
+        plan_peers(["alexnet"], ["tflite"], CORE)
+    with pytest.raises(UsageError, match="unknown network"):
+        plan_peers(["alexnut"], [], CORE)
+    assert main(["--core", "pentium", "--model", "alexnet"]) == 2
+    assert "no target is called 'pentium'" in capsys.readouterr().err
+    assert set(COLUMNS.values()) <= set(ENGINES)
+
+
+def test_numbers_that_are_none_are_wrong_answers(tmp_path: Path) -> None:
+    bundle = tiny_bundle("host")
+    asked = questions(bundle, tmp_path)
+    for place, question in enumerate(asked):
+        np.save(tmp_path / f"answer_{place}.npy", np.asarray(question.logits))
+    np.save(tmp_path / "counted.npy", np.asarray(asked[0].logits))
+    assert counted_inference._largest_error(tmp_path, asked) == 0.0
+    np.save(tmp_path / "counted.npy", np.full_like(np.asarray(asked[0].logits), np.nan))
+    with pytest.raises(WrongAnswer):
+        counted_inference._largest_error(tmp_path, asked)
