@@ -103,12 +103,13 @@ def test_misses_are_those_of_caches_that_replace_the_oldest(
         count_kernels([kernel], "cortex-a72", warm=warm, caches=CACHES["cortex-a72"])[0]
         for warm in (True, False)
     ]
-    for count in counts:
+    # The runner fills a tensor with copies of its first lines: only these are left when it is done.
+    for count, left in zip(counts, (0, 17 * 64 * 4 // 64), strict=True):
         assert isinstance(count, KernelCount), count
         assert count.misses is not None
         # The stack and the arguments take a few lines more.
-        assert first <= count.misses[0] <= first + 16
-        assert second <= count.misses[1] <= second + 16
+        assert first - left <= count.misses[0] <= first + 16
+        assert second - left <= count.misses[1] <= second + 16
     (plain,) = count_kernels([kernel], "cortex-a72")
     assert isinstance(plain, KernelCount)
     assert plain.misses is None
