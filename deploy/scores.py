@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from compile.tuning.records import ESTIMATED_UNIT
 from compile.tuning.score import DetailedScore, KernelObject
@@ -63,16 +64,20 @@ class EstimatedCycles:
         LLVM's name of the core whose cycles are wanted.
     workers : int
         Processes at once; the estimate does not depend on it.
+    remembered_in : Path, optional
+        See `CycleModel`.
     """
 
     unit = ESTIMATED_UNIT
 
-    def __init__(self, guest: Guest, core: str, workers: int) -> None:
+    def __init__(
+        self, guest: Guest, core: str, workers: int, remembered_in: Path | None = None
+    ) -> None:
         self._guest = guest
         self._workers = workers
         self._caches = CACHES.get(core)
         ensure_emulator(guest.architecture)
-        self._model = CycleModel(guest.architecture, core, workers)
+        self._model = CycleModel(guest.architecture, core, workers, remembered_in)
         self.source = self._model.source
 
     def __call__(self, kernels: Sequence[KernelObject]) -> list[float | str]:

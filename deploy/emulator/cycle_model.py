@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from deploy.emulator.block_costs import BlockCosts
 from deploy.emulator.blocks import Block
@@ -22,6 +23,8 @@ class CycleModel:
         ``aarch64`` or ``x86_64``, and LLVM's name of the core whose cycles are wanted.
     workers : int
         Processes at once; the estimate does not depend on it.
+    remembered_in : Path, optional
+        Folder of the costs that earlier runs found; in the project's cache by default.
 
     Attributes
     ----------
@@ -34,7 +37,9 @@ class CycleModel:
         When there is no llvm-mca and none can be fetched.
     """
 
-    def __init__(self, architecture: str, core: str, workers: int = 1) -> None:
+    def __init__(
+        self, architecture: str, core: str, workers: int = 1, remembered_in: Path | None = None
+    ) -> None:
         tools = ensure_llvm_tools()
         # Older releases of LLVM shared some models that newer ones have.
         model = model_of(core) if tools.release >= GOOD_RELEASE else None
@@ -42,7 +47,7 @@ class CycleModel:
             f"estimated: cycles of {core} code by estimator {ESTIMATOR_VERSION}, "
             f"{model + ', ' if model else ''}llvm-mca {tools.version}"
         )
-        remembered = RememberedCosts(f"{architecture}, {self.source}")
+        remembered = RememberedCosts(f"{architecture}, {self.source}", remembered_in)
         self._costs = BlockCosts(tools, architecture, core, workers, remembered)
 
     def estimate(

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import tvm
 from stages import HOST, QUICK
 from test_tuner import _Here, network_tasks
+from tvm_ffi import structural_hash
 
 from compile import validate_score
-from compile.tuning import rank_statistics, validation
+from compile.kernels.finishing import finish
+from compile.tuning import interleaved_timing, rank_statistics, validation
 from compile.tuning.rank_statistics import (
     kendall,
     rank_kernel,
@@ -20,7 +25,8 @@ from compile.tuning.rank_statistics import (
     regret,
     spearman,
 )
-from compile.tuning.validation import Drawn, Sample
+from compile.tuning.stock_space import stock_schedules
+from compile.tuning.validation import Drawn, Sample, typical
 from compile.validate_score import holds, host_target, summarise
 from deploy.validation_chart import draw_scatter
 
@@ -72,6 +78,8 @@ def test_the_report_holds_what_the_bar_asks_for(
     assert document["pooled"]["estimate"]["spearman"] == pytest.approx(1.0)
     assert document["pooled"]["instructions"]["top1_regret_mean"] > 20
     assert document["kernels"][0]["disagreeing"] == 32
+    assert document["kernels"][0]["of_own_search"] == 32
+    assert document["pooled_own_search"]["spearman"] == pytest.approx(1.0)
     fields = {"spearman", "kendall", "top1_regret_mean", "top3_regret_mean"}
     assert fields <= set(document["kernels"][0]["estimate"])
     assert fields <= set(document["pooled"]["instructions"])
@@ -82,18 +90,67 @@ def test_the_report_holds_what_the_bar_asks_for(
     assert (tmp_path / "plot.svg").read_text().count("<use ") > 5 * 64
 
 
-def test_candidates_are_as_many_and_as_different_as_the_forms_allow(
+def test_candidates_are_of_both_spaces_and_no_two_alike(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(validation, "CANDIDATES", 18)
+    monkeypatch.setattr(validation, "SEARCHED", 6)
     monkeypatch.setattr(validation, "measure", lambda kernels, *_: np.ones((len(kernels), 2)))
     task = network_tasks()[0]
-    kernels = validation.draw_candidates(
+    candidates = validation.draw_candidates(
         Drawn("classifier", "tiny", task), QUICK, tmp_path, 1, _Here(1), _Here(1)
     )
-    assert len(kernels) == 18
-    assert len({kernel.path.read_bytes() for kernel in kernels}) > 9
+    kernels = [candidate.kernel for candidate in candidates]
+    assert len({kernel.path.read_bytes() for kernel in kernels}) == len(kernels) == 18
     assert all(kernel.path.with_suffix(".so").exists() for kernel in kernels)
+    assert 1 <= sum(not candidate.is_stock for candidate in candidates) <= 6
+
+
+def test_stock_schedules_repeat_with_their_seed_and_compute_the_kernel() -> None:
+    function = network_tasks()[0].function
+
+    def draw(seed: int) -> list[Any]:
+        return list(itertools.islice(stock_schedules(function, HOST.tvm_target, seed), 4))
+
+    drawn = draw(1)
+    hashes = [structural_hash(schedule) for schedule in drawn]
+    assert hashes == [structural_hash(schedule) for schedule in draw(1)]
+    assert set(hashes) != {structural_hash(schedule) for schedule in draw(2)}
+    generator = np.random.default_rng(0)
+    arrays = [
+        generator.standard_normal([int(e) for e in p.shape], np.float32) for p in function.params
+    ]
+    answers = []
+    for one in (function, *drawn):
+        module = tvm.IRModule({"main": finish(one).with_attr("global_symbol", "main")})
+        tensors = [tvm.runtime.tensor(array) for array in arrays]
+        tvm.compile(module, HOST.tvm_target)["main"](*tensors)
+        answers.append(tensors[-1].numpy())
+    for answer in answers[1:]:
+        np.testing.assert_allclose(answer, answers[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.smoke
+def test_a_lucky_moment_makes_no_candidate_fast() -> None:
+    generator = np.random.default_rng(0)
+    # Rounds of a machine whose speed changes; the first kernel once had half of its time.
+    speeds = generator.uniform(1, 2, 21)
+    times = np.array([10.0, 10.0, 12.0])[:, None] * speeds
+    times[0, 3] /= 2
+    first, second, third = typical(times)
+    assert first == pytest.approx(second, rel=1e-6)
+    assert third == pytest.approx(1.2 * second, rel=1e-6)
+
+
+def test_kernels_of_other_shapes_see_the_same_memory() -> None:
+    calls = [(((2, 6), "float32"), ((5,), "int32")), (((3, 4), "float32"), ((5,), "int32"))]
+    memory = interleaved_timing._memory(calls, np.random.default_rng(0))
+    flat, folded = (interleaved_timing._tensors(call, memory) for call in calls)
+    assert folded[0].shape == (3, 4)
+    np.testing.assert_array_equal(flat[0].numpy().ravel(), folded[0].numpy().ravel())
+    starts = [place.ctypes.data % interleaved_timing.PAGE for place in memory]
+    assert len(set(starts)) == 2
+    assert all(start % interleaved_timing.LINE == 0 for start in starts)
 
 
 def test_this_machines_target_is_one_that_can_be_emulated() -> None:

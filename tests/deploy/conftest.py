@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from deploy.devices import Device, open_device
+from deploy.emulator.llvm_tools import LlvmTools, ensure_llvm_tools
 from deploy.emulator.qemu import Emulator, ensure_emulator
 from deploy.emulator.sysroot import ensure_sysroot
 from deploy.emulator.toolchain import compile_c, zig
@@ -27,6 +28,15 @@ def emulator() -> Emulator:
         return ensure_emulator()
     except Failure as error:
         pytest.skip(f"no emulator: {error}")
+
+
+@pytest.fixture(scope="session")
+def tools() -> LlvmTools:
+    """LLVM's tools."""
+    try:
+        return ensure_llvm_tools()
+    except Failure as error:
+        pytest.skip(f"no llvm-mca: {error}")
 
 
 @pytest.fixture(scope="session")

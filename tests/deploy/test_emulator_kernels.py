@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
+from deploy.emulator.caches import CACHES, Cache, Caches
+from deploy.emulator.cores import CORES
 from deploy.emulator.kernels import KernelCount, KernelObject, count_kernels
 from deploy.emulator.qemu import Emulator
 from deploy.emulator.toolchain import compile_c
@@ -78,6 +81,46 @@ def test_dot_products_run_where_the_core_has_them(emulator: Emulator, tmp_path: 
     (count,) = count_kernels([_kernel(tmp_path, body)], "cortex-a76")
     assert isinstance(count, KernelCount), count
     assert count.instructions == 3
+
+
+@pytest.mark.parametrize(
+    ("lines", "rounds", "first", "second"),
+    [(256, 3, 0, 0), (1024, 3, 3 * 1024, 0), (32768, 2, 2 * 32768, 2 * 32768)],
+)
+def test_misses_are_those_of_caches_that_replace_the_oldest(
+    emulator: Emulator, tmp_path: Path, lines: int, rounds: int, first: int, second: int
+) -> None:
+    # Reads a tensor line by line, from front to back, several times: of an A72's 32 KiB and 1 MiB,
+    # one that is larger keeps nothing until it is wanted again.
+    body = (
+        rf"mov x12, #{rounds}\n 2: ldr x9, [x1, #8]\n ldr x9, [x9]\n mov x10, #{lines}\n"
+        r" 1: ldr x11, [x9], #64\n subs x10, x10, #1\n b.ne 1b\n"
+        r" subs x12, x12, #1\n b.ne 2b\n mov w0, #0\n ret"
+    )
+    kernel = _kernel(tmp_path, body)
+    kernel = KernelObject(kernel.path, kernel.symbol, (((lines * 16,), "float32"),))
+    counts = [
+        count_kernels([kernel], "cortex-a72", warm=warm, caches=CACHES["cortex-a72"])[0]
+        for warm in (True, False)
+    ]
+    # The runner fills a tensor with copies of its first lines: only these are left when it is done.
+    for count, left in zip(counts, (0, 17 * 64 * 4 // 64), strict=True):
+        assert isinstance(count, KernelCount), count
+        assert count.misses is not None
+        # The stack and the arguments take a few lines more.
+        assert first - left <= count.misses[0] <= first + 16
+        assert second - left <= count.misses[1] <= second + 16
+    (plain,) = count_kernels([kernel], "cortex-a72")
+    assert isinstance(plain, KernelCount)
+    assert plain.misses is None
+    assert plain == dataclasses.replace(counts[0], misses=None)  # type: ignore[type-var]
+
+
+def test_every_core_has_caches_and_lines_take_their_cycles() -> None:
+    assert set(CORES) <= set(CACHES)
+    caches = Caches(Cache(1 << 15, 2), Cache(1 << 20, 16), 32, 16)
+    assert caches.plugin_arguments == "l1=256:2,l2=1024:16"
+    assert caches.transfer_cycles((10, 3)) == 10 * 2 + 3 * 4
 
 
 def test_an_unknown_core_is_the_users_mistake() -> None:

@@ -16,8 +16,10 @@ from tiny import SIDE, tiny_bundle
 
 from compile.bundle import MANIFEST, load_bundle
 from deploy.devices import Device, open_device
+from deploy.emulator.llvm_tools import LlvmTools
 from deploy.execution import check_fits, default_device, start_network
 from deploy.latency import count_instructions, measure_latency
+from deploy.network_estimate import estimate_network
 from deploy.parity import check_parity
 from deploy.run import main
 from model.errors import Failure, UsageError
@@ -165,6 +167,67 @@ def test_an_emulated_core_agrees_and_counts_but_is_never_timed(emulated_device: 
     assert set(bundle.manifest.kernel_order) <= set(counted.kernels)
     with pytest.raises(UsageError, match="is emulated"):
         measure_latency(network)
+
+
+@pytest.mark.emulated
+def test_a_networks_cycles_are_the_sum_over_its_kernels(
+    emulated_device: Device, tools: LlvmTools, tmp_path: Path
+) -> None:
+    bundle = tiny_bundle("cortex-a72")
+    network = start_network(bundle, emulated_device)
+    cycles = estimate_network(network)
+    assert set(bundle.manifest.kernel_order) <= set(cycles.kernels)
+    assert sum(cycles.kernels.values()) == pytest.approx(cycles.total)
+    assert (cycles.iterations + cycles.throughput) / 2 == pytest.approx(cycles.total)
+    # Three instructions a cycle are the most that the core decodes.
+    assert cycles.total > count_instructions(network).total / 3
+    assert cycles == estimate_network(network)
+    assert "cortex-a72" in cycles.source
+    assert cycles.milliseconds(1.5) == pytest.approx(cycles.total / 1.5e6)
+
+
+@pytest.mark.emulated
+def test_estimated_cycles_are_marked_and_want_a_stated_clock(
+    board_built: None, tools: LlvmTools, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = tmp_path / "report.json"
+    arguments = [str(tiny_bundle("cortex-a72").path), "--count", "--json", str(report)]
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert "estimated" in printed
+    assert " ms" not in printed
+    assert max(map(len, printed.splitlines())) <= 80
+    written = json.loads(report.read_text())
+    assert written["cycles"]["kind"] == "estimated"
+    assert "milliseconds" not in written["cycles"]
+    assert main([*arguments, "--clock-ghz", "1.5"]) == 0
+    assert "(estimated)" in " ".join(capsys.readouterr().out.split())
+    at_clock = json.loads(report.read_text())["cycles"]
+    assert at_clock["milliseconds"] == pytest.approx(written["cycles"]["total"] / 1.5e6)
+    assert at_clock["clock_ghz"] == 1.5
+
+
+@pytest.mark.emulated
+def test_without_llvm_mca_the_count_stands_alone_and_says_so(
+    board_built: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def missing() -> LlvmTools:
+        raise Failure("there is no llvm-mca")
+
+    monkeypatch.setattr("deploy.emulator.cycle_model.ensure_llvm_tools", missing)
+    assert main([str(tiny_bundle("cortex-a72").path), "--count"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "no cycles: there is no llvm-mca" in printed
+    assert "counted" in printed
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("clock", [["1.5"], ["0", "--count"], ["-1", "--count"]])
+def test_a_clock_is_refused_without_cycles_or_sense(
+    clock: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = refused(["nowhere", "--clock-ghz", *clock], 2, capsys)
+    assert "--clock-ghz takes a core's clock" in said
 
 
 @pytest.mark.emulated
