@@ -135,7 +135,10 @@ def write_bundle(
         build_library(module, target, folder / bundles.LIBRARY)
         entries = kernel_entries(lowered, chosen)
         sources = {c.record.source for c in chosen.values() if c.record is not None}
-        units = {c.record.unit for c in chosen.values() if c.record is not None}
+        units = {
+            c.record.unit for c in chosen.values()
+            if c.record is not None and not c.record.lender
+        }  # fmt: skip
         bundles.write_manifest(folder, Manifest(
             network=network, inputs=inputs, outputs=outputs, normalisation=normalisation,
             target=target.name, architecture=target.architecture, cpu=target.cpu,
@@ -191,7 +194,12 @@ def expected_intermediates(lowered: Lowered, inputs: list[Array]) -> dict[str, A
 def kernel_entries(lowered: Lowered, chosen: Mapping[str, Chosen]) -> tuple[KernelEntry, ...]:
     """Describe each kernel for the manifest, the heaviest first."""
     counts = {name: lowered.calls.count(name) for name in dict.fromkeys(lowered.calls)}
-    scores = {n: c.record.score if (c := chosen[n]).record is not None else None for n in counts}
+    scores = {
+        name: record.score
+        if (record := chosen[name].record) is not None and not record.lender
+        else None
+        for name in counts
+    }
     work = {name: _multiply_adds(lowered.kernels[name]) for name in counts}
     scored = {name: score for name, score in scores.items() if score is not None}
     sources = {c.record.source for c in chosen.values() if c.record is not None}

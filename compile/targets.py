@@ -137,6 +137,29 @@ def _host() -> CompileTarget:
     return _from_options(f"host-{cpu}", _llvm(triple, cpu))
 
 
+def is_related(name: str, target: CompileTarget) -> int | None:
+    """Tell how far a core, by its target's name, is from a target that could use its records.
+
+    Returns
+    -------
+    int or None
+        Places apart in `ARM_CORES`, 0 for hosts; None where vectors or architecture differ.
+    """
+    if target.architecture == "aarch64":
+        cores = list(ARM_CORES)
+        if name not in cores:
+            return None
+        # A core that is not listed, such as a host of this architecture: the default's neighbour.
+        here = cores.index(target.cpu if target.cpu in cores else DEFAULT_ARM_CORE)
+        return abs(cores.index(name) - here)
+    cpu = name.removeprefix(f"{HOST}-")
+    try:
+        other = _from_options(name, _llvm(X86_TRIPLE, cpu))
+    except UsageError:
+        return None
+    return 0 if name.startswith(HOST) and other.core == target.core else None
+
+
 def _from_dict(text: str) -> CompileTarget:
     try:
         options = json.loads(text)

@@ -13,7 +13,7 @@ from compile.bundle import Bundle
 from compile.network import choose_schedules, lower, write_bundle
 from compile.program import trace
 from compile.targets import CompileTarget
-from compile.tuning.records import log_path, read_log
+from compile.tuning.related_records import usable_records
 from compile.tuning.request import LOG_FOLDER
 from model.registry import build, input_shape, normalisation
 from model.weights import load_weights
@@ -71,7 +71,7 @@ def compile_network(
     exported = trace_network(name, resolution)
     progress("running the graph passes")
     lowered = lower(exported, target)
-    records = read_log(log_path(log_folder, target.name)).best
+    records = usable_records(log_folder, target)
     options: dict[str, Any] = {"model": name, "resolution": resolution and list(resolution)}
     return write_bundle(
         output, lowered, choose_schedules(lowered, target, records), target, network=name,

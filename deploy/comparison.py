@@ -11,7 +11,6 @@ from typing import Any
 from compile.bundle import Bundle, load_bundle
 from compile.network import versions
 from compile.targets import CompileTarget
-from compile.tuning.records import log_path
 from compile.tuning.request import LOG_FOLDER
 from compile.zoo import compile_network
 from deploy.devices import Device, open_device
@@ -137,8 +136,7 @@ def _still_good(path: Path, target: CompileTarget) -> Bundle | None:
     if made_for != (target.name, target.cpu, target.features, versions()):
         return None
     sources = [*(PROJECT / "compile").rglob("*.py"), *(PROJECT / "model").rglob("*.py")]
-    log = log_path(LOG_FOLDER, target.name)
-    sources += [file for file in (log, *log.rglob("*")) if file.is_file()]
+    sources += [file for file in LOG_FOLDER.rglob("*") if file.is_file()]
     newest = max(file.stat().st_mtime for file in sources)
     return bundle if bundle.library.stat().st_mtime >= newest else None
 

@@ -40,6 +40,7 @@ ESTIMATED_UNIT = "estimated cycles"
 # Which of two records of one kernel is used: the unit that stands later here.
 _TRUST = (ESTIMATED_UNIT, MEASURED_UNIT)
 SHORTLIST = 5
+_BORROWED = "borrowed from "
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +64,16 @@ class Record:
         if not self.details:
             del fields["details"]
         return json.dumps(fields, separators=(",", ":"))
+
+    def borrowed_from(self, target: str) -> Record:
+        """Copy it for use on another target than that whose score it is."""
+        return dataclasses.replace(self, source=f"{_BORROWED}{target}: {self.source}")
+
+    @property
+    def lender(self) -> str:
+        """The target whose score it is, where it is used for another; else empty."""
+        borrowed = self.source.removeprefix(_BORROWED)
+        return borrowed.partition(":")[0] if borrowed != self.source else ""
 
     @property
     def trust(self) -> int:

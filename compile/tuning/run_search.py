@@ -23,6 +23,7 @@ from compile.tuning.records import (
     read_log,
     recorded_schedule,
 )
+from compile.tuning.related_records import usable_records
 from compile.tuning.request import Request
 from compile.tuning.score import (
     MEASURED_UNIT,
@@ -80,7 +81,8 @@ def search(
 
             states = tune(
                 chosen, records, score, request.target, log, seed=request.seed, workers=workers,
-                trials=UNLIMITED if trials is None else trials, report=report, elsewhere=known,
+                trials=UNLIMITED if trials is None else trials, report=report,
+                elsewhere=usable_records(request.log_folder, request.target),
                 seconds=seconds,
             )  # fmt: skip
         warnings = warnings_of(score)

@@ -15,6 +15,7 @@ from compile.program import load_program
 from compile.tuning.history import SearchResult
 from compile.tuning.log_files import require_appendable
 from compile.tuning.records import log_path, read_log
+from compile.tuning.related_records import borrowed_targets, usable_records
 from compile.tuning.request import Request
 from compile.tuning.run_search import measure_shortlist, search
 from compile.tuning.score import Devices, Verdict
@@ -45,6 +46,8 @@ class Outcome:
         Records that did not fit their kernel.
     rejected : tuple of str
         Lines of the log that could not be used.
+    borrowed : tuple of str
+        Related targets whose records stand in for missing ones.
     """
 
     bundle: Bundle
@@ -56,6 +59,7 @@ class Outcome:
     parity: Verdict | None
     refused: int
     rejected: tuple[str, ...]
+    borrowed: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields documented in the README."""
@@ -73,6 +77,7 @@ class Outcome:
             "score_source": manifest.score_source,
             "records_refused": self.refused,
             "log_lines_rejected": len(self.rejected),
+            "records_borrowed_from": list(self.borrowed),
             "device": self.device,
             "search": self.search.to_json(),
             "parity": None if self.parity is None else self.parity.to_json(),
@@ -85,6 +90,8 @@ class Outcome:
             f"{manifest.kernel_calls} kernel calls, {manifest.shuffle_kernels} of them shuffles; "
             f"{self.tasks_with_record} of {self.tasks} tasks with a tuning record"
         )
+        if self.borrowed:
+            yield f"tasks without one use what was found for {', '.join(self.borrowed)}"
         if trials := self.search.trials:
             rate = trials / self.seconds
             yield f"tried {trials} candidates in {self.seconds:.0f} s ({rate:.1f} a second)"
@@ -135,7 +142,8 @@ def tune_network(request: Request, devices: Devices) -> Outcome:
     result = find(request, tasks, devices, device, log, console)
     seconds = time.monotonic() - began
     found = read_log(log)
-    chosen = choose_schedules(lowered, request.target, found.best)
+    records = usable_records(request.log_folder, request.target)
+    chosen = choose_schedules(lowered, request.target, records)
     bundle = write_bundle(
         request.bundle_path, lowered, chosen, request.target, network=request.network,
         normalisation=None if request.model is None else normalisation_of(request.model),
@@ -148,6 +156,7 @@ def tune_network(request: Request, devices: Devices) -> Outcome:
     return Outcome(
         bundle, device, len(tasks), sum(task.key in found.best for task in tasks), result, seconds,
         parity, sum(choice.refused for choice in chosen.values()), found.rejected,
+        borrowed_targets(chosen),
     )  # fmt: skip
 
 
