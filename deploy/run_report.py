@@ -150,7 +150,7 @@ def cycles_line(cycles: Cycles | str, clock_ghz: float | None) -> str:
     """Say what was estimated, or why nothing was."""
     if isinstance(cycles, str):
         return f"no cycles: {escape(cycles)}"
-    line = f"{cycles.total / 1e6:.2f} M cycles in the library, by {escape(cycles.source)}"
+    line = f"{cycles.total / 1e6:.2f} M cycles in the library ({escape(cycles.source)})"
     if clock_ghz is None:
         return line
     return f"{line}; {cycles.milliseconds(clock_ghz):.3g} ms (estimated) at {clock_ghz:g} GHz"

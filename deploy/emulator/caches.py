@@ -5,10 +5,10 @@ instructions, as the execution-cache-memory model does for streams that a prefet
 (Treibig and Hager, "Introducing a performance model for bandwidth-limited loop kernels", 2009).
 Latencies are left out. Nothing here was fitted to times.
 
-Sizes, ways and widths of interfaces are those of ARM's Technical Reference Manuals; where ARM
-leaves a size to the maker of the chip, that of a common chip is taken: BCM2711 for the A72, BCM2712
-for the A76, RK3399 for the A53, and the middle of ARM's range elsewhere. Where a manual is silent
-on the way from the second level, it is 128 bits wide as the cluster's external interface. Of
+Read in ARM's Technical Reference Manuals: the A35's, A53's and A72's second level, the A55's and
+A76's first, the A76's 256 bits from one to the other. The rest of ARM's is common knowledge, not
+looked up; where ARM leaves a size to the maker of the chip, that of a common chip is taken (BCM2711
+for the A72, BCM2712 for the A76, RK3399 for the A53), and where no width was found, 128 bits. Of
 Skylake Server and its kin: sustained bandwidths of Intel's Optimization Reference Manual, table
 "Cache Comparison Between Skylake Microarchitecture and Broadwell Microarchitecture".
 """
