@@ -58,6 +58,10 @@ class DetailedScore(float):
         score.details = details
         return score
 
+    def __getnewargs__(self) -> tuple[float, Mapping[str, float]]:  # type: ignore[override]
+        """Let copies and pickles carry the details too."""
+        return float(self), self.details
+
 
 class Score(Protocol):
     """Scores built candidates on some device.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import json
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from compile.tuning.history import History, gain, task_results
 from compile.tuning.outcome_tables import search_table
 from compile.tuning.progress_report import ProgressReport, seconds_left
 from compile.tuning.records import Record
+from compile.tuning.score import DetailedScore
 from compile.tuning.tasks import Progress, Task
 
 pytestmark = pytest.mark.smoke
@@ -50,6 +52,14 @@ def test_the_curve_begins_when_each_kernel_has_a_score() -> None:
     assert result.failed == ("broken: it crashed",)
     assert result.to_json()["warnings"] == ["board x was set aside"]
     assert result.to_json()["curve"][-1]["score"] == 260.0
+
+
+def test_scores_that_carry_details_are_written_too() -> None:
+    before = DetailedScore(40.0, {"iterations": 41.0})
+    history, states = History(), [_state("a", 1, best=10.0, before=before)]
+    (task,) = history.result(states, "estimated cycles").to_json()["tasks"]
+    assert (task["before"], task["before"].details) == (40.0, {"iterations": 41.0})
+    assert json.loads(json.dumps(task))["before"] == 40.0
 
 
 def test_tasks_are_listed_by_their_share() -> None:
