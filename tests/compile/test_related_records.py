@@ -5,12 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import tvm
+from torch import nn
+from tvm.s_tir import Schedule
 
-from compile.bundle import load_bundle
+from compile.kernels.schedules import forms
+from compile.network import choose_schedules, kernel_entries, lower
+from compile.program import trace
 from compile.targets import find_target, is_related
-from compile.tune import main as tune
-from compile.tuning.records import Record, append, log_path, read_log
-from compile.tuning.related_records import usable_records
+from compile.tuning.records import Record, append, log_path, make_record
+from compile.tuning.related_records import borrowed_targets, usable_records
+from compile.tuning.tasks import find_tasks
 
 TVM = "0.27.0.post1"
 
@@ -44,19 +49,17 @@ def test_vectors_and_architecture_decide_whose_records_fit() -> None:
     assert is_related("host-haswell", a55) is None
 
 
-def test_a_bundle_says_whose_records_it_has(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    logs, output = tmp_path / "logs", tmp_path / "bundle"
-    arguments = ["--model", "shufflenet-fashion", "--logs", str(logs), "--output", str(output)]
-    search = ["--trials", "1", "--score", "instructions", "--device", "emulated"]
-    assert tune([*arguments, "--target", "cortex-a72", *search, "--no-check"]) == 0
-    (lent,) = read_log(log_path(logs, "cortex-a72")).records
-    capsys.readouterr()
-    assert tune([*arguments, "--target", "cortex-a76", "--trials", "0", "--no-check"]) == 0
-    assert "use what was found for cortex-a72" in capsys.readouterr().out
-    entries = {entry.name: entry for entry in load_bundle(output).manifest.kernels}
-    assert entries[lent.kernel].record
+def test_a_bundle_says_that_a_record_was_applied_and_no_score(tmp_path: Path) -> None:
+    exported = trace(nn.Conv2d(8, 12, 1).eval(), (1, 8, 3, 4))
+    a72, a76 = find_target("cortex-a72"), find_target("cortex-a76")
+    (task,) = find_tasks(lower(exported, a72), a72)
+    schedule = Schedule(tvm.IRModule({"main": task.function}))
+    forms(task.function, a72.core)[0](schedule, lambda options, default: default)
+    record = make_record(task.name, task.key, schedule, 2.0, "ns", "measured: there", 1)
+    append(log_path(tmp_path, "cortex-a72"), [record])
+    lowered = lower(exported, a76)
+    chosen = choose_schedules(lowered, a76, usable_records(tmp_path, a76))
+    (entry,) = [e for e in kernel_entries(lowered, chosen) if e.name == task.name]
     # The score was another core's.
-    assert entries[lent.kernel].score is None
-    assert read_log(log_path(logs, "cortex-a76")).records == ()
+    assert (entry.record, entry.score) == (True, None)
+    assert borrowed_targets(chosen) == ("cortex-a72",)
