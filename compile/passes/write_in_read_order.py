@@ -138,7 +138,9 @@ def _running_input(value: Any) -> relax.Var | None:
         return value.args[0] if isinstance(value.args[0], relax.Var) else None
     if name in ELEMENTWISE or name in BINARY:
         variables = [a for a in value.args if isinstance(a, relax.Var)]
-        return variables[0] if len(variables) == 1 else None
+        # A sum that widens its input has channels that the input has not.
+        if len(variables) == 1 and shape_of(variables[0]) == shape_of(value):
+            return variables[0]
     return None
 
 

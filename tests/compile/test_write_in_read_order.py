@@ -58,6 +58,20 @@ class _ReadTwice(Unit):
         return torch.cat([self.expand(y), y], 1).mean((2, 3))
 
 
+class _Widening(nn.Module):
+    """One channel becomes twelve by an addition, and these are shuffled and read by groups."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = nn.Conv2d(4, 1, 1)
+        self.offset = nn.Parameter(torch.arange(12.0).reshape(1, 12, 1, 1))
+        self.grouped = nn.Conv2d(12, 12, 1, groups=3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = functional.channel_shuffle(torch.relu(self.one(x)) + self.offset, 3)
+        return self.grouped(y).mean((2, 3))
+
+
 def parameters(module: tvm.IRModule, kind: str) -> list[str]:
     """Names of the parameters of the kernels that read or write by a table."""
     functions = kernel_functions(module).values()
@@ -112,6 +126,11 @@ def test_what_others_read_too_keeps_its_order() -> None:
     kernels = lowered(imported(network, *shape).module, ARM)
     assert parameters(kernels, "positions") == []
     assert_module_is(with_schedules(kernels, ARM), network, *shape)
+
+
+def test_an_order_of_more_channels_than_a_layer_has_is_not_its() -> None:
+    network, shape = seeded(_Widening()), (1, 4, 4, 5)
+    assert_module_is(write_in_read_order(simplified(network, *shape), ARM), network, *shape)
 
 
 def test_cores_that_pick_no_lanes_read_by_a_table() -> None:
