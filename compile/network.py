@@ -65,6 +65,11 @@ class Chosen:
     record: Record | None
     refused: bool
 
+    @property
+    def own_record(self) -> Record | None:
+        """The record, where its score is the target's own."""
+        return self.record if self.record is not None and not self.record.lender else None
+
 
 def lower(
     exported: ExportedProgram, target: CompileTarget, dump_folder: Path | None = None
@@ -135,10 +140,7 @@ def write_bundle(
         build_library(module, target, folder / bundles.LIBRARY)
         entries = kernel_entries(lowered, chosen)
         sources = {c.record.source for c in chosen.values() if c.record is not None}
-        units = {
-            c.record.unit for c in chosen.values()
-            if c.record is not None and not c.record.lender
-        }  # fmt: skip
+        units = {own.unit for c in chosen.values() if (own := c.own_record) is not None}
         bundles.write_manifest(folder, Manifest(
             network=network, inputs=inputs, outputs=outputs, normalisation=normalisation,
             target=target.name, architecture=target.architecture, cpu=target.cpu,
@@ -194,12 +196,7 @@ def expected_intermediates(lowered: Lowered, inputs: list[Array]) -> dict[str, A
 def kernel_entries(lowered: Lowered, chosen: Mapping[str, Chosen]) -> tuple[KernelEntry, ...]:
     """Describe each kernel for the manifest, the heaviest first."""
     counts = {name: lowered.calls.count(name) for name in dict.fromkeys(lowered.calls)}
-    scores = {
-        name: record.score
-        if (record := chosen[name].record) is not None and not record.lender
-        else None
-        for name in counts
-    }
+    scores = {n: own.score if (own := chosen[n].own_record) is not None else None for n in counts}
     work = {name: _multiply_adds(lowered.kernels[name]) for name in counts}
     scored = {name: score for name, score in scores.items() if score is not None}
     sources = {c.record.source for c in chosen.values() if c.record is not None}

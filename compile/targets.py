@@ -137,7 +137,7 @@ def _host() -> CompileTarget:
     return _from_options(f"host-{cpu}", _llvm(triple, cpu))
 
 
-def is_related(name: str, target: CompileTarget) -> int | None:
+def places_apart(name: str, target: CompileTarget) -> int | None:
     """Tell how far a core, by its target's name, is from a target that could use its records.
 
     Returns

@@ -145,6 +145,8 @@ def _convolution_form(
         k_out, k_in = schedule.split(k, [None, step])
         outer = [q, o_out, p_out] if groups_outside else [p_out, q, o_out]
         schedule.reorder(*outer, kh, kw, k_out, k_in, p_in, o_in, o_lane)
+        # Tiles keep their scope: small ones TVM then leaves on the stack, where LLVM finds them
+        # registers; "local" ones it takes from a workspace, and LLVM stores them in every step.
         # Unit loops are kept so that a trace finds the same loops whatever its numbers are.
         written = output
         if shape.scattered:

@@ -11,7 +11,14 @@ import tvm
 from tvm import relax
 
 from compile.passes.data_movement import CHANNEL_AXIS
-from compile.passes.graph import Array, constant, constant_of, operator, shape_of
+from compile.passes.graph import (
+    Array,
+    constant,
+    constant_of,
+    is_permutation,
+    operator,
+    shape_of,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +47,7 @@ class View:
     @property
     def is_permutation(self) -> bool:
         """Whether every channel in memory is read exactly once."""
-        return self.order is None or np.array_equal(np.sort(self.order), np.arange(self.channels))
+        return self.order is None or is_permutation(self.order, self.channels)
 
     @property
     def full_order(self) -> Array:

@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import tvm
 from tvm import relax
 
@@ -17,6 +16,7 @@ from compile.passes.graph import (
     constant_of,
     count_uses,
     is_depthwise,
+    is_permutation,
     is_pointwise,
     operator,
     shape_of,
@@ -91,7 +91,7 @@ def _reordered(chain: Chain, variable: relax.Var, value: Any, readers: _Readers)
     if not (is_pointwise(chain.anchor) and is_depthwise(following[1])):
         return None
     order, channels = constant_of(value.args[1]), (shape_of(value.args[0]) or (0,))[-1]
-    if order is None or not np.array_equal(np.sort(order), np.arange(channels)):
+    if order is None or not is_permutation(order, channels):
         return None
     return dataclasses.replace(chain, variables=(*chain.variables, variable), order=order)
 

@@ -63,6 +63,11 @@ def constant_of(expr: Any) -> Array | None:
     return None
 
 
+def is_permutation(order: Array, channels: int) -> bool:
+    """Whether an order names each of so many channels once."""
+    return np.array_equal(np.sort(order), np.arange(channels))
+
+
 def constant(value: Array) -> Any:
     """Make a constant tensor of an array, its type kept (`relax.const` narrows 64 bits to 32)."""
     return relax.const(np.ascontiguousarray(value), str(value.dtype))

@@ -40,6 +40,7 @@ from compile.passes.graph import (
     constant_of,
     count_uses,
     is_depthwise,
+    is_permutation,
     is_pointwise,
     operator,
     rewrite,
@@ -85,7 +86,7 @@ def _read_piecemeal(value: Any, network: _Network, whole: int) -> tuple[relax.Va
         return None
     order = constant_of(take.args[1])
     source, channels = take.args[0], (shape_of(take.args[0]) or (0, 0))[CHANNEL_AXIS]
-    if order is None or not np.array_equal(np.sort(order), np.arange(channels)):
+    if order is None or not is_permutation(order, channels):
         return None
     run = contiguous_run(order, int(value.attrs.groups))
     return None if run and run % whole == 0 else (source, order)

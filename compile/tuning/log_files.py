@@ -23,6 +23,15 @@ def locked(path: Path) -> Iterator[None]:
         os.close(folder)
 
 
+@contextmanager
+def _refused_in_words(path: Path) -> Iterator[None]:
+    """Say of a log that cannot be written which it is and why."""
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(f"cannot write the tuning log {path}: {error.strerror}") from error
+
+
 def require_appendable(path: Path) -> None:
     """Refuse a log that cannot be written, before any work; leaves nothing behind.
 
@@ -31,15 +40,13 @@ def require_appendable(path: Path) -> None:
     UsageError
         If it cannot.
     """
-    try:
+    with _refused_in_words(path):
         if path.exists():
             with path.open("ab"):
                 return
         place = next(folder for folder in path.parents if folder.exists())
         with tempfile.TemporaryFile(dir=place):
             pass
-    except OSError as error:
-        raise UsageError(f"cannot write the tuning log {path}: {error.strerror}") from error
 
 
 def append_text(path: Path, text: str) -> None:
@@ -50,7 +57,7 @@ def append_text(path: Path, text: str) -> None:
     UsageError
         If the file cannot be written, or the disk is full.
     """
-    try:
+    with _refused_in_words(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with locked(path), path.open("ab+") as stream:
             # A run that was cut off may have left half a line: do not write on behind it.
@@ -59,8 +66,6 @@ def append_text(path: Path, text: str) -> None:
             stream.write(("\n" * half + text).encode())
             stream.flush()
             os.fsync(stream.fileno())
-    except OSError as error:
-        raise UsageError(f"cannot write the tuning log {path}: {error.strerror}") from error
 
 
 def replace_text(path: Path, text: str) -> None:
@@ -72,12 +77,13 @@ def replace_text(path: Path, text: str) -> None:
         If the file cannot be written, or the disk is full.
     """
     beside = path.with_suffix(".new")
-    try:
-        with beside.open("w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        beside.replace(path)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise UsageError(f"cannot write the tuning log {path}: {error.strerror}") from error
+    with _refused_in_words(path):
+        try:
+            with beside.open("w", encoding="utf-8") as stream:
+                stream.write(text)
+                stream.flush()
+                os.fsync(stream.fileno())
+            beside.replace(path)
+        except OSError:
+            beside.unlink(missing_ok=True)
+            raise

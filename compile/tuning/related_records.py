@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from compile.network import Chosen
-from compile.targets import CompileTarget, is_related
+from compile.targets import CompileTarget, places_apart
 from compile.tuning.records import FILE_NAME, Record, log_path, read_log
 
 
@@ -47,7 +47,7 @@ def borrowed_targets(chosen: Mapping[str, Chosen]) -> tuple[str, ...]:
 def related_targets(log_folder: Path, target: CompileTarget) -> list[str]:
     """List the targets with records that fit another, the nearest first."""
     names = sorted(path.parent.name for path in log_folder.glob(f"*/{FILE_NAME}"))
-    distances = {name: is_related(name, target) for name in names if name != target.name}
+    distances = {name: places_apart(name, target) for name in names if name != target.name}
     return sorted(
         (name for name, distance in distances.items() if distance is not None),
         key=lambda name: (distances[name], name),

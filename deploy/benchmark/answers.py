@@ -24,6 +24,9 @@ RUNS = 2
 IMAGES = 2
 
 
+Array = np.ndarray[Any, Any]
+
+
 class WrongAnswer(Failure):
     """An engine does not answer as PyTorch does."""
 
@@ -76,11 +79,22 @@ def check(worker: Asked, asked: Sequence[Question]) -> float:
     for question in (*asked, asked[0]):
         answer = worker.ask("answer", image=str(question.image), times=RUNS)
         logits = np.asarray(answer["logits"], np.float32).reshape(answer["shape"])
-        wanted = np.asarray(question.logits)
-        if logits.size != wanted.size:
-            raise WrongAnswer(f"it answers with shape {logits.shape}, not {wanted.shape}")
-        error = float(np.max(np.abs(logits.reshape(wanted.shape) - wanted)))
-        if not error <= TOLERANCE:  # also where it is not a number
-            raise WrongAnswer(f"its answer is off by {error:.2g} (tolerance {TOLERANCE:.0e})")
-        largest = max(largest, error)
+        largest = max(largest, error_of(logits, question))
     return largest
+
+
+def error_of(logits: Array, question: Question) -> float:
+    """Give the largest absolute error of an answer.
+
+    Raises
+    ------
+    WrongAnswer
+        It is beyond `TOLERANCE`, not a number, or of another shape.
+    """
+    wanted = np.asarray(question.logits)
+    if logits.size != wanted.size:
+        raise WrongAnswer(f"it answers with shape {logits.shape}, not {wanted.shape}")
+    error = float(np.max(np.abs(logits.reshape(wanted.shape) - wanted)))
+    if not error <= TOLERANCE:  # also where it is not a number
+        raise WrongAnswer(f"its answer is off by {error:.2g} (tolerance {TOLERANCE:.0e})")
+    return error

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from deploy.benchmark import board_worker
-from deploy.benchmark.answers import TOLERANCE, Question, WrongAnswer
+from deploy.benchmark.answers import Question, error_of
 from deploy.benchmark.engines import Engine
 from deploy.comparison import PROJECT
 from deploy.emulator.blocks import Block, instructions_in, read_blocks
@@ -137,17 +137,8 @@ def _run(
 def _largest_error(folder: Path, asked: Sequence[Question]) -> float:
     """Check all answers, that of the counted run too."""
     answers = [np.load(folder / f"answer_{place}.npy") for place in range(len(asked))]
-    largest = 0.0
     pairs = [*zip(answers, asked, strict=True), (np.load(folder / "counted.npy"), asked[0])]
-    for answer, question in pairs:
-        wanted = np.asarray(question.logits)
-        if answer.size != wanted.size:
-            raise WrongAnswer(f"it answers with shape {answer.shape}, not {wanted.shape}")
-        error = float(np.max(np.abs(answer.reshape(wanted.shape) - wanted)))
-        if not error <= TOLERANCE:  # also where it is not a number
-            raise WrongAnswer(f"its answer is off by {error:.2g} (tolerance {TOLERANCE:.0e})")
-        largest = max(largest, error)
-    return largest
+    return max(error_of(answer, question) for answer, question in pairs)
 
 
 def _read_mappings(maps: str) -> list[_Mapping]:

@@ -12,7 +12,7 @@ from tvm.s_tir import Schedule
 from compile.kernels.schedules import forms
 from compile.network import choose_schedules, kernel_entries, lower
 from compile.program import trace
-from compile.targets import find_target, is_related
+from compile.targets import find_target, places_apart
 from compile.tuning.records import Record, append, log_path, make_record
 from compile.tuning.related_records import borrowed_targets, usable_records
 from compile.tuning.tasks import find_tasks
@@ -39,14 +39,14 @@ def test_the_nearest_core_lends_what_is_missing(tmp_path: Path) -> None:
 @pytest.mark.smoke
 def test_vectors_and_architecture_decide_whose_records_fit() -> None:
     avx2 = find_target('{"kind": "llvm", "mtriple": "x86_64-linux-gnu", "mcpu": "haswell"}')
-    assert is_related("host-znver2", avx2) == 0
-    assert is_related("host-skylake-avx512", avx2) is None
-    assert is_related("cortex-a72", avx2) is None
-    assert is_related("no-such-core", avx2) is None
+    assert places_apart("host-znver2", avx2) == 0
+    assert places_apart("host-skylake-avx512", avx2) is None
+    assert places_apart("cortex-a72", avx2) is None
+    assert places_apart("no-such-core", avx2) is None
     a55 = find_target("cortex-a55")
-    assert is_related("cortex-a53", a55) == 1
-    assert is_related("cortex-a72", a55) == 2
-    assert is_related("host-haswell", a55) is None
+    assert places_apart("cortex-a53", a55) == 1
+    assert places_apart("cortex-a72", a55) == 2
+    assert places_apart("host-haswell", a55) is None
 
 
 def test_a_bundle_says_that_a_record_was_applied_and_no_score(tmp_path: Path) -> None:
