@@ -10,14 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import tvm
-from tvm import relax
+from tvm import relax, tirx
+from tvm.s_tir.pipeline import default_s_tir_pipeline
+from tvm.tirx.compilation_pipeline import register_tir_pipeline
+from tvm_ffi import structural_map
 
 from compile.kernels.finishing import finish_kernels
+from compile.strips.ranged import INTERNAL
 from compile.targets import CompileTarget
 from model.errors import Failure
 
 # Android 15 and newer load only libraries whose segments are aligned to 16 KiB pages.
 PAGE_SIZE = 16384
+# Name under which TVM finds the passes that lower kernels.
+PIPELINE = "shuffledeploy"
 
 
 def build_library(module: tvm.IRModule, target: CompileTarget, path: Path) -> None:
@@ -48,7 +54,33 @@ def build_executable(module: tvm.IRModule, target: CompileTarget) -> Any:
     """Compile a module of scheduled kernels for the Relax virtual machine."""
     finished = finish_kernels(module)
     with target.tvm_target, tvm.transform.PassContext(opt_level=3):
-        return tvm.compile(finished, target.tvm_target, relax_pipeline=memory_passes())
+        return tvm.compile(
+            finished, target.tvm_target, relax_pipeline=memory_passes(), tir_pipeline=PIPELINE
+        )
+
+
+def _tiles_on_stack() -> tuple[Any, Any, Any]:
+    """TVM's own pipeline, but that tiles of internal kernels stay on the stack.
+
+    TVM takes larger ones from a workspace of the device, which an internal function does not know.
+    """
+    lower, finish_host, finish_device = default_s_tir_pipeline()
+
+    def keep(allocation: Any) -> Any:
+        kept = {"disable_lower_builtin": tirx.IntImm("bool", 1)}
+        return tirx.AllocBuffer(allocation.buffer, {**dict(allocation.annotations or {}), **kept})
+
+    @tvm.transform.module_pass(opt_level=0)  # type: ignore[untyped-decorator]
+    def pipeline(module: tvm.IRModule, _: Any) -> tvm.IRModule:
+        functions = {
+            variable: function.with_body(structural_map(function.body, (tirx.AllocBuffer, keep)))
+            if isinstance(function, tirx.PrimFunc) and INTERNAL in function.attrs
+            else function
+            for variable, function in lower(module).functions.items()
+        }
+        return tvm.IRModule(functions, attrs=module.attrs)
+
+    return pipeline, finish_host, finish_device
 
 
 def memory_passes() -> tvm.transform.Pass:
@@ -108,3 +140,5 @@ def link(output: str, objects: Sequence[str], options: Sequence[str] | None = No
 
 # What `export_library` asks of a linker given as a function.
 link.output_format = "so"  # type: ignore[attr-defined]
+
+register_tir_pipeline(PIPELINE, _tiles_on_stack)

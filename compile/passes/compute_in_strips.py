@@ -1,0 +1,134 @@
+"""Neighbours with large tensors are computed together, strip by strip, while rows are in the cache.
+
+Before::
+
+    a = k1(x)
+    b = k2(a)
+    c = k3(b, a)
+
+After::
+
+    c = strips_of_3_k1(x)    # k1 rows 0-7, k2 rows 0-6, k3 rows 0-6, k1 rows 8-15, k2 rows 7-14...
+    k1(x) = k1_rows(x, all)  # still there for those who want a layer alone
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import tvm
+from tvm import relax, tirx
+
+from compile.passes.graph import rebuild, shape_of, substitute
+from compile.strips.driver import Callee, Inside, Outside, strip_driver, whole_range
+from compile.strips.groups import FLOAT_BYTES, Group, KernelCall, find_groups
+from compile.strips.plan import plan_strips
+
+ROWS_SUFFIX = "_rows"
+
+
+def compute_in_strips(
+    module: tvm.IRModule, unscheduled: Mapping[str, tirx.PrimFunc], cache: int
+) -> tuple[tvm.IRModule, dict[str, tuple[str, ...]]]:
+    """Replace groups of calls by one call each.
+
+    Parameters
+    ----------
+    module : tvm.IRModule
+        Calls of scheduled kernels.
+    unscheduled : mapping
+        The same kernels before they were scheduled, by name.
+    cache : int
+        Bytes that stay close to the target's core.
+
+    Returns
+    -------
+    module : tvm.IRModule
+        Answers as before, bit for bit.
+    groups : dict
+        The kernels that each new function calls, in order, by its name.
+    """
+    found = find_groups(module, unscheduled, cache)
+    if not found:
+        return module, {}
+    module, references = _split_kernels(module, [call for group in found for call in group.calls])
+    last = {group.calls[-1].variable: group for group in found}
+    inside = {call.variable for group in found for call in group.calls}
+    replaced: dict[relax.Var, Any] = {}
+    groups: dict[str, tuple[str, ...]] = {}
+
+    def current(variable: relax.Var) -> Any:
+        return replaced.get(variable, variable)
+
+    def emit(builder: relax.BlockBuilder, variable: relax.Var, value: Any) -> None:
+        if variable in last:
+            group = last[variable]
+            name, outputs = _emit(builder, group, references, current)
+            groups[name] = tuple(call.name for call in group.calls)
+            replaced.update(outputs)
+        elif variable not in inside:
+            replaced[variable] = builder.emit(substitute(value, current))
+
+    return rebuild(module, emit, lambda _, result: substitute(result, current)), groups
+
+
+def _split_kernels(
+    module: tvm.IRModule, calls: Sequence[KernelCall]
+) -> tuple[tvm.IRModule, dict[str, Any]]:
+    """Let kernels be calls of their ranged forms, and list these by the kernels' names."""
+    functions = dict(module.functions)
+    variables = {variable.name_hint: variable for variable in functions}
+    references: dict[str, Any] = {}
+    for call in calls:
+        if call.name not in references:
+            reference = tvm.ir.GlobalVar(call.name + ROWS_SUFFIX)
+            variable = variables[call.name]
+            functions[reference] = call.ranged.function
+            functions[variable] = whole_range(functions[variable], reference, call.ranged.units)
+            references[call.name] = reference
+    return tvm.IRModule(functions, attrs=module.attrs), references
+
+
+def _emit(
+    builder: relax.BlockBuilder,
+    group: Group,
+    references: Mapping[str, Any],
+    current: Callable[[relax.Var], Any],
+) -> tuple[str, dict[relax.Var, Any]]:
+    """Call a group's driver; return its name and what stands for the outputs that are kept."""
+    inside = {call.variable: index for index, call in enumerate(group.calls)}
+    given: list[Any] = []
+    buffers: list[Any] = []
+    callees = []
+    for call in group.calls:
+        arguments: list[Inside | Outside] = []
+        for argument, parameter in zip(call.arguments, call.unscheduled.params, strict=False):
+            if argument in inside:
+                arguments.append(Inside(inside[argument]))
+                continue
+            value = substitute(argument, current)
+            known = [i for i, other in enumerate(given) if other.same_as(value)]
+            arguments.append(Outside(known[0] if known else len(given)))
+            if not known:
+                name = f"in_{len(given)}"
+                buffers.append(tirx.decl_buffer(shape_of(value), str(parameter.dtype), name))
+                given.append(value)
+        callees.append(Callee(references[call.name], tuple(arguments)))
+    plan = plan_strips(group.layers, group.strips)
+    kept = [(i, call.shape) for i, call in enumerate(group.calls) if group.layers[i].kept]
+    driver = strip_driver(plan, group.layers, callees, buffers, kept)
+    reference = builder.add_func(driver, f"strips_of_{len(callees)}_{group.calls[0].name}")
+    types = [relax.TensorType(shape, "float32") for _, shape in kept]
+    if plan.workspace:
+        types.append(relax.TensorType((plan.workspace // FLOAT_BYTES,), "float32"))
+    single = len(types) == 1
+    call_driver = relax.call_tir(reference, relax.Tuple(given), types[0] if single else types)
+    result = builder.emit(call_driver)
+    outputs = {
+        group.calls[index].variable: result
+        if single
+        else builder.emit(relax.TupleGetItem(result, position))
+        for position, (index, _) in enumerate(kept)
+    }
+    return str(reference.name_hint), outputs

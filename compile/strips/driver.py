@@ -1,0 +1,114 @@
+"""The function that calls a group's kernels in the order of its plan."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import tvm
+from tvm import tirx
+from tvm.ir import PointerType, PrimType
+
+from compile.strips.plan import Layer, Move, Plan, Step
+from compile.strips.ranged import RANGE_TYPE
+
+FLOAT_BYTES = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Inside:
+    """An argument that is another layer's output."""
+
+    layer: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Outside:
+    """An argument that the group is given."""
+
+    position: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Callee:
+    """A ranged kernel, and what it is called with (its output comes after these)."""
+
+    reference: Any
+    arguments: tuple[Inside | Outside, ...]
+
+
+def strip_driver(
+    plan: Plan,
+    layers: Sequence[Layer],
+    callees: Sequence[Callee],
+    inputs: Sequence[Any],
+    outputs: Sequence[tuple[int, tuple[int, ...]]],
+) -> tirx.PrimFunc:
+    """Write the driver of a group.
+
+    Parameters
+    ----------
+    plan : Plan
+        What to compute in which order, and where rows stand.
+    layers, callees : sequence
+        The group.
+    inputs : sequence of buffers
+        What its kernels take from outside.
+    outputs : sequence
+        Layers whose whole output is kept, each with its shape.
+
+    Returns
+    -------
+    tirx.PrimFunc
+        Parameters: `inputs`, `outputs`, and the workspace where there is one.
+    """
+    whole = {layer: tirx.decl_buffer(shape, "float32", f"out_{layer}") for layer, shape in outputs}
+    rows = [tirx.decl_buffer((plan.workspace // FLOAT_BYTES,), "float32", "rows")][: plan.workspace]
+    parameters = [*inputs, *whole.values(), *rows]
+
+    def rows_from(layer: int, row: int) -> Any:
+        """Point where a row of a layer's window is, if that stood at the workspace's beginning."""
+        if layer in whole:
+            return whole[layer].data
+        return _at(rows[0].data, plan.windows[layer].start + row * layers[layer].row_bytes)
+
+    def move(step: Move) -> Any:
+        size = tirx.IntImm("uint64", step.rows * layers[step.layer].row_bytes)
+        top, now = rows_from(step.layer, 0), rows_from(step.layer, step.by)
+        return tirx.call_extern("handle", "memmove", top, now, size)
+
+    def run(step: Step) -> Any:
+        callee, own = callees[step.run.layer], Inside(step.run.layer)
+        pointers = [
+            inputs[argument.position].data
+            if isinstance(argument, Outside)
+            else rows_from(argument.layer, -step.tops[argument.layer])
+            for argument in (*callee.arguments, own)
+        ]
+        bounds = [tirx.IntImm(RANGE_TYPE, bound) for bound in (step.run.first, step.run.last)]
+        return tvm.ir.Call(callee.reference, [*pointers, *bounds], ret_ty=PrimType("int32"))
+
+    calls = [move(step) if isinstance(step, Move) else run(step) for step in plan.steps]
+    body = tirx.SeqStmt([tirx.Evaluate(call) for call in calls])
+    return tirx.PrimFunc(parameters, body).with_attr({"tirx.noalias": True, "s_tir": True})
+
+
+def whole_range(function: tirx.PrimFunc, reference: Any, units: int) -> tirx.PrimFunc:
+    """Write a kernel as a call of its ranged form on all of its pixels."""
+    buffers = [
+        tirx.decl_buffer([int(extent) for extent in p.shape], str(p.dtype), str(p.name))
+        for p in function.params
+    ]
+    bounds = [tirx.IntImm(RANGE_TYPE, bound) for bound in (0, units)]
+    arguments = [*(buffer.data for buffer in buffers), *bounds]
+    call = tvm.ir.Call(reference, arguments, ret_ty=PrimType("int32"))
+    whole = tirx.PrimFunc(buffers, tirx.Evaluate(call))
+    return whole.with_attr({"tirx.noalias": True, "s_tir": True})
+
+
+def _at(pointer: Any, offset: int) -> Any:
+    if not offset:
+        return pointer
+    moved = tirx.handle_add_byte_offset(pointer, tirx.IntImm("int64", offset))
+    return tirx.reinterpret(PointerType(PrimType("float32")), moved)

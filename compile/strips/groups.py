@@ -1,0 +1,229 @@
+"""Which neighbouring layers are computed together: those whose tensors no cache holds."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import tvm
+from tvm import relax, tirx
+
+from compile.passes.graph import ENTRY, bindings_of, operator, shape_of, substitute
+from compile.strips.plan import Layer, Source, working_set
+from compile.strips.ranged import Ranged, ranged, rows_read
+
+FLOAT_BYTES = 4
+# Bytes of the largest layer's share of a strip.
+STRIP = 1 << 16
+
+Readers = Mapping[relax.Var, Sequence[relax.Var | None]]
+
+
+@dataclasses.dataclass(frozen=True)
+class KernelCall:
+    """A kernel call that can go by strips.
+
+    Attributes
+    ----------
+    variable : relax.Var
+        What it is bound to.
+    name : str
+        The kernel's.
+    arguments : tuple
+        Tensors that it is given.
+    shape : tuple of int
+        Of its output, NHWC.
+    ranged : Ranged
+        The scheduled kernel, on a range of its pixels.
+    unscheduled : tirx.PrimFunc
+        What tells which rows it reads.
+    """
+
+    variable: relax.Var
+    name: str
+    arguments: tuple[Any, ...]
+    shape: tuple[int, ...]
+    ranged: Ranged
+    unscheduled: tirx.PrimFunc
+
+    @property
+    def size(self) -> int:
+        """Bytes of the output."""
+        return bytes_of(self.variable)
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Calls that are computed together, in so many strips."""
+
+    calls: tuple[KernelCall, ...]
+    layers: tuple[Layer, ...]
+    strips: int
+
+
+def bytes_of(tensor: Any) -> int:
+    """Bytes of a tensor of four-byte elements."""
+    return FLOAT_BYTES * math.prod(shape_of(tensor) or ())
+
+
+def find_groups(
+    module: tvm.IRModule, unscheduled: Mapping[str, tirx.PrimFunc], cache: int
+) -> list[Group]:
+    """Find the groups of two layers and more that move the fewest bytes to and from memory.
+
+    Parameters
+    ----------
+    module : tvm.IRModule
+        Calls of scheduled kernels.
+    unscheduled : mapping
+        The same kernels before they were scheduled, by name.
+    cache : int
+        Bytes that stay close to the core.
+    """
+    finder = _Finder(_readers(module), cache)
+    return [
+        group
+        for segment in _segments(module, unscheduled)
+        for group in finder.cut(segment)
+        if len(group.calls) > 1
+    ]
+
+
+def _segments(
+    module: tvm.IRModule, unscheduled: Mapping[str, tirx.PrimFunc]
+) -> list[list[KernelCall]]:
+    """Cut the entry function where something stands that cannot go by strips."""
+    functions = {variable.name_hint: f for variable, f in module.functions.items()}
+    kernels: dict[str, Ranged | None] = {}
+    segments: list[list[KernelCall]] = [[]]
+    for variable, value in bindings_of(module):
+        shape = shape_of(variable)
+        name = str(value.args[0].name_hint) if operator(value) == "relax.call_tir" else ""
+        if name and shape is not None and len(shape) == 4 and name not in kernels:
+            kernels[name] = ranged(functions[name])
+        kernel = kernels.get(name)
+        if kernel is None or shape is None or kernel.units == 1:
+            segments.append([])
+            continue
+        arguments = tuple(value.args[1].fields)
+        call = KernelCall(variable, name, arguments, shape, kernel, unscheduled[name])
+        segments[-1].append(call)
+    return segments
+
+
+def _readers(module: tvm.IRModule) -> Readers:
+    """List who reads each variable; ``None`` is the function's result."""
+    readers: dict[relax.Var, list[relax.Var | None]] = {}
+
+    def visit(expr: Any, reader: relax.Var | None) -> None:
+        def note(read: relax.Var) -> relax.Var:
+            readers.setdefault(read, []).append(reader)
+            return read
+
+        substitute(expr, note)
+
+    for variable, value in bindings_of(module):
+        visit(value, variable)
+    visit(module[ENTRY].body.body, None)
+    return readers
+
+
+@dataclasses.dataclass(frozen=True)
+class _Finder:
+    """Finds groups; remembers which rows kernels read."""
+
+    readers: Readers
+    cache: int
+    rows: dict[tuple[str, int], tuple[tuple[int, ...], tuple[int, ...]]] = dataclasses.field(
+        default_factory=dict
+    )
+
+    def cut(self, segment: Sequence[KernelCall]) -> list[Group]:
+        """Cut neighbours into the groups that move the fewest bytes, the shortest of equals."""
+        ending: list[list[tuple[int, Group]]] = [[] for _ in range(len(segment) + 1)]
+        for start in range(len(segment)):
+            for group in self._groups_from(segment[start:]):
+                ending[start + len(group.calls)].append((start, group))
+        # Of the first calls: fewest bytes, most groups, and the last group.
+        best: list[tuple[int, int, Group | None]] = [(0, 0, None)]
+        for groups in ending[1:]:
+            options = [
+                (best[start][0] + self._moved(group), best[start][1] - 1, group)
+                for start, group in groups
+            ]
+            best.append(min(options, key=lambda option: option[:2]))
+        found: list[Group] = []
+        at = len(segment)
+        while (last := best[at][2]) is not None:
+            found.append(last)
+            at -= len(last.calls)
+        return found[::-1]
+
+    def _groups_from(self, segment: Sequence[KernelCall]) -> Iterator[Group]:
+        """Yield the groups that begin with a call and fit most of the cache."""
+        for length in range(1, len(segment) + 1):
+            calls = tuple(segment[:length])
+            layers = self._layers(calls)
+            strips = max(1, -(-max(call.size for call in calls) // STRIP))
+            weights = sum(
+                bytes_of(argument)
+                for call in calls
+                for argument in call.arguments
+                if not isinstance(argument, relax.Var)
+            )
+            if length > 1 and working_set(layers, strips) + weights > self.cache * 3 // 4:
+                return
+            yield Group(calls, layers, strips)
+
+    def _moved(self, group: Group) -> int:
+        """Bytes of activations that a group takes from memory and brings there.
+
+        A cache reads what is written first. Small tensors stay in it from group to group.
+        """
+        inside = {call.variable for call in group.calls}
+        read = {
+            argument: bytes_of(argument)
+            for call in group.calls
+            for argument in call.arguments
+            if isinstance(argument, relax.Var) and argument not in inside
+        }
+        written = [
+            call.size for call, layer in zip(group.calls, group.layers, strict=True) if layer.kept
+        ]
+        large = self.cache // 2
+        return sum(s for s in read.values() if s > large) + 2 * sum(s for s in written if s > large)
+
+    def _layers(self, calls: Sequence[KernelCall]) -> tuple[Layer, ...]:
+        inside = {call.variable: index for index, call in enumerate(calls)}
+        layers = []
+        for call in calls:
+            _, height, width, channels = call.shape
+            sources = tuple(
+                Source(inside[argument], *self._rows(call, position))
+                for position, argument in enumerate(call.arguments)
+                if argument in inside
+            )
+            kept = any(reader not in inside for reader in self.readers.get(call.variable, ()))
+            row, kernel = width * channels * FLOAT_BYTES, call.ranged
+            layers.append(Layer(height, width, row, kernel.unit, kernel.units, sources, kept))
+        return tuple(layers)
+
+    def _rows(self, call: KernelCall, position: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Tabulate what `Source.needs` and `Source.keeps` hold, of one input of a kernel."""
+        key = (call.name, position)
+        if key not in self.rows:
+            _, height, width, _ = call.shape
+            rows = int(call.unscheduled.params[position].shape[1])
+            spans = [
+                rows_read(call.unscheduled, position, (row * width, (row + 1) * width)) or (0, rows)
+                for row in range(height)
+            ]
+            needs, keeps = [0], [rows]
+            for _, end in spans:
+                needs.append(max(needs[-1], end))
+            for begin, _ in reversed(spans):
+                keeps.append(min(keeps[-1], begin))
+            self.rows[key] = (tuple(needs), tuple(reversed(keeps)))
+        return self.rows[key]

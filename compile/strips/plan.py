@@ -1,0 +1,219 @@
+"""Which rows of which layer are computed when, and where they stand meanwhile.
+
+The layers of a group are computed strip by strip: a few rows of the first, then whatever rows of
+the second those allow, and so on, so that what a layer writes is still in the core's own cache when
+the next one reads it. Nothing is computed twice. Layers inside a group never have a whole tensor in
+memory: their rows stand in a window that slides down the image.
+"""
+
+from __future__ import annotations
+
+import bisect
+import dataclasses
+import math
+from collections.abc import Sequence
+
+# Bytes to whose multiples kernels assume that tensors are aligned.
+ALIGNMENT = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """What a layer reads of another layer of its group.
+
+    Attributes
+    ----------
+    layer : int
+        Which one.
+    needs : tuple of int
+        ``needs[r]`` rows of it, from the top, are needed by the first ``r`` rows of the reader.
+    keeps : tuple of int
+        From row ``keeps[r]`` on, its rows are needed by the reader's rows from ``r`` on.
+    """
+
+    layer: int
+    needs: tuple[int, ...]
+    keeps: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+    """One kernel of a group.
+
+    Attributes
+    ----------
+    height, width : int
+        Of its output.
+    row_bytes : int
+        Of a row of its output.
+    unit, units : int
+        Pixels in the smallest range that its kernel computes, and how many such there are.
+    sources : tuple of Source
+        What it reads of the group.
+    kept : bool
+        Whether its output is read outside the group, and so needs a whole tensor.
+    """
+
+    height: int
+    width: int
+    row_bytes: int
+    unit: int
+    units: int
+    sources: tuple[Source, ...]
+    kept: bool
+
+    @property
+    def aligned_rows(self) -> int:
+        """Rows after which one begins where a vector may."""
+        return ALIGNMENT // math.gcd(self.row_bytes, ALIGNMENT)
+
+    def rows_done(self, units: int) -> int:
+        """Rows that are complete after so many units."""
+        return units * self.unit // self.width
+
+    def rows_begun(self, units: int) -> int:
+        """Rows that have at least a pixel after so many units."""
+        return -(-units * self.unit // self.width)
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One call of a layer's kernel: units from ``first`` to before ``last``."""
+
+    layer: int
+    first: int
+    last: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Window:
+    """Where the rows of a layer stand in the workspace.
+
+    Attributes
+    ----------
+    start : int
+        Bytes from its beginning.
+    rows : int
+        How many have room; 0 for a layer that has a whole tensor.
+    """
+
+    start: int
+    rows: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Move:
+    """Rows that are still needed go up in their window, by so many rows, to its top."""
+
+    layer: int
+    by: int
+    rows: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """A run, and the row that stands at the top of each window meanwhile."""
+
+    run: Run
+    tops: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """All that a group does, in order.
+
+    Attributes
+    ----------
+    steps : tuple
+        Runs of kernels and moves of rows.
+    windows : tuple of Window
+        One for each layer.
+    workspace : int
+        Bytes of all windows.
+    """
+
+    steps: tuple[Step | Move, ...]
+    windows: tuple[Window, ...]
+    workspace: int
+
+
+def plan_strips(layers: Sequence[Layer], strips: int) -> Plan:
+    """Plan a group in so many strips."""
+    runs = order_runs(layers, strips)
+    windows, workspace = _windows(layers, runs)
+    done, tops = [0] * len(layers), [0] * len(layers)
+    steps: list[Step | Move] = []
+    for run in runs:
+        layer, window, top = layers[run.layer], windows[run.layer], tops[run.layer]
+        if window.rows and layer.rows_begun(run.last) - top > window.rows:
+            tops[run.layer] = _first_kept(layers, run, done)
+            rows = layer.rows_begun(run.first) - tops[run.layer]
+            if rows > 0:
+                steps.append(Move(run.layer, tops[run.layer] - top, rows))
+        steps.append(Step(run, tuple(tops)))
+        done[run.layer] = run.last
+    return Plan(tuple(steps), windows, workspace)
+
+
+def order_runs(layers: Sequence[Layer], strips: int) -> list[Run]:
+    """Order the work of a group: in each strip, each layer goes as far as what it reads allows."""
+    done = [0] * len(layers)
+    runs = []
+    for strip in range(1, strips + 1):
+        for index, layer in enumerate(layers):
+            last = math.ceil(layer.units * strip / strips)
+            if layer.sources:
+                last = _units_allowed(layers, layer, done)
+            if last > done[index]:
+                runs.append(Run(index, done[index], last))
+                done[index] = last
+    return runs
+
+
+def _units_allowed(layers: Sequence[Layer], layer: Layer, done: Sequence[int]) -> int:
+    """Units that a layer can compute of what its sources have done."""
+    rows = layer.height
+    for source in layer.sources:
+        ready = layers[source.layer].rows_done(done[source.layer])
+        rows = min(rows, bisect.bisect_right(source.needs, ready) - 1)
+    return layer.units if rows == layer.height else rows * layer.width // layer.unit
+
+
+def _first_kept(layers: Sequence[Layer], run: Run, done: Sequence[int]) -> int:
+    """First row of a layer that must stay while a run goes on, where a vector may begin."""
+    layer = layers[run.layer]
+    needed = [
+        source.keeps[reader.rows_done(units)]
+        for reader, units in zip(layers, done, strict=True)
+        for source in reader.sources
+        if source.layer == run.layer
+    ]
+    first = min([layer.rows_done(run.first), *needed])
+    return first - first % layer.aligned_rows
+
+
+def live_rows(layers: Sequence[Layer], runs: Sequence[Run]) -> list[int]:
+    """Most rows of each layer that stand in memory at once, from the first needed to the last."""
+    done, most = [0] * len(layers), [0] * len(layers)
+    for run in runs:
+        rows = layers[run.layer].rows_begun(run.last) - _first_kept(layers, run, done)
+        most[run.layer] = max(most[run.layer], rows)
+        done[run.layer] = run.last
+    return most
+
+
+def working_set(layers: Sequence[Layer], strips: int) -> int:
+    """Bytes of all rows that a group keeps at hand."""
+    live = live_rows(layers, order_runs(layers, strips))
+    return sum(rows * layer.row_bytes for rows, layer in zip(live, layers, strict=True))
+
+
+def _windows(layers: Sequence[Layer], runs: Sequence[Run]) -> tuple[tuple[Window, ...], int]:
+    start, windows = 0, []
+    for layer, live in zip(layers, live_rows(layers, runs), strict=True):
+        # Some room, or rows would move up at every run.
+        room = live + max(live // 2, layer.aligned_rows)
+        rows = 0 if layer.kept else min(layer.height, room)
+        windows.append(Window(start, rows))
+        start += -(-rows * layer.row_bytes // ALIGNMENT) * ALIGNMENT
+    return tuple(windows), start

@@ -1,0 +1,187 @@
+"""A scheduled kernel that computes some of its pixels: what strips are made of.
+
+Before::
+
+    for group in range(g):
+        for tile in range(T): ...                       # m pixels each
+
+After::
+
+    for group in range(g):
+        for step in range(last - first): ...            # tile = first + step
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import tvm
+import tvm.sym
+from tvm import tirx
+from tvm.ir import PointerType, PrimType
+from tvm_ffi import structural_map, structural_visit
+
+# Ranges are given as unsigned 16 bits: their sign needs no proof where an index is divided.
+RANGE_TYPE = "uint16"
+MOST_UNITS = (1 << 16) - 1
+
+# Mark of a function that only other kernels call.
+INTERNAL = "shuffledeploy.internal"
+# TVM's calling convention of functions whose arguments are packed already: it leaves them alone.
+PLAIN_ARGUMENTS = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Ranged:
+    """A kernel on a range of its pixels.
+
+    Attributes
+    ----------
+    function : tirx.PrimFunc
+        Takes pointers to the elements of the kernel's tensors, and the first unit and the end.
+    unit : int
+        Pixels in a unit, in the order of rows.
+    units : int
+        Units in the whole output.
+    """
+
+    function: tirx.PrimFunc
+    unit: int
+    units: int
+
+
+@dataclasses.dataclass(frozen=True)
+class _PixelLoop:
+    """The outermost loop that moves over pixels, and how many each step computes."""
+
+    variable: tirx.Var
+    pixels: int
+
+
+def ranged(function: tirx.PrimFunc) -> Ranged | None:
+    """Let a scheduled kernel compute a range of its pixels; ``None`` where its loops do not allow.
+
+    Parameters
+    ----------
+    function : tirx.PrimFunc
+        A scheduled kernel whose blocks have the output's pixels, row after row, as first axis.
+    """
+    _, height, width, _ = (int(extent) for extent in function.params[-1].shape)
+    loops = _pixel_loops(function, height * width)
+    if not loops:
+        return None
+    unit = math.lcm(*(loop.pixels for loop in loops))
+    if unit < width and (height * width // unit > MOST_UNITS or unit == 1):
+        unit = math.lcm(unit, width)
+    units = height * width // unit
+    if units > MOST_UNITS:
+        return None
+    first, last = (tirx.Var(name, RANGE_TYPE) for name in ("first", "last"))
+    body = function.body
+    for loop in loops:
+        body = _over_range(body, loop, unit // loop.pixels, first, last)
+    pointers = [
+        tirx.Var(f"{p.name}_data", PointerType(PrimType(str(p.dtype)))) for p in function.params
+    ]
+    views = [
+        tirx.DeclBuffer(parameter, data=pointer)
+        for parameter, pointer in zip(function.params, pointers, strict=True)
+    ]
+    attributes = {key: value for key, value in function.attrs.items() if key != "global_symbol"}
+    attributes |= {INTERNAL: True, "calling_conv": PLAIN_ARGUMENTS}
+    result = tirx.PrimFunc([*pointers, first, last], tirx.SeqStmt([*views, body]))
+    return Ranged(result.with_attr(attributes), unit, units)
+
+
+def _pixel_loops(function: tirx.PrimFunc, pixels: int) -> list[_PixelLoop]:
+    """Find the loops over pixels; none where a block is in no such loop."""
+    around: list[tirx.For] = []
+    found: dict[tirx.Var, _PixelLoop] = {}
+    outside = False
+
+    def on_loop(loop: tirx.For, visitor: Any) -> None:
+        around.append(loop)
+        visitor.default_visit(loop)
+        around.pop()
+
+    def on_block(realize: Any, visitor: Any) -> None:
+        nonlocal outside
+        if realize.block.iter_vars:
+            loop = _first_that_moves(realize.iter_values[0], around, pixels)
+            if loop is None:
+                outside = True
+            else:
+                found[loop.variable] = loop
+        visitor.default_visit(realize)
+
+    structural_visit(function.body, [(tirx.For, on_loop), (tvm.s_tir.SBlockRealize, on_block)])
+    return [] if outside else list(found.values())
+
+
+def _first_that_moves(pixel: Any, around: list[tirx.For], pixels: int) -> _PixelLoop | None:
+    for loop in around:
+        parts = tvm.sym.detect_linear_equation(pixel, [loop.loop_var])
+        step = int(parts[0]) if len(parts) and isinstance(parts[0], tirx.IntImm) else 0
+        if step:
+            covers = step * int(loop.extent) == pixels and loop.kind == tirx.ForKind.SERIAL
+            return _PixelLoop(loop.loop_var, step) if covers else None
+    return None
+
+
+def _over_range(body: Any, over: _PixelLoop, times: int, first: Any, last: Any) -> Any:
+    start, end = (tirx.Cast("int32", bound) * times for bound in (first, last))
+
+    def restrict(loop: tirx.For) -> tirx.For:
+        if not loop.loop_var.same_as(over.variable):
+            return loop
+        step = tirx.Var("step", "int32")
+        inner = structural_map(
+            loop.body, (tirx.Var, lambda v: start + step if v.same_as(over.variable) else v)
+        )
+        return tirx.For(step, 0, end - start, loop.kind, inner)
+
+    return structural_map(body, (tirx.For, restrict))
+
+
+def rows_read(
+    function: tirx.PrimFunc, parameter: int, pixels: tuple[int, int]
+) -> tuple[int, int] | None:
+    """Tell which rows of an input some pixels of an unscheduled kernel's output need.
+
+    Parameters
+    ----------
+    function : tirx.PrimFunc
+        Unscheduled; blocks have the output's pixels, row after row, as first axis.
+    parameter : int
+        Which of its parameters, NHWC.
+    pixels : tuple of int
+        The first, and one beyond the last.
+
+    Returns
+    -------
+    tuple of int, optional
+        The first row, and one beyond the last; ``None`` where it is not read.
+    """
+    source = function.params[parameter]
+    lows, highs = [], []
+
+    def on_block(block: Any, visitor: Any) -> None:
+        regions = [read for read in block.reads if read.source.same_as(source)]
+        if regions:
+            analyzer = tvm.sym.Analyzer()
+            for position, axis in enumerate(block.iter_vars):
+                low, extent = int(axis.dom.min), int(axis.dom.extent)
+                if position == 0:
+                    low, extent = pixels[0], pixels[1] - pixels[0]
+                analyzer.bind(axis.var, tvm.ir.Range.from_min_extent(low, extent))
+            for region in regions:
+                row = region.region[1]
+                lows.append(int(analyzer.const_int_bound(row.min).min_value))
+                end = row.min + row.extent
+                highs.append(int(analyzer.const_int_bound(end).max_value))
+        visitor.default_visit(block)
+
+    structural_visit(function.body, [(tvm.s_tir.SBlock, on_block)])
+    return (min(lows), max(highs)) if lows else None
