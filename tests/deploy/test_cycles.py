@@ -9,7 +9,7 @@ import pytest
 from compile.targets import find_target
 from compile.tuning.score import DetailedScore, KernelObject
 from deploy import tuning_devices
-from deploy.emulator import cycles
+from deploy.emulator import block_costs, cycles
 from deploy.emulator.block_costs import BlockCost, BlockCosts
 from deploy.emulator.blocks import Block
 from deploy.emulator.cores import CORES, guest_like_host, guest_of
@@ -90,6 +90,15 @@ def test_costs_know_latency_and_throughput(tools: LlvmTools) -> None:
     long = costs[FMLA * 2000]
     assert isinstance(long, BlockCost)
     assert long.iterations == pytest.approx(2000 * chain.iterations, rel=0.05)
+
+
+def test_what_one_llvm_mca_reads_again_costs_the_same(
+    tools: LlvmTools, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codes = [FMLA * 7 + ADD * 3, SDIV + NOP * 30 + FMLA, (ADD + SDIV) * 40]
+    at_once = BlockCosts(tools, "aarch64", "cortex-a72").of(codes)
+    monkeypatch.setattr(block_costs, "_READ_AGAIN", 0)
+    assert BlockCosts(tools, "aarch64", "cortex-a72").of(codes) == at_once
 
 
 def test_an_outlying_cost_is_named(tools: LlvmTools) -> None:
