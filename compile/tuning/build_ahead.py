@@ -12,7 +12,7 @@ from typing import Any
 
 from compile.targets import CompileTarget
 from compile.tuning.candidates import Workers, build_calls, run_builds
-from compile.tuning.score import KernelObject, Score, checked_score
+from compile.tuning.score import MEASURED_UNIT, KernelObject, Score, checked_score
 from model.errors import Failure
 
 Built = list[KernelObject | str]
@@ -60,7 +60,8 @@ class BuildAhead:
         folder = next(self._folders)
         folder.mkdir()
         # Written out here: TVM's objects stay in the thread that works with them.
-        calls, kernels = build_calls(functions, self._target, folder)
+        checks = self._score.unit != MEASURED_UNIT
+        calls, kernels = build_calls(functions, self._target, folder, checks=checks)
         return self._builder.submit(run_builds, calls, kernels, self._workers)
 
     def score(self, built: Future[Built]) -> Future[Results]:

@@ -24,9 +24,13 @@ _MARKERS = {
     "aarch64": ("0xff 0x2f 0x03 0xd5", "hint\t#127"),
     "x86_64": ("0x0f 0x1f 0x80 0x5a 0x5a 0x5a 0x5a", "nopl\t1515870810(%rax)"),
 }
-# Most instructions in a run -> the two numbers of iterations between which the slope is taken:
-# long enough to be steady, short enough to take milliseconds.
-_ITERATIONS = ((24, (100, 300)), (150, (30, 90)), (1000, (8, 24)), (1 << 30, (3, 9)))
+# Most instructions in a run -> iterations: the slope is taken between so many and `_MANY` times as
+# many. Long enough to be steady, short enough to take milliseconds.
+_ITERATIONS = ((24, 100), (150, 30), (1000, 8), (1 << 30, 3))
+_MANY = 3
+# Instructions up to which it is quicker to have one llvm-mca read them `_MANY` times more than to
+# start another: a start takes 27 ms, a line 0.05 ms (measured).
+_READ_AGAIN = 250
 # Cycles of throughput beyond which an instruction is suspicious: the model may be of another kind
 # of use than ours.
 OUTLYING_CYCLES = 20.0
@@ -134,11 +138,11 @@ class BlockCosts:
         costs = [_string_cost(lines) for lines in texts]
         plain = [[line for line in lines if not _REPEATED.match(line)] for lines in texts]
         least = 0
-        for most, numbers in _ITERATIONS:
+        for most, iterations in _ITERATIONS:
             members = [i for i, lines in enumerate(plain) if least < len(lines) <= most]
             least = most
             if members:
-                found = self._model([plain[i] for i in members], numbers)
+                found = self._model([plain[i] for i in members], iterations)
                 for index, cost in zip(members, found, strict=True):
                     extra = costs[index].iterations
                     costs[index] = BlockCost(
@@ -167,18 +171,24 @@ class BlockCosts:
         # What was executed is legal there, whatever LLVM believes of the core.
         return ["-mattr=+all"] if self._architecture == "aarch64" else []
 
-    def _model(self, runs: Sequence[Sequence[str]], numbers: tuple[int, int]) -> list[BlockCost]:
-        few, many = numbers
-        first = list(self._run_mca(runs, few, audit=True))
-        second = list(self._run_mca(runs, many, audit=False))
+    def _model(self, runs: Sequence[Sequence[str]], few: int) -> list[BlockCost]:
+        if sum(map(len, runs)) <= _READ_AGAIN:
+            # Iterations of a run written out `_MANY` times: to llvm-mca the same instructions.
+            written_out = [[*lines] * _MANY for lines in runs]
+            both = self._run_mca([*runs, *written_out], few, audit=True)
+            first, second = both[: len(runs)], both[len(runs) :]
+        else:
+            first = self._run_mca(runs, few, audit=True)
+            second = self._run_mca(runs, _MANY * few, audit=False)
+        more = _MANY * few - few
         return [
-            BlockCost(max(0.0, (b.cycles - a.cycles) / (many - few)), a.throughput, a.outlying)
+            BlockCost(max(0.0, (b.cycles - a.cycles) / more), a.throughput, a.outlying)
             for a, b in zip(first, second, strict=True)
         ]
 
     def _run_mca(
         self, runs: Sequence[Sequence[str]], iterations: int, *, audit: bool
-    ) -> Iterator[_Region]:
+    ) -> list[_Region]:
         text = "".join(
             f"# LLVM-MCA-BEGIN r{number}\n" + "\n".join(lines) + "\n# LLVM-MCA-END\n"
             for number, lines in enumerate(runs)
@@ -189,7 +199,7 @@ class BlockCosts:
         regions = list(_read_regions(self._tools.run(self._tools.mca, arguments, text)))
         if len(regions) != len(runs):
             raise Failure("llvm-mca answered for another number of blocks")
-        yield from regions
+        return regions
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,9 @@
  * The guest marks with an unused system call (the numbers must match runner.c and blocks.py):
  *   BEGIN low, high   clears the counts and remembers the address range of interest;
  *   END               writes <out>.<process id>, one line a block: "address bytes instructions
- *               executions"; with l1=SETS:WAYS and l2=SETS:WAYS given, also "misses L1 L2": lines of
- *               64 bytes that one process loaded or stored and did not find there, each level
- *               replacing what was used longest ago, nothing prefetched.
+ *               executions"; with l1=SETS:WAYS and l2=SETS:WAYS given (SETS a power of two), also
+ *               "misses L1 L2": lines of 64 bytes that one process loaded or stored and did not find
+ *               there, each level replacing what was used longest ago, nothing prefetched.
  *
  * Compiled without QEMU's headers: the plugin API v1 is a C ABI, its few prototypes are below.
  * Counters are plain additions in the translated code, exact with one guest thread.  A fork inherits
@@ -83,8 +83,10 @@ static struct cache first, second;
 
 /* Whether the line was there; it is now, and used last. */
 static bool touch(struct cache *cache, uint64_t line) {
-  uint64_t *set = cache->lines + line % cache->sets * cache->ways, moved = line + 1;
-  for (uint64_t way = 0; way < cache->ways; ++way) {
+  uint64_t *set = cache->lines + (line & (cache->sets - 1)) * cache->ways, moved = set[0];
+  if (moved == line + 1) return true;
+  set[0] = line + 1;
+  for (uint64_t way = 1; way < cache->ways; ++way) {
     const uint64_t here = set[way];
     set[way] = moved;
     if (here == line + 1) return true;
@@ -105,7 +107,8 @@ static bool read_cache(const char *text, const char *name, struct cache *cache) 
   const size_t length = strlen(name);
   if (strncmp(text, name, length)) return true;
   if (sscanf(text + length, "%" SCNu64 ":%" SCNu64, &cache->sets, &cache->ways) != 2) return false;
-  if (!cache->sets || !cache->ways || cache->ways > MOST_WAYS) return false;
+  const bool power_of_two = cache->sets && !(cache->sets & (cache->sets - 1));
+  if (!power_of_two || !cache->ways || cache->ways > MOST_WAYS) return false;
   cache->lines = calloc(cache->sets * cache->ways, sizeof *cache->lines);
   return cache->lines != NULL;
 }

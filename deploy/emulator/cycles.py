@@ -5,7 +5,6 @@ Nothing here was measured. The kind of these figures is: estimated.
 
 from __future__ import annotations
 
-import bisect
 import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -17,11 +16,8 @@ from deploy.emulator.images import Image
 
 # To be raised with whatever changes an estimate: scores of other versions are not compared.
 ESTIMATOR_VERSION = 2
-PAGE = 4096
 # Bytes of code: some times what any core has under way at once.
 LONGEST_REGION = 8000
-# Of x86-64, in bytes; those of AArch64 never lie across pages.
-LONGEST_INSTRUCTION, LONGEST_OPERAND = 15, 8
 
 
 @dataclass(frozen=True)
@@ -63,10 +59,9 @@ def straight_runs(blocks: Sequence[Block]) -> list[Run]:
     branch in it was never taken.
     """
     changes: Counter[int] = Counter()
-    starts = sorted({block.address for block in blocks})
     for block in blocks:
         changes[block.address] += block.executions
-        changes[_end(block, starts)] -= block.executions
+        changes[block.address + block.size] -= block.executions
     runs: list[Run] = []
     executions = 0
     for place, following in itertools.pairwise(sorted(changes)):
@@ -137,16 +132,6 @@ def fold_loops(runs: Sequence[tuple[bytes, int]]) -> list[Region]:
     if written_out:
         regions.append(Region(written_out, least))
     return regions
-
-
-def _end(block: Block, starts: Sequence[int]) -> int:
-    """Address behind a block: of an instruction across two pages, QEMU tells only a first part."""
-    end = block.address + block.size
-    if block.size != 4 * block.instructions and -end % PAGE < LONGEST_OPERAND:
-        following = bisect.bisect_left(starts, end)
-        if following < len(starts) and starts[following] - end < LONGEST_INSTRUCTION:
-            return starts[following]
-    return end
 
 
 def sum_cycles(

@@ -17,6 +17,7 @@ from torch import nn
 from compile.network import choose_schedules, lower
 from compile.program import trace
 from compile.tuning import candidates, plan
+from compile.tuning.build_ahead import BuildAhead
 from compile.tuning.candidates import Workers
 from compile.tuning.latency_score import LocalLatency
 from compile.tuning.plan import BATCH
@@ -28,6 +29,9 @@ from compile.tuning.tuner import tune
 
 class _Here(Workers):
     """Runs in this process what would run in a worker."""
+
+    def warm_up(self) -> None:
+        """Do nothing: it is warm."""
 
     def run_all(
         self, function: Any, calls: Sequence[tuple[Any, ...]], timeout_s: float
@@ -257,6 +261,19 @@ def test_candidates_are_built_in_real_workers(tasks: list[Task], tmp_path: Path)
     assert isinstance(good, KernelObject)
     assert isinstance(bad, str)
     assert bad
+
+
+@pytest.mark.parametrize(("unit", "checked"), [("instructions", True), ("ns", False)])
+def test_only_what_is_counted_is_built_with_its_checks(
+    tasks: list[Task], tmp_path: Path, unit: str, checked: bool
+) -> None:
+    score = _CodeSize()
+    score.unit = unit
+    with BuildAhead(score, HOST, tmp_path, _Here(1)) as ahead:
+        (kernel,) = ahead.build([tasks[0].function]).result()
+    assert isinstance(kernel, KernelObject)
+    # What a kernel would say of a wrong argument; counts of old records hold the checks.
+    assert (b"Expected" in kernel.path.read_bytes()) == checked
 
 
 def test_each_batch_is_timed_by_its_own_code(

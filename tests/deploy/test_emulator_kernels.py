@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.emulator.caches import CACHES, Cache, Caches
+from deploy.emulator.caches import CACHES, LINE, Cache, Caches
 from deploy.emulator.cores import CORES
 from deploy.emulator.kernels import KernelCount, KernelObject, count_kernels
 from deploy.emulator.qemu import Emulator
@@ -118,6 +118,9 @@ def test_misses_are_those_of_caches_that_replace_the_oldest(
 
 def test_every_core_has_caches_and_lines_take_their_cycles() -> None:
     assert set(CORES) <= set(CACHES)
+    # The plugin takes no other number of sets.
+    levels = [level for known in CACHES.values() for level in (known.first, known.second)]
+    assert all((level.size // LINE // level.ways).bit_count() == 1 for level in levels)
     caches = Caches(Cache(1 << 15, 2), Cache(1 << 20, 16), 32, 16)
     assert caches.plugin_arguments == "l1=256:2,l2=1024:16"
     assert caches.transfer_cycles((10, 3)) == 10 * 2 + 3 * 4
