@@ -12,6 +12,7 @@ from typing import Any
 import tvm
 from tvm import relax
 
+from compile.constants_in_place import constants_in_place, constants_object
 from compile.kernels.finishing import finish_kernels
 from compile.targets import CompileTarget
 from model.errors import Failure
@@ -39,16 +40,21 @@ def build_library(module: tvm.IRModule, target: CompileTarget, path: Path) -> No
     """
     # The objects are as large as the library, and nobody needs them once it is linked.
     with tempfile.TemporaryDirectory(prefix=f".{path.stem}.", dir=path.parent) as objects:
-        build_executable(module, target).export_library(
-            str(path), fcompile=link, workspace_dir=objects
-        )
+        in_place, constants = constants_in_place(finish_kernels(module))
+        _compiled(in_place, target).export_library(
+            str(path), fcompile=link, workspace_dir=objects,
+            addons=constants_object(constants, target, Path(objects)),
+        )  # fmt: skip
 
 
 def build_executable(module: tvm.IRModule, target: CompileTarget) -> Any:
     """Compile a module of scheduled kernels for the Relax virtual machine."""
-    finished = finish_kernels(module)
+    return _compiled(finish_kernels(module), target)
+
+
+def _compiled(module: tvm.IRModule, target: CompileTarget) -> Any:
     with target.tvm_target, tvm.transform.PassContext(opt_level=3):
-        return tvm.compile(finished, target.tvm_target, relax_pipeline=memory_passes())
+        return tvm.compile(module, target.tvm_target, relax_pipeline=memory_passes())
 
 
 def memory_passes() -> tvm.transform.Pass:
