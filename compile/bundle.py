@@ -28,7 +28,7 @@ import numpy as np
 from compile.passes.graph import Array
 from model.errors import UsageError
 
-FORMAT = 1
+FORMAT = 2
 LIBRARY, MANIFEST = "network.so", "manifest.json"
 REFERENCE, INTERMEDIATES = "reference.npz", "intermediates.npz"
 SAMPLES = 256
@@ -54,6 +54,8 @@ class KernelEntry:
         The record's score for one call, in the manifest's `score_unit`.
     moves_only : bool
         Whether it only copies or rearranges data.
+    constant_bytes : int
+        Of the constants (weights, biases) that one call reads in the library.
     """
 
     name: str
@@ -63,6 +65,7 @@ class KernelEntry:
     record: bool
     score: float | None
     moves_only: bool
+    constant_bytes: int
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,10 +8,11 @@ After::
 
     main(x) = k'(x, 0, 512)     # k' finds W at byte 0 of the library's constants, b at byte 512
 
-The virtual machine copies its pool out of the library when it is loaded, twice on the way, while the
-library's pages stay resident: weights would take twice their size, and four times while loading. As
-read-only data of the library they are there once and nothing loads them; the system reads a page
-when a kernel does, and may drop it again. Nobody else is involved, so it works over RPC too.
+The virtual machine copies its pool out of the library when it is loaded, twice on the way, while
+the library's pages stay resident: weights would take twice their size, and four times while
+loading. As read-only data of the library they are there once and nothing loads them; the system
+reads a page when a kernel does, and may drop it again. Nobody else is involved, so it works over
+RPC too.
 """
 
 from __future__ import annotations
@@ -108,7 +109,7 @@ def constants_in_place(module: tvm.IRModule) -> tuple[tvm.IRModule, Constants]:
 
     def with_starts(value: Any) -> Any:
         name = _called_kernel(value)
-        if name not in references:
+        if name is None or name not in references:
             return value
         fields = list(value.args[1].fields)
         for place in always[name]:
@@ -124,11 +125,23 @@ def constants_in_place(module: tvm.IRModule) -> tuple[tvm.IRModule, Constants]:
     return tvm.IRModule(functions, attrs=module.attrs), constants
 
 
+def constant_bytes(module: tvm.IRModule) -> dict[str, int]:
+    """Tell, by kernel, of how many bytes the constants are that one call reads in place."""
+    always = _always_constant(module)
+    sizes = {}
+    for function in module.functions.values():
+        for value in _values(function):
+            if (name := _called_kernel(value)) is not None:
+                fields = value.args[1].fields
+                sizes[name] = sum(_constant(fields[place]).nbytes for place in always[name])
+    return sizes
+
+
 def _always_constant(module: tvm.IRModule) -> dict[str, list[int]]:
     """List, for each kernel, the places of the arguments that are constants in all of its calls."""
     found: dict[str, set[int]] = {}
     for function in module.functions.values():
-        for value in _values(function) if isinstance(function, relax.Function) else ():
+        for value in _values(function):
             if (name := _called_kernel(value)) is not None:
                 fields = enumerate(value.args[1].fields)
                 constant = {place for place, field in fields if constant_of(field) is not None}
@@ -136,8 +149,8 @@ def _always_constant(module: tvm.IRModule) -> dict[str, list[int]]:
     return {name: sorted(places) for name, places in found.items()}
 
 
-def _values(function: relax.Function) -> Iterator[Any]:
-    for block in function.body.blocks:
+def _values(function: Any) -> Iterator[Any]:
+    for block in function.body.blocks if isinstance(function, relax.Function) else ():
         for binding in block.bindings:
             yield binding.value
 

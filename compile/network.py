@@ -16,6 +16,7 @@ from tvm import relax
 
 from compile import bundle as bundles
 from compile.bundle import Bundle, KernelEntry, Manifest, Tensor
+from compile.constants_in_place import constant_bytes
 from compile.kernels.schedules import scheduled
 from compile.library import build_executable, build_library
 from compile.passes.expose_intermediates import INTERMEDIATES, expose_intermediates, kernel_calls
@@ -203,10 +204,12 @@ def kernel_entries(lowered: Lowered, chosen: Mapping[str, Chosen]) -> tuple[Kern
     costs = scored if len(scored) == len(counts) and len(sources) == 1 else work
     weights = {name: costs[name] * counts[name] for name in counts}
     total = sum(weights.values()) or 1
+    constants = constant_bytes(lowered.module)
     entries = [
         KernelEntry(
             name, counts[name], work[name], weights[name] / total,
             chosen[name].record is not None, scores[name], moves_only(lowered.kernels[name]),
+            constants.get(name, 0),
         )
         for name in counts
     ]  # fmt: skip
