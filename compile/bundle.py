@@ -262,7 +262,8 @@ def parse_manifest(fields: Any) -> Manifest:
     if not isinstance(fields, Mapping):
         raise ValueError("it is not an object")
     if fields.get("format") != FORMAT:
-        raise ValueError(f"its format is {fields.get('format')!r}, this program reads {FORMAT}")
+        made = f"its format is {fields.get('format')!r}, this program reads {FORMAT}"
+        raise ValueError(f"{made}: make the bundle again")
     names = {field.name for field in dataclasses.fields(Manifest)}
     if set(fields) != names:
         odd = ", ".join(sorted(set(fields) ^ names))
