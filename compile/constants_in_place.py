@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tvm
 from tvm import relax, s_tir, tirx
 from tvm.ir import StringImm
@@ -57,27 +58,28 @@ class Constants:
     def __init__(self) -> None:
         self.size = 0
         self._starts: dict[bytes, int] = {}
-        self._values: list[Array] = []
+        self._contents: list[Array] = []
 
     def start_of(self, values: Array) -> int:
         """Add an array unless it is there; give the byte at which it starts."""
-        key = hashlib.blake2b(values.data if values.size else b"").digest()
+        content = values.reshape(-1).view(np.uint8)
+        key = hashlib.blake2b(content.data).digest()
         if key not in self._starts:
             self._starts[key] = self.size
-            self._values.append(values)
-            self.size += values.nbytes + _padding(values)
+            self._contents.append(content)
+            self.size += content.size + _padding(content)
         return self._starts[key]
 
     def write(self, path: Path) -> None:
         """Write them to a file."""
         with path.open("wb") as stream:
-            for values in self._values:
-                stream.write(values.tobytes())
-                stream.write(bytes(_padding(values)))
+            for content in self._contents:
+                stream.write(content.data)
+                stream.write(bytes(_padding(content)))
 
 
-def _padding(values: Array) -> int:
-    return -values.nbytes % ALIGNMENT
+def _padding(content: Array) -> int:
+    return -content.size % ALIGNMENT
 
 
 def constants_in_place(module: tvm.IRModule) -> tuple[tvm.IRModule, Constants]:
