@@ -28,7 +28,7 @@ import numpy as np
 from compile.passes.graph import Array
 from model.errors import UsageError
 
-FORMAT = 1
+FORMAT = 2
 LIBRARY, MANIFEST = "network.so", "manifest.json"
 REFERENCE, INTERMEDIATES = "reference.npz", "intermediates.npz"
 SAMPLES = 256
@@ -54,6 +54,8 @@ class KernelEntry:
         The record's score for one call, in the manifest's `score_unit`.
     moves_only : bool
         Whether it only copies or rearranges data.
+    constant_bytes : int
+        Of the constants (weights, biases) that one call reads in the library.
     """
 
     name: str
@@ -63,6 +65,7 @@ class KernelEntry:
     record: bool
     score: float | None
     moves_only: bool
+    constant_bytes: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +79,11 @@ class Tensor:
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-    """What a bundle says of itself; see the README for each field."""
+    """What a bundle says of itself.
+
+    ``strips`` lists, by name, functions that call some kernels strip by strip, and these in order;
+    the other fields are named after what they hold.
+    """
 
     network: str
     inputs: tuple[Tensor, ...]
@@ -90,6 +97,7 @@ class Manifest:
     options: dict[str, Any]
     kernels: tuple[KernelEntry, ...]
     kernel_order: tuple[str, ...]
+    strips: dict[str, tuple[str, ...]]
     shuffle_kernels: int
     score_source: str | None
     score_unit: str | None
@@ -102,6 +110,20 @@ class Manifest:
     def kernel_calls(self) -> int:
         """Kernel calls of one inference."""
         return sum(kernel.calls for kernel in self.kernels)
+
+    @property
+    def called(self) -> tuple[KernelEntry, ...]:
+        """What the virtual machine may call: kernels, and functions that call some by strips."""
+        by_name = {kernel.name: kernel for kernel in self.kernels}
+        groups = {name: [by_name[k] for k in kernels] for name, kernels in self.strips.items()}
+        return self.kernels + tuple(
+            KernelEntry(
+                name, 1, sum(k.multiply_adds for k in group),
+                sum(k.share / k.calls for k in group), all(k.record for k in group), None,
+                all(k.moves_only for k in group), sum(k.constant_bytes for k in group),
+            )
+            for name, group in groups.items()
+        )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -259,7 +281,8 @@ def parse_manifest(fields: Any) -> Manifest:
     if not isinstance(fields, Mapping):
         raise ValueError("it is not an object")
     if fields.get("format") != FORMAT:
-        raise ValueError(f"its format is {fields.get('format')!r}, this program reads {FORMAT}")
+        made = f"its format is {fields.get('format')!r}, this program reads {FORMAT}"
+        raise ValueError(f"{made}: make the bundle again")
     names = {field.name for field in dataclasses.fields(Manifest)}
     if set(fields) != names:
         odd = ", ".join(sorted(set(fields) ^ names))
@@ -274,6 +297,10 @@ def parse_manifest(fields: Any) -> Manifest:
     values["kernels"] = tuple(KernelEntry(**kernel) for kernel in fields["kernels"])
     for name in ("features", "kernel_order", "seeds"):
         values[name] = tuple(fields[name])
+    values["strips"] = {name: tuple(kernels) for name, kernels in fields["strips"].items()}
+    known = {kernel.name for kernel in values["kernels"]}
+    if any(not known.issuperset(kernels) for kernels in values["strips"].values()):
+        raise ValueError("strips names a kernel that is not listed")
     return Manifest(**values)
 
 
@@ -281,9 +308,9 @@ def _check_types(fields: Mapping[str, Any]) -> None:
     expected: dict[str, type | tuple[type, ...]] = {
         "network": str, "target": str, "architecture": str, "cpu": str, "inputs": list,
         "outputs": list, "features": list, "versions": dict, "options": dict, "kernels": list,
-        "kernel_order": list, "shuffle_kernels": int, "seeds": list, "tolerance": (int, float),
-        "files": dict, "normalisation": (dict, type(None)), "score_source": (str, type(None)),
-        "score_unit": (str, type(None)),
+        "kernel_order": list, "strips": dict, "shuffle_kernels": int, "seeds": list,
+        "tolerance": (int, float), "files": dict, "normalisation": (dict, type(None)),
+        "score_source": (str, type(None)), "score_unit": (str, type(None)),
     }  # fmt: skip
     items = {"features": str, "kernel_order": str, "seeds": int}
     wrong = [name for name, kind in expected.items() if not isinstance(fields[name], kind)]

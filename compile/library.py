@@ -15,6 +15,7 @@ from tvm.s_tir.pipeline import default_s_tir_pipeline
 from tvm.tirx.compilation_pipeline import register_tir_pipeline
 from tvm_ffi import structural_map
 
+from compile.constants_in_place import constants_in_place, constants_object
 from compile.kernels.finishing import finish_kernels
 from compile.strips.ranged import INTERNAL
 from compile.targets import CompileTarget
@@ -45,17 +46,22 @@ def build_library(module: tvm.IRModule, target: CompileTarget, path: Path) -> No
     """
     # The objects are as large as the library, and nobody needs them once it is linked.
     with tempfile.TemporaryDirectory(prefix=f".{path.stem}.", dir=path.parent) as objects:
-        build_executable(module, target).export_library(
-            str(path), fcompile=link, workspace_dir=objects
-        )
+        in_place, constants = constants_in_place(finish_kernels(module))
+        _compiled(in_place, target).export_library(
+            str(path), fcompile=link, workspace_dir=objects,
+            addons=constants_object(constants, target, Path(objects)),
+        )  # fmt: skip
 
 
 def build_executable(module: tvm.IRModule, target: CompileTarget) -> Any:
     """Compile a module of scheduled kernels for the Relax virtual machine."""
-    finished = finish_kernels(module)
+    return _compiled(finish_kernels(module), target)
+
+
+def _compiled(module: tvm.IRModule, target: CompileTarget) -> Any:
     with target.tvm_target, tvm.transform.PassContext(opt_level=3):
         return tvm.compile(
-            finished, target.tvm_target, relax_pipeline=memory_passes(), tir_pipeline=PIPELINE
+            module, target.tvm_target, relax_pipeline=memory_passes(), tir_pipeline=PIPELINE
         )
 
 

@@ -16,8 +16,10 @@ from tvm import relax
 
 from compile import bundle as bundles
 from compile.bundle import Bundle, KernelEntry, Manifest, Tensor
+from compile.constants_in_place import constant_bytes
 from compile.kernels.schedules import scheduled
 from compile.library import build_executable, build_library
+from compile.passes.compute_in_strips import compute_in_strips
 from compile.passes.expose_intermediates import INTERMEDIATES, expose_intermediates, kernel_calls
 from compile.passes.graph import Array
 from compile.passes.inspection import is_shuffle, kernel_functions, moves_only
@@ -136,7 +138,7 @@ def write_bundle(
         np.savez(folder / bundles.INTERMEDIATES, allow_pickle=False, **samples)
         progress(f"building the library for {target.name}")
         functions = {name: choice.function for name, choice in chosen.items()}
-        module = expose_intermediates(replace_kernels(lowered.module, functions))
+        module, strips = link_kernels(lowered, functions, target)
         build_library(module, target, folder / bundles.LIBRARY)
         entries = kernel_entries(lowered, chosen)
         sources = {c.record.source for c in chosen.values() if c.record is not None}
@@ -145,13 +147,29 @@ def write_bundle(
             network=network, inputs=inputs, outputs=outputs, normalisation=normalisation,
             target=target.name, architecture=target.architecture, cpu=target.cpu,
             features=target.features, versions=versions(), options=options, kernels=entries,
-            kernel_order=lowered.calls,
+            kernel_order=lowered.calls, strips=strips,
             shuffle_kernels=sum(e.calls for e in entries
                                 if is_shuffle(e.name, lowered.kernels[e.name])),
             score_source=", ".join(sorted(sources)) or None,
             score_unit=", ".join(sorted(units)) or None, seeds=SEEDS, tolerance=TOLERANCE,
         ))  # fmt: skip
     return bundles.load_bundle(output)
+
+
+def link_kernels(
+    lowered: Lowered, functions: Mapping[str, Any], target: CompileTarget
+) -> tuple[tvm.IRModule, dict[str, tuple[str, ...]]]:
+    """Put scheduled kernels in place, and let those with large tensors go by strips.
+
+    Returns
+    -------
+    module : tvm.IRModule
+        What :func:`compile.library.build_library` takes.
+    strips : dict
+        As :func:`compile.passes.compute_in_strips.compute_in_strips` gives it.
+    """
+    module = expose_intermediates(replace_kernels(lowered.module, functions))
+    return compute_in_strips(module, lowered.kernels, target.cache)
 
 
 def reference(
@@ -203,10 +221,12 @@ def kernel_entries(lowered: Lowered, chosen: Mapping[str, Chosen]) -> tuple[Kern
     costs = scored if len(scored) == len(counts) and len(sources) == 1 else work
     weights = {name: costs[name] * counts[name] for name in counts}
     total = sum(weights.values()) or 1
+    constants = constant_bytes(lowered.module)
     entries = [
         KernelEntry(
             name, counts[name], work[name], weights[name] / total,
             chosen[name].record is not None, scores[name], moves_only(lowered.kernels[name]),
+            constants.get(name, 0),
         )
         for name in counts
     ]  # fmt: skip

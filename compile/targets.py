@@ -35,6 +35,10 @@ ARM_FEATURES = {
     "neon": "asimd", "lse": "atomics", "dotprod": "asimddp", "fullfp16": "asimdhp",
     "sve": "sve", "sve2": "sve2", "bf16": "bf16", "i8mm": "i8mm",
 }  # fmt: skip
+# Bytes of second-level cache that a core can count on. Of ARM's: the Raspberry Pi 3's four A53s
+# share so much, the Pi 5's A76s have it each. Of x86 with AVX-512: Skylake Server, Ice Lake Server
+# and Zen 4 have as much or more; before them, Zen had half of it.
+CACHE, CACHE_AVX512 = 1 << 19, 1 << 20
 AVX512_FEATURES = ("avx512f", "avx512bw", "avx512dq", "avx512vl")
 
 
@@ -56,6 +60,8 @@ class CompileTarget:
         Names in ``/proc/cpuinfo`` that the machine must have.
     core : Core
         What the schedules need to know.
+    cache : int
+        Bytes of the cache that neighbouring layers should share.
     """
 
     name: str
@@ -64,6 +70,7 @@ class CompileTarget:
     cpu: str
     features: tuple[str, ...]
     core: Core
+    cache: int = CACHE
 
     @property
     def tvm_target(self) -> Target:
@@ -195,7 +202,8 @@ def _from_options(name: str, options: dict[str, str | int | list[str]]) -> Compi
         needed = tuple(linux for llvm, linux in ARM_FEATURES.items() if has(llvm, target))
         return CompileTarget(name, options, architecture, cpu, needed, Core(4, 32))
     needed, core = _x86_vectors(options)
-    return CompileTarget(name, options, architecture, cpu, needed, core)
+    cache = CACHE_AVX512 if core.lanes == 16 else CACHE
+    return CompileTarget(name, options, architecture, cpu, needed, core, cache)
 
 
 def _x86_vectors(options: dict[str, str | int | list[str]]) -> tuple[tuple[str, ...], Core]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from deploy.benchmark import tvm_abi
 from deploy.benchmark.our_engine import OurNetwork
 
 _CAPACITY = 1 << 16
@@ -25,7 +26,7 @@ class KernelTimer(OurNetwork):
 
     def __init__(self, library: str, instrument: str) -> None:
         super().__init__(library)
-        self._instrument = self.ffi.load_module(instrument)["instrument"]
+        self._instrument = tvm_abi.load_module(instrument)["instrument"]
         # The same library again: its counters, by their names.
         loaded = ctypes.CDLL(instrument)
         self._count = ctypes.c_int32.in_dll(loaded, "instrument_count")
@@ -38,18 +39,19 @@ class KernelTimer(OurNetwork):
         Returns
         -------
         dict
-            ``names``; and ``bytes`` of all tensors that a call is given, each read or written once.
+            ``names``; and ``bytes`` of all tensors that a call is given, each read or written once
+            (constants are not given, see :mod:`compile.constants_in_place`).
         """
         names: list[str] = []
         sizes: list[int] = []
 
-        def note(_: Any, name: Any, before: bool, __: Any, *arguments: Any) -> None:
+        def note(_: Any, name: str, before: int, __: Any, *arguments: Any) -> None:
             if before:
-                tensors = [a for a in arguments if hasattr(a, "shape") and hasattr(a, "dtype")]
-                names.append(str(name))
-                sizes.append(sum(4 * math.prod(map(int, t.shape)) for t in tensors))
+                names.append(name)
+                shapes = [argument for argument in arguments if isinstance(argument, tuple)]
+                sizes.append(sum(4 * math.prod(shape) for shape in shapes))
 
-        self.machine["set_instrument"](self.ffi.convert(note))
+        self.machine["set_instrument"](tvm_abi.function(note))
         self.run()
         self.machine["set_instrument"](None)
         return {"names": names, "bytes": sizes}

@@ -30,7 +30,7 @@ class KernelRow:
     share_of_peak : float or None
         Of the multiply-add loop's rate; None for a kernel that has no multiply-adds.
     bytes : int
-        Of its tensors, each counted once.
+        Of its tensors, constants among them, each counted once a call.
     share_of_bandwidth : float or None
         Of what the core streams from memory; beyond 1 where the tensors come from a cache.
     record : bool
@@ -124,7 +124,8 @@ def tabulate(
             continue
         time = float(sum(medians[place] for place in places))
         work = entry.multiply_adds * len(places)
-        moved = int(sum(calls["bytes"][place] for place in places))
+        given = int(sum(calls["bytes"][place] for place in places))
+        moved = given + entry.constant_bytes * len(places)
         rows.append(
             KernelRow(
                 model, resolution, entry.name, len(places), time, time / whole, work,

@@ -170,7 +170,7 @@ def _part(
     kernels, overheads = [], []
     for model, times in samples.kernels.items():
         calls = team.kernels[model].ask("ask", method="calls")
-        entries = prepared.bundles[model].manifest.kernels
+        entries = prepared.bundles[model].manifest.called
         rows, overhead = tabulate(model, group.resolution, calls, times, entries, ceilings)
         kernels += [asdict(row) for row in rows]
         overheads.append(overhead.to_json())

@@ -12,7 +12,7 @@ from deploy.emulator.elf_symbols import function_at, read_functions
 
 # TVM splits a kernel: its entry, which checks arguments, and local functions that compute.
 _ENTRY = re.compile(r"^__tvm_ffi_")
-_PART = re.compile(r"_compute_(\.\d+)?$")
+_PART = re.compile(r"_(compute_(\.\d+)?|rows)$")
 
 
 @dataclass(frozen=True)
