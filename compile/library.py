@@ -10,21 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import tvm
-from tvm import relax, tirx
-from tvm.s_tir.pipeline import default_s_tir_pipeline
-from tvm.tirx.compilation_pipeline import register_tir_pipeline
-from tvm_ffi import structural_map
+from tvm import relax
 
 from compile.constants_in_place import constants_in_place, constants_object
 from compile.kernels.finishing import finish_kernels
-from compile.strips.ranged import INTERNAL
+from compile.kernels.lowering import PIPELINE
 from compile.targets import CompileTarget
 from model.errors import Failure
 
 # Android 15 and newer load only libraries whose segments are aligned to 16 KiB pages.
 PAGE_SIZE = 16384
-# Name under which TVM finds the passes that lower kernels.
-PIPELINE = "shuffledeploy"
 
 
 def build_library(module: tvm.IRModule, target: CompileTarget, path: Path) -> None:
@@ -63,30 +58,6 @@ def _compiled(module: tvm.IRModule, target: CompileTarget) -> Any:
         return tvm.compile(
             module, target.tvm_target, relax_pipeline=memory_passes(), tir_pipeline=PIPELINE
         )
-
-
-def _tiles_on_stack() -> tuple[Any, Any, Any]:
-    """TVM's own pipeline, but that tiles of internal kernels stay on the stack.
-
-    TVM takes larger ones from a workspace of the device, which an internal function does not know.
-    """
-    lower, finish_host, finish_device = default_s_tir_pipeline()
-
-    def keep(allocation: Any) -> Any:
-        kept = {"disable_lower_builtin": tirx.IntImm("bool", 1)}
-        return tirx.AllocBuffer(allocation.buffer, {**dict(allocation.annotations or {}), **kept})
-
-    @tvm.transform.module_pass(opt_level=0)  # type: ignore[untyped-decorator]
-    def pipeline(module: tvm.IRModule, _: Any) -> tvm.IRModule:
-        functions = {
-            variable: function.with_body(structural_map(function.body, (tirx.AllocBuffer, keep)))
-            if isinstance(function, tirx.PrimFunc) and INTERNAL in function.attrs
-            else function
-            for variable, function in lower(module).functions.items()
-        }
-        return tvm.IRModule(functions, attrs=module.attrs)
-
-    return pipeline, finish_host, finish_device
 
 
 def memory_passes() -> tvm.transform.Pass:
@@ -146,5 +117,3 @@ def link(output: str, objects: Sequence[str], options: Sequence[str] | None = No
 
 # What `export_library` asks of a linker given as a function.
 link.output_format = "so"  # type: ignore[attr-defined]
-
-register_tir_pipeline(PIPELINE, _tiles_on_stack)

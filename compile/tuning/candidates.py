@@ -168,12 +168,13 @@ def build_object(module_json: str, options: dict[str, Any], path: str, checks: b
     from tvm_ffi.serialization import from_json_graph_str
 
     from compile.kernels.finishing import finish_kernels
+    from compile.kernels.lowering import PIPELINE
 
     # What `load_json` does to texts of older versions costs a tenth of a build: this one is ours.
     module = finish_kernels(from_json_graph_str(module_json))
     target = Target(options, host=options)
     with tvm.transform.PassContext(config={"tirx.disable_assert": not checks}):
-        tvm.compile(module, target).mod.write_to_file(path, "o")
+        tvm.compile(module, target, tir_pipeline=PIPELINE).mod.write_to_file(path, "o")
 
 
 BuildCall = tuple[str, dict[str, Any], str, bool]

@@ -68,7 +68,7 @@ class _Layer(nn.Module):
         return y
 
 
-class _Drawn(nn.Module):
+class Drawn(nn.Module):
     """A stem, a few drawn layers with pools between, a classifier."""
 
     def __init__(self, seed: int) -> None:
@@ -105,7 +105,7 @@ class _Drawn(nn.Module):
 
 @pytest.mark.parametrize("seed", range(12))
 def test_a_drawn_network_agrees_with_pytorch(seed: int) -> None:
-    network = seeded(_Drawn(seed), seed)
+    network = seeded(Drawn(seed), seed)
     module = lowered(imported(network, 1, 3, 12, 11).module)
     value = draw(1, 3, 12, 11)
     target = HOST if seed < 2 else QUICK
@@ -145,7 +145,7 @@ def test_drawn_shuffles_before_convolutions_leave_no_kernel(seed: int) -> None:
 
 
 def test_a_batch_goes_tvms_own_way() -> None:
-    network = seeded(_Drawn(1))
+    network = seeded(Drawn(1))
     value = draw(2, 3, 12, 11)
     module = lowered(imported(network, 2, 3, 12, 11).module)
     assert_same(run(with_schedules(module), value.numpy()), network, value)

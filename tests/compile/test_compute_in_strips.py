@@ -1,0 +1,243 @@
+"""Layers computed strip by strip: nodes counted, numbers compared."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+
+import numpy as np
+import pytest
+import torch
+import tvm
+from stages import (
+    HOST,
+    QUICK,
+    assert_same,
+    bindings_of,
+    draw,
+    imported,
+    lowered,
+    operator,
+    run,
+    seeded,
+    with_schedules,
+)
+from test_random_networks import Drawn
+from torch import nn
+from torch.nn import functional
+
+from compile.kernels.schedules import scheduled
+from compile.passes.compute_in_strips import compute_in_strips
+from compile.passes.expose_intermediates import INTERMEDIATES, expose_intermediates
+from compile.passes.inspection import kernel_functions
+from compile.strips.plan import Layer, Move, Plan, Source, plan_strips
+from compile.strips.ranged import ranged, rows_read
+
+# So small that tensors of a few kilobytes go by strips.
+SMALL = 8192
+
+
+class Units(nn.Module):
+    """A stem, two units with a residual and a shuffle, one of stride 2 beside a pool."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 12, 3, 2, 1)
+        self.reduce = nn.ModuleList(nn.Conv2d(12, 6, 1, groups=3) for _ in range(3))
+        self.depthwise = nn.ModuleList(
+            nn.Conv2d(6, 6, 3, stride, 1, groups=6) for stride in (1, 1, 2)
+        )
+        self.expand = nn.ModuleList(nn.Conv2d(6, 12, 1, groups=3) for _ in range(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = functional.max_pool2d(torch.relu(self.stem(x)), 3, 2, 1)
+        for reduce, depthwise, expand in zip(self.reduce, self.depthwise, self.expand, strict=True):
+            y = functional.channel_shuffle(torch.relu(reduce(x)), 3)
+            y = expand(depthwise(y))
+            small = y.shape[2] < x.shape[2]
+            beside = functional.avg_pool2d(x, 3, 2, 1) if small else x
+            x = torch.relu(torch.cat([beside, y], 1) if small else x + y)
+        return x.mean((2, 3))
+
+
+def in_strips(
+    network: nn.Module, *shape: int, cache: int = SMALL
+) -> tuple[tvm.IRModule, tvm.IRModule, dict[str, tuple[str, ...]]]:
+    """Lower a network; give it with whole layers, and by strips with their groups."""
+    module = lowered(imported(network, *shape).module)
+    layers = expose_intermediates(with_schedules(module))
+    strips, groups = compute_in_strips(layers, kernel_functions(module), cache)
+    return layers, strips, groups
+
+
+def calls(module: tvm.IRModule) -> list[str]:
+    """Names of what the entry function calls."""
+    values = [value for _, value in bindings_of(module)]
+    return [str(v.args[0].name_hint) for v in values if operator(v) == "relax.call_tir"]
+
+
+@pytest.fixture(scope="module")
+def units() -> nn.Module:
+    """Give a network whose tensors are large for `SMALL`."""
+    return seeded(Units())
+
+
+def test_neighbours_become_one_call_each(units: nn.Module) -> None:
+    layers, strips, groups = in_strips(units, 1, 3, 61, 45)
+    assert groups
+    assert all(len(kernels) > 1 for kernels in groups.values())
+    called = [k for name in calls(strips) for k in groups.get(name, (name,))]
+    assert called == calls(layers)
+    assert len(calls(strips)) <= len(calls(layers)) - len(groups)
+
+
+def test_strips_answer_as_layers_do_bit_for_bit(units: nn.Module) -> None:
+    value = draw(1, 3, 61, 45)
+    layers, strips, _ = in_strips(units, 1, 3, 61, 45)
+    expected, actual = (run(m, value.numpy(), target=HOST) for m in (layers, strips))
+    np.testing.assert_array_equal(actual[0], expected[0])
+    assert_same(actual, units, value)
+
+
+def test_what_each_layer_writes_can_still_be_asked(units: nn.Module) -> None:
+    value = draw(1, 3, 61, 45).numpy()
+    layers, strips, _ = in_strips(units, 1, 3, 61, 45)
+    expected, actual = (run(m, value, entry=INTERMEDIATES) for m in (layers, strips))
+    assert len(actual) == len(calls(layers))
+    for ours, theirs in zip(actual, expected, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_tensors_that_fit_the_cache_stay_layers(units: nn.Module) -> None:
+    layers, strips, groups = in_strips(units, 1, 3, 61, 45, cache=HOST.cache)
+    assert groups == {}
+    assert calls(strips) == calls(layers)
+
+
+@pytest.mark.parametrize("seed", [1, 4, 7, 8, 9])
+def test_a_drawn_network_by_strips(seed: int) -> None:
+    network = seeded(Drawn(seed), seed)
+    value = draw(1, 3, 160, 11)
+    _, strips, groups = in_strips(network, 1, 3, 160, 11, cache=2 * SMALL)
+    assert groups
+    assert_same(run(strips, value.numpy(), target=QUICK), network, value)
+
+
+def test_a_kernel_computes_a_range_of_its_pixels(units: nn.Module) -> None:
+    module = lowered(imported(units, 1, 3, 61, 45).module)
+    functions = kernel_functions(module)
+    for name, function in functions.items():
+        kernel = ranged(scheduled(function, HOST.core))
+        if name.startswith(("mean", "linear")):
+            assert kernel is None
+            continue
+        assert kernel is not None
+        _, height, width, _ = (int(extent) for extent in function.params[-1].shape)
+        assert kernel.unit * kernel.units == height * width
+
+
+def test_the_rows_that_a_kernel_reads(units: nn.Module) -> None:
+    functions = kernel_functions(lowered(imported(units, 1, 3, 61, 45).module))
+    (name,) = [name for name in functions if name.startswith("depthwise3x3_6_16x12")]
+    width = 12
+    spans = [rows_read(functions[name], 0, (r * width, (r + 2) * width)) for r in (0, 5, 14)]
+    assert spans == [(0, 3), (4, 8), (13, 16)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Sliding:
+    """A layer of the plan tests: what its kernel reads of each source."""
+
+    source: int
+    kernel: int
+    stride: int
+    before: int
+
+    def rows(self, row: int, height: int) -> range:
+        """Rows of a source of that height that one row reads."""
+        first = row * self.stride - self.before
+        return range(max(0, first), min(height, first + self.kernel))
+
+
+def drawn_layers(seed: int) -> tuple[list[Layer], list[list[Sliding]]]:
+    """Draw a group of layers, each reading one or two of those before it."""
+    rng = random.Random(seed)
+    width = rng.randint(2, 9)
+    layers = [_layer(rng, rng.randint(9, 40), width, (), False)]
+    reads: list[list[Sliding]] = [[]]
+    for index in range(1, rng.randint(3, 8)):
+        source = rng.choice([index - 1, rng.randrange(index)])
+        kernel, stride = rng.choice([(1, 1), (1, 1), (3, 1), (5, 1), (3, 2)])
+        own = [Sliding(source, kernel, stride, kernel // 2)]
+        height = (layers[source].height - 1) // stride + 1
+        equal = [i for i in range(index) if layers[i].height == height and i != source]
+        if equal and rng.random() < 0.5:
+            own.append(Sliding(rng.choice(equal), 1, 1, 0))
+        sources = tuple(_source(layers[one.source].height, height, one) for one in own)
+        layers.append(_layer(rng, height, width, sources, rng.random() < 0.2))
+        reads.append(own)
+    return layers, reads
+
+
+def _layer(
+    rng: random.Random, height: int, width: int, sources: tuple[Source, ...], kept: bool
+) -> Layer:
+    pixels = height * width
+    unit = rng.choice([u for u in range(1, 2 * width + 1) if pixels % u == 0])
+    row_bytes = 4 * width * rng.choice([1, 3, 8, 16])
+    return Layer(height, width, row_bytes, unit, pixels // unit, sources, kept)
+
+
+def _source(rows: int, height: int, sliding: Sliding) -> Source:
+    spans = [sliding.rows(row, rows) for row in range(height)]
+    needs = [0, *np.maximum.accumulate([span.stop for span in spans]).tolist()]
+    keeps = [*np.minimum.accumulate([span.start for span in spans[::-1]])[::-1].tolist(), rows]
+    return Source(sliding.source, tuple(needs), tuple(keeps))
+
+
+@pytest.mark.parametrize("strips", [1, 3, 50])
+@pytest.mark.parametrize("seed", range(40))
+def test_a_plan_finds_every_row_where_it_was_put(seed: int, strips: int) -> None:
+    layers, reads = drawn_layers(seed)
+    plan = plan_strips(layers, strips)
+    memory: dict[tuple[int, int], int] = {}
+    done = [0] * len(layers)
+    for step in plan.steps:
+        if isinstance(step, Move):
+            moved = [memory[step.layer, step.by + slot] for slot in range(step.rows)]
+            memory |= {(step.layer, slot): row for slot, row in enumerate(moved)}
+            continue
+        index, layer = step.run.layer, layers[step.run.layer]
+        assert step.run.first == done[index] < step.run.last
+        done[index] = step.run.last
+        rows = range(layer.rows_done(step.run.first), layer.rows_begun(step.run.last))
+        for sliding in reads[index]:
+            source = layers[sliding.source]
+            wanted = {r for row in rows for r in sliding.rows(row, source.height)}
+            assert max(wanted) < source.rows_done(done[sliding.source])
+            for row in wanted:
+                assert memory[sliding.source, row - step.tops[sliding.source]] == row
+        for row in rows:
+            slot = row - step.tops[index]
+            assert 0 <= slot < (plan.windows[index].rows or layer.height)
+            memory[index, slot] = row
+    assert done == [layer.units for layer in layers]
+    assert_windows_are_apart(layers, plan)
+
+
+def assert_windows_are_apart(layers: list[Layer], plan: Plan) -> None:
+    """Check that windows are aligned, in the workspace, and share no byte."""
+    end = 0
+    for layer, window in zip(layers, plan.windows, strict=True):
+        assert window.start >= end
+        assert window.start % 64 == 0
+        assert (window.rows == 0) == layer.kept
+        end = window.start + window.rows * layer.row_bytes
+    assert end <= plan.workspace
+
+
+def test_many_strips_need_less_memory_than_layers() -> None:
+    keeps = tuple(range(101))
+    chain = [Layer(100, 10, 640, 10, 100, (), False)]
+    chain += [Layer(100, 10, 640, 10, 100, (Source(i, keeps, keeps),), False) for i in range(5)]
+    assert plan_strips(chain, 50).workspace < plan_strips(chain, 1).workspace // 10
