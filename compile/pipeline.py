@@ -26,7 +26,8 @@ def graph_passes(core: Core) -> list[tuple[str, Pass]]:
     """List the graph passes in order, each with its name.
 
     After the last one every computation is a call of an unscheduled TIR kernel. What follows is
-    `compile.tuning` (find or apply schedules) and `compile.library` (build and link).
+    `compile.tuning` (find or apply schedules), `compile.network.link_kernels` (scheduled kernels in
+    their places, layers with large tensors by strips) and `compile.library` (build and link).
     """
     return [
         # Phase 1: arithmetic that constants can carry.

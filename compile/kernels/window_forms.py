@@ -35,6 +35,9 @@ def window_forms(function: tirx.PrimFunc, core: Core) -> list[Form]:
             continue
         most = fitting[-1]
         cost = vectors * (2 + 2 / most) / width
+        # LLVM takes what is no power of two in pieces.
+        rest = width % core.lanes
+        cost += 0.0 if not rest or (width > core.lanes and rest.bit_count() == 1) else 1.0
         found += [
             (cost, _window_form(width, fitting, most, kh * kw, outside))
             for outside in (True, False)
