@@ -64,14 +64,16 @@ def strip_driver(
         Parameters: `inputs`, `outputs`, and the workspace where there is one.
     """
     whole = {layer: tirx.decl_buffer(shape, "float32", f"out_{layer}") for layer, shape in outputs}
-    rows = [tirx.decl_buffer((plan.workspace // FLOAT_BYTES,), "float32", "rows")][: plan.workspace]
-    parameters = [*inputs, *whole.values(), *rows]
+    parameters = [*inputs, *whole.values()]
+    rows = tirx.decl_buffer((plan.workspace // FLOAT_BYTES,), "float32", "rows")
+    if plan.workspace:
+        parameters.append(rows)
 
     def rows_from(layer: int, row: int) -> Any:
         """Point where a row of a layer's window is, if that stood at the workspace's beginning."""
         if layer in whole:
             return whole[layer].data
-        return _at(rows[0].data, plan.windows[layer].start + row * layers[layer].row_bytes)
+        return _at(rows.data, plan.windows[layer].start + row * layers[layer].row_bytes)
 
     def move(step: Move) -> Any:
         size = tirx.IntImm("uint64", step.rows * layers[step.layer].row_bytes)

@@ -101,7 +101,7 @@ def _segments(
     for variable, value in bindings_of(module):
         shape = shape_of(variable)
         name = str(value.args[0].name_hint) if operator(value) == "relax.call_tir" else ""
-        if name and shape is not None and len(shape) == 4 and name not in kernels:
+        if name and name not in kernels:
             kernels[name] = ranged(functions[name])
         kernel = kernels.get(name)
         if kernel is None or shape is None or kernel.units == 1:

@@ -23,6 +23,8 @@ from tvm import tirx
 from tvm.ir import PointerType, PrimType
 from tvm_ffi import structural_map, structural_visit
 
+from compile.kernels.finishing import KIND
+
 # Ranges are given as unsigned 16 bits: their sign needs no proof where an index is divided.
 RANGE_TYPE = "uint16"
 MOST_UNITS = (1 << 16) - 1
@@ -66,9 +68,14 @@ def ranged(function: tirx.PrimFunc) -> Ranged | None:
     Parameters
     ----------
     function : tirx.PrimFunc
-        A scheduled kernel whose blocks have the output's pixels, row after row, as first axis.
+        A scheduled kernel. Those of `compile.kernels` have the output's pixels, row after row, as
+        first axis of all blocks; others compute whole layers.
     """
-    _, height, width, _ = (int(extent) for extent in function.params[-1].shape)
+    shape = [int(extent) for extent in function.params[-1].shape]
+    ours = function.attrs is not None and KIND in function.attrs
+    if not ours or len(shape) != 4 or shape[0] != 1:
+        return None
+    _, height, width, _ = shape
     loops = _pixel_loops(function, height * width)
     if not loops:
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from stages import (
     assert_same,
     bindings_of,
     draw,
+    flat,
     imported,
     lowered,
     operator,
@@ -25,11 +27,15 @@ from stages import (
 from test_random_networks import Drawn
 from torch import nn
 from torch.nn import functional
+from tvm import relax
 
+from compile.bundle import load_bundle
 from compile.kernels.schedules import scheduled
+from compile.network import choose_schedules, lower, write_bundle
 from compile.passes.compute_in_strips import compute_in_strips
 from compile.passes.expose_intermediates import INTERMEDIATES, expose_intermediates
 from compile.passes.inspection import kernel_functions
+from compile.program import trace
 from compile.strips.plan import Layer, Move, Plan, Source, plan_strips
 from compile.strips.ranged import ranged, rows_read
 
@@ -106,6 +112,27 @@ def test_what_each_layer_writes_can_still_be_asked(units: nn.Module) -> None:
     assert len(actual) == len(calls(layers))
     for ours, theirs in zip(actual, expected, strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_bundle_says_what_goes_by_strips(units: nn.Module, tmp_path: Path) -> None:
+    target = dataclasses.replace(QUICK, cache=SMALL)
+    network = lower(trace(units, (1, 3, 61, 45)), target)
+    chosen = choose_schedules(network, target, {})
+    bundle = write_bundle(
+        tmp_path / "units", network, chosen, target, network="units", normalisation=None, options={}
+    )
+    manifest = load_bundle(bundle.path).manifest
+    assert manifest.strips
+    work = {kernel.name: kernel.multiply_adds for kernel in manifest.called}
+    for name, kernels in manifest.strips.items():
+        assert set(kernels) <= set(manifest.kernel_order)
+        assert work[name] == sum(work[kernel] for kernel in kernels)
+    machine = relax.VirtualMachine(tvm.runtime.load_module(str(bundle.library)), tvm.cpu())
+    for (value,), (expected,) in zip(
+        bundle.reference_inputs(), bundle.reference_outputs(), strict=True
+    ):
+        (answer,) = flat(machine["main"](tvm.runtime.tensor(value)))
+        np.testing.assert_allclose(answer.numpy(), expected, atol=1e-5)
 
 
 def test_tensors_that_fit_the_cache_stay_layers(units: nn.Module) -> None:

@@ -18,10 +18,12 @@ import tvm
 from stages import QUICK, assert_same, draw, imported, lowered, run, seeded, with_schedules
 from torch import nn
 from torch.nn import functional
+from tvm import tirx
 from tvm.s_tir import Schedule
 
 from compile.kernels.convolution import contiguous_run
 from compile.kernels.finishing import finish_kernels
+from compile.kernels.lowering import load_whole_vectors
 from compile.kernels.schedules import forms, scheduled
 from compile.kernels.tiling import Core
 from compile.kernels.winograd import Winograd, transform_input, transform_output
@@ -105,6 +107,17 @@ def test_every_form_computes_the_same(core: Core) -> None:
     for number in range(most):
         scheduled = with_schedules(module, core, _with_form(number, random.Random(number)))
         assert_same(run(scheduled, value.numpy()), network, value, what=f"form {number}, ")
+
+
+def test_outputs_beside_whole_vectors_are_taken_from_one() -> None:
+    """LLVM kept sums that are read in part as single numbers: the kernel took twice as long."""
+    tile, out = tirx.decl_buffer((48,), "float32", "tile"), tirx.decl_buffer((24,), "float32", "o")
+    places = [tirx.Ramp(start, 1, lanes) for start, lanes in ((0, 16), (16, 8))]
+    stores = [tirx.BufferStore(out, tirx.BufferLoad(tile, [at]), [at]) for at in places]
+    function = tirx.PrimFunc([out], tirx.SeqStmt([tirx.AllocBuffer(tile), *stores]))
+    text = load_whole_vectors(function, 16).script()
+    assert "= tile[T.Ramp(0, 1, 16)]" in text
+    assert "T.Shuffle([tile[T.Ramp(16, 1, 16)]], [0, 1, 2, 3, 4, 5, 6, 7])" in text
 
 
 def test_no_kernel_reads_outside_its_buffers(tmp_path: Path) -> None:
