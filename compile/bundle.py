@@ -69,6 +69,22 @@ class KernelEntry:
 
 
 @dataclasses.dataclass(frozen=True)
+class StripCall:
+    """A call of a function that computes some kernels strip by strip.
+
+    Attributes
+    ----------
+    name : str
+        Of the function; groups that are alike share one.
+    kernels : tuple of str
+        What it calls, in the network's order.
+    """
+
+    name: str
+    kernels: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class Tensor:
     """Name, shape and type of an input or output."""
 
@@ -79,11 +95,7 @@ class Tensor:
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-    """What a bundle says of itself.
-
-    ``strips`` lists, by name, functions that call some kernels strip by strip, and these in order;
-    the other fields are named after what they hold.
-    """
+    """What a bundle says of itself; fields are named after what they hold."""
 
     network: str
     inputs: tuple[Tensor, ...]
@@ -97,7 +109,7 @@ class Manifest:
     options: dict[str, Any]
     kernels: tuple[KernelEntry, ...]
     kernel_order: tuple[str, ...]
-    strips: dict[str, tuple[str, ...]]
+    strips: tuple[StripCall, ...]
     shuffle_kernels: int
     score_source: str | None
     score_unit: str | None
@@ -112,13 +124,19 @@ class Manifest:
         return sum(kernel.calls for kernel in self.kernels)
 
     @property
+    def calls_by_strips(self) -> int:
+        """Kernel calls of one inference whose layers are computed with their neighbours."""
+        return sum(len(call.kernels) for call in self.strips)
+
+    @property
     def called(self) -> tuple[KernelEntry, ...]:
         """What the virtual machine may call: kernels, and functions that call some by strips."""
         by_name = {kernel.name: kernel for kernel in self.kernels}
-        groups = {name: [by_name[k] for k in kernels] for name, kernels in self.strips.items()}
+        groups = {call.name: [by_name[k] for k in call.kernels] for call in self.strips}
         return self.kernels + tuple(
             KernelEntry(
-                name, 1, sum(k.multiply_adds for k in group),
+                name, sum(call.name == name for call in self.strips),
+                sum(k.multiply_adds for k in group),
                 sum(k.share / k.calls for k in group), all(k.record for k in group), None,
                 all(k.moves_only for k in group), sum(k.constant_bytes for k in group),
             )
@@ -297,9 +315,11 @@ def parse_manifest(fields: Any) -> Manifest:
     values["kernels"] = tuple(KernelEntry(**kernel) for kernel in fields["kernels"])
     for name in ("features", "kernel_order", "seeds"):
         values[name] = tuple(fields[name])
-    values["strips"] = {name: tuple(kernels) for name, kernels in fields["strips"].items()}
+    values["strips"] = tuple(
+        StripCall(str(call["name"]), tuple(call["kernels"])) for call in fields["strips"]
+    )
     known = {kernel.name for kernel in values["kernels"]}
-    if any(not known.issuperset(kernels) for kernels in values["strips"].values()):
+    if any(not known.issuperset(call.kernels) for call in values["strips"]):
         raise ValueError("strips names a kernel that is not listed")
     return Manifest(**values)
 
@@ -308,7 +328,7 @@ def _check_types(fields: Mapping[str, Any]) -> None:
     expected: dict[str, type | tuple[type, ...]] = {
         "network": str, "target": str, "architecture": str, "cpu": str, "inputs": list,
         "outputs": list, "features": list, "versions": dict, "options": dict, "kernels": list,
-        "kernel_order": list, "strips": dict, "shuffle_kernels": int, "seeds": list,
+        "kernel_order": list, "strips": list, "shuffle_kernels": int, "seeds": list,
         "tolerance": (int, float), "files": dict, "normalisation": (dict, type(None)),
         "score_source": (str, type(None)), "score_unit": (str, type(None)),
     }  # fmt: skip

@@ -15,7 +15,7 @@ from torch.export import ExportedProgram
 from tvm import relax
 
 from compile import bundle as bundles
-from compile.bundle import Bundle, KernelEntry, Manifest, Tensor
+from compile.bundle import Bundle, KernelEntry, Manifest, StripCall, Tensor
 from compile.constants_in_place import constant_bytes
 from compile.kernels.schedules import scheduled
 from compile.library import build_executable, build_library
@@ -158,18 +158,19 @@ def write_bundle(
 
 def link_kernels(
     lowered: Lowered, functions: Mapping[str, Any], target: CompileTarget
-) -> tuple[tvm.IRModule, dict[str, tuple[str, ...]]]:
+) -> tuple[tvm.IRModule, tuple[StripCall, ...]]:
     """Put scheduled kernels in place, and let those with large tensors go by strips.
 
     Returns
     -------
     module : tvm.IRModule
         What :func:`compile.library.build_library` takes.
-    strips : dict
-        As :func:`compile.passes.compute_in_strips.compute_in_strips` gives it.
+    strips : tuple of StripCall
+        For the manifest.
     """
     module = expose_intermediates(replace_kernels(lowered.module, functions))
-    return compute_in_strips(module, lowered.kernels, target.cache)
+    module, groups = compute_in_strips(module, lowered.kernels, target.cache)
+    return module, tuple(StripCall(name, kernels) for name, kernels in groups)
 
 
 def reference(

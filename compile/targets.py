@@ -6,6 +6,7 @@ import dataclasses
 import json
 import platform
 import re
+import sys
 
 import tvm
 from tvm.target import Target
@@ -76,6 +77,11 @@ class CompileTarget:
     def tvm_target(self) -> Target:
         """The TVM target, its own host."""
         return Target(self.options, host=self.options)
+
+    @property
+    def with_whole_layers(self) -> CompileTarget:
+        """The same, but that no layers are computed by strips: all tensors fit its cache."""
+        return dataclasses.replace(self, cache=sys.maxsize)
 
     @property
     def fits_this_machine(self) -> bool:

@@ -105,8 +105,9 @@ def _request(options: argparse.Namespace) -> Request:
     from compile.targets import find_target
     from model.registry import parse_resolution
 
+    target = find_target(options.target)
     return Request(
-        target=find_target(options.target),
+        target=target.with_whole_layers if options.whole_layers else target,
         model=None if options.program else options.model,
         program=options.program,
         resolution=parse_resolution(options.resolution) if options.resolution else None,
@@ -207,6 +208,8 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
         help="the bundle's folder (default: build/bundles/NAME-TARGET)",
     )
     add("--dump-ir", type=Path, metavar="DIR", help="write the module after each pass here")
+    add("--whole-layers", action="store_true",
+        help="compute no layers together, strip by strip (to see what that brings)")  # fmt: skip
     add("--no-check", action="store_true", help="do not run the result on a device")
     add("--json", type=Path, metavar="FILE", help="write what came out as JSON")
     add("--plot", type=Path, metavar="FILE.png",

@@ -30,7 +30,7 @@ ROWS_SUFFIX = "_rows"
 
 def compute_in_strips(
     module: tvm.IRModule, unscheduled: Mapping[str, tirx.PrimFunc], cache: int
-) -> tuple[tvm.IRModule, dict[str, tuple[str, ...]]]:
+) -> tuple[tvm.IRModule, list[tuple[str, tuple[str, ...]]]]:
     """Replace groups of calls by one call each.
 
     Parameters
@@ -46,17 +46,17 @@ def compute_in_strips(
     -------
     module : tvm.IRModule
         Answers as before, bit for bit.
-    groups : dict
-        The kernels that each new function calls, in order, by its name.
+    groups : list
+        Of each new call, the function's name and the kernels that it calls, in order.
     """
     found = find_groups(module, unscheduled, cache)
     if not found:
-        return module, {}
+        return module, []
     module, references = _split_kernels(module, [call for group in found for call in group.calls])
     last = {group.calls[-1].variable: group for group in found}
     inside = {call.variable for group in found for call in group.calls}
     replaced: dict[relax.Var, Any] = {}
-    groups: dict[str, tuple[str, ...]] = {}
+    groups: list[tuple[str, tuple[str, ...]]] = []
 
     def current(variable: relax.Var) -> Any:
         return replaced.get(variable, variable)
@@ -65,7 +65,7 @@ def compute_in_strips(
         if variable in last:
             group = last[variable]
             name, outputs = _emit(builder, group, references, current)
-            groups[name] = tuple(call.name for call in group.calls)
+            groups.append((name, tuple(call.name for call in group.calls)))
             replaced.update(outputs)
         elif variable not in inside:
             replaced[variable] = builder.emit(substitute(value, current))

@@ -70,6 +70,7 @@ class Outcome:
             "bundle": str(self.bundle.path),
             "kernels": manifest.kernel_calls,
             "shuffle_kernels": manifest.shuffle_kernels,
+            "kernels_by_strips": manifest.calls_by_strips,
             "tasks": self.tasks,
             "tasks_with_record": self.tasks_with_record,
             "trials": self.search.trials,
@@ -87,7 +88,8 @@ class Outcome:
         """Say in words what came out."""
         manifest = self.bundle.manifest
         yield (
-            f"{manifest.kernel_calls} kernel calls, {manifest.shuffle_kernels} of them shuffles; "
+            f"{manifest.kernel_calls} kernel calls, {manifest.shuffle_kernels} of them shuffles, "
+            f"{manifest.calls_by_strips} by strips; "
             f"{self.tasks_with_record} of {self.tasks} tasks with a tuning record"
         )
         if self.borrowed:

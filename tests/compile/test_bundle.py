@@ -144,8 +144,11 @@ CHANGES: list[tuple[Callable[[dict[str, Any]], Any], str]] = [
     (lambda f: f.update(features=[1]), "features is not of the right type"),
     (lambda f: f.update(normalisation="none"), "normalisation is not of the right type"),
     (lambda f: f.update(inputs=["x"]), "damaged"),
-    (lambda f: f.update(strips={"s": ["gone"]}), "strips names a kernel that is not listed"),
-    (lambda f: f.update(strips={"s": 5}), "damaged"),
+    (
+        lambda f: f.update(strips=[{"name": "s", "kernels": ["gone"]}]),
+        "strips names a kernel that is not listed",
+    ),
+    (lambda f: f.update(strips=[{"name": "s"}]), "damaged"),
     (lambda f: f["inputs"][0].update(dtype="floaty"), "damaged"),
     (_tensor_without_shape, "damaged"),
     (_odd_kernel, "damaged"),
