@@ -28,11 +28,10 @@ import tvm
 from tvm import relax, s_tir, tirx
 from tvm.ir import StringImm
 
-from compile.passes.graph import Array, constant_of, operator
+from compile.memory_layout import ALIGNMENT
+from compile.passes.graph import Array, called_kernel, constant_of
 from compile.targets import CompileTarget
 
-#: Bytes; what TVM's own tensors are aligned to.
-ALIGNMENT = 64
 _SYMBOL = "shuffledeploy_constants"
 _PLACE = f"{_SYMBOL}_at"
 
@@ -110,7 +109,7 @@ def constants_in_place(module: tvm.IRModule) -> tuple[tvm.IRModule, Constants]:
     }
 
     def with_starts(value: Any) -> Any:
-        name = _called_kernel(value)
+        name = called_kernel(value)
         if name is None or name not in references:
             return value
         fields = list(value.args[1].fields)
@@ -133,7 +132,7 @@ def constant_bytes(module: tvm.IRModule) -> dict[str, int]:
     sizes = {}
     for function in module.functions.values():
         for value in _values(function):
-            if (name := _called_kernel(value)) is not None:
+            if (name := called_kernel(value)) is not None:
                 fields = value.args[1].fields
                 sizes[name] = sum(_constant(fields[place]).nbytes for place in always[name])
     return sizes
@@ -144,7 +143,7 @@ def _always_constant(module: tvm.IRModule) -> dict[str, list[int]]:
     found: dict[str, set[int]] = {}
     for function in module.functions.values():
         for value in _values(function):
-            if (name := _called_kernel(value)) is not None:
+            if (name := called_kernel(value)) is not None:
                 fields = enumerate(value.args[1].fields)
                 constant = {place for place, field in fields if constant_of(field) is not None}
                 found[name] = found.get(name, constant) & constant
@@ -155,10 +154,6 @@ def _values(function: Any) -> Iterator[Any]:
     for block in function.body.blocks if isinstance(function, relax.Function) else ():
         for binding in block.bindings:
             yield binding.value
-
-
-def _called_kernel(value: Any) -> str | None:
-    return str(value.args[0].name_hint) if operator(value) == "relax.call_tir" else None
 
 
 def _constant(expr: Any) -> Array:

@@ -15,10 +15,11 @@ from torch.export import ExportedProgram
 from tvm import relax
 
 from compile import bundle as bundles
-from compile.bundle import Bundle, KernelEntry, Manifest, StripCall, Tensor
+from compile.bundle import Bundle
 from compile.constants_in_place import constant_bytes
 from compile.kernels.schedules import scheduled
 from compile.library import build_executable, build_library
+from compile.manifest import KernelEntry, Manifest, StripCall, Tensor
 from compile.passes.compute_in_strips import compute_in_strips
 from compile.passes.expose_intermediates import INTERMEDIATES, expose_intermediates, kernel_calls
 from compile.passes.graph import Array

@@ -16,8 +16,8 @@ from torch.export import ExportedProgram
 from tvm import relax
 from tvm.relax.frontend.torch import from_exported_program
 
-from compile.bundle import Tensor
 from compile.guarded_loading import no_code_from_programs
+from compile.manifest import Tensor
 from model.errors import UsageError
 
 

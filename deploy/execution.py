@@ -13,7 +13,8 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from compile.bundle import Bundle, Manifest
+from compile.bundle import Bundle
+from compile.manifest import Manifest
 from compile.passes.expose_intermediates import INTERMEDIATES
 from compile.passes.graph import ENTRY, Array
 from compile.targets import CompileTarget, cpu_features

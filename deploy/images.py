@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from compile.bundle import Manifest
+from compile.manifest import Manifest
 from compile.passes.graph import Array
 from model.errors import UsageError
 from model.fashion_data import CLASSES

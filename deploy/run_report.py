@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from compile.bundle import Bundle, Manifest
+from compile.bundle import Bundle
+from compile.manifest import Manifest
 from deploy.device_names import parse_device_name
 from deploy.execution import RunningNetwork
 from deploy.images import Prediction

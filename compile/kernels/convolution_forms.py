@@ -22,10 +22,10 @@ from compile.kernels.tiling import (
     tile_in_registers,
     vectorize_copy,
 )
+from compile.memory_layout import FLOAT_BYTES
 
 # Channels of a sum written out.
 MOST_STEPS = 10
-FLOAT_BYTES = 4
 # Weights of a layer, in bytes, from which they are taken to come from memory.
 STREAMED_FROM = 1 << 21
 # Pixels of a layer, in bytes, up to which they stay in a core's own cache.

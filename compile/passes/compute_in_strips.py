@@ -20,9 +20,10 @@ from typing import Any
 import tvm
 from tvm import relax, tirx
 
+from compile.memory_layout import FLOAT_BYTES
 from compile.passes.graph import rebuild, shape_of, substitute
 from compile.strips.driver import Callee, Inside, Outside, strip_driver, whole_range
-from compile.strips.groups import FLOAT_BYTES, Group, KernelCall, find_groups
+from compile.strips.groups import Group, KernelCall, find_groups
 from compile.strips.plan import plan_strips
 
 ROWS_SUFFIX = "_rows"

@@ -20,7 +20,7 @@ from typing import Any
 import tvm
 from tvm import relax
 
-from compile.passes.graph import ENTRY, bindings_of, operator
+from compile.passes.graph import ENTRY, bindings_of, called_kernel
 
 INTERMEDIATES = "intermediates"
 
@@ -28,9 +28,9 @@ INTERMEDIATES = "intermediates"
 def kernel_calls(module: tvm.IRModule) -> list[tuple[relax.Var, str]]:
     """List the kernel calls of the entry function in order: variable and kernel's name."""
     return [
-        (variable, str(value.args[0].name_hint))
+        (variable, name)
         for variable, value in bindings_of(module)
-        if operator(value) == "relax.call_tir"
+        if (name := called_kernel(value)) is not None
     ]
 
 
@@ -41,7 +41,7 @@ def expose_intermediates(module: tvm.IRModule) -> tvm.IRModule:
         binding.var
         for block in function.body.blocks
         for binding in block.bindings
-        if operator(binding.value) == "relax.call_tir"
+        if called_kernel(binding.value) is not None
     ]
     body = relax.Tuple(variables)
     blocks = [_without_dataflow(block) for block in function.body.blocks]

@@ -24,6 +24,11 @@ def operator(expr: Any) -> str:
     return ""
 
 
+def called_kernel(value: Any) -> str | None:
+    """Name of the TIR kernel that an expression calls, ``None`` where it calls none."""
+    return str(value.args[0].name_hint) if operator(value) == "relax.call_tir" else None
+
+
 def shape_of(expr: Any) -> tuple[int, ...] | None:
     """Shape of a tensor expression; ``None`` for tuples, scalars and unknown extents."""
     ty = expr.ty

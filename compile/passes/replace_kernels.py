@@ -20,9 +20,9 @@ from tvm import relax, tirx
 from compile.passes.graph import (
     Array,
     Current,
+    called_kernel,
     constant,
     constant_of,
-    operator,
     rewrite,
     substitute,
 )
@@ -44,9 +44,9 @@ def replace_kernels(module: tvm.IRModule, functions: Mapping[str, Any]) -> tvm.I
     references: dict[str, Any] = {}
 
     def replace(builder: relax.BlockBuilder, _: relax.Var, value: Any, current: Current) -> Any:
-        if operator(value) != "relax.call_tir":
+        name = called_kernel(value)
+        if name is None:
             return None
-        name = str(value.args[0].name_hint)
         function = functions.get(name, old[name])
         if name not in references:
             references[name] = builder.add_func(function, name)

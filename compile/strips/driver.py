@@ -10,10 +10,9 @@ import tvm
 from tvm import tirx
 from tvm.ir import PointerType, PrimType
 
+from compile.memory_layout import FLOAT_BYTES
 from compile.strips.plan import Layer, Move, Plan, Step
 from compile.strips.ranged import RANGE_TYPE
-
-FLOAT_BYTES = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,12 +87,10 @@ def strip_driver(
             else rows_from(argument.layer, -step.tops[argument.layer])
             for argument in (*callee.arguments, own)
         ]
-        bounds = [tirx.IntImm(RANGE_TYPE, bound) for bound in (step.run.first, step.run.last)]
-        return tvm.ir.Call(callee.reference, [*pointers, *bounds], ret_ty=PrimType("int32"))
+        return _call(callee.reference, pointers, step.run.first, step.run.last)
 
     calls = [move(step) if isinstance(step, Move) else run(step) for step in plan.steps]
-    body = tirx.SeqStmt([tirx.Evaluate(call) for call in calls])
-    return tirx.PrimFunc(parameters, body).with_attr({"tirx.noalias": True, "s_tir": True})
+    return _function(parameters, tirx.SeqStmt([tirx.Evaluate(call) for call in calls]))
 
 
 def whole_range(function: tirx.PrimFunc, reference: Any, units: int) -> tirx.PrimFunc:
@@ -102,11 +99,18 @@ def whole_range(function: tirx.PrimFunc, reference: Any, units: int) -> tirx.Pri
         tirx.decl_buffer([int(extent) for extent in p.shape], str(p.dtype), str(p.name))
         for p in function.params
     ]
-    bounds = [tirx.IntImm(RANGE_TYPE, bound) for bound in (0, units)]
-    arguments = [*(buffer.data for buffer in buffers), *bounds]
-    call = tvm.ir.Call(reference, arguments, ret_ty=PrimType("int32"))
-    whole = tirx.PrimFunc(buffers, tirx.Evaluate(call))
-    return whole.with_attr({"tirx.noalias": True, "s_tir": True})
+    pointers = [buffer.data for buffer in buffers]
+    return _function(buffers, tirx.Evaluate(_call(reference, pointers, 0, units)))
+
+
+def _call(reference: Any, pointers: Sequence[Any], first: int, last: int) -> Any:
+    """Call a ranged kernel."""
+    bounds = [tirx.IntImm(RANGE_TYPE, bound) for bound in (first, last)]
+    return tvm.ir.Call(reference, [*pointers, *bounds], ret_ty=PrimType("int32"))
+
+
+def _function(parameters: Sequence[Any], body: Any) -> tirx.PrimFunc:
+    return tirx.PrimFunc(parameters, body).with_attr({"tirx.noalias": True, "s_tir": True})
 
 
 def _at(pointer: Any, offset: int) -> Any:

@@ -10,11 +10,11 @@ from typing import Any
 import tvm
 from tvm import relax, tirx
 
-from compile.passes.graph import ENTRY, bindings_of, operator, shape_of, substitute
+from compile.memory_layout import FLOAT_BYTES
+from compile.passes.graph import ENTRY, bindings_of, called_kernel, shape_of, substitute
 from compile.strips.plan import Layer, Source, working_set
 from compile.strips.ranged import Ranged, ranged, rows_read
 
-FLOAT_BYTES = 4
 # The largest layer's share of a strip, in parts of the cache: of 16 to 64 there was no difference.
 STRIPS_IN_CACHE = 16
 
@@ -100,11 +100,11 @@ def _segments(
     segments: list[list[KernelCall]] = [[]]
     for variable, value in bindings_of(module):
         shape = shape_of(variable)
-        name = str(value.args[0].name_hint) if operator(value) == "relax.call_tir" else ""
-        if name and name not in kernels:
+        name = called_kernel(value)
+        if name is not None and name not in kernels:
             kernels[name] = ranged(functions[name])
-        kernel = kernels.get(name)
-        if kernel is None or shape is None or kernel.units == 1:
+        kernel = kernels.get(name) if name is not None else None
+        if name is None or kernel is None or shape is None or kernel.units == 1:
             segments.append([])
             continue
         arguments = tuple(value.args[1].fields)
@@ -140,8 +140,21 @@ class _Finder:
         default_factory=dict
     )
 
+    @property
+    def large(self) -> int:
+        """Bytes up to which a tensor stays in the cache from layer to layer."""
+        return self.cache // 2
+
     def cut(self, segment: Sequence[KernelCall]) -> list[Group]:
-        """Cut neighbours into the groups that move the fewest bytes, the shortest of equals."""
+        """Cut neighbours into the groups that move the fewest bytes, the shortest of equals.
+
+        None where no tensor is large: nothing moves, whatever the groups are.
+        """
+        tensors = {
+            a for c in segment for a in (c.variable, *c.arguments) if isinstance(a, relax.Var)
+        }
+        if all(bytes_of(tensor) <= self.large for tensor in tensors):
+            return []
         ending: list[list[tuple[int, Group]]] = [[] for _ in range(len(segment) + 1)]
         for start in range(len(segment)):
             for group in self._groups_from(segment[start:]):
@@ -193,8 +206,10 @@ class _Finder:
         written = [
             call.size for call, layer in zip(group.calls, group.layers, strict=True) if layer.kept
         ]
-        large = self.cache // 2
-        return sum(s for s in read.values() if s > large) + 2 * sum(s for s in written if s > large)
+        come, go = (
+            [size for size in sizes if size > self.large] for sizes in (read.values(), written)
+        )
+        return sum(come) + 2 * sum(go)
 
     def _layers(self, calls: Sequence[KernelCall]) -> tuple[Layer, ...]:
         inside = {call.variable: index for index, call in enumerate(calls)}

@@ -13,8 +13,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-# Bytes to whose multiples kernels assume that tensors are aligned.
-ALIGNMENT = 64
+from compile.memory_layout import ALIGNMENT
 
 
 @dataclasses.dataclass(frozen=True)

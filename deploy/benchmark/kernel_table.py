@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from compile.bundle import KernelEntry
+from compile.manifest import KernelEntry
 
 
 @dataclass(frozen=True)

@@ -20,13 +20,11 @@ from tvm import relax
 
 from compile import bundle as bundles
 from compile.bundle import (
-    FORMAT,
     INTERMEDIATES,
     LIBRARY,
     MANIFEST,
     REFERENCE,
     Bundle,
-    Tensor,
     check_output,
     load_bundle,
     sample,
@@ -34,6 +32,7 @@ from compile.bundle import (
     write_manifest,
     written_beside,
 )
+from compile.manifest import FORMAT, Tensor
 from compile.network import choose_schedules, lower, write_bundle
 from compile.program import trace
 from compile.targets import CompileTarget, find_target

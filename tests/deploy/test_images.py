@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from tiny import NORMALISATION, SIDE, tiny_bundle
 
-from compile.bundle import Manifest, Tensor
+from compile.manifest import Manifest, Tensor
 from deploy.images import image_input, top_predictions
 from model.errors import UsageError
 
