@@ -49,7 +49,7 @@ class Convolution:
     height, width : int
         Of the input.
     channels, stored_channels : int
-        Channels that are read, and those that the input has in memory.
+        Channels that are read, and those that the input has in memory (of one plane).
     groups, group_outputs : int
         Groups and output channels in each.
     kernel, stride, padding, dilation : tuple of int
@@ -65,6 +65,9 @@ class Convolution:
         Floats in a vector of the target; output channels are padded to a multiple of it.
     epilogue : tuple of Step
         What follows, in order.
+    planes : int
+        Images one after another (the N of NHWC, of input and output), each with its share of the
+        groups.
     """
 
     height: int
@@ -82,6 +85,7 @@ class Convolution:
     channels_first: bool
     lanes: int
     epilogue: tuple[Step, ...]
+    planes: int = 1
 
     @property
     def group_inputs(self) -> int:
@@ -191,7 +195,7 @@ def primitive_function(conv: Convolution) -> tirx.PrimFunc:
 
 def _body(conv: Convolution) -> None:
     shape = output_type(conv)
-    in_shape = (1, conv.height, conv.width, conv.stored_channels)
+    in_shape = (conv.planes, conv.height, conv.width, conv.stored_channels)
     if conv.channels_first:
         in_shape = (1, conv.stored_channels, conv.height, conv.width)
     x = T.arg("x", T.buffer(in_shape, "float32"))
@@ -204,6 +208,14 @@ def _body(conv: Convolution) -> None:
     out = T.arg("out", T.buffer(shape, "float32"))
     total = _accumulate(conv, x, weight, table, operands)
     _write(conv, total, operands, positions, out)
+
+
+def _plane(conv: Convolution, group: Any) -> tuple[Any, Any]:
+    """Tell the plane of a group, and which of the plane's groups it is."""
+    if conv.planes == 1:
+        return 0, group
+    groups = conv.groups // conv.planes
+    return tirx.floordiv(group, groups), tirx.floormod(group, groups)
 
 
 def _channel(conv: Convolution, table: Any, group: Any, depth: Any) -> Any:
@@ -225,10 +237,11 @@ def _take(conv: Convolution, x: Any, table: Any) -> Any:
     with T.grid(*extents) as loops:
         with T.sblock(TAKEN):
             p, q, kh, kw, k = axes("SSSSS", "p q kh kw k", loops)
-            channel = _channel(conv, table, q, k)
+            plane, group = _plane(conv, q)
+            channel = _channel(conv, table, group, k)
             row = place(conv, 0, conv.height, tirx.floordiv(p, columns), kh)
             column = place(conv, 1, conv.width, tirx.floormod(p, columns), kw)
-            at = (0, row.index, column.index, channel)
+            at = (plane, row.index, column.index, channel)
             if conv.channels_first:
                 at = (0, channel, row.index, column.index)
             T.buffer_store(taken, column.or_zero(x[at]), [p, q, kh, kw, k])
@@ -265,8 +278,9 @@ def _write(conv: Convolution, total: Any, operands: list[Any], positions: Any, o
     with T.grid(*extents) as loops:
         with T.sblock(OUTPUT if finished is None else FINISHED):
             p, q, o = axes("SSS", "p q o", loops)
-            channel = q * conv.group_outputs + o
-            at = (0, tirx.floordiv(p, columns), tirx.floormod(p, columns), channel)
+            plane, group = _plane(conv, q)
+            channel = group * conv.group_outputs + o
+            at = (plane, tirx.floordiv(p, columns), tirx.floormod(p, columns), channel)
             value = apply_steps(conv.epilogue[after:], operands[after:], total[p, q, o], at)
             if finished is None:
                 T.buffer_store(out, value, list(at))
@@ -296,4 +310,5 @@ def pack_bias(bias: Array, conv: Convolution) -> Array:
 
 def output_type(conv: Convolution) -> tuple[int, int, int, int]:
     """Shape of the kernel's output, NHWC."""
-    return (1, conv.output_height, conv.output_width, conv.groups * conv.group_outputs)
+    outputs = conv.groups // conv.planes * conv.group_outputs
+    return (conv.planes, conv.output_height, conv.output_width, outputs)

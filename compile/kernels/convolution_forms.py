@@ -53,9 +53,12 @@ def convolution_forms(function: tirx.PrimFunc, core: Core) -> list[Form]:
     columns, one_row = int(function.attrs["columns"]), bool(function.attrs["one_row"])
     span = pixels if one_row or columns == 1 else columns
     # With groups outermost all pixels are read once for each: well where they stay in the cache, or
-    # where the weights, which are then read once, are the larger part.
+    # where the weights, which are then read once, are the larger part, or groups have planes of
+    # their own.
     pixels_bytes = _bytes(function.params[0]) + _bytes(function.params[-1])
-    groups_first = pixels_bytes <= max(CACHED_BELOW, _bytes(function.params[1]))
+    groups_first = int(function.params[0].shape[0]) > 1 or (
+        pixels_bytes <= max(CACHED_BELOW, _bytes(function.params[1]))
+    )
     outside = (True, False) if groups_first else (False, True)
     rows = (False, True) if shape.short_rows else (False,)
     found: list[tuple[float, Form]] = []

@@ -6,11 +6,11 @@ own, without a window (Lavin and Gray, arXiv 1509.09308)::
 
     before    y = conv_r(x, W)
     after     V = B^T d B of each tile d of x       `transform_input`
-              M[t] = V[t] U[t] for n * n numbers t  a pointwise convolution of n * n groups
+              M[t] = V[t] U[t] for n * n numbers t  a pointwise convolution of n * n planes
               y = A^T M A of each tile              `transform_output`, with the epilogue
 
-With ``n = 6`` a 3x3 layer does 36 multiplications for 16 outputs in place of 144, a 5x5 layer 36
-for 4 in place of 100. ``U = G w G^T`` is computed when the network is compiled.
+With ``n = 6`` a 3x3 layer does 36 multiplications for 16 outputs in place of 144, with ``n = 8`` a
+5x5 layer 64 for 16 in place of 400. ``U = G w G^T`` is computed when the network is compiled.
 """
 
 from __future__ import annotations
@@ -30,10 +30,12 @@ from tvm.tirx.script.builder import ir as T
 from compile.kernels.blocks import Step, apply_steps, epilogue_operands, named, place
 from compile.passes.graph import Array
 
-# Extent of an input tile (n), and where its polynomials are taken, beside infinity. Small numbers
-# keep rounding errors small: these five are Lavin and Gray's.
-TILE = 6
-POINTS = (0, 1, -1, 2, -2)
+# Extent of an input tile (n) by the window's, 4x4 outputs for both: smaller tiles save less and
+# move more memory, larger ones round more.
+TILES = {3: 6, 5: 8}
+# Where its polynomials are taken, beside infinity. Small numbers and their inverses keep rounding
+# errors small: the first five are Lavin and Gray's.
+POINTS = (Fraction(0), *map(Fraction, (1, -1, 2, -2)), Fraction(1, 2), Fraction(-1, 2))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,14 +68,19 @@ class Winograd:
     epilogue: tuple[Step, ...]
 
     @property
+    def tile(self) -> int:
+        """Extent of an input tile."""
+        return TILES[self.window]
+
+    @property
     def kernel(self) -> tuple[int, int]:
         """Height and width of an input tile."""
-        return TILE, TILE
+        return self.tile, self.tile
 
     @property
     def step(self) -> int:
         """Height and width of an output tile."""
-        return TILE - self.window + 1
+        return self.tile - self.window + 1
 
     @property
     def stride(self) -> tuple[int, int]:
@@ -106,7 +113,7 @@ def matrices(outputs: int, window: int) -> tuple[Array, Array, Array]:
     Toom and Cook's products of polynomials, transposed into a filter.
     """
     size = outputs + window - 1
-    points = [Fraction(point) for point in POINTS[: size - 1]]
+    points = POINTS[: size - 1]
     a = np.zeros((outputs, size))
     g = np.zeros((size, window))
     b = np.zeros((size, size))
@@ -143,18 +150,19 @@ def transform_weight(weight: Array) -> Array:
         ``(1, 1, K, n * n * O)``, float32; computed in float64.
     """
     window = weight.shape[0]
-    _, g, _ = matrices(TILE - window + 1, window)
+    tile = TILES[window]
+    _, g, _ = matrices(tile - window + 1, window)
     wide = np.einsum("ai,bj,ijko->abko", g, g, weight.astype(np.float64), optimize=True)
     depth, outputs = weight.shape[2:]
-    rows = wide.reshape(TILE * TILE, depth, outputs).transpose(1, 0, 2)
-    return rows.reshape(1, 1, depth, TILE * TILE * outputs).astype(np.float32)
+    rows = wide.reshape(tile * tile, depth, outputs).transpose(1, 0, 2)
+    return rows.reshape(1, 1, depth, tile * tile * outputs).astype(np.float32)
 
 
 Element = tuple[int, int]
 
 
 def transform_input(layer: Winograd) -> tirx.PrimFunc:
-    """Write the kernel that takes x ``(1, H, W, C)`` to V ``(1, rows, columns, n * n * C)``."""
+    """Write the kernel that takes x ``(1, H, W, C)`` to V ``(n * n, rows, columns, C)``."""
     rows, columns = layer.tiles
     run = _run(layer.inputs, layer.lanes)
     _, _, b = matrices(layer.step, layer.window)
@@ -163,9 +171,9 @@ def transform_input(layer: Winograd) -> tirx.PrimFunc:
         with T.prim_func(s_tir=True):
             T.func_attr({"tirx.noalias": True})
             x = T.arg("x", T.buffer((1, layer.height, layer.width, layer.inputs), "float32"))
-            shape = (1, rows, columns, TILE * TILE * layer.inputs)
+            shape = (layer.tile**2, rows, columns, layer.inputs)
             out = T.arg("out", T.buffer(shape, "float32"))
-            scratch = _scratch(TILE, run)
+            scratch = _scratch(layer.tile, layer.tile, run)
             with T.grid(rows, columns, layer.inputs // run) as (i, j, c):
 
                 def read(element: Element, lane: Any) -> Any:
@@ -175,15 +183,15 @@ def transform_input(layer: Winograd) -> tirx.PrimFunc:
                     return row.or_zero(column.or_zero(value))
 
                 def write(element: Element, lane: Any, value: Any) -> None:
-                    number = element[0] * TILE + element[1]
-                    T.buffer_store(out, value, [0, i, j, number * layer.inputs + c * run + lane])
+                    number = element[0] * layer.tile + element[1]
+                    T.buffer_store(out, value, [number, i, j, c * run + lane])
 
                 _both_ways(b, read, write, scratch, run)
     return builder.get()
 
 
 def transform_output(layer: Winograd) -> tirx.PrimFunc:
-    """Write the kernel that takes M ``(1, rows, columns, n * n * O)`` to the layer's output.
+    """Write the kernel that takes M ``(n * n, rows, columns, O)`` to the layer's output.
 
     Parameters of the function: M, the epilogue's operands in order, output.
     """
@@ -194,16 +202,16 @@ def transform_output(layer: Winograd) -> tirx.PrimFunc:
     with IRBuilder() as builder:
         with T.prim_func(s_tir=True):
             T.func_attr({"tirx.noalias": True})
-            products = (1, rows, columns, TILE * TILE * outputs)
+            products = (layer.tile**2, rows, columns, outputs)
             m = T.arg("m", T.buffer(products, "float32"))
             operands = epilogue_operands(layer.epilogue, layer.output_shape, (outputs,))
             out = T.arg("out", T.buffer(layer.output_shape, "float32"))
-            scratch = _scratch(layer.step, run)
+            scratch = _scratch(layer.tile, layer.step, run)
             with T.grid(rows, columns, outputs // run) as (i, j, c):
 
                 def read(element: Element, lane: Any) -> Any:
-                    number = element[0] * TILE + element[1]
-                    return m[0, i, j, number * outputs + c * run + lane]
+                    number = element[0] * layer.tile + element[1]
+                    return m[number, i, j, c * run + lane]
 
                 def write(element: Element, lane: Any, value: Any) -> None:
                     row, column = i * layer.step + element[0], j * layer.step + element[1]
@@ -219,10 +227,10 @@ def transform_output(layer: Winograd) -> tirx.PrimFunc:
     return builder.get()
 
 
-def _scratch(height: int, run: int) -> tuple[Any, Any]:
+def _scratch(tile: int, height: int, run: int) -> tuple[Any, Any]:
     """Declare a column of a tile and its half transformed numbers, of one vector's channels."""
-    column = named("column", T.sblock_alloc_buffer((TILE, run), scope="local"))
-    half = named("half", T.sblock_alloc_buffer((height, TILE, run), scope="local"))
+    column = named("column", T.sblock_alloc_buffer((tile, run), scope="local"))
+    half = named("half", T.sblock_alloc_buffer((height, tile, run), scope="local"))
     return column, half
 
 
@@ -274,8 +282,8 @@ def _covering(layer: Winograd) -> tuple[int, int, int, int]:
     """Widen a padding so that whole tiles cover all outputs."""
     top, left, _, _ = layer.padding
     rows, columns = layer.tiles
-    bottom = (rows - 1) * layer.step + TILE - top - layer.height
-    right = (columns - 1) * layer.step + TILE - left - layer.width
+    bottom = (rows - 1) * layer.step + layer.tile - top - layer.height
+    right = (columns - 1) * layer.step + layer.tile - left - layer.width
     return top, left, max(bottom, 0), max(right, 0)
 
 
@@ -286,6 +294,7 @@ def _run(channels: int, lanes: int) -> int:
 
 def saves(window: int, height: int, width: int) -> float:
     """Divide the direct form's multiplications by this one's, for an output of that size."""
-    step = TILE - window + 1
+    tile = TILES[window]
+    step = tile - window + 1
     tiles = -(-height // step) * -(-width // step)
-    return height * width * window * window / (tiles * TILE * TILE)
+    return height * width * window * window / (tiles * tile * tile)

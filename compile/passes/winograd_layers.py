@@ -6,8 +6,8 @@ Before::
 
 After::
 
-    v = winograd_input(x)           # 36 numbers for each tile of 6x6 pixels
-    m = conv1x1(v)                  # 36 groups, a pixel for each tile
+    v = winograd_input(x)           # 36 numbers for each tile of 6x6 pixels (5x5: 64 of 8x8)
+    m = conv1x1(v)                  # 36 planes, a pixel for each tile
     y = winograd_output(m)          # 4x4 pixels from each 36 numbers, and the epilogue
 """
 
@@ -20,7 +20,7 @@ from tvm import relax
 
 from compile.kernels import convolution
 from compile.kernels.winograd import (
-    TILE,
+    TILES,
     Winograd,
     saves,
     transform_input,
@@ -31,8 +31,7 @@ from compile.passes.graph import Array
 from compile.passes.sites import Kernel, Site, convolution_kernel, emit_call, lanes_for
 
 TRANSFORM = "transform"
-# Windows whose tiles have this many numbers, and the channels a group that pay for transforms.
-WINDOWS = (3, 5)
+# Channels of a group that pay for the transforms.
 FEWEST_CHANNELS = 32
 # Least saving of multiplications: the transforms and larger weights cost the rest.
 LEAST_SAVING = 1.8
@@ -45,7 +44,7 @@ def is_winograd(conv: convolution.Convolution) -> bool:
     window = conv.kernel[0]
     return (
         conv.kernel == (window, window)
-        and window in WINDOWS
+        and window in TILES
         and conv.stride == (1, 1) == conv.dilation
         and not conv.channels_first
         and conv.run == conv.group_inputs
@@ -76,17 +75,18 @@ def winograd(site: Site, conv: convolution.Convolution, weight: Array, data: Any
         site.core.lanes, conv.epilogue,
     )  # fmt: skip
     rows, columns = layer.tiles
+    planes = layer.tile**2
     place = f"{conv.output_height}x{conv.output_width}"
     tiles = Kernel(
         TRANSFORM, f"winograd_input_{conv.channels}_{place}", transform_input(layer), [data], [],
-        {"multiply_adds": 0}, (1, rows, columns, TILE * TILE * conv.channels),
+        {"multiply_adds": 0}, (planes, rows, columns, conv.channels),
     )  # fmt: skip
     product = convolution.Convolution(
-        height=rows, width=columns, channels=tiles.output_shape[3],
-        stored_channels=tiles.output_shape[3], groups=TILE * TILE * conv.groups,
+        height=rows, width=columns, channels=planes * conv.channels,
+        stored_channels=conv.channels, groups=planes * conv.groups,
         group_outputs=conv.group_outputs, kernel=(1, 1), stride=(1, 1), padding=(0, 0, 0, 0),
         dilation=(1, 1), run=conv.group_inputs, scattered=False, channels_first=False,
-        lanes=lanes_for(conv.group_outputs, site.core), epilogue=(),
+        lanes=lanes_for(conv.group_outputs, site.core), epilogue=(), planes=planes,
     )  # fmt: skip
     packed = relax.const(convolution.pack_weight(transform_weight(weight), product))
     inputs = [emit_call(site.builder, tiles, []), packed]

@@ -11,7 +11,15 @@ from compile.network import lower
 from compile.program import load_program
 from compile.targets import CompileTarget
 from compile.tuning.log_files import locked, replace_text
-from compile.tuning.records import FILE_NAME, Log, Record, apply_record, log_text, read_log
+from compile.tuning.records import (
+    FILE_NAME,
+    Log,
+    Record,
+    apply_record,
+    best_few,
+    log_text,
+    read_log,
+)
 from compile.tuning.tasks import find_tasks
 from compile.zoo import trace_network
 from model.errors import UsageError
@@ -144,7 +152,8 @@ def prune(path: Path, drop: Iterable[Record], most: int) -> int:
     gone = {record.line() for record in drop}
     with locked(path):
         log = read_log(path)
-        kept = [[r for r in records if r.line() not in gone][:most] for records in log.shortlists]
+        left = [[r for r in records if r.line() not in gone] for records in log.shortlists]
+        kept = [best_few(records, most) for records in left if records]
         replace_text(path, log_text(kept))
     return sum(map(len, kept))
 

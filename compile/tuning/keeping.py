@@ -11,8 +11,15 @@ from pathlib import Path
 from tvm.s_tir import Schedule
 
 from compile.tuning.plan import Batch
-from compile.tuning.records import SHORTLIST, Record, append, make_record
-from compile.tuning.score import MEASURED_UNIT
+from compile.tuning.records import (
+    INSTRUCTIONS,
+    SHORTLIST,
+    TIE,
+    Record,
+    append,
+    make_record,
+)
+from compile.tuning.score import MEASURED_UNIT, DetailedScore
 from compile.tuning.tasks import Progress
 
 # A gain of less than this part is none.
@@ -58,11 +65,13 @@ class Keeper:
             state.last_failure = reason
         found.sort(key=lambda pair: pair[0])
         beaten = state.best.score if state.best is not None else math.inf
+        lean = _leanest_tie([result for result, _ in found], beaten)
         fresh = [
             make_record(state.task.name, state.task.key, schedule, result, self.unit, self.source,
                         total)
             for place, (result, schedule) in enumerate(found)
-            if (place == 0 and result < beaten) or self._enters_shortlist(state, result, place)
+            if (place == 0 and result < beaten) or place == lean
+            or self._enters_shortlist(state, result, place)
         ]  # fmt: skip
         if fresh and fresh[0].score < beaten:
             state.best = fresh.pop(0)
@@ -78,3 +87,14 @@ class Keeper:
         if self.unit == MEASURED_UNIT or place >= SHORTLIST:
             return False
         return len(state.shortlist) < SHORTLIST or result < state.shortlist[-1]
+
+
+def _leanest_tie(results: Sequence[float], beaten: float) -> int | None:
+    """Tell which of what ties with the best has the fewest instructions, where those are known."""
+    counted = [
+        (result.details[INSTRUCTIONS], place)
+        for place, result in enumerate(results)
+        if isinstance(result, DetailedScore) and INSTRUCTIONS in result.details
+        and result <= min(beaten, results[0]) * (1 + TIE)
+    ]  # fmt: skip
+    return min(counted)[1] if counted else None

@@ -57,6 +57,28 @@ def regret(times: Values, estimates: Values, picks: int) -> float:
     return float(times[first].min() / times.min() - 1) * 100
 
 
+def tie_regret(times: Values, estimates: Values, fewest: Values, tie: float, seed: int) -> float:
+    """Mean regret where, of what the estimate puts within a tie of its best, the fewest decide.
+
+    Parameters
+    ----------
+    times, estimates : array
+        Of one kernel's candidates.
+    fewest : array
+        What decides ties, such as instructions: the least.
+    tie : float
+        Part of the best estimate by which ties are above it.
+    seed : int
+        Of the same subsets that `rank_kernel` draws.
+    """
+    regrets = []
+    for subset in _subsets(len(times), seed):
+        close = subset[estimates[subset] <= estimates[subset].min() * (1 + tie)]
+        chosen = close[np.argmin(fewest[close])]
+        regrets.append(float(times[chosen] / times[subset].min() - 1) * 100)
+    return float(np.mean(regrets))
+
+
 def rank_kernel(times: Values, estimates: Values, seed: int) -> Ranking:
     """Compare the times of one kernel's candidates with their estimates.
 

@@ -11,7 +11,7 @@ same kernel. ``trace`` is MetaSchedule's, in its own JSON. ``details`` may follo
 found on the way to the score. Scores of different sources are never compared.
 
 Of each kernel and source the best few records are kept: the shortlist, to be measured when a device
-appears.
+appears. Until then, among estimates too close to tell apart the fewest instructions decide.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import dataclasses
 import datetime
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,10 @@ ESTIMATED_UNIT = "estimated cycles"
 # Which of two records of one kernel is used: the unit that stands later here.
 _TRUST = (ESTIMATED_UNIT, MEASURED_UNIT)
 SHORTLIST = 5
+# Estimates this close say less of which is faster than instructions do (README, `compile/tuning`).
+TIE = 0.05
+# Where a record's details have the instructions of a call.
+INSTRUCTIONS = "instructions"
 _BORROWED = "borrowed from "
 
 
@@ -103,11 +108,16 @@ class Log:
 
     @property
     def best(self) -> dict[str, Record]:
-        """The record to use for each key: one measured, else one estimated, else one counted.
+        """The best record of each key: one measured, else one estimated, else one counted.
 
         Scores of different sources are not compared: among those of one kind the latest counts.
         """
         return {records[0].key: records[0] for records in self._by_trust()}
+
+    @property
+    def preferred(self) -> dict[str, Record]:
+        """The record to compile each key with: as :attr:`best`, and of ties the :func:`leanest`."""
+        return {records[0].key: leanest(records) for records in self._by_trust()}
 
     @property
     def shortlist(self) -> dict[str, tuple[Record, ...]]:
@@ -170,13 +180,32 @@ def read_log(path: Path, source: str | None = None) -> Log:
         known = schedules.get(schedule := json.dumps(record.trace))
         if known is None or record.score <= known.score:
             schedules[schedule] = record
-    return Log(tuple(_best_few(list(s.values())) for s in kept.values()), tuple(rejected))
+    # Of equal scores the one of more trials counts, and of equal trials the later line.
+    ranked = [
+        sorted(reversed(s.values()), key=lambda record: (record.score, -record.trials))
+        for s in kept.values()
+    ]
+    return Log(tuple(best_few(records, SHORTLIST) for records in ranked), tuple(rejected))
 
 
-def _best_few(records: Sequence[Record]) -> tuple[Record, ...]:
-    """Of equal scores the one of more trials counts, and of equal trials the later line."""
-    ranked = sorted(reversed(records), key=lambda record: (record.score, -record.trials))
-    return tuple(ranked[:SHORTLIST])
+def best_few(ranked: Sequence[Record], most: int) -> tuple[Record, ...]:
+    """Cut a shortlist, the best first; the :func:`leanest` keeps its place, or takes the last."""
+    few = list(ranked[:most])
+    if (choice := leanest(ranked)) not in few:
+        few[-1] = choice
+    return tuple(few)
+
+
+def leanest(ranked: Sequence[Record]) -> Record:
+    """Of the best and what ties with it, give the one of the fewest instructions, if that is known.
+
+    Parameters
+    ----------
+    ranked : sequence of Record
+        Of one kernel and source, the best first.
+    """
+    ties = [record for record in ranked if record.score <= ranked[0].score * (1 + TIE)]
+    return min(ties, key=lambda record: record.details.get(INSTRUCTIONS, math.inf))
 
 
 def _parse(line: str) -> Record:

@@ -2,7 +2,7 @@
 
 Cores of one architecture with the same vectors share the code of their unscheduled kernels, so a
 record of one fits the other. A schedule that was found for a sibling is a better start than a
-form's default numbers; the target's own records are always preferred. Scores are not carried over:
+form's default numbers; the target's own records always go first. Scores are not carried over:
 they were another core's.
 """
 
@@ -33,9 +33,9 @@ def usable_records(log_folder: Path, target: CompileTarget) -> dict[str, Record]
     """
     found: dict[str, Record] = {}
     for name in related_targets(log_folder, target):
-        for key, record in read_log(log_path(log_folder, name)).best.items():
+        for key, record in read_log(log_path(log_folder, name)).preferred.items():
             found.setdefault(key, record.borrowed_from(name))
-    return {**found, **read_log(log_path(log_folder, target.name)).best}
+    return {**found, **read_log(log_path(log_folder, target.name)).preferred}
 
 
 def borrowed_targets(chosen: Mapping[str, Chosen]) -> tuple[str, ...]:

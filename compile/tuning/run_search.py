@@ -19,6 +19,7 @@ from compile.tuning.records import (
     Record,
     append,
     compact,
+    leanest,
     make_record,
     read_log,
     recorded_schedule,
@@ -130,8 +131,8 @@ def measure_shortlist(
             records, reasons = _measured(state.task, shortlist, score, request.target, workers)
             append(log, records)
             state.best = min(records, key=lambda record: record.score, default=None)
-            # What ranked first by the estimate is what would have been used.
-            state.before = next((r.score for r in records if r.trace == shortlist[0].trace), None)
+            used = leanest(shortlist)
+            state.before = next((r.score for r in records if r.trace == used.trace), None)
             state.trials, state.failures = len(records) + len(reasons), len(reasons)
             state.last_failure = reasons[-1] if reasons else ""
             state.updated = time.monotonic()

@@ -18,9 +18,12 @@ from tvm_ffi import structural_equal
 from compile.kernels.schedules import forms
 from compile.passes.inspection import kernel_functions
 from compile.tuning.records import (
+    ESTIMATED_UNIT,
+    SHORTLIST,
     Record,
     append,
     apply_record,
+    best_few,
     compact,
     kernel_key,
     log_path,
@@ -55,6 +58,28 @@ def test_records_come_back_as_they_were_written(tmp_path: Path) -> None:
     assert sorted(log.records, key=lambda r: r.key) == [_record("a"), _record("b", 3.5), odd]
     assert log.rejected == ()
     assert path == tmp_path / "cortex-a72" / "records.jsonl"
+
+
+@pytest.mark.smoke
+def test_of_estimates_too_close_to_tell_the_fewest_instructions_are_used(tmp_path: Path) -> None:
+    path = tmp_path / "records.jsonl"
+    figures = {0: 50, 1: 40, 2: 41, 3: 42, 4: 43, 5: 30, 6: 10}
+    scores = [100.0, 101.0, 101.5, 102.0, 103.0, 104.9, 105.1]
+    for number, instructions in figures.items():
+        append(path, [_record(
+            score=scores[number], unit=ESTIMATED_UNIT, source="estimated: there",
+            trace=[[number], []], details={"instructions": instructions},
+        )])  # fmt: skip
+    measured = _record("m", score=1.0), _record("m", score=1.01, trace=[[1], []])
+    append(path, measured)
+    for _ in range(2):
+        log = read_log(path)
+        assert log.best["k"].score == 100.0
+        assert log.preferred["k"].score == 104.9  # 105.1 is no tie
+        assert len(log.shortlist["k"]) == SHORTLIST
+        assert log.preferred["m"] == measured[0]
+        compact(path)
+    assert [r.score for r in best_few(log.shortlist["k"], 2)] == [100.0, 104.9]
 
 
 @pytest.mark.smoke

@@ -8,7 +8,7 @@ from stages import assert_same, draw, imported, lowered, run, seeded, with_sched
 from torch import nn
 
 from compile.kernels.tiling import Core
-from compile.kernels.winograd import TILE, matrices
+from compile.kernels.winograd import TILES, matrices
 from compile.passes.inspection import kernel_functions
 
 CORE = Core(8, 16)
@@ -17,10 +17,11 @@ CORE = Core(8, 16)
 @pytest.mark.smoke
 @pytest.mark.parametrize("window", [3, 5])
 def test_the_matrices_filter_exactly(window: int) -> None:
-    outputs = TILE - window + 1
+    tile = TILES[window]
+    outputs = tile - window + 1
     a, g, b = matrices(outputs, window)
     rng = np.random.default_rng(window)
-    image, weights = rng.standard_normal(TILE), rng.standard_normal(window)
+    image, weights = rng.standard_normal(tile), rng.standard_normal(window)
     expected = np.correlate(image, weights, "valid")
     np.testing.assert_allclose(a @ ((g @ weights) * (b @ image)), expected, rtol=1e-12)
 
@@ -45,6 +46,12 @@ def test_a_layer_of_many_channels_agrees_with_pytorch(
     assert [name.split("_")[1] for name in names if name.startswith("winograd")] == [
         "input", "product", "output",
     ]  # fmt: skip
+    (product,) = (f for name, f in kernel_functions(module).items() if "product" in name)
+    # The rows of each product lie together: it neither strides over the others' nor meets them in
+    # the cache.
+    assert [int(p.shape[0]) for p in (product.params[0], product.params[-1])] == [
+        TILES[layer.kernel_size[0]] ** 2
+    ] * 2
     value = draw(*shape)
     assert_same(run(with_schedules(module, CORE), value.numpy()), network, value)
 
