@@ -45,7 +45,7 @@ smoke: $(READY)
 
 test: lint board
 	-$(RUN) model/fetch_fashion.py
-	$(RUN) -m pytest
+	$(RUN) -m pytest --numprocesses 2 --dist loadfile
 
 zoo: $(READY) board
 	mkdir -p build
