@@ -28,7 +28,8 @@ from compile.passes.replace_kernels import replace_kernels
 from compile.pipeline import run_graph_passes
 from compile.program import Program, import_program
 from compile.targets import CompileTarget, find_target
-from compile.tuning.records import Record, apply_record, kernel_key
+from compile.tuning.recorded_schedules import apply_record, kernel_key
+from compile.tuning.records import Record
 
 # Largest absolute error of a logit, for logits of order one (float32, a few hundred layers'
 # rounding).

@@ -11,15 +11,8 @@ from compile.network import lower
 from compile.program import load_program
 from compile.targets import CompileTarget
 from compile.tuning.log_files import locked, replace_text
-from compile.tuning.records import (
-    FILE_NAME,
-    Log,
-    Record,
-    apply_record,
-    best_few,
-    log_text,
-    read_log,
-)
+from compile.tuning.recorded_schedules import apply_record
+from compile.tuning.records import FILE_NAME, Log, Record, best_few, log_text, read_log
 from compile.tuning.tasks import find_tasks
 from compile.zoo import trace_network
 from model.errors import UsageError

@@ -11,14 +11,8 @@ from pathlib import Path
 from tvm.s_tir import Schedule
 
 from compile.tuning.plan import Batch
-from compile.tuning.records import (
-    INSTRUCTIONS,
-    SHORTLIST,
-    TIE,
-    Record,
-    append,
-    make_record,
-)
+from compile.tuning.recorded_schedules import make_record
+from compile.tuning.records import INSTRUCTIONS, SHORTLIST, TIE, Record, append
 from compile.tuning.score import MEASURED_UNIT, DetailedScore
 from compile.tuning.tasks import Progress
 

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from tvm.s_tir import Schedule
 
 from compile.targets import CompileTarget
-from compile.tuning.records import Record, recorded_schedule
+from compile.tuning.recorded_schedules import recorded_schedule
+from compile.tuning.records import Record
 from compile.tuning.search import Candidate, TaskSearch, new_cost_model
 from compile.tuning.tasks import Progress, Task, default_schedule
 

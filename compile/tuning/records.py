@@ -17,26 +17,18 @@ appears. Until then, among estimates too close to tell apart the fewest instruct
 from __future__ import annotations
 
 import dataclasses
-import datetime
-import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import tvm
-from tvm import tirx
-from tvm.s_tir import Schedule
-from tvm.s_tir.schedule import Trace
-
 from compile import TVM_VERSION
 from compile.tuning.log_files import append_text, locked, replace_text
-from compile.tuning.score import LARGEST_SCORE, MEASURED_UNIT, DetailedScore
+from compile.tuning.score import LARGEST_SCORE, MEASURED_UNIT
 from model.errors import UsageError
 
 FILE_NAME = "records.jsonl"
-KEY_LENGTH = 20
 ESTIMATED_UNIT = "estimated cycles"
 # Which of two records of one kernel is used: the unit that stands later here.
 _TRUST = (ESTIMATED_UNIT, MEASURED_UNIT)
@@ -128,16 +120,6 @@ class Log:
         return sorted(self.shortlists, key=lambda records: (records[0].trust, records[0].date))
 
 
-def kernel_key(function: tirx.PrimFunc) -> str:
-    """Hash of a kernel's unscheduled code; the same for the same code under another name."""
-    plain = function.without_attr("global_symbol") if _named(function) else function
-    return hashlib.sha256(plain.script().encode()).hexdigest()[:KEY_LENGTH]
-
-
-def _named(function: tirx.PrimFunc) -> bool:
-    return bool(function.attrs) and "global_symbol" in function.attrs
-
-
 def log_path(folder: Path, target: str) -> Path:
     """Where the records of a target are kept."""
     return folder / target / FILE_NAME
@@ -221,7 +203,7 @@ def _parse(line: str) -> Record:
     if (
         not all(isinstance(fields[name], str) for name in texts)
         or not isinstance(fields["trace"], list)
-        or not isinstance(fields.get("details", {}), dict)
+        or not _figures(fields.get("details", {}))
         or type(trials) is not int
         or trials < 0
     ):
@@ -235,6 +217,13 @@ def _parse(line: str) -> Record:
     if fields["tvm"] != TVM_VERSION:
         raise ValueError(f"written with TVM {fields['tvm']}, this is {TVM_VERSION}")
     return Record(**fields)
+
+
+def _figures(details: object) -> bool:
+    """Whether details can be figures by their names."""
+    return isinstance(details, dict) and all(
+        isinstance(figure, int | float) for figure in details.values()
+    )
 
 
 def append(path: Path, records: Iterable[Record]) -> None:
@@ -279,46 +268,3 @@ def compact(path: Path) -> None:
         log = read_log(path)
         if log.shortlists and not log.rejected:
             replace_text(path, log_text(log.shortlists))
-
-
-def make_record(
-    kernel: str, key: str, schedule: Schedule, score: float, unit: str, source: str, trials: int
-) -> Record:
-    """Write down what was tried, today."""
-    details = dict(score.details) if isinstance(score, DetailedScore) else {}
-    trace = schedule.trace.simplified(remove_postproc=True).as_json()
-    plain = json.loads(json.dumps(trace, default=_plain))
-    today = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
-    return Record(
-        kernel, key, float(score), unit, source, TVM_VERSION, today, trials, plain, details
-    )
-
-
-def _plain(value: Any) -> Any:
-    """TVM's containers and numbers as JSON has them."""
-    if isinstance(value, str):
-        return str(value)
-    if hasattr(value, "value"):
-        return value.value
-    if hasattr(value, "items"):
-        return {str(k): v for k, v in value.items()}
-    return list(value)
-
-
-def apply_record(function: tirx.PrimFunc, record: Record) -> tirx.PrimFunc | None:
-    """Schedule a kernel as a record says; ``None`` where the record does not fit it."""
-    schedule = recorded_schedule(function, record)
-    return schedule.mod["main"] if schedule is not None else None
-
-
-def recorded_schedule(function: tirx.PrimFunc, record: Record) -> Schedule | None:
-    """Give the schedule that a record describes; ``None`` where the record does not fit."""
-    schedule = Schedule(tvm.IRModule({"main": function}))
-    try:
-        Trace.apply_json_to_schedule(record.trace, schedule)
-        assert schedule.mod["main"] is not None
-    except Exception:
-        # A trace comes from a file: whatever it makes TVM throw, the answer is that it does not
-        # fit.
-        return None
-    return schedule

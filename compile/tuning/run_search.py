@@ -14,16 +14,8 @@ from compile.targets import CompileTarget
 from compile.tuning.candidates import Workers, build_candidates
 from compile.tuning.history import History, SearchResult
 from compile.tuning.progress_report import ProgressReport
-from compile.tuning.records import (
-    Log,
-    Record,
-    append,
-    compact,
-    leanest,
-    make_record,
-    read_log,
-    recorded_schedule,
-)
+from compile.tuning.recorded_schedules import make_record, recorded_schedule
+from compile.tuning.records import Log, Record, append, compact, leanest, read_log
 from compile.tuning.related_records import usable_records
 from compile.tuning.request import Request
 from compile.tuning.score import (

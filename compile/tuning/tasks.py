@@ -12,7 +12,8 @@ from compile.kernels.schedules import forms
 from compile.kernels.tiling import Core
 from compile.network import Lowered
 from compile.targets import CompileTarget
-from compile.tuning.records import Record, kernel_key
+from compile.tuning.recorded_schedules import kernel_key
+from compile.tuning.records import Record
 from compile.tuning.search import sampled
 
 

@@ -15,7 +15,8 @@ from compile.logs import main
 from compile.program import trace
 from compile.targets import find_target
 from compile.tuning.coverage import KnownKernel, covered, known_kernels
-from compile.tuning.records import SHORTLIST, Record, append, log_path, make_record, read_log
+from compile.tuning.recorded_schedules import make_record
+from compile.tuning.records import SHORTLIST, Record, append, log_path, read_log
 from compile.tuning.tasks import default_schedule
 
 ARM = find_target("arm")

@@ -17,17 +17,15 @@ from tvm_ffi import structural_equal
 
 from compile.kernels.schedules import forms
 from compile.passes.inspection import kernel_functions
+from compile.tuning.recorded_schedules import apply_record, kernel_key, make_record
 from compile.tuning.records import (
     ESTIMATED_UNIT,
     SHORTLIST,
     Record,
     append,
-    apply_record,
     best_few,
     compact,
-    kernel_key,
     log_path,
-    make_record,
     read_log,
     rewrite,
 )
@@ -116,6 +114,8 @@ BAD_LINES = [
     (_record(key=7).line(), "another type"),
     (_record(trace="x").line(), "another type"),
     (_record(trials="many").line(), "another type"),
+    (_record(details={"instructions": "few"}).line(), "another type"),
+    (_record(details={"instructions": None}).line(), "another type"),
     (_record(trials=-3).line(), "another type"),
     (_record(tvm="0.26.0").line(), "written with TVM 0.26.0"),
     ("\x00\xff binary", "not JSON"),

@@ -13,7 +13,8 @@ from compile.kernels.schedules import forms
 from compile.network import choose_schedules, kernel_entries, lower
 from compile.program import trace
 from compile.targets import find_target, places_apart
-from compile.tuning.records import Record, append, log_path, make_record
+from compile.tuning.recorded_schedules import make_record
+from compile.tuning.records import Record, append, log_path
 from compile.tuning.related_records import borrowed_targets, usable_records
 from compile.tuning.tasks import find_tasks
 

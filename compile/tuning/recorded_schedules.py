@@ -1,0 +1,72 @@
+"""Between schedules and records: keys of kernels, records of schedules, schedules of records."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+from typing import Any
+
+import tvm
+from tvm import tirx
+from tvm.s_tir import Schedule
+from tvm.s_tir.schedule import Trace
+
+from compile import TVM_VERSION
+from compile.tuning.records import Record
+from compile.tuning.score import DetailedScore
+
+KEY_LENGTH = 20
+
+
+def kernel_key(function: tirx.PrimFunc) -> str:
+    """Hash of a kernel's unscheduled code; the same for the same code under another name."""
+    plain = function.without_attr("global_symbol") if _named(function) else function
+    return hashlib.sha256(plain.script().encode()).hexdigest()[:KEY_LENGTH]
+
+
+def _named(function: tirx.PrimFunc) -> bool:
+    return bool(function.attrs) and "global_symbol" in function.attrs
+
+
+def make_record(
+    kernel: str, key: str, schedule: Schedule, score: float, unit: str, source: str, trials: int
+) -> Record:
+    """Write down what was tried, today."""
+    details = dict(score.details) if isinstance(score, DetailedScore) else {}
+    trace = schedule.trace.simplified(remove_postproc=True).as_json()
+    plain = json.loads(json.dumps(trace, default=_plain))
+    today = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
+    return Record(
+        kernel, key, float(score), unit, source, TVM_VERSION, today, trials, plain, details
+    )
+
+
+def _plain(value: Any) -> Any:
+    """TVM's containers and numbers as JSON has them."""
+    if isinstance(value, str):
+        return str(value)
+    if hasattr(value, "value"):
+        return value.value
+    if hasattr(value, "items"):
+        return {str(k): v for k, v in value.items()}
+    return list(value)
+
+
+def apply_record(function: tirx.PrimFunc, record: Record) -> tirx.PrimFunc | None:
+    """Schedule a kernel as a record says; ``None`` where the record does not fit it."""
+    schedule = recorded_schedule(function, record)
+    return schedule.mod["main"] if schedule is not None else None
+
+
+def recorded_schedule(function: tirx.PrimFunc, record: Record) -> Schedule | None:
+    """Give the schedule that a record describes; ``None`` where the record does not fit."""
+    schedule = Schedule(tvm.IRModule({"main": function}))
+    try:
+        Trace.apply_json_to_schedule(record.trace, schedule)
+        assert schedule.mod["main"] is not None
+    except Exception:
+        # A trace comes from a file: whatever it makes TVM throw, the answer is that it does not
+        # fit.
+        return None
+    return schedule
