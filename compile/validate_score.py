@@ -42,8 +42,8 @@ from rich.table import Table
 
 from compile.targets import HOST, CompileTarget, find_target
 from compile.tuning.candidates import Workers
-from compile.tuning.rank_statistics import Ranking, rank_kernel, rank_pooled, tie_regret
-from compile.tuning.records import TIE
+from compile.tuning.rank_statistics import Ranking, choice_regret, rank_kernel, rank_pooled
+from compile.tuning.ties import TIE
 from compile.tuning.validation import Sample, draw_kernels, sample_kernels
 from deploy.emulator.cores import guest_like_host
 from deploy.reports import CONSOLE, require_writable, write_json
@@ -117,7 +117,7 @@ def summarise(samples: Sequence[Sample], seed: int) -> dict[str, Any]:
         {name: estimates[name][chosen] for name, chosen in own.items()}, seed,
     )  # fmt: skip
     chosen = [
-        tie_regret(s.times, s.scores["estimate"], s.scores["instructions"], TIE, seed)
+        choice_regret(s.times, s.scores["estimate"], s.scores["instructions"], seed)
         for s in samples
     ]
     best = Ranking(**{k: v for k, v in pooled["estimate"].items() if k != "spearman_by_kernel"})

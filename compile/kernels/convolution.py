@@ -134,28 +134,6 @@ def attributes(conv: Convolution) -> dict[str, int]:
     }
 
 
-def pack_weight(weight: Array, conv: Convolution) -> Array:
-    """Lay weights out as the kernel reads them.
-
-    Parameters
-    ----------
-    weight : Array
-        ``(kh, kw, K, groups * N)``, HWIO.
-    conv : Convolution
-        The kernel.
-
-    Returns
-    -------
-    Array
-        ``(groups, kh, kw, K, padded N)``, zeros in the padding.
-    """
-    kh, kw, depth, _ = weight.shape
-    split = weight.reshape(kh, kw, depth, conv.groups, conv.group_outputs)
-    packed = np.zeros((conv.groups, kh, kw, depth, conv.padded_outputs), np.float32)
-    packed[..., : conv.group_outputs] = split.transpose(3, 0, 1, 2, 4)
-    return packed
-
-
 def contiguous_run(order: Array, groups: int) -> int:
     """Length of the equal runs in which every group reads its channels, ``0`` where there are none.
 
@@ -212,6 +190,7 @@ def _body(conv: Convolution) -> None:
 
 def _plane(conv: Convolution, group: Any) -> tuple[Any, Any]:
     """Tell the plane of a group, and which of the plane's groups it is."""
+    # Nothing is computed for the one plane of most layers: their code, and so their key, stays.
     if conv.planes == 1:
         return 0, group
     groups = conv.groups // conv.planes
@@ -299,13 +278,6 @@ def _write(conv: Convolution, total: Any, operands: list[Any], positions: Any, o
 def bias_shape(conv: Convolution) -> tuple[int, int]:
     """Shape of the bias that the sums start from: padded as the weights are."""
     return (conv.groups, conv.padded_outputs)
-
-
-def pack_bias(bias: Array, conv: Convolution) -> Array:
-    """Pad a bias of ``(groups * N,)`` to ``(groups, padded N)``."""
-    packed = np.zeros(bias_shape(conv), np.float32)
-    packed[:, : conv.group_outputs] = bias.reshape(conv.groups, conv.group_outputs)
-    return packed
 
 
 def output_type(conv: Convolution) -> tuple[int, int, int, int]:

@@ -30,9 +30,10 @@ from tvm.tirx.script.builder import ir as T
 from compile.kernels.blocks import Step, apply_steps, epilogue_operands, named, place
 from compile.passes.graph import Array
 
-# Extent of an input tile (n) by the window's, 4x4 outputs for both: smaller tiles save less and
-# move more memory, larger ones round more.
-TILES = {3: 6, 5: 8}
+# Height and width of an output tile (m), and of the windows: smaller tiles save less and move more
+# memory, larger ones round more.
+STEP = 4
+WINDOWS = (3, 5)
 # Where its polynomials are taken, beside infinity. Small numbers and their inverses keep rounding
 # errors small: the first five are Lavin and Gray's.
 POINTS = (Fraction(0), *map(Fraction, (1, -1, 2, -2)), Fraction(1, 2), Fraction(-1, 2))
@@ -69,8 +70,8 @@ class Winograd:
 
     @property
     def tile(self) -> int:
-        """Extent of an input tile."""
-        return TILES[self.window]
+        """Extent of an input tile (n)."""
+        return tile_of(self.window)
 
     @property
     def kernel(self) -> tuple[int, int]:
@@ -78,14 +79,9 @@ class Winograd:
         return self.tile, self.tile
 
     @property
-    def step(self) -> int:
-        """Height and width of an output tile."""
-        return self.tile - self.window + 1
-
-    @property
     def stride(self) -> tuple[int, int]:
         """From one tile to the next."""
-        return self.step, self.step
+        return STEP, STEP
 
     @property
     def dilation(self) -> tuple[int, int]:
@@ -103,18 +99,23 @@ class Winograd:
     def tiles(self) -> tuple[int, int]:
         """Rows and columns of tiles."""
         _, height, width, _ = self.output_shape
-        return -(-height // self.step), -(-width // self.step)
+        return -(-height // STEP), -(-width // STEP)
+
+
+def tile_of(window: int) -> int:
+    """Extent of the input tile of `STEP` outputs."""
+    return STEP + window - 1
 
 
 @functools.cache
-def matrices(outputs: int, window: int) -> tuple[Array, Array, Array]:
+def matrices(window: int) -> tuple[Array, Array, Array]:
     """Compute A^T ``(m, n)``, G ``(n, r)`` and B^T ``(n, n)`` for `POINTS` and infinity.
 
     Toom and Cook's products of polynomials, transposed into a filter.
     """
-    size = outputs + window - 1
+    size = tile_of(window)
     points = POINTS[: size - 1]
-    a = np.zeros((outputs, size))
+    a = np.zeros((STEP, size))
     g = np.zeros((size, window))
     b = np.zeros((size, size))
     for column, point in enumerate(points):
@@ -122,10 +123,10 @@ def matrices(outputs: int, window: int) -> tuple[Array, Array, Array]:
         scale = Fraction(1)
         for other in others:
             scale *= point - other
-        a[:, column] = [float(point**power) for power in range(outputs)]
+        a[:, column] = [float(point**power) for power in range(STEP)]
         g[column] = [float(point**power / scale) for power in range(window)]
         b[column, : size - 1] = [float(c) for c in _with_roots(others)]
-    a[outputs - 1, size - 1] = 1.0
+    a[STEP - 1, size - 1] = 1.0
     g[size - 1, window - 1] = 1.0
     b[size - 1] = [float(c) for c in _with_roots(points)]
     return a, g, b
@@ -150,12 +151,11 @@ def transform_weight(weight: Array) -> Array:
         ``(1, 1, K, n * n * O)``, float32; computed in float64.
     """
     window = weight.shape[0]
-    tile = TILES[window]
-    _, g, _ = matrices(tile - window + 1, window)
+    _, g, _ = matrices(window)
     wide = np.einsum("ai,bj,ijko->abko", g, g, weight.astype(np.float64), optimize=True)
     depth, outputs = weight.shape[2:]
-    rows = wide.reshape(tile * tile, depth, outputs).transpose(1, 0, 2)
-    return rows.reshape(1, 1, depth, tile * tile * outputs).astype(np.float32)
+    rows = wide.reshape(-1, depth, outputs).transpose(1, 0, 2)
+    return rows.reshape(1, 1, depth, -1).astype(np.float32)
 
 
 Element = tuple[int, int]
@@ -165,7 +165,7 @@ def transform_input(layer: Winograd) -> tirx.PrimFunc:
     """Write the kernel that takes x ``(1, H, W, C)`` to V ``(n * n, rows, columns, C)``."""
     rows, columns = layer.tiles
     run = _run(layer.inputs, layer.lanes)
-    _, _, b = matrices(layer.step, layer.window)
+    _, _, b = matrices(layer.window)
     padded = dataclasses.replace(layer, padding=_covering(layer))
     with IRBuilder() as builder:
         with T.prim_func(s_tir=True):
@@ -198,7 +198,7 @@ def transform_output(layer: Winograd) -> tirx.PrimFunc:
     rows, columns = layer.tiles
     _, height, width, outputs = layer.output_shape
     run = _run(outputs, layer.lanes)
-    a, _, _ = matrices(layer.step, layer.window)
+    a, _, _ = matrices(layer.window)
     with IRBuilder() as builder:
         with T.prim_func(s_tir=True):
             T.func_attr({"tirx.noalias": True})
@@ -206,7 +206,7 @@ def transform_output(layer: Winograd) -> tirx.PrimFunc:
             m = T.arg("m", T.buffer(products, "float32"))
             operands = epilogue_operands(layer.epilogue, layer.output_shape, (outputs,))
             out = T.arg("out", T.buffer(layer.output_shape, "float32"))
-            scratch = _scratch(layer.tile, layer.step, run)
+            scratch = _scratch(layer.tile, STEP, run)
             with T.grid(rows, columns, outputs // run) as (i, j, c):
 
                 def read(element: Element, lane: Any) -> Any:
@@ -214,15 +214,15 @@ def transform_output(layer: Winograd) -> tirx.PrimFunc:
                     return m[number, i, j, c * run + lane]
 
                 def write(element: Element, lane: Any, value: Any) -> None:
-                    row, column = i * layer.step + element[0], j * layer.step + element[1]
+                    row, column = i * STEP + element[0], j * STEP + element[1]
                     at = (0, row, column, c * run + lane)
                     T.buffer_store(out, apply_steps(layer.epilogue, operands, value, at), list(at))
 
                 def inside(element: Element) -> Any:
-                    row, column = i * layer.step + element[0], j * layer.step + element[1]
+                    row, column = i * STEP + element[0], j * STEP + element[1]
                     return tirx.And(row < height, column < width)
 
-                cut = height % layer.step or width % layer.step
+                cut = height % STEP or width % STEP
                 _both_ways(a, read, write, scratch, run, inside if cut else None)
     return builder.get()
 
@@ -282,8 +282,8 @@ def _covering(layer: Winograd) -> tuple[int, int, int, int]:
     """Widen a padding so that whole tiles cover all outputs."""
     top, left, _, _ = layer.padding
     rows, columns = layer.tiles
-    bottom = (rows - 1) * layer.step + layer.tile - top - layer.height
-    right = (columns - 1) * layer.step + layer.tile - left - layer.width
+    bottom = (rows - 1) * STEP + layer.tile - top - layer.height
+    right = (columns - 1) * STEP + layer.tile - left - layer.width
     return top, left, max(bottom, 0), max(right, 0)
 
 
@@ -294,7 +294,5 @@ def _run(channels: int, lanes: int) -> int:
 
 def saves(window: int, height: int, width: int) -> float:
     """Divide the direct form's multiplications by this one's, for an output of that size."""
-    tile = TILES[window]
-    step = tile - window + 1
-    tiles = -(-height // step) * -(-width // step)
-    return height * width * window * window / (tiles * tile * tile)
+    tiles = -(-height // STEP) * -(-width // STEP)
+    return height * width * window**2 / (tiles * tile_of(window) ** 2)

@@ -9,6 +9,7 @@ from tvm import relax
 
 from compile.kernels import convolution, joined, window
 from compile.kernels.finishing import LANES
+from compile.kernels.packing import pack_weight
 from compile.passes.choose_layouts import LAST_AXIS, TO_CHANNELS_LAST, permutation
 from compile.passes.graph import Array, constant_of, operator, shape_of
 from compile.passes.sites import (
@@ -74,7 +75,7 @@ def _convolution(site: Site) -> Kernel:
     tables = [] if run else [relax.const(full_order.astype(np.int32))]
     if order_of_writes is not None:
         tables.append(relax.const(np.argsort(order_of_writes).astype(np.int32)))
-    packed = relax.const(convolution.pack_weight(weight, conv))
+    packed = relax.const(pack_weight(weight, conv))
     return convolution_kernel(conv, [site.current_value(data), packed], tables)
 
 
@@ -135,7 +136,7 @@ def _linear(site: Site) -> Kernel:
         epilogue=site.chain.steps,
     )  # fmt: skip
     data = reshaped(site.builder, site.current_value(site.chain.anchor.args[0]), (1, 1, 1, depth))
-    packed = convolution.pack_weight(weight.reshape(1, 1, depth, outputs), conv)
+    packed = pack_weight(weight.reshape(1, 1, depth, outputs), conv)
     return convolution_kernel(conv, [data, relax.const(packed)], [])
 
 

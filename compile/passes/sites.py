@@ -11,6 +11,7 @@ from tvm import relax
 
 from compile.kernels import convolution
 from compile.kernels.finishing import KIND
+from compile.kernels.packing import pack_bias
 from compile.kernels.tiling import Core
 from compile.passes.epilogues import Chain
 from compile.passes.graph import Array, Current, shape_of, substitute
@@ -141,5 +142,5 @@ def convolution_kernel(
     return Kernel(
         "convolution", name, convolution.primitive_function(conv), inputs, tables,
         convolution.attributes(conv), convolution.output_type(conv),
-        partial(convolution.pack_bias, conv=conv),
+        partial(pack_bias, conv=conv),
     )  # fmt: skip

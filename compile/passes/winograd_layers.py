@@ -19,8 +19,9 @@ from typing import Any
 from tvm import relax
 
 from compile.kernels import convolution
+from compile.kernels.packing import pack_weight
 from compile.kernels.winograd import (
-    TILES,
+    WINDOWS,
     Winograd,
     saves,
     transform_input,
@@ -44,7 +45,7 @@ def is_winograd(conv: convolution.Convolution) -> bool:
     window = conv.kernel[0]
     return (
         conv.kernel == (window, window)
-        and window in TILES
+        and window in WINDOWS
         and conv.stride == (1, 1) == conv.dilation
         and not conv.channels_first
         and conv.run == conv.group_inputs
@@ -88,7 +89,7 @@ def winograd(site: Site, conv: convolution.Convolution, weight: Array, data: Any
         dilation=(1, 1), run=conv.group_inputs, scattered=False, channels_first=False,
         lanes=lanes_for(conv.group_outputs, site.core), epilogue=(), planes=planes,
     )  # fmt: skip
-    packed = relax.const(convolution.pack_weight(transform_weight(weight), product))
+    packed = relax.const(pack_weight(transform_weight(weight), product))
     inputs = [emit_call(site.builder, tiles, []), packed]
     products = dataclasses.replace(
         convolution_kernel(product, inputs, []),

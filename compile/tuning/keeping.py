@@ -12,9 +12,10 @@ from tvm.s_tir import Schedule
 
 from compile.tuning.plan import Batch
 from compile.tuning.recorded_schedules import make_record
-from compile.tuning.records import INSTRUCTIONS, SHORTLIST, TIE, Record, append
-from compile.tuning.score import MEASURED_UNIT, DetailedScore
+from compile.tuning.records import SHORTLIST, Record, append
+from compile.tuning.score import MEASURED_UNIT, details_of
 from compile.tuning.tasks import Progress
+from compile.tuning.ties import instructions_of, leanest
 
 # A gain of less than this part is none.
 SMALL_GAIN = 0.005
@@ -59,7 +60,7 @@ class Keeper:
             state.last_failure = reason
         found.sort(key=lambda pair: pair[0])
         beaten = state.best.score if state.best is not None else math.inf
-        lean = _leanest_tie([result for result, _ in found], beaten)
+        lean = _leanest(state.best, [result for result, _ in found])
         fresh = [
             make_record(state.task.name, state.task.key, schedule, result, self.unit, self.source,
                         total)
@@ -83,12 +84,11 @@ class Keeper:
         return len(state.shortlist) < SHORTLIST or result < state.shortlist[-1]
 
 
-def _leanest_tie(results: Sequence[float], beaten: float) -> int | None:
-    """Tell which of what ties with the best has the fewest instructions, where those are known."""
-    counted = [
-        (result.details[INSTRUCTIONS], place)
-        for place, result in enumerate(results)
-        if isinstance(result, DetailedScore) and INSTRUCTIONS in result.details
-        and result <= min(beaten, results[0]) * (1 + TIE)
-    ]  # fmt: skip
-    return min(counted)[1] if counted else None
+def _leanest(best: Record | None, results: Sequence[float]) -> int | None:
+    """Tell which result is to be compiled with; ``None`` if the best known is, or there is none."""
+    known = [] if best is None else [(best.score, best.details)]
+    scores = [*known, *((result, details_of(result)) for result in results)]
+    if not scores:
+        return None
+    place = leanest([s for s, _ in scores], [instructions_of(d) for _, d in scores]) - len(known)
+    return place if place >= 0 else None

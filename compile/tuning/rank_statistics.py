@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from compile.tuning.ties import leanest
+
 Values = NDArray[np.float64]
 SUBSET, DRAWS = 40, 2000
 
@@ -57,25 +59,15 @@ def regret(times: Values, estimates: Values, picks: int) -> float:
     return float(times[first].min() / times.min() - 1) * 100
 
 
-def tie_regret(times: Values, estimates: Values, fewest: Values, tie: float, seed: int) -> float:
-    """Mean regret where, of what the estimate puts within a tie of its best, the fewest decide.
+def choice_regret(times: Values, estimates: Values, instructions: Values, seed: int) -> float:
+    """Mean regret of what `leanest` chooses of one kernel's candidates.
 
-    Parameters
-    ----------
-    times, estimates : array
-        Of one kernel's candidates.
-    fewest : array
-        What decides ties, such as instructions: the least.
-    tie : float
-        Part of the best estimate by which ties are above it.
-    seed : int
-        Of the same subsets that `rank_kernel` draws.
+    Over the same subsets that `rank_kernel` draws.
     """
     regrets = []
     for subset in _subsets(len(times), seed):
-        close = subset[estimates[subset] <= estimates[subset].min() * (1 + tie)]
-        chosen = close[np.argmin(fewest[close])]
-        regrets.append(float(times[chosen] / times[subset].min() - 1) * 100)
+        place = leanest(list(estimates[subset]), list(instructions[subset]))
+        regrets.append(float(times[subset][place] / times[subset].min() - 1) * 100)
     return float(np.mean(regrets))
 
 

@@ -14,7 +14,7 @@ from tvm.s_tir.schedule import Trace
 
 from compile import TVM_VERSION
 from compile.tuning.records import Record
-from compile.tuning.score import DetailedScore
+from compile.tuning.score import details_of
 
 KEY_LENGTH = 20
 
@@ -33,7 +33,7 @@ def make_record(
     kernel: str, key: str, schedule: Schedule, score: float, unit: str, source: str, trials: int
 ) -> Record:
     """Write down what was tried, today."""
-    details = dict(score.details) if isinstance(score, DetailedScore) else {}
+    details = dict(details_of(score))
     trace = schedule.trace.simplified(remove_postproc=True).as_json()
     plain = json.loads(json.dumps(trace, default=_plain))
     today = datetime.datetime.now(datetime.timezone.utc).date().isoformat()

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from typing import Any
 from compile import TVM_VERSION
 from compile.tuning.log_files import append_text, locked, replace_text
 from compile.tuning.score import LARGEST_SCORE, MEASURED_UNIT
+from compile.tuning.ties import instructions_of, leanest
 from model.errors import UsageError
 
 FILE_NAME = "records.jsonl"
@@ -33,10 +33,6 @@ ESTIMATED_UNIT = "estimated cycles"
 # Which of two records of one kernel is used: the unit that stands later here.
 _TRUST = (ESTIMATED_UNIT, MEASURED_UNIT)
 SHORTLIST = 5
-# Estimates this close say less of which is faster than instructions do (README, `compile/tuning`).
-TIE = 0.05
-# Where a record's details have the instructions of a call.
-INSTRUCTIONS = "instructions"
 _BORROWED = "borrowed from "
 
 
@@ -108,8 +104,8 @@ class Log:
 
     @property
     def preferred(self) -> dict[str, Record]:
-        """The record to compile each key with: as :attr:`best`, and of ties the :func:`leanest`."""
-        return {records[0].key: leanest(records) for records in self._by_trust()}
+        """The record to compile each key with: as :attr:`best`, but for ties of estimates."""
+        return {records[0].key: preferred(records) for records in self._by_trust()}
 
     @property
     def shortlist(self) -> dict[str, tuple[Record, ...]]:
@@ -171,23 +167,17 @@ def read_log(path: Path, source: str | None = None) -> Log:
 
 
 def best_few(ranked: Sequence[Record], most: int) -> tuple[Record, ...]:
-    """Cut a shortlist, the best first; the :func:`leanest` keeps its place, or takes the last."""
+    """Cut a shortlist, the best first; the :func:`preferred` one stays, or takes the last place."""
     few = list(ranked[:most])
-    if (choice := leanest(ranked)) not in few:
+    if (choice := preferred(ranked)) not in few:
         few[-1] = choice
     return tuple(few)
 
 
-def leanest(ranked: Sequence[Record]) -> Record:
-    """Of the best and what ties with it, give the one of the fewest instructions, if that is known.
-
-    Parameters
-    ----------
-    ranked : sequence of Record
-        Of one kernel and source, the best first.
-    """
-    ties = [record for record in ranked if record.score <= ranked[0].score * (1 + TIE)]
-    return min(ties, key=lambda record: record.details.get(INSTRUCTIONS, math.inf))
+def preferred(shortlist: Sequence[Record]) -> Record:
+    """Give the record of a shortlist to compile with."""
+    counts = [instructions_of(record.details) for record in shortlist]
+    return shortlist[leanest([record.score for record in shortlist], counts)]
 
 
 def _parse(line: str) -> Record:

@@ -15,7 +15,7 @@ from compile.tuning.candidates import Workers, build_candidates
 from compile.tuning.history import History, SearchResult
 from compile.tuning.progress_report import ProgressReport
 from compile.tuning.recorded_schedules import make_record, recorded_schedule
-from compile.tuning.records import Log, Record, append, compact, leanest, read_log
+from compile.tuning.records import Log, Record, append, compact, preferred, read_log
 from compile.tuning.related_records import usable_records
 from compile.tuning.request import Request
 from compile.tuning.score import (
@@ -123,7 +123,7 @@ def measure_shortlist(
             records, reasons = _measured(state.task, shortlist, score, request.target, workers)
             append(log, records)
             state.best = min(records, key=lambda record: record.score, default=None)
-            used = leanest(shortlist)
+            used = preferred(shortlist)
             state.before = next((r.score for r in records if r.trace == used.trace), None)
             state.trials, state.failures = len(records) + len(reasons), len(reasons)
             state.last_failure = reasons[-1] if reasons else ""

@@ -63,6 +63,11 @@ class DetailedScore(float):
         return float(self), self.details
 
 
+def details_of(score: float) -> Mapping[str, float]:
+    """Return what a score knows beside its number."""
+    return score.details if isinstance(score, DetailedScore) else {}
+
+
 class Score(Protocol):
     """Scores built candidates on some device.
 

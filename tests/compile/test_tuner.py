@@ -22,7 +22,7 @@ from compile.tuning.candidates import Workers
 from compile.tuning.latency_score import LocalLatency
 from compile.tuning.plan import BATCH
 from compile.tuning.records import read_log
-from compile.tuning.score import DetailedScore, KernelObject
+from compile.tuning.score import KernelObject
 from compile.tuning.tasks import Progress, Task, find_tasks
 from compile.tuning.tuner import tune
 
@@ -118,30 +118,6 @@ def test_it_improves_or_keeps_and_writes_after_every_batch(
         assert best[state.task.key] == state.best
         assert (state.best.source, state.best.unit) == (_CodeSize.source, "bytes")
     assert any(state.best.score < (state.start or 0) for state in states if state.best)
-
-
-class _Close(_CodeSize):
-    """Scores that are all within a tie, and as many instructions as the object has bytes."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.fewest: dict[str, float] = {}
-
-    def __call__(self, kernels: Sequence[KernelObject]) -> list[float | str]:
-        sizes = [size for size in super().__call__(kernels) if isinstance(size, float)]
-        for kernel, size in zip(kernels, sizes, strict=True):
-            task = str((kernel.arguments[0], kernel.arguments[-1]))  # weights differ by schedule
-            self.fewest[task] = min(size, self.fewest.get(task, size))
-        return [DetailedScore(100 + size % 5, {"instructions": size}) for size in sizes]
-
-
-def test_what_ties_with_the_best_in_fewer_instructions_is_written_too(
-    tasks: list[Task], tmp_path: Path
-) -> None:
-    score, log = _Close(), tmp_path / "log"
-    _tune(tasks, log, 60, score=score)
-    kept = {r.details["instructions"] for r in read_log(log).preferred.values()}
-    assert kept == set(score.fewest.values())
 
 
 def test_the_same_seed_finds_the_same_schedules(tasks: list[Task], tmp_path: Path) -> None:

@@ -18,13 +18,13 @@ from compile import validate_score
 from compile.kernels.finishing import finish
 from compile.tuning import interleaved_timing, rank_statistics, validation
 from compile.tuning.rank_statistics import (
+    choice_regret,
     kendall,
     rank_kernel,
     rank_pooled,
     ranks,
     regret,
     spearman,
-    tie_regret,
 )
 from compile.tuning.stock_space import stock_schedules
 from compile.tuning.validation import Drawn, Sample, typical
@@ -47,8 +47,8 @@ def test_statistics_of_known_values() -> None:
     # Subsets of all four are all there are. Within 5 % of the least estimate instructions decide.
     close, far = np.array([1.04, 1.0, 2.0, 4.0]), np.array([1.06, 1.0, 2.0, 4.0])
     instructions = np.array([5.0, 6.0, 1.0, 1.0])
-    assert tie_regret(TIMES, close, instructions, 0.05, 1) == 0.0
-    assert tie_regret(TIMES, far, instructions, 0.05, 1) == pytest.approx(100.0)
+    assert choice_regret(TIMES, close, instructions, 1) == 0.0
+    assert choice_regret(TIMES, far, instructions, 1) == pytest.approx(100.0)
     assert rank_kernel(TIMES, wrong, 1).top1_regret_mean == pytest.approx(100.0)
 
 

@@ -8,7 +8,7 @@ from stages import assert_same, draw, imported, lowered, run, seeded, with_sched
 from torch import nn
 
 from compile.kernels.tiling import Core
-from compile.kernels.winograd import TILES, matrices
+from compile.kernels.winograd import STEP, matrices, tile_of
 from compile.passes.inspection import kernel_functions
 
 CORE = Core(8, 16)
@@ -17,9 +17,9 @@ CORE = Core(8, 16)
 @pytest.mark.smoke
 @pytest.mark.parametrize("window", [3, 5])
 def test_the_matrices_filter_exactly(window: int) -> None:
-    tile = TILES[window]
-    outputs = tile - window + 1
-    a, g, b = matrices(outputs, window)
+    tile = tile_of(window)
+    a, g, b = matrices(window)
+    assert len(a) == STEP
     rng = np.random.default_rng(window)
     image, weights = rng.standard_normal(tile), rng.standard_normal(window)
     expected = np.correlate(image, weights, "valid")
@@ -50,7 +50,7 @@ def test_a_layer_of_many_channels_agrees_with_pytorch(
     # The rows of each product lie together: it neither strides over the others' nor meets them in
     # the cache.
     assert [int(p.shape[0]) for p in (product.params[0], product.params[-1])] == [
-        TILES[layer.kernel_size[0]] ** 2
+        tile_of(layer.kernel_size[0]) ** 2
     ] * 2
     value = draw(*shape)
     assert_same(run(with_schedules(module, CORE), value.numpy()), network, value)
