@@ -53,8 +53,9 @@ class EstimatedCycles:
     Executions of each region of code are counted on an emulated core; what a region costs there at
     steady state is llvm-mca's word. Both forms of the sum are kept in the details, with the
     instructions, and `disagree` where the forms differ by more than `DISAGREEMENT`. To their mean
-    comes what moving lines between caches costs (``transfers``, of the simulated ``l1_misses`` and
-    ``l2_misses``: lines), where `deploy.emulator.caches` knows the core's.
+    come what moving lines between caches costs (``transfers``, of the simulated ``l1_misses`` and
+    ``l2_misses``: lines) and what pages and stores make wait (``stalls``, of ``page_misses`` and
+    ``blocked_loads``), where `deploy.emulator.caches` knows the core's.
 
     Parameters
     ----------
@@ -112,10 +113,11 @@ def _detailed(estimate: CycleEstimate, count: KernelCount, caches: Caches | None
         "throughput": round(estimate.throughput, 1),
         "instructions": count.total,
     }
-    if caches is not None and count.misses is not None:
-        details |= dict(zip(("l1_misses", "l2_misses"), count.misses, strict=True))
-        details["transfers"] = round(caches.transfer_cycles(count.misses), 1)
-        cycles += details["transfers"]
+    if caches is not None and count.memory is not None:
+        details |= count.memory._asdict()
+        details["transfers"] = round(caches.transfer_cycles(count.memory), 1)
+        details["stalls"] = round(caches.stall_cycles(count.memory), 1)
+        cycles += details["transfers"] + details["stalls"]
     if max(forms) > (1 + DISAGREEMENT) * min(forms):
         details["disagree"] = 1
     if estimate.outlying:

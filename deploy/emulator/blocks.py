@@ -1,4 +1,4 @@
-"""What the counting plugin writes: how often each translation block ran, what missed the caches."""
+"""What the counting plugin writes: how often each translation block ran, what memory made wait."""
 
 from __future__ import annotations
 
@@ -6,12 +6,33 @@ import bisect
 import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 # Unused system calls by which the guest starts and ends a count (also in counter.c and runner.c).
 MARK_BEGIN = 7001
 MARK_END = 7002
-_MISSES = "misses "
+_MEMORY = "memory "
 PAGE = 4096
+
+
+class MemoryEvents(NamedTuple):
+    """What loads and stores of one process had to wait for: simulated.
+
+    Attributes
+    ----------
+    l1_misses, l2_misses : int
+        Lines that the first and the second level of data cache lacked.
+    page_misses : int
+        Pages whose place the first level of translation lacked.
+    blocked_loads : int
+        Loads of which the latest stores wrote a part only, or not all in one: they get their bytes
+        when these have reached the cache.
+    """
+
+    l1_misses: int
+    l2_misses: int
+    page_misses: int
+    blocked_loads: int
 
 
 @dataclass(frozen=True)
@@ -44,7 +65,7 @@ def read_blocks(text: str) -> tuple[Block, ...]:
     ValueError
         When the file was cut off.
     """
-    fields = (line.split() for line in _whole_lines(text) if not line.startswith(_MISSES))
+    fields = (line.split() for line in _whole_lines(text) if not line.startswith(_MEMORY))
     blocks = [Block(int(address, 16), *map(int, figures)) for address, *figures in fields]
     blocks.sort(key=lambda block: (block.address, block.instructions))
     return tuple(_without_beginnings(blocks))
@@ -71,8 +92,8 @@ def _lies_across_pages(block: Block) -> bool:
     return block.address // PAGE != (block.address + block.size - 1) // PAGE
 
 
-def read_misses(text: str) -> tuple[int, int] | None:
-    """Read the misses of both levels of cache, None where none were simulated.
+def read_memory_events(text: str) -> MemoryEvents | None:
+    """Read what was simulated of the memory, None where nothing was.
 
     Raises
     ------
@@ -80,9 +101,9 @@ def read_misses(text: str) -> tuple[int, int] | None:
         When the file was cut off.
     """
     for line in _whole_lines(text):
-        if line.startswith(_MISSES):
-            first, second = line.removeprefix(_MISSES).split()
-            return int(first), int(second)
+        if line.startswith(_MEMORY):
+            first, second, pages, blocked = map(int, line.removeprefix(_MEMORY).split())
+            return MemoryEvents(first, second, pages, blocked)
     return None
 
 

@@ -12,7 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from compile.tuning.score import KernelObject
-from deploy.emulator.blocks import Block, instructions_in, read_blocks, read_misses
+from deploy.emulator.blocks import (
+    Block,
+    MemoryEvents,
+    instructions_in,
+    read_blocks,
+    read_memory_events,
+)
 from deploy.emulator.caches import Caches
 from deploy.emulator.cores import Guest, guest_of
 from deploy.emulator.images import Image, read_image
@@ -39,16 +45,15 @@ class KernelCount:
         The translation blocks of both; the kernel's code starts at ``KERNEL_BASE``.
     image : Image
         The code that ran.
-    misses : tuple of int or None
-        Simulated: lines that the first and the second level of cache lacked; None where no caches
-        were given.
+    memory : MemoryEvents or None
+        Simulated; None where no caches were given.
     """
 
     instructions: int
     helper_instructions: int
     blocks: tuple[Block, ...] = field(repr=False)
     image: Image = field(repr=False, compare=False)
-    misses: tuple[int, int] | None = None
+    memory: MemoryEvents | None = None
 
     @property
     def total(self) -> int:
@@ -138,11 +143,11 @@ def _count_one(
         return _reason(done.returncode, done.stderr.decode(errors="replace"))
     try:
         report = next(scratch.glob("counts.*")).read_text()
-        blocks, misses = read_blocks(report), read_misses(report)
+        blocks, memory = read_blocks(report), read_memory_events(report)
     except (StopIteration, ValueError):
         return "the emulator wrote no counts"
     own = instructions_in(block for block in blocks if block.address >= KERNEL_BASE)
-    return KernelCount(own, instructions_in(blocks) - own, blocks, read_image(program), misses)
+    return KernelCount(own, instructions_in(blocks) - own, blocks, read_image(program), memory)
 
 
 def _tensor_argument(shape: Sequence[int], dtype: str) -> str:

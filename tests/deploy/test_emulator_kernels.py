@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from deploy.emulator.caches import CACHES, LINE, Cache, Caches
+from deploy.emulator.blocks import MemoryEvents
+from deploy.emulator.caches import BLOCKED_LOAD, CACHES, LINE, Cache, Caches, Translation
 from deploy.emulator.cores import CORES
 from deploy.emulator.kernels import KernelCount, KernelObject, count_kernels
 from deploy.emulator.qemu import Emulator
@@ -84,14 +85,18 @@ def test_dot_products_run_where_the_core_has_them(emulator: Emulator, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("lines", "rounds", "first", "second"),
-    [(256, 3, 0, 0), (1024, 3, 3 * 1024, 0), (32768, 2, 2 * 32768, 2 * 32768)],
+    ("lines", "rounds", "first", "second", "pages"),
+    [
+        (256, 3, 0, 0, 0),
+        (1024, 3, 3 * 1024, 0, 0),
+        (32768, 2, 2 * 32768, 2 * 32768, 2 * 32768 // 64),
+    ],
 )
 def test_misses_are_those_of_caches_that_replace_the_oldest(
-    emulator: Emulator, tmp_path: Path, lines: int, rounds: int, first: int, second: int
+    emulator: Emulator, tmp_path: Path, lines: int, rounds: int, first: int, second: int, pages: int
 ) -> None:
-    # Reads a tensor line by line, from front to back, several times: of an A72's 32 KiB and 1 MiB,
-    # one that is larger keeps nothing until it is wanted again.
+    # Reads a tensor line by line, from front to back, several times: of an A72's 32 KiB, 1 MiB and
+    # 32 pages, one that is larger keeps nothing until it is wanted again.
     body = (
         rf"mov x12, #{rounds}\n 2: ldr x9, [x1, #8]\n ldr x9, [x9]\n mov x10, #{lines}\n"
         r" 1: ldr x11, [x9], #64\n subs x10, x10, #1\n b.ne 1b\n"
@@ -106,14 +111,41 @@ def test_misses_are_those_of_caches_that_replace_the_oldest(
     # The runner fills a tensor with copies of its first lines: only these are left when it is done.
     for count, left in zip(counts, (0, 17 * 64 * 4 // 64), strict=True):
         assert isinstance(count, KernelCount), count
-        assert count.misses is not None
+        assert count.memory is not None
         # The stack and the arguments take a few lines more.
-        assert first - left <= count.misses[0] <= first + 16
-        assert second - left <= count.misses[1] <= second + 16
+        assert first - left <= count.memory.l1_misses <= first + 16
+        assert second - left <= count.memory.l2_misses <= second + 16
+        assert pages - left <= count.memory.page_misses <= pages + 16
     (plain,) = count_kernels([kernel], "cortex-a72")
     assert isinstance(plain, KernelCount)
-    assert plain.misses is None
-    assert plain == dataclasses.replace(counts[0], misses=None)  # type: ignore[type-var]
+    assert plain.memory is None
+    assert plain == dataclasses.replace(counts[0], memory=None)  # type: ignore[type-var]
+
+
+@pytest.mark.parametrize(
+    ("accesses", "blocked"),
+    [
+        # All from one store: bytes that it wrote, a part of them, none of them.
+        (r"str q0, [x9]\n ldr q1, [x9]", 0),
+        (r"str q0, [x9]\n ldr x10, [x9, #8]", 0),
+        (r"str x10, [x9]\n ldr q1, [x9, #16]", 0),
+        # A part that was stored, and one that lay there or came from another store.
+        (r"str x10, [x9]\n ldr q1, [x9]", 1),
+        (r"str x10, [x9]\n str x10, [x9, #8]\n ldr q1, [x9]", 1),
+        # Four stores later the first is in the cache.
+        (r"str x10, [x9]\n " + r"str x10, [x9, #64]\n " * 4 + r"ldr q1, [x9]", 0),
+    ],
+)
+def test_loads_wait_for_stores_that_wrote_a_part_of_them(
+    emulator: Emulator, tmp_path: Path, accesses: str, blocked: int
+) -> None:
+    body = rf"ldr x9, [x1, #8]\n ldr x9, [x9]\n {accesses}\n mov w0, #0\n ret"
+    kernel = _kernel(tmp_path, body)
+    kernel = KernelObject(kernel.path, kernel.symbol, (((64,), "float32"),))
+    (count,) = count_kernels([kernel], "cortex-a72", caches=CACHES["cortex-a72"])
+    assert isinstance(count, KernelCount), count
+    assert count.memory is not None
+    assert count.memory.blocked_loads == blocked
 
 
 def test_every_core_has_caches_and_lines_take_their_cycles() -> None:
@@ -121,9 +153,10 @@ def test_every_core_has_caches_and_lines_take_their_cycles() -> None:
     # The plugin takes no other number of sets.
     levels = [level for known in CACHES.values() for level in (known.first, known.second)]
     assert all((level.size // LINE // level.ways).bit_count() == 1 for level in levels)
-    caches = Caches(Cache(1 << 15, 2), Cache(1 << 20, 16), 32, 16)
-    assert caches.plugin_arguments == "l1=256:2,l2=1024:16"
-    assert caches.transfer_cycles((10, 3)) == 10 * 2 + 3 * 4
+    caches = Caches(Cache(1 << 15, 2), Cache(1 << 20, 16), Translation(64, 4, 7), 32, 16)
+    assert caches.plugin_arguments == "l1=256:2,l2=1024:16,pages=16:4"
+    assert caches.transfer_cycles(MemoryEvents(10, 3, 5, 2)) == 10 * 2 + 3 * 4
+    assert caches.stall_cycles(MemoryEvents(10, 3, 5, 2)) == 5 * 7 + 2 * BLOCKED_LOAD
 
 
 def test_an_unknown_core_is_the_users_mistake() -> None:
