@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from stages import (
     HOST,
     assert_module_is,
-    assert_same,
     count,
     draw,
     imported,
-    lowered,
-    run,
     seeded,
-    shuffle_kernels,
     simplified,
 )
 from torch import nn
@@ -27,14 +20,9 @@ from torch.nn import functional
 from compile.passes.absorb_flatten import absorb_flatten
 from compile.passes.choose_layouts import choose_layouts
 from compile.passes.data_movement import follow_movements
-from compile.passes.eliminate_channel_shuffle import eliminate_channel_shuffle
-from compile.passes.expose_intermediates import INTERMEDIATES, expose_intermediates, kernel_calls
 from compile.passes.fold_batch_norm import fold_batch_norm
-from compile.passes.inspection import kernel_functions, moves_only
 from compile.passes.lower_to_kernels import lower_to_kernels
 from compile.passes.simplify_pools import simplify_pools
-from compile.pipeline import graph_passes, run_graph_passes
-from model.errors import UsageError
 
 
 class _Norms(nn.Module):
@@ -245,81 +233,3 @@ def test_a_kernel_reads_an_order_and_writes_no_take() -> None:
     assert count(module)["take"] == 0
     assert count(module)["call_tir"] == 3
     assert_module_is(module, network, 1, 6, 4, 5)
-
-
-@pytest.mark.smoke
-def test_intermediates_are_what_the_kernels_write() -> None:
-    class Chain(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.a, self.b = nn.Conv2d(2, 3, 1), nn.Conv2d(3, 4, 3)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.b(torch.relu(self.a(x))).mean((2, 3))
-
-    network = seeded(Chain())
-    module = expose_intermediates(lowered(imported(network, 1, 2, 5, 5).module))
-    value = draw(1, 2, 5, 5)
-    answers = run(module, value.numpy(), entry=INTERMEDIATES)
-    assert len(answers) == len(kernel_calls(module)) == 3
-    first = torch.relu(network.a(value)).detach().permute(0, 2, 3, 1)
-    second = network.b(torch.relu(network.a(value))).detach().permute(0, 2, 3, 1)
-    np.testing.assert_allclose(answers[0], first.numpy(), atol=1e-5)
-    np.testing.assert_allclose(answers[1], second.numpy(), atol=1e-5)
-    assert_same(run(module, value.numpy()), network, value)
-
-
-def test_kernels_that_only_move_are_told_from_those_that_compute() -> None:
-    class Joins(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.a, self.b = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return torch.cat([self.a(x), self.b(x)], 1).mean((2, 3))
-
-    module = lowered(imported(seeded(Joins()), 1, 4, 4, 4).module)
-    functions = kernel_functions(module)
-    assert {n.split("_")[0] for n, f in functions.items() if moves_only(f)} == {"concat"}
-    # A concatenation joins what was computed apart: it moves, and it is no shuffle.
-    assert shuffle_kernels(module) == []
-
-
-def test_the_pipeline_shows_the_module_after_every_pass(tmp_path: Path) -> None:
-    network = seeded(nn.Sequential(nn.Conv2d(2, 4, 1), nn.BatchNorm2d(4)))
-    module = imported(network, 1, 2, 3, 3).module
-    run_graph_passes(module, HOST.core, tmp_path / "ir")
-    files = sorted(path.name for path in (tmp_path / "ir").iterdir())
-    names = ["import", *(name for name, _ in graph_passes(HOST.core))]
-    assert files == [f"{number:02d}_{name}.py" for number, name in enumerate(names)]
-    texts = [path.read_text() for path in sorted((tmp_path / "ir").iterdir())]
-    assert "batch_norm" in texts[0]
-    assert "batch_norm" not in texts[1]
-    assert "call_tir" in texts[-1]
-
-
-def test_passes_leave_their_input_as_it_was() -> None:
-    network = seeded(nn.Sequential(nn.Conv2d(2, 4, 1), nn.BatchNorm2d(4), nn.ReLU()))
-    module = imported(network, 1, 2, 3, 3).module
-    before = module.script()
-    eliminate_channel_shuffle(fold_batch_norm(module))
-    assert module.script() == before
-
-
-@pytest.mark.parametrize(
-    ("name", "function"),
-    [
-        ("cumsum", lambda x: x.cumsum(1)),
-        ("topk", lambda x: x.topk(2, 1)[0]),
-        ("argsort", lambda x: x.argsort(1)),
-    ],
-)
-def test_an_operator_without_code_is_named(
-    name: str, function: Callable[[torch.Tensor], torch.Tensor]
-) -> None:
-    class Network(nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return function(torch.relu(x))
-
-    with pytest.raises(UsageError, match=rf"no code for these operators .*: {name}$"):
-        lowered(imported(Network(), 1, 3, 4, 4).module)
