@@ -41,7 +41,7 @@ def build_library(module: tvm.IRModule, target: CompileTarget, path: Path) -> No
     """
     # The objects are as large as the library, and nobody needs them once it is linked.
     with tempfile.TemporaryDirectory(prefix=f".{path.stem}.", dir=path.parent) as objects:
-        in_place, constants = constants_in_place(finish_kernels(module))
+        in_place, constants = constants_in_place(_finished(module, target))
         _compiled(in_place, target).export_library(
             str(path), fcompile=link, workspace_dir=objects,
             addons=constants_object(constants, target, Path(objects)),
@@ -50,7 +50,11 @@ def build_library(module: tvm.IRModule, target: CompileTarget, path: Path) -> No
 
 def build_executable(module: tvm.IRModule, target: CompileTarget) -> Any:
     """Compile a module of scheduled kernels for the Relax virtual machine."""
-    return _compiled(finish_kernels(module), target)
+    return _compiled(_finished(module, target), target)
+
+
+def _finished(module: tvm.IRModule, target: CompileTarget) -> tvm.IRModule:
+    return finish_kernels(module, fetches=target.fetches)
 
 
 def _compiled(module: tvm.IRModule, target: CompileTarget) -> Any:

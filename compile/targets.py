@@ -79,6 +79,11 @@ class CompileTarget:
         return Target(self.options, host=self.options)
 
     @property
+    def fetches(self) -> bool:
+        """Whether kernels ask for weights ahead: where it was measured to bring something."""
+        return self.architecture == "x86_64"
+
+    @property
     def with_whole_layers(self) -> CompileTarget:
         """The same, but that no layers are computed by strips: all tensors fit its cache."""
         return dataclasses.replace(self, cache=sys.maxsize)

@@ -1,7 +1,8 @@
-"""What a kernel still lacks once it is scheduled: vectors of a length that the core has.
+"""What a kernel still lacks once it is scheduled, and TVM's schedule primitives cannot say.
 
-TVM's schedule primitives want one writer for each buffer. Outputs that fill no whole vector are
-written beside those that do, so they are parted in the scheduled code, just before it is built.
+They want one writer for each buffer. Outputs that fill no whole vector are written beside those
+that do, so they are parted in the scheduled code, just before it is built. So are the fetches of
+weights added, which no primitive knows.
 """
 
 from __future__ import annotations
@@ -12,14 +13,24 @@ import tvm
 from tvm import tirx
 from tvm_ffi import structural_map
 
+from compile.kernels.fetching import fetch_next_weights
+
 KIND = "kernel"
 LANES = "lanes"
 
 
-def finish_kernels(module: tvm.IRModule) -> tvm.IRModule:
-    """Finish every scheduled kernel of a module."""
+def finish_kernels(module: tvm.IRModule, *, fetches: bool = False) -> tvm.IRModule:
+    """Finish every scheduled kernel of a module.
+
+    Parameters
+    ----------
+    module : tvm.IRModule
+        Scheduled kernels, and whatever else.
+    fetches : bool
+        Whether convolutions ask for weights ahead, as :func:`fetch_next_weights` says.
+    """
     finished = {
-        variable: finish(function)
+        variable: finish(function, fetches=fetches)
         if isinstance(function, tirx.PrimFunc) and function.attrs and KIND in function.attrs
         else function
         for variable, function in module.functions.items()
@@ -27,8 +38,8 @@ def finish_kernels(module: tvm.IRModule) -> tvm.IRModule:
     return tvm.IRModule(finished, attrs=module.attrs)
 
 
-def finish(function: tirx.PrimFunc) -> tirx.PrimFunc:
-    """Cut a kernel's odd vectors.
+def finish(function: tirx.PrimFunc, *, fetches: bool = False) -> tirx.PrimFunc:
+    """Cut a kernel's odd vectors, and let it ask for weights ahead.
 
     Before::
 
@@ -44,7 +55,7 @@ def finish(function: tirx.PrimFunc) -> tirx.PrimFunc:
     """
     if LANES in function.attrs:
         function = function.with_body(_cut_vectors(function.body, int(function.attrs[LANES])))
-    return function
+    return fetch_next_weights(function) if fetches else function
 
 
 def _cut_vectors(body: Any, lanes: int) -> Any:

@@ -149,7 +149,9 @@ def _warm_up_politely() -> None:
     _warm_up()
 
 
-def build_object(module_json: str, options: dict[str, Any], path: str, checks: bool) -> None:
+def build_object(
+    module_json: str, options: dict[str, Any], path: str, checks: bool, fetches: bool
+) -> None:
     """Build a module of one kernel into an object file (runs in a worker).
 
     Parameters
@@ -162,6 +164,8 @@ def build_object(module_json: str, options: dict[str, Any], path: str, checks: b
         The object to write.
     checks : bool
         Whether the kernel checks its arguments. That is a third of the work of building it.
+    fetches : bool
+        Whether it asks for weights ahead.
     """
     import tvm
     from tvm.target import Target
@@ -171,13 +175,13 @@ def build_object(module_json: str, options: dict[str, Any], path: str, checks: b
     from compile.kernels.lowering import PIPELINE
 
     # What `load_json` does to texts of older versions costs a tenth of a build: this one is ours.
-    module = finish_kernels(from_json_graph_str(module_json))
+    module = finish_kernels(from_json_graph_str(module_json), fetches=fetches)
     target = Target(options, host=options)
     with tvm.transform.PassContext(config={"tirx.disable_assert": not checks}):
         tvm.compile(module, target, tir_pipeline=PIPELINE).mod.write_to_file(path, "o")
 
 
-BuildCall = tuple[str, dict[str, Any], str, bool]
+BuildCall = tuple[str, dict[str, Any], str, bool, bool]
 
 
 def build_calls(
@@ -205,7 +209,8 @@ def build_calls(
         # Never a name twice: a process that loaded a library of that name would run the old one.
         path = folder / f"candidate_{next(_numbers)}.o"
         module = tvm.IRModule({"main": function.with_attr("global_symbol", "main")})
-        calls.append((tvm.ir.save_json(module), target.options, str(path), checks))
+        text = tvm.ir.save_json(module)
+        calls.append((text, target.options, str(path), checks, target.fetches))
         kernels.append(KernelObject(path, ENTRY_SYMBOL, argument_types(function)))
     return calls, kernels
 
