@@ -19,6 +19,8 @@ FINISHED = "finished"
 TAKEN = "taken"
 # Parameter that tells where each output channel is written.
 POSITIONS = "positions"
+# Parameter that a sum multiplies what it takes with.
+WEIGHT = "weight"
 
 
 class Sliding(Protocol):

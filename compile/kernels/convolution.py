@@ -28,6 +28,7 @@ from compile.kernels.blocks import (
     OUTPUT,
     POSITIONS,
     TAKEN,
+    WEIGHT,
     Step,
     apply_steps,
     axes,
@@ -178,7 +179,7 @@ def _body(conv: Convolution) -> None:
         in_shape = (1, conv.stored_channels, conv.height, conv.width)
     x = T.arg("x", T.buffer(in_shape, "float32"))
     weights = (conv.groups, *conv.kernel, conv.group_inputs, conv.padded_outputs)
-    weight = T.arg("weight", T.buffer(weights, "float32"))
+    weight = T.arg(WEIGHT, T.buffer(weights, "float32"))
     operands = epilogue_operands(conv.epilogue, shape, bias_shape(conv))
     table = None if conv.run else T.arg("channels", T.buffer((conv.channels,), "int32"))
     outputs = conv.groups * conv.group_outputs

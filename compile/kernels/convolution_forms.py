@@ -10,7 +10,7 @@ import tvm
 from tvm import tirx
 from tvm.s_tir import Schedule
 
-from compile.kernels.blocks import ACCUMULATE, FINISHED, OUTPUT, POSITIONS, TAKEN
+from compile.kernels.blocks import ACCUMULATE, FINISHED, OUTPUT, POSITIONS, TAKEN, WEIGHT
 from compile.kernels.tiling import (
     MOST_PIXELS_IN_TILE,
     MOST_WRITTEN_OUT,
@@ -200,7 +200,7 @@ def _streaming_form(lanes: int, steps: list[int]) -> Form:
 def _block_weight(schedule: Schedule, accumulate: Any, width: int) -> None:
     """Let the weights of one tile's outputs lie together, in the order in which it reads them."""
     reads = schedule.get(accumulate).reads
-    index = next(i for i, region in enumerate(reads) if region.source.name == "weight")
+    index = next(i for i, region in enumerate(reads) if region.source.name == WEIGHT)
     schedule.transform_layout(
         accumulate,
         ("read", index),

@@ -35,9 +35,9 @@ from tvm import s_tir, tirx
 from tvm.ir import Op, PrimType
 from tvm_ffi import structural_map, structural_visit
 
+from compile.kernels.blocks import WEIGHT
 from compile.memory_layout import FLOAT_BYTES
 
-WEIGHT = "weight"
 # Floats in a line of the cache.
 LINE = 64 // FLOAT_BYTES
 # Lines that are asked for at once where a tile has too few to spread them over its steps.

@@ -16,6 +16,7 @@ from tvm.tirx.script.builder import ir as T
 from compile.kernels.blocks import (
     ACCUMULATE,
     OUTPUT,
+    WEIGHT,
     Place,
     Step,
     apply_steps,
@@ -104,7 +105,7 @@ def _body(window: Window) -> None:
     x = T.arg("x", T.buffer((1, window.height, window.width, window.channels), "float32"))
     weight = None
     if window.combine == "multiply_add":
-        weight = T.arg("weight", T.buffer((*window.kernel, window.channels), "float32"))
+        weight = T.arg(WEIGHT, T.buffer((*window.kernel, window.channels), "float32"))
     operands = epilogue_operands(window.epilogue, window.output_shape, (window.channels,))
     out = T.arg("out", T.buffer(window.output_shape, "float32"))
     neutral = LOWEST if window.combine == "max" else 0.0

@@ -203,6 +203,8 @@ def build_calls(
     """
     import tvm
 
+    from compile.kernels.blocks import WEIGHT
+
     calls: list[BuildCall] = []
     kernels = []
     for function in functions:
@@ -211,7 +213,9 @@ def build_calls(
         module = tvm.IRModule({"main": function.with_attr("global_symbol", "main")})
         text = tvm.ir.save_json(module)
         calls.append((text, target.options, str(path), checks, target.fetches))
-        kernels.append(KernelObject(path, ENTRY_SYMBOL, argument_types(function)))
+        names = [str(parameter.name) for parameter in function.params]
+        weights = names.index(WEIGHT) if WEIGHT in names else None
+        kernels.append(KernelObject(path, ENTRY_SYMBOL, argument_types(function), weights))
     return calls, kernels
 
 

@@ -30,11 +30,14 @@ class KernelObject:
         Entry point, in TVM's calling convention.
     arguments : tuple
         Shape and data type of each tensor it takes, outputs included.
+    weights : int, optional
+        Which of these are weights, where some are.
     """
 
     path: Path
     symbol: str
     arguments: tuple[tuple[tuple[int, ...], str], ...]
+    weights: int | None = None
 
 
 MEASURED_UNIT = "ns"

@@ -13,6 +13,7 @@ from torch import nn
 from tvm import tirx
 from tvm_ffi import structural_visit
 
+from compile.kernels.blocks import WEIGHT
 from compile.kernels.fetching import LINE, fetch_next_weights
 from compile.kernels.finishing import finish_kernels
 from compile.kernels.lowering import PIPELINE
@@ -34,7 +35,7 @@ LAYERS = {
 def _kernel(layer: nn.Module, pixels: int, channels: int) -> Any:
     program = imported(seeded(nn.Sequential(layer)), 1, channels, pixels, pixels)
     functions = kernel_functions(lowered(program.module, CORE))
-    (function,) = (f for f in functions.values() if any(p.name == "weight" for p in f.params))
+    (function,) = (f for f in functions.values() if any(p.name == WEIGHT for p in f.params))
     return scheduled(function, CORE)
 
 
