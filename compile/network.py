@@ -25,6 +25,7 @@ from compile.passes.expose_intermediates import INTERMEDIATES, expose_intermedia
 from compile.passes.graph import Array
 from compile.passes.inspection import is_shuffle, kernel_functions, moves_only
 from compile.passes.replace_kernels import replace_kernels
+from compile.passes.residual_in_place import residual_in_place
 from compile.pipeline import run_graph_passes
 from compile.program import Program, import_program
 from compile.targets import CompileTarget, find_target
@@ -161,7 +162,7 @@ def write_bundle(
 def link_kernels(
     lowered: Lowered, functions: Mapping[str, Any], target: CompileTarget
 ) -> tuple[tvm.IRModule, tuple[StripCall, ...]]:
-    """Put scheduled kernels in place, and let those with large tensors go by strips.
+    """Put scheduled kernels in place, large tensors by strips, and sums over their residuals.
 
     Returns
     -------
@@ -172,7 +173,7 @@ def link_kernels(
     """
     module = expose_intermediates(replace_kernels(lowered.module, functions))
     module, groups = compute_in_strips(module, lowered.kernels, target.cache)
-    return module, tuple(StripCall(name, kernels) for name, kernels in groups)
+    return residual_in_place(module), tuple(StripCall(name, kernels) for name, kernels in groups)
 
 
 def reference(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from tvm.ir.expr import GenericConst
 
 Array = np.ndarray[Any, Any]
 Current = Callable[["relax.Var"], Any]
+Readers = Mapping["relax.Var", Sequence["relax.Var | None"]]
 Rewrite = Callable[[relax.BlockBuilder, "relax.Var", Any, Current], Any]
 
 ENTRY = "main"
@@ -26,7 +27,8 @@ def operator(expr: Any) -> str:
 
 def called_kernel(value: Any) -> str | None:
     """Name of the TIR kernel that an expression calls, ``None`` where it calls none."""
-    return str(value.args[0].name_hint) if operator(value) == "relax.call_tir" else None
+    calls = ("relax.call_tir", "relax.call_tir_inplace")
+    return str(value.args[0].name_hint) if operator(value) in calls else None
 
 
 def shape_of(expr: Any) -> tuple[int, ...] | None:
@@ -87,24 +89,24 @@ def bindings_of(module: tvm.IRModule) -> Iterator[tuple[relax.Var, Any]]:
 
 def count_uses(module: tvm.IRModule) -> dict[relax.Var, int]:
     """How many times each variable is read, the function's result included."""
-    uses: dict[relax.Var, int] = {}
+    return {variable: len(readers) for variable, readers in readers_of(module).items()}
 
-    def visit(expr: Any) -> None:
-        if isinstance(expr, relax.Var):
-            uses[expr] = uses.get(expr, 0) + 1
-        elif isinstance(expr, relax.Tuple):
-            for field in expr.fields:
-                visit(field)
-        elif isinstance(expr, relax.TupleGetItem):
-            visit(expr.tuple_value)
-        elif isinstance(expr, tvm.ir.Call):
-            for argument in expr.args:
-                visit(argument)
 
-    for _, value in bindings_of(module):
-        visit(value)
-    visit(module[ENTRY].body.body)
-    return uses
+def readers_of(module: tvm.IRModule) -> Readers:
+    """List who reads each variable, in order; ``None`` is the function's result."""
+    readers: dict[relax.Var, list[relax.Var | None]] = {}
+
+    def visit(expr: Any, reader: relax.Var | None) -> None:
+        def note(read: relax.Var) -> relax.Var:
+            readers.setdefault(read, []).append(reader)
+            return read
+
+        substitute(expr, note)
+
+    for variable, value in bindings_of(module):
+        visit(value, variable)
+    visit(module[ENTRY].body.body, None)
+    return readers
 
 
 def substitute(expr: Any, replace: Callable[[relax.Var], Any]) -> Any:

@@ -11,14 +11,12 @@ import tvm
 from tvm import relax, tirx
 
 from compile.memory_layout import FLOAT_BYTES
-from compile.passes.graph import ENTRY, bindings_of, called_kernel, shape_of, substitute
+from compile.passes.graph import Readers, bindings_of, called_kernel, readers_of, shape_of
 from compile.strips.plan import Layer, Source, working_set
 from compile.strips.ranged import Ranged, ranged, rows_read
 
 # The largest layer's share of a strip, in parts of the cache: of 16 to 64 there was no difference.
 STRIPS_IN_CACHE = 16
-
-Readers = Mapping[relax.Var, Sequence[relax.Var | None]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +80,7 @@ def find_groups(
     cache : int
         Bytes that stay close to the core.
     """
-    finder = _Finder(_readers(module), cache)
+    finder = _Finder(readers_of(module), cache)
     return [
         group
         for segment in _segments(module, unscheduled)
@@ -111,23 +109,6 @@ def _segments(
         call = KernelCall(variable, name, arguments, shape, kernel, unscheduled[name])
         segments[-1].append(call)
     return segments
-
-
-def _readers(module: tvm.IRModule) -> Readers:
-    """List who reads each variable; ``None`` is the function's result."""
-    readers: dict[relax.Var, list[relax.Var | None]] = {}
-
-    def visit(expr: Any, reader: relax.Var | None) -> None:
-        def note(read: relax.Var) -> relax.Var:
-            readers.setdefault(read, []).append(reader)
-            return read
-
-        substitute(expr, note)
-
-    for variable, value in bindings_of(module):
-        visit(value, variable)
-    visit(module[ENTRY].body.body, None)
-    return readers
 
 
 @dataclasses.dataclass(frozen=True)

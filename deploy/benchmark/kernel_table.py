@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from compile.manifest import KernelEntry
+from deploy.emulator.instruction_counts import kernel_of
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ def tabulate(
     overhead : MachineOverhead
         What is left.
     """
-    names = [str(name) for name in calls["names"]]
+    names = [kernel_of(str(name)) for name in calls["names"]]
     each = np.asarray(times["calls"], np.float64)
     # The shortest call does nothing: what it takes is the instrument's.
     each = np.maximum(each - np.median(each, axis=0).min(), 0.0) * 1e-3

@@ -90,6 +90,7 @@ def run(
         left = {operator(value) for _, value in bindings_of(module)} - {
             "",
             "relax.call_tir",
+            "relax.call_tir_inplace",
             "relax.reshape",
         }
         build_library(fuse_rest(module) if left else module, target, library)
