@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import math
+import mmap
 import os
 import platform
 import time
@@ -10,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from compile import TVM_VERSION
 from compile.library import link
+from compile.memory_layout import ALIGNMENT, FLOAT_BYTES
 from compile.tuning.candidates import Workers
 from compile.tuning.score import MEASURED_UNIT, KernelObject
 
@@ -82,9 +87,9 @@ def time_library(path: str, arguments: Any, weights: int | None) -> float:
     module = tvm.runtime.load_module(str(Path(path)))
     tensors = _tensors(arguments, tvm.cpu())
     if weights is not None:
-        size = tensors[weights].numpy().nbytes
-        if LEAST_WEIGHTS <= size < FAR:
-            others = [_tensors([arguments[weights]], tvm.cpu())[0] for _ in range(FAR // size)]
+        shape = arguments[weights][0]
+        if LEAST_WEIGHTS <= FLOAT_BYTES * math.prod(shape) < FAR:
+            others = _far_weights(shape)
             return time_with_far_weights(module["main"], tensors, weights, others)
     return _least_mean(module, tvm.cpu(), tensors)
 
@@ -118,8 +123,7 @@ def time_with_far_weights(
         [*tensors[:weights], these, *tensors[weights + 1 :]]
         for these in (tensors[weights], *others)
     ]
-    for arguments in rounds:
-        kernel(*arguments)
+    kernel(*tensors)
     times: list[int] = []
     while sum(times) < REPEATS * REPEAT_MS * NS_PER_MS:
         for arguments in rounds:
@@ -127,6 +131,27 @@ def time_with_far_weights(
             kernel(*arguments)
             times.append(time.perf_counter_ns() - began)
     return float(np.percentile(times, 10))
+
+
+def _far_weights(shape: tuple[int, ...]) -> list[Any]:
+    """Give `FAR` bytes as weights of a shape."""
+    import tvm
+
+    floats = math.prod(shape)
+    pitch = -(-floats * FLOAT_BYTES // ALIGNMENT) * ALIGNMENT // FLOAT_BYTES
+    starts = range(0, FAR // FLOAT_BYTES - pitch + 1, pitch)
+    memory = _far_memory()
+    return [
+        tvm.runtime.from_dlpack(memory[start : start + floats].reshape(shape)) for start in starts
+    ]
+
+
+@functools.cache
+def _far_memory() -> NDArray[np.float32]:
+    """Give `FAR` bytes, kept from candidate to candidate: to make them takes as long as to time."""
+    memory = np.frombuffer(mmap.mmap(-1, FAR), np.float32)
+    memory[:] = np.random.default_rng(1).standard_normal(memory.size, np.float32)
+    return memory
 
 
 def _tensors(arguments: Sequence[tuple[tuple[int, ...], str]], device: Any) -> list[Any]:
