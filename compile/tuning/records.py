@@ -258,3 +258,19 @@ def compact(path: Path) -> None:
         log = read_log(path)
         if log.shortlists and not log.rejected:
             replace_text(path, log_text(log.shortlists))
+
+
+def replace_scores(path: Path, records: Sequence[Record]) -> None:
+    """Let records take the place of all that their sources said of their kernels, then compact.
+
+    Scores that were found at different times would else be compared, and the luckiest one kept. A
+    log with damaged lines is left as it is.
+    """
+    with locked(path):
+        log = read_log(path)
+        if log.rejected or not log.shortlists:
+            return
+        said = {(record.key, record.source) for record in records}
+        kept = [few for few in log.shortlists if (few[0].key, few[0].source) not in said]
+        replace_text(path, sorted_lines([*(r for few in kept for r in reversed(few)), *records]))
+    compact(path)

@@ -15,7 +15,15 @@ from compile.tuning.candidates import Workers, build_candidates
 from compile.tuning.history import History, SearchResult
 from compile.tuning.progress_report import ProgressReport
 from compile.tuning.recorded_schedules import make_record, recorded_schedule
-from compile.tuning.records import Log, Record, append, compact, preferred, read_log
+from compile.tuning.records import (
+    Log,
+    Record,
+    append,
+    compact,
+    preferred,
+    read_log,
+    replace_scores,
+)
 from compile.tuning.related_records import usable_records
 from compile.tuning.request import Request
 from compile.tuning.score import (
@@ -26,7 +34,7 @@ from compile.tuning.score import (
     checked_score,
     warnings_of,
 )
-from compile.tuning.tasks import Progress, Task, begin
+from compile.tuning.tasks import Progress, Task, begin, default_schedule
 from compile.tuning.tuner import DEFAULT_TRIALS_A_TASK, tune
 from model.errors import UsageError
 
@@ -103,16 +111,21 @@ def measure_shortlist(
 ) -> SearchResult:
     """Time the best few of each task on a real device; what is fastest there is used from then on.
 
+    What was measured before is measured again, with the default schedule: one after the other, a
+    machine that is slower for a while makes schedules look so.
+
     Raises
     ------
     UsageError
         If the log has no shortlist for any of the tasks, or the device is emulated.
     """
-    shortlists = unmeasured(read_log(log))
+    known = read_log(log)
+    shortlists = {**measured(known), **unmeasured(known)}
     states = [begin(task) for task in tasks if task.key in shortlists]
     if not states:
         raise UsageError(f"{log} has no shortlist for this network: tune it first")
     history, total = History(), sum(len(shortlists[state.task.key]) for state in states)
+    found: list[Record] = []
     with (
         devices.score(request.target, device, "latency") as score,
         Workers() as workers,
@@ -122,6 +135,7 @@ def measure_shortlist(
             shortlist = shortlists[state.task.key]
             records, reasons = _measured(state.task, shortlist, score, request.target, workers)
             append(log, records)
+            found += records
             state.best = min(records, key=lambda record: record.score, default=None)
             used = preferred(shortlist)
             state.before = next((r.score for r in records if r.trace == used.trace), None)
@@ -131,8 +145,17 @@ def measure_shortlist(
             history.note(states, sum(state.trials for state in states))
             shown(states, sum(state.trials for state in states))
         warnings = warnings_of(score)
-    compact(log)
+    replace_scores(log, found)
     return history.result(states, MEASURED_UNIT, warnings)
+
+
+def measured(log: Log) -> dict[str, tuple[Record, ...]]:
+    """Give what was measured of each key, by whatever source, the latest first."""
+    lists: dict[str, tuple[Record, ...]] = {}
+    for records in log.shortlists:
+        if records[0].unit == MEASURED_UNIT:
+            lists[records[0].key] = records + lists.get(records[0].key, ())
+    return lists
 
 
 def unmeasured(log: Log) -> dict[str, tuple[Record, ...]]:
@@ -149,12 +172,17 @@ def _measured(
     target: CompileTarget,
     workers: Workers,
 ) -> tuple[list[Record], list[str]]:
-    """Build and time the schedules of a shortlist."""
+    """Build and time the schedules of a shortlist, and the default beside what was measured."""
     schedules = [recorded_schedule(task.function, record) for record in shortlist]
     fitting = [schedule for schedule in schedules if schedule is not None]
+    trials = len(fitting)
+    if shortlist[0].unit == MEASURED_UNIT:
+        trials = max(record.trials for record in shortlist)
+        fitting.append(default_schedule(task.function, target.core))
+        fitting = list({str(schedule.mod["main"]): schedule for schedule in fitting}.values())
     functions = [schedule.mod["main"] for schedule in fitting]
     records: list[Record] = []
-    reasons = ["its schedule does not fit the kernel"] * (len(shortlist) - len(fitting))
+    reasons = ["its schedule does not fit the kernel"] * schedules.count(None)
     with tempfile.TemporaryDirectory(prefix="shortlist-") as scratch:
         built = build_candidates(functions, target, Path(scratch), workers, checks=False)
         good = [kernel for kernel in built if isinstance(kernel, KernelObject)]
@@ -165,6 +193,6 @@ def _measured(
                 reasons.append(result)
             else:
                 records.append(make_record(
-                    task.name, task.key, schedule, result, score.unit, score.source, len(fitting)
+                    task.name, task.key, schedule, result, score.unit, score.source, trials
                 ))  # fmt: skip
     return records, reasons

@@ -18,7 +18,7 @@ from compile.library import link
 from compile.network import lower
 from compile.targets import CompileTarget
 from compile.tuning.candidates import Workers, build_candidates
-from compile.tuning.interleaved_timing import time_interleaved
+from compile.tuning.interleaved_timing import time_interleaved, typical
 from compile.tuning.score import DetailedScore, KernelObject, Score
 from compile.tuning.search import TaskSearch, new_cost_model
 from compile.tuning.stock_space import stock_schedules
@@ -192,20 +192,6 @@ def measure(
     if isinstance(answer, str):
         raise Failure(f"candidates cannot be timed here: {answer}")
     return np.asarray(answer, np.float64)
-
-
-def typical(times: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Take each candidate's time from its rounds: the median, of times against their round's mean.
-
-    Not the least: where a machine's clock rises for moments, the least tells whose turn it was.
-    (Seen: one binary under two names, 131 and 203 us by the least, both 250 by the median.)
-
-    Parameters
-    ----------
-    times : array of shape [kernels, rounds]
-    """
-    rounds = np.exp(np.log(times).mean(axis=0))
-    return np.asarray(np.median(times / rounds, axis=1) * np.median(rounds), np.float64)
 
 
 def sample_kernels(

@@ -1,55 +1,93 @@
-"""Candidates are timed as a network runs them."""
+"""Candidates are timed as a network runs them, and against each other."""
 
 from __future__ import annotations
 
 import itertools
-import os
-import time
+import math
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
-import tvm
 
-from compile.tuning import latency_score
-from compile.tuning.latency_score import REPEAT_MS, REPEATS, time_with_far_weights
+from compile.tuning import interleaved_timing, latency_score
+from compile.tuning.candidates import Workers
+from compile.tuning.interleaved_timing import FAR, LEAST_WEIGHTS, time_turns
+from compile.tuning.latency_score import LocalLatency
+from compile.tuning.score import KernelObject
+
+ARGUMENTS = (((1, 64), "float32"), ((64, 64), "float32"), ((1, 64), "float32"))
 
 
 class _Kernel:
-    """Notes what it is called with."""
+    """Notes what it is called with, and is timed by what the test says."""
 
     def __init__(self) -> None:
-        self.calls: list[tuple[int, ...]] = []
+        self.calls: list[tuple[Any, ...]] = []
 
-    def __call__(self, *tensors: int) -> None:
+    def __call__(self, *tensors: Any) -> None:
         self.calls.append(tensors)
 
 
-def test_weights_are_far_away_when_their_turn_comes_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = itertools.count(0, 1_000_000)
-    monkeypatch.setattr(time, "perf_counter_ns", lambda: next(clock))
-    kernel = _Kernel()
-    assert time_with_far_weights(kernel, (1, 2, 3), 1, (20, 21, 22)) == 1e6
-    weights = [call[1] for call in kernel.calls]
-    # Once to warm up, then all on the clock.
-    assert weights[0] == 2
-    assert weights[1:] == [2, 20, 21, 22] * (len(weights) // 4)
-    assert {(call[0], call[2]) for call in kernel.calls} == {(1, 3)}
-    assert len(weights) > REPEATS * REPEAT_MS
+def test_calls_take_turns_where_the_last_ones_stopped() -> None:
+    kernel, turns = _Kernel(), itertools.cycle([(1, 20), (1, 21), (1, 22)])
+    assert time_turns(kernel, turns, 2) > 0
+    time_turns(kernel, turns, 5)
+    assert [weights for _, weights in kernel.calls] == [20, 21, 22, 20, 21, 22, 20]
 
 
-@pytest.mark.parametrize(("rows", "copies"), [(64, 256), (63, 0), (1 << 14, 0)])
-def test_only_weights_that_a_cache_would_keep_take_turns(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, rows: int, copies: int
+@pytest.mark.parametrize("rows", [64, 100, 1000])
+def test_weights_are_far_away_when_their_turn_comes_again(rows: int) -> None:
+    shape = (rows, 65)
+    assert math.prod(shape) * 4 >= LEAST_WEIGHTS
+    weights = interleaved_timing._far_weights(shape)
+    assert all(tuple(these.shape) == shape for these in weights)
+    # Drawn numbers: memory that two share would hold the same.
+    assert len({float(these.numpy()[0, 0]) for these in weights}) == len(weights)
+    size = math.prod(shape) * 4
+    assert len(weights) * size > FAR - 2 * size
+
+
+class _Process(Workers):
+    """Answers for the process that times: kernel 1 crashes it, the others are as fast as said."""
+
+    def __init__(self, *, turns: object = None) -> None:
+        super().__init__(1)
+        self.asked: list[Any] = []
+        self._turns = turns
+
+    def warm_up(self) -> None:
+        """Do nothing: there is no process."""
+
+    def run_all(
+        self, function: Any, calls: Sequence[tuple[Any, ...]], timeout_s: float
+    ) -> list[Any]:
+        if function is latency_score.run_once:
+            return [None if "1" not in path else "it crashed its process" for path, _ in calls]
+        self.asked.append(calls[0])
+        return [self._turns or [[3.0] * 15, [5.0] * 15]]
+
+
+def _objects(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[KernelObject]:
+    monkeypatch.setattr(latency_score, "link", lambda *_: None)
+    return [KernelObject(folder / f"{i}.o", "main", ARGUMENTS, 1) for i in range(3)]
+
+
+def test_a_kernel_that_crashes_alone_is_not_timed_with_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Small ones always stay in it, large ones never do."""
-    monkeypatch.setattr(os, "sched_setaffinity", lambda *_: None)
-    seen: list[int] = []
-    monkeypatch.setattr(
-        latency_score, "time_with_far_weights", lambda *call: seen.append(len(call[3])) or 1.0
-    )
-    monkeypatch.setattr(latency_score, "_least_mean", lambda *_: 2.0)
-    monkeypatch.setattr(tvm.runtime, "load_module", lambda _: {"main": None})
-    arguments = (((1, rows), "float32"), ((rows, 64), "float32"), ((1, 64), "float32"))
-    latency = latency_score.time_library(str(tmp_path / "k.so"), arguments, 1)
-    assert seen == ([copies] if copies else [])
-    assert latency == (1.0 if copies else 2.0)
+    process = _Process()
+    kernels = _objects(Path("k"), monkeypatch)
+    scores = LocalLatency(process, "a core")(kernels)
+    assert scores == [pytest.approx(3.0), "it crashed its process", pytest.approx(5.0)]
+    ((calls, _, _, weights),) = process.asked
+    assert [Path(path).stem for path, _ in calls] == ["0", "2"]
+    assert weights == [1, 1]
+
+
+def test_where_the_turns_fail_no_kernel_has_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernels = _objects(Path("k"), monkeypatch)
+    scores = LocalLatency(_Process(turns="no answer within 180 s"), "a core")(kernels)
+    assert scores == [
+        "no answer within 180 s", "it crashed its process", "no answer within 180 s",
+    ]  # fmt: skip

@@ -22,11 +22,12 @@ from test_tuner import _CodeSize, _Here, _tune, network_tasks, tasks
 from compile.tuning import log_files, run_search
 from compile.tuning.history import SearchResult
 from compile.tuning.plan import BATCH
+from compile.tuning.recorded_schedules import make_record
 from compile.tuning.records import SHORTLIST, append, log_path, read_log
 from compile.tuning.request import Request
 from compile.tuning.run_search import measure_shortlist, search, unmeasured
 from compile.tuning.score import KINDS, MEASURED_UNIT, KernelObject, checked_score
-from compile.tuning.tasks import Task
+from compile.tuning.tasks import Task, default_schedule
 from model.errors import Failure, UsageError
 
 __all__ = ["tasks"]
@@ -246,6 +247,29 @@ def test_the_shortlist_is_kept_measured_and_corrects_the_choice(
     }  # fmt: skip
     # What was estimated is still there, to be measured on the next board.
     assert unmeasured(found)[one[0].key] == shortlist
+
+
+def test_what_was_measured_at_another_time_is_measured_again(
+    tasks: list[Task], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A score of a machine's fastest moment had stayed the best for ever."""
+    monkeypatch.setattr(run_search, "Workers", lambda **_: _Here(1))
+    devices, console = _Devices(), Console(quiet=True)
+    log, (one, other) = log_path(tmp_path, QUICK.name), tasks[:2]
+    arguments = (tasks[:1], devices, "here", log, console)
+    search(_request(tmp_path, trials=2 * BATCH, score="latency"), *arguments)
+    true = read_log(log).best[one.key]
+    default = default_schedule(one.function, QUICK.core)
+    lucky = make_record(one.name, one.key, default, 1.0, true.unit, true.source, 7)
+    elsewhere = dataclasses.replace(true, key=other.key, score=2.0)
+    append(log, [lucky, elsewhere])
+    assert read_log(log).best[one.key].score == 1.0
+    measure_shortlist(_request(tmp_path), *arguments)
+    found = read_log(log)
+    assert found.best[one.key].score == true.score
+    assert found.best[one.key].trials == true.trials
+    assert min(record.score for record in found.shortlist[one.key]) > 1.0
+    assert found.best[other.key] == elsewhere
 
 
 def test_trials_of_other_sources_count_for_nothing(
