@@ -181,7 +181,8 @@ def _add_tuning(parser: argparse.ArgumentParser) -> None:
     add(
         "--measure-shortlist",
         action="store_true",
-        help="tune nothing: time the best few of each kernel on a real --device",
+        help="tune nothing: time the best few of each kernel on a real --device, in turns "
+        "where it is this machine, again where they were timed before",
     )
     add("--seed", type=int, default=0, help="of the search (default: 0)")
     add(
