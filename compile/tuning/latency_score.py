@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,8 @@ REPEATS, REPEAT_MS = 10, 2
 class LocalLatency:
     """Time of a call on one core of this machine, weights as far away as in a network.
 
-    Kernels that come together are timed in turns (:func:`time_interleaved`): what slows a machine
-    down for a while hits all alike.
+    Schedules of one kernel that come together are timed in turns (:func:`time_interleaved`): what
+    slows a machine down for a while hits all alike.
     """
 
     unit = MEASURED_UNIT
@@ -36,31 +37,46 @@ class LocalLatency:
         self.source = f"measured: in turns, weights from afar, one thread, {cpu}, TVM {TVM_VERSION}"
 
     def __call__(self, kernels: Sequence[KernelObject]) -> list[float | str]:
-        """Time kernels in turns, those that work alone."""
+        """Time each kernel's schedules in turns, those that work alone."""
         calls: list[tuple[str, Arguments]] = []
         for kernel in kernels:
             library = kernel.path.with_suffix(".so")
             link(str(library), [str(kernel.path)])
             calls.append((str(library), kernel.arguments))
         alone = self._timer.run_all(run_once, calls, TIMEOUT_S)
-        working = [place for place, reason in enumerate(alone) if not isinstance(reason, str)]
-        times = self._in_turns(
-            [calls[place] for place in working], [kernels[place].weights for place in working]
-        )
-        found = dict(zip(working, times, strict=True))
-        return [found.get(place, alone[place]) for place in range(len(calls))]
+        scores: list[float | str] = [str(reason) for reason in alone]
+        for places in _of_one_kernel(kernels):
+            working = [place for place in places if not isinstance(alone[place], str)]
+            if working:
+                times = self._in_turns(
+                    [calls[place] for place in working],
+                    [kernels[place].weights for place in working],
+                )
+                for place, time in zip(working, times, strict=True):
+                    scores[place] = time
+        return scores
 
     def _in_turns(
         self, calls: list[tuple[str, Arguments]], weights: list[int | None]
     ) -> list[float | str]:
-        if not calls:
-            return []
         (times,) = self._timer.run_all(
             time_interleaved, [(calls, ROUNDS, SEED, weights)], TURNS_TIMEOUT_S
         )
         if isinstance(times, str):
             return [times] * len(calls)
         return [float(time) for time in typical(np.asarray(times, np.float64))]
+
+
+def _of_one_kernel(kernels: Sequence[KernelObject]) -> list[list[int]]:
+    """List the places of schedules of one kernel: all take the same tensors but for the weights."""
+    alike: dict[Any, list[int]] = {}
+    for place, kernel in enumerate(kernels):
+        own = [
+            (dtype, math.prod(shape)) if number == kernel.weights else (dtype, shape)
+            for number, (shape, dtype) in enumerate(kernel.arguments)
+        ]
+        alike.setdefault(tuple(own), []).append(place)
+    return list(alike.values())
 
 
 def board_source(cpu: str) -> str:

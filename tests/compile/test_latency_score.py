@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Sequence
@@ -55,6 +56,7 @@ class _Process(Workers):
         super().__init__(1)
         self.asked: list[Any] = []
         self._turns = turns
+        self.single: object = None
 
     def warm_up(self) -> None:
         """Do nothing: there is no process."""
@@ -65,6 +67,8 @@ class _Process(Workers):
         if function is latency_score.run_once:
             return [None if "1" not in path else "it crashed its process" for path, _ in calls]
         self.asked.append(calls[0])
+        if len(calls[0][0]) == 1 and self.single is not None:
+            return [self.single]
         return [self._turns or [[3.0] * 15, [5.0] * 15]]
 
 
@@ -83,6 +87,19 @@ def test_a_kernel_that_crashes_alone_is_not_timed_with_the_others(
     ((calls, _, _, weights),) = process.asked
     assert [Path(path).stem for path, _ in calls] == ["0", "2"]
     assert weights == [1, 1]
+
+
+def test_each_kernel_takes_turns_with_its_own_schedules(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights are cut by the schedule, all else is the kernel's."""
+    first, _, third = _objects(Path("k"), monkeypatch)
+    blocked = (ARGUMENTS[0], ((4, 64, 16), "float32"), ARGUMENTS[2])
+    third = dataclasses.replace(third, arguments=blocked)
+    other = KernelObject(Path("k/4.o"), "main", ARGUMENTS[:1] * 2)
+    process = _Process(turns=[[3.0] * 15, [5.0] * 15])
+    process.single = [[7.0] * 15]
+    scores = LocalLatency(process, "a core")([first, other, third])
+    assert scores == [pytest.approx(3.0), pytest.approx(7.0), pytest.approx(5.0)]
+    assert [len(calls) for calls, *_ in process.asked] == [2, 1]
 
 
 def test_where_the_turns_fail_no_kernel_has_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
