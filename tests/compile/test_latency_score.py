@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,7 @@ class _Process(Workers):
         self.asked: list[Any] = []
         self._turns = turns
         self.single: object = None
+        self.waited: list[float] = []
 
     def warm_up(self) -> None:
         """Do nothing: there is no process."""
@@ -64,6 +66,10 @@ class _Process(Workers):
     def run_all(
         self, function: Any, calls: Sequence[tuple[Any, ...]], timeout_s: float
     ) -> list[Any]:
+        if function is os.getpid:
+            self.waited.append(timeout_s)
+            return [1]
+        assert self.waited, "the first kernel would pay for the process's start"
         if function is latency_score.run_once:
             return [None if "1" not in path else "it crashed its process" for path, _ in calls]
         self.asked.append(calls[0])
