@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script.builder import ir as T
+from tvm_ffi import structural_map
 
 ACCUMULATE = "accumulate"
 OUTPUT = "output"
@@ -21,6 +22,14 @@ TAKEN = "taken"
 POSITIONS = "positions"
 # Parameter that a sum multiplies what it takes with.
 WEIGHT = "weight"
+
+
+def with_values(node: Any, values: Mapping[tirx.Var, Any]) -> Any:
+    """Write an expression or a statement with values in the places of variables."""
+    return structural_map(
+        node,
+        (tirx.Var, lambda found: next((v for k, v in values.items() if found.same_as(k)), found)),
+    )
 
 
 class Sliding(Protocol):

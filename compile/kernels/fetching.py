@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tvm
@@ -35,7 +35,7 @@ from tvm import s_tir, tirx
 from tvm.ir import Op, PrimType
 from tvm_ffi import structural_map, structural_visit
 
-from compile.kernels.blocks import WEIGHT
+from compile.kernels.blocks import WEIGHT, with_values
 from compile.memory_layout import FLOAT_BYTES
 
 # Floats in a line of the cache.
@@ -124,7 +124,7 @@ def _fetch_in_steps(
     # Rarer than every step: what asks would take a part of the time that it saves.
     outer, inner = tirx.Var("step", "int32"), tirx.Var("k", "int32")
     times = extent // enough[0]
-    body = _substitute(loop.body, {loop.loop_var: outer * times + inner})
+    body = with_values(loop.body, {loop.loop_var: outer * times + inner})
     rest = tirx.For(inner, 0, times, tirx.ForKind.SERIAL, body)
     line = _counted(steps[:-1]) * enough[0] + outer
     return tirx.For(
@@ -174,7 +174,7 @@ def _find_nest(function: tirx.PrimFunc) -> _Nest | None:
             place: Any = tirx.IntImm("int32", 0)
             for index, extent in zip(read.indices, weight.shape, strict=True):
                 place = place * int(extent) + index
-            found.append((list(around), _substitute(place, axes[-1])))
+            found.append((list(around), with_values(place, axes[-1])))
         visitor.default_visit(read)
 
     visits = [(tirx.For, on_loop), (s_tir.SBlockRealize, on_block), (tvm.ir.TensorLoad, on_read)]
@@ -189,7 +189,7 @@ def _sorted_nest(weight: Any, around: Sequence[tirx.For], place: Any) -> _Nest |
 
     def place_at(moved: tirx.For | None) -> int:
         values = {loop.loop_var: tirx.IntImm("int32", int(loop is moved)) for loop in around}
-        return int(analyzer.simplify(_substitute(place, values)))
+        return int(analyzer.simplify(with_values(place, values)))
 
     moves = [place_at(loop) - place_at(None) for loop in loops]
     if 0 not in moves:
@@ -209,11 +209,3 @@ def _sorted_nest(weight: Any, around: Sequence[tirx.For], place: Any) -> _Nest |
     if not (blocks and steps and follow and serial):
         return None
     return _Nest(weight, blocks, tiles, tuple(loop for loop, _ in steps))
-
-
-def _substitute(expr: Any, values: Mapping[tirx.Var, Any]) -> Any:
-    """Put values in the places of variables."""
-    return structural_map(
-        expr,
-        (tirx.Var, lambda found: next((v for k, v in values.items() if found.same_as(k)), found)),
-    )

@@ -13,6 +13,7 @@ import tvm
 from tvm import tirx
 from tvm_ffi import structural_map
 
+from compile.kernels.blocks import with_values
 from compile.kernels.fetching import fetch_next_weights
 
 KIND = "kernel"
@@ -65,21 +66,13 @@ def _cut_vectors(body: Any, lanes: int) -> Any:
             return loop
         whole = extent // lanes
         vector, lane = tirx.Var("v", "int32"), tirx.Var("lane", "int32")
-        inner = _with_variable(loop, vector * lanes + lane)
+        inner = with_values(loop.body, {loop.loop_var: vector * lanes + lane})
         first = tirx.For(lane, 0, lanes, tirx.ForKind.VECTORIZED, inner)
         rest = tirx.Var("rest", "int32")
-        last = _with_variable(loop, rest + whole * lanes)
+        last = with_values(loop.body, {loop.loop_var: rest + whole * lanes})
         return tirx.SeqStmt([
             tirx.For(vector, 0, whole, tirx.ForKind.UNROLLED, first),
             tirx.For(rest, 0, extent - whole * lanes, tirx.ForKind.VECTORIZED, last),
         ])  # fmt: skip
 
     return structural_map(body, (tirx.For, cut))
-
-
-def _with_variable(loop: Any, value: Any) -> Any:
-    """Write a loop's body with a value in the place of its variable."""
-    variable = loop.loop_var
-    return structural_map(
-        loop.body, (tirx.Var, lambda found: value if found.same_as(variable) else found)
-    )

@@ -122,22 +122,19 @@ def _residual(function: Any) -> int | None:
     if not isinstance(function, tirx.PrimFunc) or KIND not in (function.attrs or {}):
         return None
     *inputs, output = function.params
-    loads: list[Any] = []
     beside: list[Any] = []
 
     def on_store(store: Any, visitor: Any) -> None:
         if store.buffer.same_as(output):
-            read: list[Any] = []
-            _visit_loads(store.value, read)
             beside.extend(
                 load.source
-                for load in read
+                for load in _loads(store.value)
                 if tvm_ffi.structural_equal(load.indices, store.indices)
             )
         visitor.default_visit(store)
 
     structural_visit(function.body, [(tirx.BufferStore, on_store)])
-    _visit_loads(function.body, loads)
+    loads = _loads(function.body)
     if any(load.source.same_as(output) for load in loads):
         return None
     for place, parameter in enumerate(inputs):
@@ -148,12 +145,16 @@ def _residual(function: Any) -> int | None:
     return None
 
 
-def _visit_loads(node: Any, loads: list[Any]) -> None:
+def _loads(node: Any) -> list[Any]:
+    """List what is read in an expression or a statement."""
+    loads: list[Any] = []
+
     def on_load(load: Any, visitor: Any) -> None:
         loads.append(load)
         visitor.default_visit(load)
 
     structural_visit(node, [(tvm.ir.TensorLoad, on_load)])
+    return loads
 
 
 def _over(function: tirx.PrimFunc, place: int) -> tirx.PrimFunc:

@@ -23,6 +23,7 @@ from tvm import tirx
 from tvm.ir import PointerType, PrimType
 from tvm_ffi import structural_map, structural_visit
 
+from compile.kernels.blocks import with_values
 from compile.kernels.finishing import KIND
 
 # Ranges are given as unsigned 16 bits: their sign needs no proof where an index is divided.
@@ -144,9 +145,7 @@ def _over_range(body: Any, over: _PixelLoop, times: int, first: Any, last: Any) 
         if not loop.loop_var.same_as(over.variable):
             return loop
         step = tirx.Var("step", "int32")
-        inner = structural_map(
-            loop.body, (tirx.Var, lambda v: start + step if v.same_as(over.variable) else v)
-        )
+        inner = with_values(loop.body, {over.variable: start + step})
         return tirx.For(step, 0, end - start, loop.kind, inner)
 
     return structural_map(body, (tirx.For, restrict))

@@ -99,9 +99,9 @@ def time_on_board(device: Any, kernel: KernelObject) -> float:
     """
     library = kernel.path.with_suffix(".so")
     link(str(library), [str(kernel.path)])
-    cpu = device.session.cpu()
-    tensors = _tensors(kernel.arguments, cpu)
-    return _least_mean(device.upload_and_load(library), cpu, tensors)
+    module, cpu = device.upload_and_load(library), device.session.cpu()
+    evaluate = module.time_evaluator("main", cpu, number=1, repeat=REPEATS, min_repeat_ms=REPEAT_MS)
+    return float(min(evaluate(*_tensors(kernel.arguments, cpu)).results)) * NS_PER_S
 
 
 def run_once(path: str, arguments: Arguments) -> None:
@@ -123,10 +123,3 @@ def _tensors(arguments: Sequence[tuple[tuple[int, ...], str]], device: Any) -> l
         )
         for shape, dtype in arguments
     ]
-
-
-def _least_mean(module: Any, device: Any, tensors: Sequence[Any]) -> float:
-    evaluate = module.time_evaluator(
-        "main", device, number=1, repeat=REPEATS, min_repeat_ms=REPEAT_MS
-    )
-    return float(min(evaluate(*tensors).results)) * NS_PER_S
