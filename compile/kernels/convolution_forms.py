@@ -33,6 +33,10 @@ CACHED_BELOW = 1 << 19
 # Channels of the input that are loaded as one vector where a multiply-add can pick a lane.
 STAGED = 4
 MOST_FORMS = 10
+# Chains of additions that hide their latency: four cycles, two units.
+FEWEST_SUMS = 8
+# What the last registers cost, in loads for each multiply-add.
+CROWDED = 0.04
 
 
 def convolution_forms(function: tirx.PrimFunc, core: Core) -> list[Form]:
@@ -51,7 +55,8 @@ def convolution_forms(function: tirx.PrimFunc, core: Core) -> list[Form]:
     # A tile that stays in one row has constant addresses; where rows follow each other in memory
     # and no window reaches over them, all pixels are one row.
     columns, one_row = int(function.attrs["columns"]), bool(function.attrs["one_row"])
-    span = pixels if one_row or columns == 1 else columns
+    in_one_row = one_row or columns == 1
+    span = pixels if in_one_row else columns
     # With groups outermost all pixels are read once for each: well where they stay in the cache, or
     # where the weights, which are then read once, are the larger part, or groups have planes of
     # their own.
@@ -64,7 +69,7 @@ def convolution_forms(function: tirx.PrimFunc, core: Core) -> list[Form]:
     found: list[tuple[float, Form]] = []
     for n in widths:
         for staged in (False, True) if can_stage else (False,):
-            costs = _tile_costs(divisors(span, MOST_PIXELS_IN_TILE), n, core, staged)
+            costs = _tile_costs(span, not in_one_row, n, core, staged)
             tiles = sorted(costs, key=lambda m: costs[m])[:6]
             found += [
                 (costs[tiles[0]] + float(row), _convolution_form(shape, n, tiles, o, staged, row))
@@ -108,21 +113,47 @@ def _bytes(buffer: tirx.Buffer) -> int:
     return FLOAT_BYTES * math.prod(int(extent) for extent in buffer.shape)
 
 
-def _tile_costs(tiles: list[int], vectors: int, core: Core, staged: bool) -> dict[int, float]:
-    """Count loads for each multiply-add of the register tiles that fit, by their pixels."""
+def _tile_costs(
+    span: int, fills_row: bool, vectors: int, core: Core, staged: bool
+) -> dict[int, float]:
+    """Count loads for each multiply-add of the register tiles that fit, by their pixels.
+
+    Parameters
+    ----------
+    span : int
+        Pixels one after another.
+    fills_row : bool
+        Whether only tiles will do of which the span has a whole number.
+    vectors : int
+        Of outputs in a tile.
+    core : Core
+        With its registers.
+    staged : bool
+        Whether a tile loads vectors of inputs.
+    """
     costs = {}
-    for pixels in tiles:
-        sums = pixels * vectors
-        registers = sums + vectors + (pixels if staged else 1)
+    for pixels in range(1, min(span, MOST_PIXELS_IN_TILE) + 1):
+        tiles, rest = divmod(span, pixels)
+        if rest and fills_row:
+            continue
+        registers = pixels * vectors + vectors + (pixels if staged else 1)
         if registers > core.registers:
             continue
-        few = sums < 8  # too few chains of additions to hide their latency
-        # Long vectors can take a pixel from memory within the multiply-add: large tiles gain
-        # nothing, and LLVM spills them.
+        # Long vectors can take a pixel from memory within the multiply-add: more registers gain
+        # little.
         crowded = core.lanes > 8 and registers > core.registers - 6
-        loads = (pixels / STAGED if staged else pixels) + vectors
-        costs[pixels] = loads / sums + (1.0 if few else 0.0) + (0.25 if crowded else 0.0)
+        each = span * vectors
+        total = sum(
+            count * (_loads(tile, vectors, staged) + max(0, FEWEST_SUMS - tile * vectors))
+            for count, tile in ((tiles, pixels), (1, rest))
+            if tile
+        )
+        costs[pixels] = total / each + (CROWDED if crowded else 0.0)
     return costs
+
+
+def _loads(pixels: int, vectors: int, staged: bool) -> float:
+    return (pixels / STAGED if staged else pixels) + vectors
 
 
 def _convolution_form(

@@ -1,8 +1,9 @@
 """What a kernel still lacks once it is scheduled, and TVM's schedule primitives cannot say.
 
 They want one writer for each buffer. Outputs that fill no whole vector are written beside those
-that do, so they are parted in the scheduled code, just before it is built. So are the fetches of
-weights added, which no primitive knows.
+that do, and pixels that fill no whole tile beside those that do, so they are parted in the
+scheduled code, just before it is built. So are the fetches of weights added, which no primitive
+knows.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from tvm_ffi import structural_map
 
 from compile.kernels.blocks import with_values
 from compile.kernels.fetching import fetch_next_weights
+from compile.kernels.last_tile import part_last_tile
 
 KIND = "kernel"
 LANES = "lanes"
@@ -40,7 +42,7 @@ def finish_kernels(module: tvm.IRModule, *, fetches: bool = False) -> tvm.IRModu
 
 
 def finish(function: tirx.PrimFunc, *, fetches: bool = False) -> tirx.PrimFunc:
-    """Cut a kernel's odd vectors, and let it ask for weights ahead.
+    """Cut a kernel's odd vectors, let it ask for weights ahead, and take its last tile apart.
 
     Before::
 
@@ -56,7 +58,7 @@ def finish(function: tirx.PrimFunc, *, fetches: bool = False) -> tirx.PrimFunc:
     """
     if LANES in function.attrs:
         function = function.with_body(_cut_vectors(function.body, int(function.attrs[LANES])))
-    return fetch_next_weights(function) if fetches else function
+    return part_last_tile(fetch_next_weights(function) if fetches else function)
 
 
 def _cut_vectors(body: Any, lanes: int) -> Any:

@@ -46,7 +46,8 @@ class Layer:
     row_bytes : int
         Of a row of its output.
     unit, units : int
-        Pixels in the smallest range that its kernel computes, and how many such there are.
+        Pixels in the smallest range that its kernel computes, and how many such there are; the
+        last may have fewer.
     sources : tuple of Source
         What it reads of the group.
     kept : bool
@@ -68,11 +69,11 @@ class Layer:
 
     def rows_done(self, units: int) -> int:
         """Rows that are complete after so many units."""
-        return units * self.unit // self.width
+        return min(units * self.unit // self.width, self.height)
 
     def rows_begun(self, units: int) -> int:
         """Rows that have at least a pixel after so many units."""
-        return -(-units * self.unit // self.width)
+        return min(-(-units * self.unit // self.width), self.height)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -25,6 +25,7 @@ from tvm_ffi import structural_map, structural_visit
 
 from compile.kernels.blocks import with_values
 from compile.kernels.finishing import KIND
+from compile.kernels.last_tile import part_last_tile
 
 # Ranges are given as unsigned 16 bits: their sign needs no proof where an index is divided.
 RANGE_TYPE = "uint16"
@@ -45,7 +46,7 @@ class Ranged:
     function : tirx.PrimFunc
         Takes pointers to the elements of the kernel's tensors, and the first unit and the end.
     unit : int
-        Pixels in a unit, in the order of rows.
+        Pixels in a unit, in the order of rows; the last may have fewer.
     units : int
         Units in the whole output.
     """
@@ -81,14 +82,18 @@ def ranged(function: tirx.PrimFunc) -> Ranged | None:
     if not loops:
         return None
     unit = math.lcm(*(loop.pixels for loop in loops))
-    if unit < width and (height * width // unit > MOST_UNITS or unit == 1):
+    whole = height * width % unit == 0
+    if whole and unit < width and (height * width // unit > MOST_UNITS or unit == 1):
         unit = math.lcm(unit, width)
-    units = height * width // unit
-    if units > MOST_UNITS:
+    units = -(-height * width // unit)
+    if units > MOST_UNITS or not (whole or len(loops) == 1):
         return None
     first, last = (tirx.Var(name, RANGE_TYPE) for name in ("first", "last"))
     body = function.body
-    for loop in loops:
+    if not whole:
+        bounds = tirx.Cast("int32", first), tirx.Cast("int32", last)
+        body = part_last_tile(function, bounds).body
+    for loop in loops if whole else ():
         body = _over_range(body, loop, unit // loop.pixels, first, last)
     pointers = [
         tirx.Var(f"{p.name}_data", PointerType(PrimType(str(p.dtype)))) for p in function.params
@@ -133,7 +138,7 @@ def _first_that_moves(pixel: Any, around: list[tirx.For], pixels: int) -> _Pixel
         parts = tvm.sym.detect_linear_equation(pixel, [loop.loop_var])
         step = int(parts[0]) if len(parts) and isinstance(parts[0], tirx.IntImm) else 0
         if step:
-            covers = step * int(loop.extent) == pixels and loop.kind == tirx.ForKind.SERIAL
+            covers = -(-pixels // step) == int(loop.extent) and loop.kind == tirx.ForKind.SERIAL
             return _PixelLoop(loop.loop_var, step) if covers else None
     return None
 
