@@ -20,13 +20,18 @@ from typing import Any
 import tvm
 from tvm import relax, tirx
 
+from compile.kernels.over_residual import IN_PLACE_SUFFIX, over_residual
 from compile.memory_layout import FLOAT_BYTES
 from compile.passes.graph import rebuild, shape_of, substitute
 from compile.strips.driver import Callee, Inside, Outside, strip_driver, whole_range
-from compile.strips.groups import Group, KernelCall, find_groups
+from compile.strips.groups import Group, find_groups
 from compile.strips.plan import plan_strips
+from compile.strips.ranged import ranged
 
 ROWS_SUFFIX = "_rows"
+
+# Ranged kernels by name, and by whether they are written over a residual.
+References = dict[tuple[str, bool], Any]
 
 
 def compute_in_strips(
@@ -53,7 +58,7 @@ def compute_in_strips(
     found = find_groups(module, unscheduled, cache)
     if not found:
         return module, []
-    module, references = _split_kernels(module, [call for group in found for call in group.calls])
+    module, references = _split_kernels(module, found)
     last = {group.calls[-1].variable: group for group in found}
     inside = {call.variable for group in found for call in group.calls}
     replaced: dict[relax.Var, Any] = {}
@@ -75,26 +80,38 @@ def compute_in_strips(
 
 
 def _split_kernels(
-    module: tvm.IRModule, calls: Sequence[KernelCall]
-) -> tuple[tvm.IRModule, dict[str, Any]]:
-    """Let kernels be calls of their ranged forms, and list these by the kernels' names."""
+    module: tvm.IRModule, groups: Sequence[Group]
+) -> tuple[tvm.IRModule, References]:
+    """Let kernels be calls of their ranged forms, and list these."""
     functions = dict(module.functions)
     variables = {variable.name_hint: variable for variable in functions}
-    references: dict[str, Any] = {}
-    for call in calls:
-        if call.name not in references:
-            reference = tvm.ir.GlobalVar(call.name + ROWS_SUFFIX)
+    references: References = {}
+    for group in groups:
+        for call, layer in zip(group.calls, group.layers, strict=True):
+            key = call.name, layer.over is not None
+            if key in references:
+                continue
             variable = variables[call.name]
-            functions[reference] = call.ranged.function
-            functions[variable] = whole_range(functions[variable], reference, call.ranged.units)
-            references[call.name] = reference
+            if layer.over is None:
+                references[key] = tvm.ir.GlobalVar(call.name + ROWS_SUFFIX)
+                functions[references[key]] = call.ranged.function
+                functions[variable] = whole_range(
+                    functions[variable], references[key], call.ranged.units
+                )
+                continue
+            assert call.residual is not None
+            over = over_residual(module[variable], call.residual)
+            kernel = ranged(over, call.residual)
+            assert kernel is not None
+            references[key] = tvm.ir.GlobalVar(call.name + IN_PLACE_SUFFIX + ROWS_SUFFIX)
+            functions[references[key]] = kernel.function
     return tvm.IRModule(functions, attrs=module.attrs), references
 
 
 def _emit(
     builder: relax.BlockBuilder,
     group: Group,
-    references: Mapping[str, Any],
+    references: References,
     current: Callable[[relax.Var], Any],
 ) -> tuple[str, dict[relax.Var, Any]]:
     """Call a group's driver; return its name and what stands for the outputs that are kept."""
@@ -102,11 +119,12 @@ def _emit(
     given: list[Any] = []
     buffers: list[Any] = []
     callees = []
-    for call in group.calls:
+    for own, (call, layer) in enumerate(zip(group.calls, group.layers, strict=True)):
         arguments: list[Inside | Outside] = []
         for argument, parameter in zip(call.arguments, call.unscheduled.params, strict=False):
             if argument in inside:
-                arguments.append(Inside(inside[argument]))
+                source = inside[argument]
+                arguments.append(Inside(own if source == layer.over else source))
                 continue
             value = substitute(argument, current)
             known = [i for i, other in enumerate(given) if other.same_as(value)]
@@ -115,7 +133,9 @@ def _emit(
                 name = f"in_{len(given)}"
                 buffers.append(tirx.decl_buffer(shape_of(value), str(parameter.dtype), name))
                 given.append(value)
-        callees.append(Callee(references[call.name], tuple(arguments)))
+        if layer.over is None:
+            arguments.append(Inside(own))
+        callees.append(Callee(references[call.name, layer.over is not None], tuple(arguments)))
     plan = plan_strips(group.layers, group.strips)
     kept = [(i, call.shape) for i, call in enumerate(group.calls) if group.layers[i].kept]
     driver = strip_driver(plan, group.layers, callees, buffers, kept)

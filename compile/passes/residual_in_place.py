@@ -18,11 +18,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import tvm
-import tvm_ffi
-from tvm import relax, tirx
-from tvm_ffi import structural_map, structural_visit
+from tvm import relax
 
-from compile.kernels.finishing import KIND
+from compile.kernels.over_residual import IN_PLACE_SUFFIX, over_residual, residual_of
 from compile.passes.graph import (
     Current,
     Readers,
@@ -33,8 +31,6 @@ from compile.passes.graph import (
     shape_of,
     substitute,
 )
-
-IN_PLACE_SUFFIX = "_in_place"
 
 
 def residual_in_place(module: tvm.IRModule) -> tvm.IRModule:
@@ -62,12 +58,12 @@ def residual_in_place(module: tvm.IRModule) -> tvm.IRModule:
         if name is None:
             return None
         if name not in places:
-            places[name] = _residual(functions[name])
+            places[name] = residual_of(functions[name])
         place = places[name]
         if place is None or not _is_free(value.args[1].fields, place, variable, readers, fresh):
             return None
         if name not in references:
-            function = _over(functions[name], place)
+            function = over_residual(functions[name], place)
             references[name] = builder.add_func(function, name + IN_PLACE_SUFFIX)
         fields = substitute(value.args[1], current)
         written = relax.TensorType(shape_of(variable), "float32")
@@ -112,58 +108,3 @@ def _fresh(module: tvm.IRModule) -> set[relax.Var]:
             # Such as another shape of the same memory.
             substitute(value, forget)
     return fresh
-
-
-def _residual(function: Any) -> int | None:
-    """Tell which parameter a scheduled kernel reads only to write the same element of its output.
-
-    Its blocks write each element once: they come of a schedule.
-    """
-    if not isinstance(function, tirx.PrimFunc) or KIND not in (function.attrs or {}):
-        return None
-    *inputs, output = function.params
-    beside: list[Any] = []
-
-    def on_store(store: Any, visitor: Any) -> None:
-        if store.buffer.same_as(output):
-            beside.extend(
-                load.source
-                for load in _loads(store.value)
-                if tvm_ffi.structural_equal(load.indices, store.indices)
-            )
-        visitor.default_visit(store)
-
-    structural_visit(function.body, [(tirx.BufferStore, on_store)])
-    loads = _loads(function.body)
-    if any(load.source.same_as(output) for load in loads):
-        return None
-    for place, parameter in enumerate(inputs):
-        alike = tvm_ffi.structural_equal(parameter.shape, output.shape)
-        read = sum(load.source.same_as(parameter) for load in loads)
-        if alike and read and read == sum(source.same_as(parameter) for source in beside):
-            return place
-    return None
-
-
-def _loads(node: Any) -> list[Any]:
-    """List what is read in an expression or a statement."""
-    loads: list[Any] = []
-
-    def on_load(load: Any, visitor: Any) -> None:
-        loads.append(load)
-        visitor.default_visit(load)
-
-    structural_visit(node, [(tvm.ir.TensorLoad, on_load)])
-    return loads
-
-
-def _over(function: tirx.PrimFunc, place: int) -> tirx.PrimFunc:
-    """Write a kernel whose output is one of its inputs."""
-    *inputs, output = function.params
-    residual = inputs[place]
-    body = structural_map(
-        function.body, (type(residual), lambda b: output if b.same_as(residual) else b)
-    )
-    parameters = [*inputs[:place], output, *inputs[place + 1 :]]
-    attributes = {key: v for key, v in function.attrs.items() if key != "global_symbol"}
-    return tirx.PrimFunc(parameters, body).with_attr(attributes)

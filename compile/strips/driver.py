@@ -31,7 +31,7 @@ class Outside:
 
 @dataclasses.dataclass(frozen=True)
 class Callee:
-    """A ranged kernel, and what it is called with (its output comes after these)."""
+    """A ranged kernel, and what it is called with, outputs included."""
 
     reference: Any
     arguments: tuple[Inside | Outside, ...]
@@ -70,9 +70,10 @@ def strip_driver(
 
     def rows_from(layer: int, row: int) -> Any:
         """Point where a row of a layer's window is, if that stood at the workspace's beginning."""
-        if layer in whole:
-            return whole[layer].data
-        return _at(rows.data, plan.windows[layer].start + row * layers[layer].row_bytes)
+        place = plan.places[layer]
+        if place in whole:
+            return whole[place].data
+        return _at(rows.data, plan.windows[place].start + row * layers[place].row_bytes)
 
     def move(step: Move) -> Any:
         size = tirx.IntImm("uint64", step.rows * layers[step.layer].row_bytes)
@@ -80,12 +81,12 @@ def strip_driver(
         return tirx.call_extern("handle", "memmove", top, now, size)
 
     def run(step: Step) -> Any:
-        callee, own = callees[step.run.layer], Inside(step.run.layer)
+        callee = callees[step.run.layer]
         pointers = [
             inputs[argument.position].data
             if isinstance(argument, Outside)
             else rows_from(argument.layer, -step.tops[argument.layer])
-            for argument in (*callee.arguments, own)
+            for argument in callee.arguments
         ]
         return _call(callee.reference, pointers, step.run.first, step.run.last)
 

@@ -10,9 +10,10 @@ from typing import Any
 import tvm
 from tvm import relax, tirx
 
+from compile.kernels.over_residual import residual_of
 from compile.memory_layout import FLOAT_BYTES
 from compile.passes.graph import Readers, bindings_of, called_kernel, readers_of, shape_of
-from compile.strips.plan import Layer, Source, working_set
+from compile.strips.plan import Layer, Source, overwrites_unread, working_set
 from compile.strips.ranged import Ranged, ranged, rows_read
 
 # The largest layer's share of a strip, in parts of the cache: of 16 to 64 there was no difference.
@@ -37,6 +38,8 @@ class KernelCall:
         The scheduled kernel, on a range of its pixels.
     unscheduled : tirx.PrimFunc
         What tells which rows it reads.
+    residual : int, optional
+        Which argument it could be written over, if nobody else needs that.
     """
 
     variable: relax.Var
@@ -45,6 +48,7 @@ class KernelCall:
     shape: tuple[int, ...]
     ranged: Ranged
     unscheduled: tirx.PrimFunc
+    residual: int | None
 
     @property
     def size(self) -> int:
@@ -94,21 +98,32 @@ def _segments(
 ) -> list[list[KernelCall]]:
     """Cut the entry function where something stands that cannot go by strips."""
     functions = {variable.name_hint: f for variable, f in module.functions.items()}
-    kernels: dict[str, Ranged | None] = {}
+    kernels: dict[str, tuple[Ranged | None, int | None]] = {}
     segments: list[list[KernelCall]] = [[]]
     for variable, value in bindings_of(module):
         shape = shape_of(variable)
         name = called_kernel(value)
         if name is not None and name not in kernels:
-            kernels[name] = ranged(functions[name])
-        kernel = kernels.get(name) if name is not None else None
+            kernels[name] = ranged(functions[name]), residual_of(functions[name])
+        kernel, residual = kernels[name] if name is not None else (None, None)
         if name is None or kernel is None or shape is None or kernel.units == 1:
             segments.append([])
             continue
         arguments = tuple(value.args[1].fields)
-        call = KernelCall(variable, name, arguments, shape, kernel, unscheduled[name])
-        segments[-1].append(call)
+        segments[-1].append(
+            KernelCall(variable, name, arguments, shape, kernel, unscheduled[name], residual)
+        )
     return segments
+
+
+def _without_loss(layers: tuple[Layer, ...], strips: int) -> tuple[Layer, ...]:
+    """Give layers rows of their own that would be written over what is still to be read."""
+    while lost := overwrites_unread(layers, strips):
+        layers = tuple(
+            dataclasses.replace(layer, over=None) if index in lost else layer
+            for index, layer in enumerate(layers)
+        )
+    return layers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,9 +174,9 @@ class _Finder:
         """Yield the groups that begin with a call and fit most of the cache."""
         for length in range(1, len(segment) + 1):
             calls = tuple(segment[:length])
-            layers = self._layers(calls)
             largest = max(call.size for call in calls)
             strips = max(1, -(-largest * STRIPS_IN_CACHE // self.cache))
+            layers = _without_loss(self._layers(calls), strips)
             weights = sum(
                 bytes_of(argument)
                 for call in calls
@@ -204,8 +219,19 @@ class _Finder:
             )
             kept = any(reader not in inside for reader in self.readers.get(call.variable, ()))
             row, kernel = width * channels * FLOAT_BYTES, call.ranged
-            layers.append(Layer(height, width, row, kernel.unit, kernel.units, sources, kept))
+            over = self._over(call, inside)
+            layers.append(Layer(height, width, row, kernel.unit, kernel.units, sources, kept, over))
         return tuple(layers)
+
+    def _over(self, call: KernelCall, inside: Mapping[relax.Var, int]) -> int | None:
+        """Tell which layer of a group nobody reads but to sum it into this one, in the end."""
+        residual = None if call.residual is None else call.arguments[call.residual]
+        if residual not in inside:
+            return None
+        readers = self.readers[residual]
+        last = readers[-1]
+        alone = last is not None and last.same_as(call.variable)
+        return inside[residual] if alone and readers.count(last) == 1 else None
 
     def _rows(self, call: KernelCall, position: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Tabulate what `Source.needs` and `Source.keeps` hold, of one input of a kernel."""

@@ -3,7 +3,8 @@
 The layers of a group are computed strip by strip: a few rows of the first, then whatever rows of
 the second those allow, and so on, so that what a layer writes is still in the core's own cache when
 the next one reads it. Nothing is computed twice. Layers inside a group never have a whole tensor in
-memory: their rows stand in a window that slides down the image.
+memory: their rows stand in a window that slides down the image. A sum over a residual is written
+where that stands, row by row, and shares its window.
 """
 
 from __future__ import annotations
@@ -52,6 +53,8 @@ class Layer:
         What it reads of the group.
     kept : bool
         Whether its output is read outside the group, and so needs a whole tensor.
+    over : int, optional
+        The layer over whose rows it is written, each over its own.
     """
 
     height: int
@@ -61,6 +64,7 @@ class Layer:
     units: int
     sources: tuple[Source, ...]
     kept: bool
+    over: int | None = None
 
     @property
     def aligned_rows(self) -> int:
@@ -87,14 +91,14 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class Window:
-    """Where the rows of a layer stand in the workspace.
+    """Where the rows of a layer, and of those written over it, stand in the workspace.
 
     Attributes
     ----------
     start : int
         Bytes from its beginning.
     rows : int
-        How many have room; 0 for a layer that has a whole tensor.
+        How many have room; 0 for a layer that has a whole tensor, or stands in another's place.
     """
 
     start: int
@@ -128,31 +132,69 @@ class Plan:
         Runs of kernels and moves of rows.
     windows : tuple of Window
         One for each layer.
+    places : tuple of int
+        For each layer, in whose window or whole tensor it stands.
     workspace : int
         Bytes of all windows.
     """
 
     steps: tuple[Step | Move, ...]
     windows: tuple[Window, ...]
+    places: tuple[int, ...]
     workspace: int
 
 
 def plan_strips(layers: Sequence[Layer], strips: int) -> Plan:
     """Plan a group in so many strips."""
     runs = order_runs(layers, strips)
+    places = places_of(layers)
     windows, workspace = _windows(layers, runs)
     done, tops = [0] * len(layers), [0] * len(layers)
     steps: list[Step | Move] = []
     for run in runs:
-        layer, window, top = layers[run.layer], windows[run.layer], tops[run.layer]
-        if window.rows and layer.rows_begun(run.last) - top > window.rows:
-            tops[run.layer] = _first_kept(layers, run, done)
-            rows = layer.rows_begun(run.first) - tops[run.layer]
-            if rows > 0:
-                steps.append(Move(run.layer, tops[run.layer] - top, rows))
-        steps.append(Step(run, tuple(tops)))
+        layer, place = layers[run.layer], places[run.layer]
+        rows, top = windows[place].rows, tops[place]
+        if rows and layer.rows_begun(run.last) - top > rows:
+            tops[place] = _first_kept(layers, places, place, done)
+            begun = max(
+                each.rows_begun(units)
+                for each, units, its in zip(layers, done, places, strict=True)
+                if its == place
+            )
+            if begun > tops[place]:
+                steps.append(Move(place, tops[place] - top, begun - tops[place]))
+        steps.append(Step(run, tuple(tops[place] for place in places)))
         done[run.layer] = run.last
-    return Plan(tuple(steps), windows, workspace)
+    return Plan(tuple(steps), windows, places, workspace)
+
+
+def places_of(layers: Sequence[Layer]) -> tuple[int, ...]:
+    """Tell for each layer in whose window or whole tensor it stands.
+
+    A layer is written over the one before it, and so on: all of them stand where the last does if
+    that is kept, else where the first does.
+    """
+    first: list[int] = []
+    for index, layer in enumerate(layers):
+        first.append(index if layer.over is None else first[layer.over])
+    kept = {first[index]: index for index, layer in enumerate(layers) if layer.kept}
+    return tuple(kept.get(index, index) for index in first)
+
+
+def overwrites_unread(layers: Sequence[Layer], strips: int) -> set[int]:
+    """List the layers that would be written over rows that another still has to read."""
+    done = [0] * len(layers)
+    found = set()
+    for run in order_runs(layers, strips):
+        layer = layers[run.layer]
+        begun = layer.rows_begun(run.last)
+        for index, reader in enumerate(layers):
+            for source in reader.sources if index != run.layer else ():
+                read = source.keeps[reader.rows_done(done[index])]
+                if source.layer == layer.over and read < begun:
+                    found.add(run.layer)
+        done[run.layer] = run.last
+    return found
 
 
 def order_runs(layers: Sequence[Layer], strips: int) -> list[Run]:
@@ -179,25 +221,29 @@ def _units_allowed(layers: Sequence[Layer], layer: Layer, done: Sequence[int]) -
     return layer.units if rows == layer.height else rows * layer.width // layer.unit
 
 
-def _first_kept(layers: Sequence[Layer], run: Run, done: Sequence[int]) -> int:
-    """First row of a layer that must stay while a run goes on, where a vector may begin."""
-    layer = layers[run.layer]
+def _first_kept(
+    layers: Sequence[Layer], places: Sequence[int], place: int, done: Sequence[int]
+) -> int:
+    """First row that must stay in a place, where a vector may begin."""
+    inside = [index for index, its in enumerate(places) if its == place]
     needed = [
         source.keeps[reader.rows_done(units)]
         for reader, units in zip(layers, done, strict=True)
         for source in reader.sources
-        if source.layer == run.layer
+        if source.layer in inside
     ]
-    first = min([layer.rows_done(run.first), *needed])
-    return first - first % layer.aligned_rows
+    first = min([*(layers[index].rows_done(done[index]) for index in inside), *needed])
+    return first - first % layers[place].aligned_rows
 
 
 def live_rows(layers: Sequence[Layer], runs: Sequence[Run]) -> list[int]:
-    """Most rows of each layer that stand in memory at once, from the first needed to the last."""
+    """Most rows that stand in each place at once, from the first needed to the last."""
+    places = places_of(layers)
     done, most = [0] * len(layers), [0] * len(layers)
     for run in runs:
-        rows = layers[run.layer].rows_begun(run.last) - _first_kept(layers, run, done)
-        most[run.layer] = max(most[run.layer], rows)
+        place = places[run.layer]
+        begun = layers[run.layer].rows_begun(run.last)
+        most[place] = max(most[place], begun - _first_kept(layers, places, place, done))
         done[run.layer] = run.last
     return most
 
@@ -213,7 +259,7 @@ def _windows(layers: Sequence[Layer], runs: Sequence[Run]) -> tuple[tuple[Window
     for layer, live in zip(layers, live_rows(layers, runs), strict=True):
         # Some room, or rows would move up at every run.
         room = live + max(live // 2, layer.aligned_rows)
-        rows = 0 if layer.kept else min(layer.height, room)
+        rows = 0 if layer.kept or not live else min(layer.height, room)
         windows.append(Window(start, rows))
         start += -(-rows * layer.row_bytes // ALIGNMENT) * ALIGNMENT
     return tuple(windows), start

@@ -64,7 +64,7 @@ class _PixelLoop:
     pixels: int
 
 
-def ranged(function: tirx.PrimFunc) -> Ranged | None:
+def ranged(function: tirx.PrimFunc, output: int = -1) -> Ranged | None:
     """Let a scheduled kernel compute a range of its pixels; ``None`` where its loops do not allow.
 
     Parameters
@@ -72,8 +72,10 @@ def ranged(function: tirx.PrimFunc) -> Ranged | None:
     function : tirx.PrimFunc
         A scheduled kernel. Those of `compile.kernels` have the output's pixels, row after row, as
         first axis of all blocks; others compute whole layers.
+    output : int
+        Which of its parameters it writes.
     """
-    shape = [int(extent) for extent in function.params[-1].shape]
+    shape = [int(extent) for extent in function.params[output].shape]
     ours = function.attrs is not None and KIND in function.attrs
     if not ours or len(shape) != 4 or shape[0] != 1:
         return None

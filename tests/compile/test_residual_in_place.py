@@ -24,11 +24,12 @@ from test_compute_in_strips import SMALL, Units
 from torch import nn
 from tvm import relax
 
+from compile.kernels.over_residual import IN_PLACE_SUFFIX
 from compile.passes.compute_in_strips import compute_in_strips
 from compile.passes.expose_intermediates import INTERMEDIATES, expose_intermediates
 from compile.passes.graph import called_kernel
 from compile.passes.inspection import kernel_functions
-from compile.passes.residual_in_place import IN_PLACE_SUFFIX, residual_in_place
+from compile.passes.residual_in_place import residual_in_place
 
 SHAPE = (1, 3, 29, 21)
 
