@@ -87,7 +87,7 @@ def _split_kernels(
     variables = {variable.name_hint: variable for variable in functions}
     references: References = {}
     for group in groups:
-        for call, layer in zip(group.calls, group.layers, strict=True):
+        for call, layer in group.calls_and_layers:
             key = call.name, layer.over is not None
             if key in references:
                 continue
@@ -115,41 +115,56 @@ def _emit(
     current: Callable[[relax.Var], Any],
 ) -> tuple[str, dict[relax.Var, Any]]:
     """Call a group's driver; return its name and what stands for the outputs that are kept."""
-    inside = {call.variable: index for index, call in enumerate(group.calls)}
-    given: list[Any] = []
-    buffers: list[Any] = []
-    callees = []
-    for own, (call, layer) in enumerate(zip(group.calls, group.layers, strict=True)):
+    layers = group.places
+    fields: list[Any] = [current(tensor) for tensor in group.given]
+    buffers: list[Any] = [
+        tirx.decl_buffer(shape_of(tensor), "float32", f"over_{number}")
+        for number, tensor in enumerate(group.given)
+    ]
+    callees = {}
+    for call, layer in group.calls_and_layers:
+        own = layers[call.variable]
         arguments: list[Inside | Outside] = []
         for argument, parameter in zip(call.arguments, call.unscheduled.params, strict=False):
-            if argument in inside:
-                source = inside[argument]
+            if argument in layers:
+                source = layers[argument]
                 arguments.append(Inside(own if source == layer.over else source))
                 continue
             value = substitute(argument, current)
-            known = [i for i, other in enumerate(given) if other.same_as(value)]
-            arguments.append(Outside(known[0] if known else len(given)))
+            known = [i for i, other in enumerate(fields) if other.same_as(value)]
+            arguments.append(Outside(known[0] if known else len(fields)))
             if not known:
-                name = f"in_{len(given)}"
+                name = f"in_{len(fields)}"
                 buffers.append(tirx.decl_buffer(shape_of(value), str(parameter.dtype), name))
-                given.append(value)
+                fields.append(value)
         if layer.over is None:
             arguments.append(Inside(own))
-        callees.append(Callee(references[call.name, layer.over is not None], tuple(arguments)))
+        callees[own] = Callee(references[call.name, layer.over is not None], tuple(arguments))
     plan = plan_strips(group.layers, group.strips)
-    kept = [(i, call.shape) for i, call in enumerate(group.calls) if group.layers[i].kept]
-    driver = strip_driver(plan, group.layers, callees, buffers, kept)
+    kept = [(layers[call.variable], call) for call, layer in group.calls_and_layers if layer.kept]
+    # A tensor that is given is the first, second... of the inputs.
+    given = {index: index for index in range(len(group.given))}
+    new = [(index, call.shape) for index, call in kept if plan.places[index] == index]
+    driver = strip_driver(plan, group.layers, callees, buffers, given, new)
     reference = builder.add_func(driver, f"strips_of_{len(callees)}_{group.calls[0].name}")
-    types = [relax.TensorType(shape, "float32") for _, shape in kept]
+    over = [given.get(plan.places[index], -1) for index, _ in kept]
+    types = [relax.TensorType(call.shape, "float32") for _, call in kept]
     if plan.workspace:
         types.append(relax.TensorType((plan.workspace // FLOAT_BYTES,), "float32"))
-    single = len(types) == 1
-    call_driver = relax.call_tir(reference, relax.Tuple(given), types[0] if single else types)
-    result = builder.emit(call_driver)
+        over.append(-1)
+    result = builder.emit(_call(reference, fields, over, types))
     outputs = {
-        group.calls[index].variable: result
-        if single
+        call.variable: result
+        if len(types) == 1
         else builder.emit(relax.TupleGetItem(result, position))
-        for position, (index, _) in enumerate(kept)
+        for position, (_, call) in enumerate(kept)
     }
     return str(reference.name_hint), outputs
+
+
+def _call(reference: Any, fields: Sequence[Any], over: Sequence[int], types: Sequence[Any]) -> Any:
+    """Call a driver; `over` tells for each output which input it stands in, -1 for none."""
+    written = types[0] if len(types) == 1 else list(types)
+    if all(position < 0 for position in over):
+        return relax.call_tir(reference, relax.Tuple(list(fields)), written)
+    return relax.op.call_tir_inplace(reference, relax.Tuple(list(fields)), list(over), written)

@@ -109,6 +109,35 @@ def readers_of(module: tvm.IRModule) -> Readers:
     return readers
 
 
+def fresh_variables(module: tvm.IRModule) -> set[relax.Var]:
+    """List the variables that stand for memory which no other variable stands for."""
+    fresh: set[relax.Var] = set()
+    taken: set[tuple[relax.Var, int]] = set()
+
+    def forget(read: relax.Var) -> relax.Var:
+        fresh.discard(read)
+        return read
+
+    for variable, value in bindings_of(module):
+        if called_kernel(value) is not None:
+            fresh.add(variable)
+        elif isinstance(value, relax.TupleGetItem) and value.tuple_value in fresh:
+            part = (value.tuple_value, int(value.index))
+            if part not in taken:
+                fresh.add(variable)
+            taken.add(part)
+        else:
+            # Such as another shape of the same memory.
+            substitute(value, forget)
+    return fresh
+
+
+def is_last_read(readers: Readers, variable: relax.Var, reader: relax.Var) -> bool:
+    """Whether a reader reads a variable once, and nobody does after it."""
+    last = readers[variable][-1]
+    return last is not None and last.same_as(reader) and readers[variable].count(reader) == 1
+
+
 def substitute(expr: Any, replace: Callable[[relax.Var], Any]) -> Any:
     """Rebuild an expression with every variable in it replaced."""
     if isinstance(expr, relax.Var):

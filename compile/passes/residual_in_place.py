@@ -14,7 +14,6 @@ The core's own cache then holds one large tensor of a unit in place of two, and 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import tvm
@@ -23,9 +22,9 @@ from tvm import relax
 from compile.kernels.over_residual import IN_PLACE_SUFFIX, over_residual, residual_of
 from compile.passes.graph import (
     Current,
-    Readers,
-    bindings_of,
     called_kernel,
+    fresh_variables,
+    is_last_read,
     readers_of,
     rewrite,
     shape_of,
@@ -47,7 +46,7 @@ def residual_in_place(module: tvm.IRModule) -> tvm.IRModule:
         Answers as before, bit for bit. Functions beside the entry are left as they were.
     """
     functions = {gv.name_hint: f for gv, f in module.functions.items()}
-    readers, fresh = readers_of(module), _fresh(module)
+    readers, fresh = readers_of(module), fresh_variables(module)
     places: dict[str, int | None] = {}
     references: dict[str, Any] = {}
 
@@ -60,7 +59,10 @@ def residual_in_place(module: tvm.IRModule) -> tvm.IRModule:
         if name not in places:
             places[name] = residual_of(functions[name])
         place = places[name]
-        if place is None or not _is_free(value.args[1].fields, place, variable, readers, fresh):
+        if place is None:
+            return None
+        residual = value.args[1].fields[place]
+        if residual not in fresh or not is_last_read(readers, residual, variable):
             return None
         if name not in references:
             function = over_residual(functions[name], place)
@@ -70,41 +72,3 @@ def residual_in_place(module: tvm.IRModule) -> tvm.IRModule:
         return relax.op.call_tir_inplace(references[name], fields, place, written)
 
     return rewrite(module, replace)
-
-
-def _is_free(
-    arguments: Sequence[Any],
-    place: int,
-    reader: relax.Var,
-    readers: Readers,
-    fresh: set[relax.Var],
-) -> bool:
-    """Tell whether a call reads an argument last, and once."""
-    residual = arguments[place]
-    if not isinstance(residual, relax.Var) or residual not in fresh:
-        return False
-    last = readers[residual][-1]
-    return last is not None and last.same_as(reader) and readers[residual].count(reader) == 1
-
-
-def _fresh(module: tvm.IRModule) -> set[relax.Var]:
-    """List the variables that stand for memory which no other variable stands for."""
-    fresh: set[relax.Var] = set()
-    taken: set[tuple[relax.Var, int]] = set()
-
-    def forget(read: relax.Var) -> relax.Var:
-        fresh.discard(read)
-        return read
-
-    for variable, value in bindings_of(module):
-        if called_kernel(value) is not None:
-            fresh.add(variable)
-        elif isinstance(value, relax.TupleGetItem) and value.tuple_value in fresh:
-            part = (value.tuple_value, int(value.index))
-            if part not in taken:
-                fresh.add(variable)
-            taken.add(part)
-        else:
-            # Such as another shape of the same memory.
-            substitute(value, forget)
-    return fresh

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tvm
@@ -40,8 +40,9 @@ class Callee:
 def strip_driver(
     plan: Plan,
     layers: Sequence[Layer],
-    callees: Sequence[Callee],
+    callees: Mapping[int, Callee],
     inputs: Sequence[Any],
+    given: Mapping[int, int],
     outputs: Sequence[tuple[int, tuple[int, ...]]],
 ) -> tirx.PrimFunc:
     """Write the driver of a group.
@@ -50,20 +51,25 @@ def strip_driver(
     ----------
     plan : Plan
         What to compute in which order, and where rows stand.
-    layers, callees : sequence
+    layers : sequence of Layer
         The group.
+    callees : mapping
+        What computes each layer that is not given.
     inputs : sequence of buffers
         What its kernels take from outside.
+    given : mapping
+        Which input is each layer that is given.
     outputs : sequence
-        Layers whose whole output is kept, each with its shape.
+        Layers that have a whole tensor of their own, each with its shape.
 
     Returns
     -------
     tirx.PrimFunc
         Parameters: `inputs`, `outputs`, and the workspace where there is one.
     """
-    whole = {layer: tirx.decl_buffer(shape, "float32", f"out_{layer}") for layer, shape in outputs}
-    parameters = [*inputs, *whole.values()]
+    new = {layer: tirx.decl_buffer(shape, "float32", f"out_{layer}") for layer, shape in outputs}
+    whole = new | {layer: inputs[position] for layer, position in given.items()}
+    parameters = [*inputs, *new.values()]
     rows = tirx.decl_buffer((plan.workspace // FLOAT_BYTES,), "float32", "rows")
     if plan.workspace:
         parameters.append(rows)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any
 
 import tvm
@@ -12,8 +12,16 @@ from tvm import relax, tirx
 
 from compile.kernels.over_residual import residual_of
 from compile.memory_layout import FLOAT_BYTES
-from compile.passes.graph import Readers, bindings_of, called_kernel, readers_of, shape_of
-from compile.strips.plan import Layer, Source, overwrites_unread, working_set
+from compile.passes.graph import (
+    Readers,
+    bindings_of,
+    called_kernel,
+    fresh_variables,
+    is_last_read,
+    readers_of,
+    shape_of,
+)
+from compile.strips.plan import Layer, Source, overwrites_unread, places_of, working_set
 from compile.strips.ranged import Ranged, ranged, rows_read
 
 # The largest layer's share of a strip, in parts of the cache: of 16 to 64 there was no difference.
@@ -58,11 +66,35 @@ class KernelCall:
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """Calls that are computed together, in so many strips."""
+    """Calls that are computed together.
 
+    Attributes
+    ----------
+    given : tuple of relax.Var
+        Tensors from outside that calls are written over.
+    calls : tuple of KernelCall
+        In the network's order.
+    layers : tuple of Layer
+        What the plan is made of: one for each tensor that is given, then one for each call.
+    strips : int
+        How many strips of the largest layer.
+    """
+
+    given: tuple[relax.Var, ...]
     calls: tuple[KernelCall, ...]
     layers: tuple[Layer, ...]
     strips: int
+
+    @property
+    def calls_and_layers(self) -> list[tuple[KernelCall, Layer]]:
+        """Each call with its layer."""
+        return list(zip(self.calls, self.layers[len(self.given) :], strict=True))
+
+    @property
+    def places(self) -> dict[relax.Var, int]:
+        """Which layer each tensor of the group is."""
+        tensors = (*self.given, *(call.variable for call in self.calls))
+        return {tensor: index for index, tensor in enumerate(tensors)}
 
 
 def bytes_of(tensor: Any) -> int:
@@ -84,7 +116,7 @@ def find_groups(
     cache : int
         Bytes that stay close to the core.
     """
-    finder = _Finder(readers_of(module), cache)
+    finder = _Finder(readers_of(module), fresh_variables(module), cache)
     return [
         group
         for segment in _segments(module, unscheduled)
@@ -131,6 +163,7 @@ class _Finder:
     """Finds groups; remembers which rows kernels read."""
 
     readers: Readers
+    fresh: Set[relax.Var]
     cache: int
     rows: dict[tuple[str, int], tuple[tuple[int, ...], tuple[int, ...]]] = dataclasses.field(
         default_factory=dict
@@ -176,7 +209,8 @@ class _Finder:
             calls = tuple(segment[:length])
             largest = max(call.size for call in calls)
             strips = max(1, -(-largest * STRIPS_IN_CACHE // self.cache))
-            layers = _without_loss(self._layers(calls), strips)
+            given, layers = self._layers(calls)
+            layers = _without_loss(layers, strips)
             weights = sum(
                 bytes_of(argument)
                 for call in calls
@@ -185,14 +219,16 @@ class _Finder:
             )
             if length > 1 and working_set(layers, strips) + weights > self.cache * 3 // 4:
                 return
-            yield Group(calls, layers, strips)
+            yield Group(given, calls, layers, strips)
 
     def _moved(self, group: Group) -> int:
         """Bytes of activations that a group takes from memory and brings there.
 
-        A cache reads what is written first. Small tensors stay in it from group to group.
+        A cache reads what is written first, unless it did already. Small tensors stay in it from
+        group to group.
         """
         inside = {call.variable for call in group.calls}
+        at = places_of(group.layers)
         read = {
             argument: bytes_of(argument)
             for call in group.calls
@@ -200,16 +236,31 @@ class _Finder:
             if isinstance(argument, relax.Var) and argument not in inside
         }
         written = [
-            call.size for call, layer in zip(group.calls, group.layers, strict=True) if layer.kept
+            call.size
+            for call, place in zip(group.calls, at[len(group.given) :], strict=True)
+            if group.layers[group.places[call.variable]].kept and place >= len(group.given)
         ]
-        come, go = (
-            [size for size in sizes if size > self.large] for sizes in (read.values(), written)
+        over = [bytes_of(tensor) for tensor in group.given]
+        come, go, back = (
+            sum(size for size in sizes if size > self.large)
+            for sizes in (read.values(), written, over)
         )
-        return sum(come) + 2 * sum(go)
+        return come + 2 * go + back
 
-    def _layers(self, calls: Sequence[KernelCall]) -> tuple[Layer, ...]:
-        inside = {call.variable: index for index, call in enumerate(calls)}
+    def _layers(
+        self, calls: tuple[KernelCall, ...]
+    ) -> tuple[tuple[relax.Var, ...], tuple[Layer, ...]]:
+        """Give what a group is made of: what its calls are written over, and its layers."""
+        variables = {call.variable for call in calls}
+        over = {call.variable: self._over(call) for call in calls}
+        given = tuple(x for x in over.values() if x is not None and x not in variables)
+        tensors = (*given, *(call.variable for call in calls))
+        inside = {tensor: index for index, tensor in enumerate(tensors)}
         layers = []
+        for tensor in given:
+            _, height, width, channels = shape_of(tensor) or ()
+            row = width * channels * FLOAT_BYTES
+            layers.append(Layer(height, width, row, width, height, (), kept=True, given=True))
         for call in calls:
             _, height, width, channels = call.shape
             sources = tuple(
@@ -219,19 +270,21 @@ class _Finder:
             )
             kept = any(reader not in inside for reader in self.readers.get(call.variable, ()))
             row, kernel = width * channels * FLOAT_BYTES, call.ranged
-            over = self._over(call, inside)
-            layers.append(Layer(height, width, row, kernel.unit, kernel.units, sources, kept, over))
-        return tuple(layers)
+            below = over[call.variable]
+            layers.append(
+                Layer(
+                    height, width, row, kernel.unit, kernel.units, sources, kept,
+                    None if below is None else inside[below],
+                )
+            )  # fmt: skip
+        return given, tuple(layers)
 
-    def _over(self, call: KernelCall, inside: Mapping[relax.Var, int]) -> int | None:
-        """Tell which layer of a group nobody reads but to sum it into this one, in the end."""
+    def _over(self, call: KernelCall) -> relax.Var | None:
+        """Tell which tensor nobody reads any more but to sum it into what a call writes."""
         residual = None if call.residual is None else call.arguments[call.residual]
-        if residual not in inside:
+        if residual not in self.fresh:
             return None
-        readers = self.readers[residual]
-        last = readers[-1]
-        alone = last is not None and last.same_as(call.variable)
-        return inside[residual] if alone and readers.count(last) == 1 else None
+        return residual if is_last_read(self.readers, residual, call.variable) else None
 
     def _rows(self, call: KernelCall, position: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Tabulate what `Source.needs` and `Source.keeps` hold, of one input of a kernel."""

@@ -55,6 +55,8 @@ class Layer:
         Whether its output is read outside the group, and so needs a whole tensor.
     over : int, optional
         The layer over whose rows it is written, each over its own.
+    given : bool
+        Whether it is nothing to compute, but a whole tensor that others are written over.
     """
 
     height: int
@@ -65,6 +67,7 @@ class Layer:
     sources: tuple[Source, ...]
     kept: bool
     over: int | None = None
+    given: bool = False
 
     @property
     def aligned_rows(self) -> int:
@@ -149,7 +152,7 @@ def plan_strips(layers: Sequence[Layer], strips: int) -> Plan:
     runs = order_runs(layers, strips)
     places = places_of(layers)
     windows, workspace = _windows(layers, runs)
-    done, tops = [0] * len(layers), [0] * len(layers)
+    done, tops = _given_units(layers), [0] * len(layers)
     steps: list[Step | Move] = []
     for run in runs:
         layer, place = layers[run.layer], places[run.layer]
@@ -172,18 +175,22 @@ def places_of(layers: Sequence[Layer]) -> tuple[int, ...]:
     """Tell for each layer in whose window or whole tensor it stands.
 
     A layer is written over the one before it, and so on: all of them stand where the last does if
-    that is kept, else where the first does.
+    that is kept, else where the first does; and there, too, if the first is given.
     """
     first: list[int] = []
     for index, layer in enumerate(layers):
         first.append(index if layer.over is None else first[layer.over])
-    kept = {first[index]: index for index, layer in enumerate(layers) if layer.kept}
+    kept = {
+        first[index]: index
+        for index, layer in enumerate(layers)
+        if layer.kept and not layers[first[index]].given
+    }
     return tuple(kept.get(index, index) for index in first)
 
 
 def overwrites_unread(layers: Sequence[Layer], strips: int) -> set[int]:
     """List the layers that would be written over rows that another still has to read."""
-    done = [0] * len(layers)
+    done = _given_units(layers)
     found = set()
     for run in order_runs(layers, strips):
         layer = layers[run.layer]
@@ -199,7 +206,7 @@ def overwrites_unread(layers: Sequence[Layer], strips: int) -> set[int]:
 
 def order_runs(layers: Sequence[Layer], strips: int) -> list[Run]:
     """Order the work of a group: in each strip, each layer goes as far as what it reads allows."""
-    done = [0] * len(layers)
+    done = _given_units(layers)
     runs = []
     for strip in range(1, strips + 1):
         for index, layer in enumerate(layers):
@@ -239,13 +246,22 @@ def _first_kept(
 def live_rows(layers: Sequence[Layer], runs: Sequence[Run]) -> list[int]:
     """Most rows that stand in each place at once, from the first needed to the last."""
     places = places_of(layers)
-    done, most = [0] * len(layers), [0] * len(layers)
+    done, most = _given_units(layers), [0] * len(layers)
     for run in runs:
-        place = places[run.layer]
-        begun = layers[run.layer].rows_begun(run.last)
-        most[place] = max(most[place], begun - _first_kept(layers, places, place, done))
+        layer = layers[run.layer]
+        begun = layer.rows_begun(run.last)
+        # What is given is at hand from when it is read.
+        reached = {s.layer: s.needs[begun] for s in layer.sources if layers[s.layer].given}
+        for index, row in ((run.layer, begun), *reached.items()):
+            place = places[index]
+            most[place] = max(most[place], row - _first_kept(layers, places, place, done))
         done[run.layer] = run.last
     return most
+
+
+def _given_units(layers: Sequence[Layer]) -> list[int]:
+    """Tell how many units of each layer there are to begin with."""
+    return [layer.units if layer.given else 0 for layer in layers]
 
 
 def working_set(layers: Sequence[Layer], strips: int) -> int:
