@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +88,7 @@ class Manifest:
     kernels: tuple[KernelEntry, ...]
     kernel_order: tuple[str, ...]
     strips: tuple[StripCall, ...]
+    joined_in_place: tuple[str, ...]
     shuffle_kernels: int
     score_source: str | None
     score_unit: str | None
@@ -98,8 +99,8 @@ class Manifest:
 
     @property
     def kernel_calls(self) -> int:
-        """Kernel calls of one inference."""
-        return sum(kernel.calls for kernel in self.kernels)
+        """Kernel calls of one inference; none for what is joined in place."""
+        return len(self.kernel_order) - len(self.joined_in_place)
 
     @property
     def calls_by_strips(self) -> int:
@@ -141,7 +142,7 @@ def parse_manifest(fields: Any) -> Manifest:
             for t in fields[name]
         )
     values["kernels"] = tuple(KernelEntry(**kernel) for kernel in fields["kernels"])
-    for name in ("features", "kernel_order", "seeds"):
+    for name in ("features", "kernel_order", "joined_in_place", "seeds"):
         values[name] = tuple(fields[name])
     values["strips"] = tuple(
         StripCall(str(call["name"]), tuple(call["kernels"])) for call in fields["strips"]
@@ -149,6 +150,8 @@ def parse_manifest(fields: Any) -> Manifest:
     known = {kernel.name for kernel in values["kernels"]}
     if any(not known.issuperset(call.kernels) for call in values["strips"]):
         raise ValueError("strips names a kernel that is not listed")
+    if not known.issuperset(values["joined_in_place"]):
+        raise ValueError("joined_in_place names a kernel that is not listed")
     return Manifest(**values)
 
 
@@ -156,11 +159,12 @@ def _check_types(fields: Mapping[str, Any]) -> None:
     expected: dict[str, type | tuple[type, ...]] = {
         "network": str, "target": str, "architecture": str, "cpu": str, "inputs": list,
         "outputs": list, "features": list, "versions": dict, "options": dict, "kernels": list,
-        "kernel_order": list, "strips": list, "shuffle_kernels": int, "seeds": list,
+        "kernel_order": list, "strips": list, "joined_in_place": list, "shuffle_kernels": int,
+        "seeds": list,
         "tolerance": (int, float), "files": dict, "normalisation": (dict, type(None)),
         "score_source": (str, type(None)), "score_unit": (str, type(None)),
     }  # fmt: skip
-    items = {"features": str, "kernel_order": str, "seeds": int}
+    items = {"features": str, "kernel_order": str, "joined_in_place": str, "seeds": int}
     wrong = [name for name, kind in expected.items() if not isinstance(fields[name], kind)]
     wrong += [
         name

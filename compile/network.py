@@ -24,6 +24,7 @@ from compile.passes.compute_in_strips import compute_in_strips
 from compile.passes.expose_intermediates import INTERMEDIATES, expose_intermediates, kernel_calls
 from compile.passes.graph import Array
 from compile.passes.inspection import is_shuffle, kernel_functions, moves_only
+from compile.passes.join_in_place import join_in_place
 from compile.passes.replace_kernels import replace_kernels
 from compile.passes.residual_in_place import residual_in_place
 from compile.pipeline import run_graph_passes
@@ -141,7 +142,7 @@ def write_bundle(
         np.savez(folder / bundles.INTERMEDIATES, allow_pickle=False, **samples)
         progress(f"building the library for {target.name}")
         functions = {name: choice.function for name, choice in chosen.items()}
-        module, strips = link_kernels(lowered, functions, target)
+        module, strips, joined = link_kernels(lowered, functions, target)
         build_library(module, target, folder / bundles.LIBRARY)
         entries = kernel_entries(lowered, chosen)
         sources = {c.record.source for c in chosen.values() if c.record is not None}
@@ -150,7 +151,7 @@ def write_bundle(
             network=network, inputs=inputs, outputs=outputs, normalisation=normalisation,
             target=target.name, architecture=target.architecture, cpu=target.cpu,
             features=target.features, versions=versions(), options=options, kernels=entries,
-            kernel_order=lowered.calls, strips=strips,
+            kernel_order=lowered.calls, strips=strips, joined_in_place=joined,
             shuffle_kernels=sum(e.calls for e in entries
                                 if is_shuffle(e.name, lowered.kernels[e.name])),
             score_source=", ".join(sorted(sources)) or None,
@@ -161,8 +162,8 @@ def write_bundle(
 
 def link_kernels(
     lowered: Lowered, functions: Mapping[str, Any], target: CompileTarget
-) -> tuple[tvm.IRModule, tuple[StripCall, ...]]:
-    """Put scheduled kernels in place, large tensors by strips, and sums over their residuals.
+) -> tuple[tvm.IRModule, tuple[StripCall, ...], tuple[str, ...]]:
+    """Put scheduled kernels in place, parts of a whole, large tensors by strips, sums in place.
 
     Returns
     -------
@@ -170,10 +171,17 @@ def link_kernels(
         What :func:`compile.library.build_library` takes.
     strips : tuple of StripCall
         For the manifest.
+    joined : tuple of str
+        Concatenations that are not called, for the manifest, too.
     """
     module = expose_intermediates(replace_kernels(lowered.module, functions))
-    module, groups = compute_in_strips(module, lowered.kernels, target.cache)
-    return residual_in_place(module), tuple(StripCall(name, kernels) for name, kernels in groups)
+    module, parts, joined = join_in_place(module, lowered.kernels)
+    unscheduled = lowered.kernels | {part: lowered.kernels[name] for part, name in parts.items()}
+    module, groups = compute_in_strips(module, unscheduled, target.cache)
+    strips = tuple(
+        StripCall(group, tuple(parts.get(name, name) for name in names)) for group, names in groups
+    )
+    return residual_in_place(module), strips, joined
 
 
 def reference(

@@ -13,7 +13,7 @@ from tvm.s_tir import Schedule
 
 from compile.kernels.convolution_forms import convolution_forms
 from compile.kernels.finishing import KIND
-from compile.kernels.joined import PART
+from compile.kernels.joined import JOINED, PART
 from compile.kernels.tiling import Choose, Core, Form, divisors, vectorize_copy
 from compile.kernels.window_forms import window_forms
 
@@ -25,7 +25,7 @@ def forms(function: tirx.PrimFunc, core: Core) -> list[Form]:
         return convolution_forms(function, core)
     if kind == "window":
         return window_forms(function, core)
-    if kind == "joined":
+    if kind == JOINED:
         return [_joined_form(core)]
     return []
 

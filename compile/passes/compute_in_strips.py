@@ -24,7 +24,7 @@ from compile.kernels.over_residual import IN_PLACE_SUFFIX, over_residual
 from compile.memory_layout import FLOAT_BYTES
 from compile.passes.graph import rebuild, shape_of, substitute
 from compile.strips.driver import Callee, Inside, Outside, strip_driver, whole_range
-from compile.strips.groups import Group, find_groups
+from compile.strips.groups import Group, KernelCall, find_groups
 from compile.strips.plan import plan_strips
 from compile.strips.ranged import ranged
 
@@ -99,13 +99,19 @@ def _split_kernels(
                     functions[variable], references[key], call.ranged.units
                 )
                 continue
-            assert call.residual is not None
-            over = over_residual(module[variable], call.residual)
-            kernel = ranged(over, call.residual)
-            assert kernel is not None
             references[key] = tvm.ir.GlobalVar(call.name + IN_PLACE_SUFFIX + ROWS_SUFFIX)
-            functions[references[key]] = kernel.function
+            functions[references[key]] = _ranged_in_place(module[variable], call)
     return tvm.IRModule(functions, attrs=module.attrs), references
+
+
+def _ranged_in_place(function: tirx.PrimFunc, call: KernelCall) -> tirx.PrimFunc:
+    """Let a kernel write a range of its pixels over its residual."""
+    if call.in_place:
+        return call.ranged.function
+    assert call.residual is not None
+    kernel = ranged(over_residual(function, call.residual), call.residual)
+    assert kernel is not None
+    return kernel.function
 
 
 def _emit(

@@ -9,6 +9,7 @@ from tvm import tirx
 from tvm_ffi import structural_walk
 
 from compile.kernels.finishing import KIND
+from compile.kernels.joined import JOINED
 
 _ARITHMETIC = (tirx.Add, tirx.Sub, tirx.Mul, tirx.Div, tirx.Max, tirx.Min, tirx.Cast)
 
@@ -47,7 +48,7 @@ def is_shuffle(name: str, function: tirx.PrimFunc) -> bool:
     """
     kind = str(function.attrs[KIND]) if function.attrs and KIND in function.attrs else ""
     if kind:
-        return kind == "joined" and len(_tensors(function)) == 2 and moves_only(function)
+        return kind == JOINED and len(_tensors(function)) == 2 and moves_only(function)
     if any(word in name for word in ("take", "transpose", "gather")):
         return True
     return moves_only(function) and len(_tensors(function)) == 2

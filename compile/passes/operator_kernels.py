@@ -156,7 +156,7 @@ def _joined(site: Site) -> Kernel:
     form = joined.Joined(shape[1], shape[2], tuple(parts), site.chain.steps)
     name = f"concat_{shape[3]}_{shape[1]}x{shape[2]}"
     return Kernel(
-        "joined",
+        joined.JOINED,
         name,
         joined.primitive_function(form),
         inputs,

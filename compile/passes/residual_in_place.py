@@ -25,6 +25,7 @@ from compile.passes.graph import (
     called_kernel,
     fresh_variables,
     is_last_read,
+    operator,
     readers_of,
     rewrite,
     shape_of,
@@ -54,7 +55,7 @@ def residual_in_place(module: tvm.IRModule) -> tvm.IRModule:
         builder: relax.BlockBuilder, variable: relax.Var, value: Any, current: Current
     ) -> Any:
         name = called_kernel(value)
-        if name is None:
+        if name is None or operator(value) != "relax.call_tir":
             return None
         if name not in places:
             places[name] = residual_of(functions[name])

@@ -18,6 +18,7 @@ from compile.passes.graph import (
     called_kernel,
     fresh_variables,
     is_last_read,
+    operator,
     readers_of,
     shape_of,
 )
@@ -48,6 +49,8 @@ class KernelCall:
         What tells which rows it reads.
     residual : int, optional
         Which argument it could be written over, if nobody else needs that.
+    in_place : bool
+        Whether it writes over that argument already, and has no other output.
     """
 
     variable: relax.Var
@@ -57,6 +60,7 @@ class KernelCall:
     ranged: Ranged
     unscheduled: tirx.PrimFunc
     residual: int | None
+    in_place: bool
 
     @property
     def size(self) -> int:
@@ -130,20 +134,25 @@ def _segments(
 ) -> list[list[KernelCall]]:
     """Cut the entry function where something stands that cannot go by strips."""
     functions = {variable.name_hint: f for variable, f in module.functions.items()}
-    kernels: dict[str, tuple[Ranged | None, int | None]] = {}
+    kernels: dict[str, Ranged | None] = {}
     segments: list[list[KernelCall]] = [[]]
     for variable, value in bindings_of(module):
         shape = shape_of(variable)
         name = called_kernel(value)
         if name is not None and name not in kernels:
-            kernels[name] = ranged(functions[name]), residual_of(functions[name])
-        kernel, residual = kernels[name] if name is not None else (None, None)
+            kernels[name] = ranged(functions[name])
+        kernel = kernels[name] if name is not None else None
         if name is None or kernel is None or shape is None or kernel.units == 1:
             segments.append([])
             continue
         arguments = tuple(value.args[1].fields)
+        in_place = operator(value) == "relax.call_tir_inplace"
+        # What it writes over then comes last, as its output did.
+        residual = len(arguments) - 1 if in_place else residual_of(functions[name])
         segments[-1].append(
-            KernelCall(variable, name, arguments, shape, kernel, unscheduled[name], residual)
+            KernelCall(
+                variable, name, arguments, shape, kernel, unscheduled[name], residual, in_place
+            )
         )
     return segments
 
@@ -265,6 +274,8 @@ class _Finder:
             _, height, width, channels = call.shape
             sources = tuple(
                 Source(inside[argument], *self._rows(call, position))
+                if position != call.residual
+                else Source(inside[argument], tuple(range(height + 1)), tuple(range(height + 1)))
                 for position, argument in enumerate(call.arguments)
                 if argument in inside
             )

@@ -11,9 +11,9 @@ from deploy.emulator.blocks import Block, instructions_in, read_blocks
 from deploy.emulator.elf_symbols import function_at, read_functions
 
 # TVM splits a kernel: its entry, which checks arguments, and local functions that compute. It may
-# write over its residual, or compute some rows.
+# write into a larger tensor or over its residual, or compute some rows.
 _ENTRY = re.compile(r"^__tvm_ffi_")
-_PART = re.compile(r"(_in_place)?(_compute_(\.\d+)?|_rows)?$")
+_PART = re.compile(r"(_into_\w+?)?(_in_place)?(_compute_(\.\d+)?|_rows)?$")
 
 
 @dataclass(frozen=True)

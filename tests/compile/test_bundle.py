@@ -148,6 +148,11 @@ CHANGES: list[tuple[Callable[[dict[str, Any]], Any], str]] = [
         "strips names a kernel that is not listed",
     ),
     (lambda f: f.update(strips=[{"name": "s"}]), "damaged"),
+    (
+        lambda f: f.update(joined_in_place=["gone"]),
+        "joined_in_place names a kernel that is not listed",
+    ),
+    (lambda f: f.update(joined_in_place=[1]), "joined_in_place is not of the right type"),
     (lambda f: f["inputs"][0].update(dtype="floaty"), "damaged"),
     (_tensor_without_shape, "damaged"),
     (_odd_kernel, "damaged"),

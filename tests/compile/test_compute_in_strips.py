@@ -140,6 +140,8 @@ def test_a_bundle_says_what_goes_by_strips(units: nn.Module, tmp_path: Path) -> 
     )
     manifest = load_bundle(bundle.path).manifest
     assert manifest.strips
+    assert len(manifest.joined_in_place) == 1
+    assert manifest.kernel_calls == len(manifest.kernel_order) - 1
     work = {kernel.name: kernel.multiply_adds for kernel in manifest.called}
     for call in manifest.strips:
         assert set(call.kernels) <= set(manifest.kernel_order)

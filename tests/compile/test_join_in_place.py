@@ -1,0 +1,120 @@
+"""Parts of a concatenation, written where they belong: nodes counted, numbers compared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+import tvm
+from stages import HOST, assert_same, draw, imported, lowered, run, seeded, with_schedules
+from test_compute_in_strips import SMALL, Units, calls
+from torch import nn
+from torch.nn import functional
+
+from compile.passes.compute_in_strips import compute_in_strips
+from compile.passes.expose_intermediates import INTERMEDIATES, expose_intermediates
+from compile.passes.graph import bindings_of, operator
+from compile.passes.inspection import kernel_functions
+from compile.passes.join_in_place import INTO, join_in_place
+from compile.passes.residual_in_place import residual_in_place
+from deploy.emulator.instruction_counts import kernel_of
+
+SHAPE = (1, 12, 15, 10)
+
+Layer = Callable[[torch.Tensor], torch.Tensor]
+
+
+class _Join(nn.Module):
+    """Joins something of a tensor, of a convolution of it, of a pool and another convolution."""
+
+    def __init__(self, forward: Callable[..., torch.Tensor | list[torch.Tensor]]) -> None:
+        super().__init__()
+        self.stem, self.wide = nn.Conv2d(12, 12, 1), nn.Conv2d(12, 32, 1)
+        self.first, self.second = nn.Conv2d(12, 20, 1), nn.Conv2d(12, 7, 3, padding=1)
+        self.third = nn.Conv2d(39, 6, 1, groups=3)
+        self._forward = forward
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
+        x = self.stem(image)
+        pool = functional.max_pool2d(x, 3, 1, 1)
+        return self._forward(self, x, self.first(x), pool, torch.relu(self.second(x)))
+
+
+JOINED = {
+    "three": lambda n, x, a, b, c: torch.relu(torch.cat([a, b, c], 1)),
+    "later first": lambda n, x, a, b, c: torch.cat([c, b, a], 1) - 0.5,
+    "shuffled": lambda n, x, a, b, c: n.third(
+        functional.channel_shuffle(torch.relu(torch.cat([a, b, c], 1)), 3)
+    ),
+    "twice": lambda n, x, a, b, c: torch.cat(
+        [n.first(torch.relu(torch.cat([b], 1))), n.second(b), functional.relu6(a)], 1
+    ),
+    "in another order": lambda n, x, a, b, c: torch.relu(
+        torch.cat([functional.channel_shuffle(a, 4), b], 1)
+    ),
+    "nested": lambda n, x, a, b, c: torch.cat([torch.relu(torch.cat([a, c], 1)), b], 1),
+}
+LEFT = {
+    "read elsewhere": lambda n, x, a, b, c: [torch.cat([a, b], 1), a],
+    "gathered": lambda n, x, a, b, c: torch.relu(torch.cat([a[:, [3, 1, 4, 1]], b], 1)),
+    "added to another": lambda n, x, a, b, c: torch.relu(torch.cat([a, b], 1) + n.wide(x)),
+    "the input": lambda n, x, a, b, c: torch.cat([x, a], 1) + n.first(x).mean((2, 3), True)[:, :1],
+}
+
+
+def joined(
+    network: nn.Module, *shape: int
+) -> tuple[tvm.IRModule, tvm.IRModule, dict[str, str], tuple[str, ...]]:
+    """Lower a network; give it before and after, the new kernels, and what is not called."""
+    module = lowered(imported(network, *shape).module)
+    before = expose_intermediates(with_schedules(module))
+    after, kernels, names = join_in_place(before, kernel_functions(module))
+    return before, after, kernels, names
+
+
+@pytest.mark.parametrize("name", JOINED)
+def test_concatenations_are_not_called(name: str) -> None:
+    network = seeded(_Join(JOINED[name]))
+    before, after, kernels, names = joined(network, *SHAPE)
+    assert names
+    left = [kernel for kernel in calls(before) if kernel.startswith("concat")]
+    assert all(left.count(kernel) >= names.count(kernel) for kernel in names)
+    assert len(calls(after)) == len(calls(before)) - len(names)
+    assert sum(INTO in kernel for kernel in calls(after)) >= 2 * len(names)
+    assert {kernel: kernel_of(kernel) for kernel in kernels} == kernels
+    value = draw(*SHAPE)
+    for entry in ("main", INTERMEDIATES):
+        expected, actual = (
+            run(m, value.numpy(), entry=entry, target=HOST) for m in (before, after)
+        )
+        assert len(actual) == len(expected)
+        for ours, theirs in zip(actual, expected, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+    assert_same(run(after, value.numpy()), network, value)
+
+
+@pytest.mark.parametrize("name", LEFT)
+def test_what_cannot_be_written_in_place_stays(name: str) -> None:
+    network = seeded(_Join(LEFT[name]))
+    before, after, kernels, names = joined(network, *SHAPE)
+    assert (kernels, names) == ({}, ())
+    assert after.same_as(before)
+    assert any(kernel.startswith("concat") for kernel in calls(before))
+
+
+@pytest.mark.parametrize("cache", [SMALL // 2, SMALL, 2 * SMALL])
+def test_parts_by_strips_and_sums_over_what_was_joined(cache: int) -> None:
+    network, shape = seeded(Units()), (1, 3, 57, 45)
+    before, after, kernels, names = joined(network, *shape)
+    assert len(names) == 1
+    functions = kernel_functions(lowered(imported(network, *shape).module))
+    functions |= {kernel: functions[name] for kernel, name in kernels.items()}
+    strips, groups = compute_in_strips(after, functions, cache)
+    assert any(kernel in kernels for _, group in groups for kernel in group)
+    done = residual_in_place(strips)
+    assert "relax.call_tir_inplace" in [operator(call) for _, call in bindings_of(done)]
+    value = draw(*shape).numpy()
+    expected, actual = (run(m, value, target=HOST) for m in (before, done))
+    np.testing.assert_array_equal(actual[0], expected[0])
