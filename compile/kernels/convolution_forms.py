@@ -69,7 +69,10 @@ def convolution_forms(function: tirx.PrimFunc, core: Core) -> list[Form]:
     found: list[tuple[float, Form]] = []
     for n in widths:
         for staged in (False, True) if can_stage else (False,):
-            costs = _tile_costs(span, not in_one_row, n, core, staged)
+            # For a core that multiplies by lanes LLVM loads pixels that are not staged ahead, as
+            # many as it can: odd tiles that reach for the last registers it spills.
+            fills = not in_one_row or (core.multiplies_by_lane and not staged)
+            costs = _tile_costs(span, fills, n, core, staged)
             tiles = sorted(costs, key=lambda m: costs[m])[:6]
             found += [
                 (costs[tiles[0]] + float(row), _convolution_form(shape, n, tiles, o, staged, row))
