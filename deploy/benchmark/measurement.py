@@ -21,7 +21,7 @@ from deploy.benchmark.processor import (
     out_of_the_way,
     stolen_share,
 )
-from deploy.benchmark.rounds import Samples, Settings, measure
+from deploy.benchmark.rounds import Pair, Samples, Settings, measure
 from deploy.benchmark.summaries import judge_noise, ratio_by_rounds, summarise
 from deploy.benchmark.worker_process import Asked, WorkerProcess
 from model.errors import Failure
@@ -107,7 +107,7 @@ def measure_group(
         before = core_times(cores)
         samples = measure(
             team.subjects, team.kernels, team.ceilings, settings,
-            lambda share: tell(f"{group.name}: round", share),
+            lambda share: tell(f"{group.name}: round", share), _pairs(group, team.subjects),
         )  # fmt: skip
         stolen = stolen_share(before, core_times(cores))
         team.excluded.update(samples.lost)
@@ -184,7 +184,11 @@ def _part(
             for s, reason in team.excluded.items()
         ],
         "ceilings": ceilings,
-        "shuffle_cost": _shuffle_cost(group, seconds),
+        "shuffle_cost": {
+            network.model: ratio_by_rounds(*sides)
+            for (network, other), sides in samples.pairs.items()
+            if network in seconds and other in seconds
+        },
         "share_of_peak": _shares(group, prepared, seconds, ceilings),
         "kernels": kernels,
         "virtual_machine": overheads,
@@ -239,14 +243,16 @@ def _memory(subject: Subject, worker: Asked, files: Mapping[str, str]) -> dict[s
     }
 
 
-def _shuffle_cost(group: Group, seconds: Mapping[Subject, Any]) -> dict[str, float]:
-    costs = {}
-    for model in group.models:
-        subject = Subject(OURS, model, group.size, group.threads)
-        other = Subject(OURS, twin(model) or "", group.size, group.threads)
-        if subject in seconds and other in seconds:
-            costs[model] = ratio_by_rounds(seconds[subject], seconds[other])
-    return costs
+def _pairs(group: Group, subjects: Mapping[Subject, Any]) -> list[Pair]:
+    """List our networks that have a twin without shuffles, with it."""
+    pairs = [
+        (
+            Subject(OURS, model, group.size, group.threads),
+            Subject(OURS, twin(model) or "", group.size, group.threads),
+        )
+        for model in group.models
+    ]
+    return [pair for pair in pairs if all(subject in subjects for subject in pair)]
 
 
 def _shares(

@@ -106,8 +106,8 @@ def _ratios(document: Mapping[str, Any]) -> Table:
     table = _table(
         "What follows from it",
         "AlexNet over ShuffleNet: how many times as long. Shuffle: the network's time over that of"
-        " its twin without shuffles, median over the rounds. Peak: multiply-adds counted from"
-        " shapes, over what a loop of them reached in the same rounds.",
+        " its twin without shuffles, median over rounds of the two alone. Peak: multiply-adds"
+        " counted from shapes, over what a loop of them reached in the same rounds.",
         "ratio", "of", "ours",
     )  # fmt: skip
     for resolution, ratio in document["alexnet_over_shufflenet"].items():

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from deploy.benchmark.plan import Subject
 from deploy.benchmark.worker_process import Asked
 from model.errors import Failure
+
+Pair = tuple[Subject, Subject]
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,8 @@ class Settings:
         Inferences before those, not timed: the engine before left its own data in the caches.
     kernel_runs : int
         Inferences in each round of which each kernel is timed.
+    pair_rounds : int
+        Rounds of a network and its twin alone, which differ by less than a machine's phases do.
     seed : int
         Of the order.
     """
@@ -32,6 +36,7 @@ class Settings:
     runs: int = 4
     warm: int = 1
     kernel_runs: int = 2
+    pair_rounds: int = 60
     seed: int = 0
 
 
@@ -47,6 +52,8 @@ class Samples:
         Of each round; see :mod:`deploy.benchmark.roofline_engine`.
     kernels : dict
         By network: ``calls`` and ``whole`` of all runs, in nanoseconds.
+    pairs : dict
+        Of each pair, the seconds of both, a list for each round.
     lost : dict
         Subjects that failed on the way, and why.
     """
@@ -54,6 +61,7 @@ class Samples:
     seconds: dict[Subject, list[list[float]]] = field(default_factory=dict)
     ceilings: list[dict[str, Any]] = field(default_factory=list)
     kernels: dict[str, dict[str, list[Any]]] = field(default_factory=dict)
+    pairs: dict[Pair, tuple[list[list[float]], list[list[float]]]] = field(default_factory=dict)
     lost: dict[Subject, str] = field(default_factory=dict)
 
 
@@ -63,6 +71,7 @@ def measure(
     ceilings: Asked | None,
     settings: Settings,
     tell: Callable[[float], None] = lambda _: None,
+    pairs: Sequence[Pair] = (),
 ) -> Samples:
     """Run the rounds; one worker at a time works.
 
@@ -78,12 +87,17 @@ def measure(
         How many rounds of how many runs.
     tell : Callable
         Told the share of the rounds that is done.
+    pairs : sequence
+        Subjects that are compared with each other in further rounds of their own.
     """
     order = random.Random(settings.seed)
     samples = Samples({subject: [] for subject in subjects})
     samples.kernels = {model: {"calls": [], "whole": []} for model in kernels}
     turns: list[Callable[[], None]] = [
-        *(_timing(subject, worker, settings, samples) for subject, worker in subjects.items()),
+        *(
+            _timing(subject, worker, settings, samples, samples.seconds[subject])
+            for subject, worker in subjects.items()
+        ),
         *(_kernels(model, worker, settings, samples) for model, worker in kernels.items()),
     ]
     if ceilings is not None:
@@ -92,13 +106,26 @@ def measure(
         for place, turn in enumerate(order.sample(turns, len(turns))):
             turn()
             tell((done + (place + 1) / len(turns)) / settings.rounds)
+    for pair in pairs:
+        sides = samples.pairs[pair] = ([], [])
+        turns = [
+            _timing(subject, subjects[subject], settings, samples, side)
+            for subject, side in zip(pair, sides, strict=True)
+        ]
+        for _ in range(settings.pair_rounds):
+            for turn in order.sample(turns, len(turns)):
+                turn()
     for subject in samples.lost:
         del samples.seconds[subject]
     return samples
 
 
 def _timing(
-    subject: Subject, worker: Asked, settings: Settings, samples: Samples
+    subject: Subject,
+    worker: Asked,
+    settings: Settings,
+    samples: Samples,
+    into: list[list[float]],
 ) -> Callable[[], None]:
     def turn() -> None:
         if subject in samples.lost:
@@ -108,7 +135,7 @@ def _timing(
         except Failure as failure:
             samples.lost[subject] = str(failure)
             return
-        samples.seconds[subject].append([float(second) for second in answer["seconds"]])
+        into.append([float(second) for second in answer["seconds"]])
 
     return turn
 

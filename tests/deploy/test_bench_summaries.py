@@ -75,6 +75,14 @@ def test_every_round_asks_everyone_in_an_order_that_changes() -> None:
     assert shares == sorted(shares) and shares[-1] == 1.0
     again = random.Random(0).sample("abcd", 4)
     assert rounds[0] == again, "the order is seeded"
+    first, second = list(subjects)[:2]
+    asked.clear()
+    settings = Settings(rounds=1, runs=2, pair_rounds=30)
+    samples = measure(subjects, {}, None, settings, pairs=[(first, second)])
+    alone = [tuple(asked[i : i + 2]) for i in range(4, len(asked), 2)]
+    assert set(alone) == {("a", "b"), ("b", "a")} and len(alone) == 30
+    assert samples.pairs == {(first, second): ([[1.0] * 2] * 30, [[1.0] * 2] * 30)}
+    assert all(values == [[1.0] * 2] for values in samples.seconds.values())
 
 
 ENGINE = """
