@@ -7,10 +7,11 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
+import tvm
 from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script.builder import ir as T
-from tvm_ffi import structural_map
+from tvm_ffi import structural_map, structural_visit
 
 ACCUMULATE = "accumulate"
 OUTPUT = "output"
@@ -30,6 +31,18 @@ def with_values(node: Any, values: Mapping[tirx.Var, Any]) -> Any:
         node,
         (tirx.Var, lambda found: next((v for k, v in values.items() if found.same_as(k)), found)),
     )
+
+
+def loads_in(node: Any) -> list[Any]:
+    """List what is read in an expression or a statement."""
+    loads: list[Any] = []
+
+    def on_load(load: Any, visitor: Any) -> None:
+        loads.append(load)
+        visitor.default_visit(load)
+
+    structural_visit(node, [(tvm.ir.TensorLoad, on_load)])
+    return loads
 
 
 class Sliding(Protocol):

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import tvm
 import tvm_ffi
 from tvm import tirx
 from tvm_ffi import structural_map, structural_visit
 
+from compile.kernels.blocks import loads_in
 from compile.kernels.finishing import KIND
 
 # What such a kernel's name ends in.
@@ -42,13 +42,13 @@ def residual_of(function: Any) -> int | None:
         if store.buffer.same_as(output):
             beside.extend(
                 load.source
-                for load in _loads(store.value)
+                for load in loads_in(store.value)
                 if tvm_ffi.structural_equal(load.indices, store.indices)
             )
         visitor.default_visit(store)
 
     structural_visit(function.body, [(tirx.BufferStore, on_store)])
-    loads = _loads(function.body)
+    loads = loads_in(function.body)
     if any(load.source.same_as(output) for load in loads):
         return None
     for place, parameter in enumerate(inputs):
@@ -82,15 +82,3 @@ def over_residual(function: tirx.PrimFunc, place: int) -> tirx.PrimFunc:
     parameters = [*inputs[:place], output, *inputs[place + 1 :]]
     attributes = {key: v for key, v in function.attrs.items() if key != "global_symbol"}
     return tirx.PrimFunc(parameters, body).with_attr(attributes)
-
-
-def _loads(node: Any) -> list[Any]:
-    """List what is read in an expression or a statement."""
-    loads: list[Any] = []
-
-    def on_load(load: Any, visitor: Any) -> None:
-        loads.append(load)
-        visitor.default_visit(load)
-
-    structural_visit(node, [(tvm.ir.TensorLoad, on_load)])
-    return loads

@@ -24,7 +24,8 @@ from compile.kernels.over_residual import IN_PLACE_SUFFIX, over_residual
 from compile.memory_layout import FLOAT_BYTES
 from compile.passes.graph import rebuild, shape_of, substitute
 from compile.strips.driver import Callee, Inside, Outside, strip_driver, whole_range
-from compile.strips.groups import Group, KernelCall, find_groups
+from compile.strips.groups import Group, find_groups
+from compile.strips.kernel_calls import KernelCall
 from compile.strips.plan import plan_strips
 from compile.strips.ranged import ranged
 

@@ -25,7 +25,7 @@ import tvm
 from tvm import relax, s_tir, tirx
 from tvm_ffi import structural_map, structural_visit
 
-from compile.kernels.blocks import with_values
+from compile.kernels.blocks import loads_in, with_values
 from compile.kernels.finishing import KIND
 from compile.kernels.joined import JOINED, PART
 from compile.passes.graph import (
@@ -183,7 +183,7 @@ def _slices(function: tirx.PrimFunc) -> list[Slice]:
 
     def on_block(block: Any, visitor: Any) -> None:
         if str(block.name_hint).startswith(PART):
-            loads = _loads(block.body)
+            loads = loads_in(block.body)
             if len(loads) == 1 and isinstance(block.body, tirx.BufferStore):
                 found.append(Slice(loads[0].source, block.body))
         visitor.default_visit(block)
@@ -195,17 +195,6 @@ def _slices(function: tirx.PrimFunc) -> list[Slice]:
     return found if same else []
 
 
-def _loads(node: Any) -> list[Any]:
-    loads: list[Any] = []
-
-    def on_load(load: Any, visitor: Any) -> None:
-        loads.append(load)
-        visitor.default_visit(load)
-
-    structural_visit(node, [(tvm.ir.TensorLoad, on_load)])
-    return loads
-
-
 def _writes_only(function: Any) -> bool:
     """Whether a function is a kernel of ours that computes, and never reads what it wrote."""
     if not isinstance(function, tirx.PrimFunc) or not function.attrs:
@@ -213,7 +202,7 @@ def _writes_only(function: Any) -> bool:
     if str(function.attrs.get(KIND, JOINED)) == JOINED:
         return False
     output = function.params[-1]
-    return not any(load.source.same_as(output) for load in _loads(function.body))
+    return not any(load.source.same_as(output) for load in loads_in(function.body))
 
 
 def into_slice(function: tirx.PrimFunc, where: Slice, shape: tuple[int, ...]) -> tirx.PrimFunc:
@@ -235,7 +224,7 @@ def into_slice(function: tirx.PrimFunc, where: Slice, shape: tuple[int, ...]) ->
     """
     *inputs, output = function.params
     whole = tirx.decl_buffer(shape, "float32", str(output.name))
-    (load,) = _loads(where.store)
+    (load,) = loads_in(where.store)
     # A part's element [n, y, x, c] goes to [n, y, x, c + start].
     start = tvm.sym.Analyzer().simplify(where.store.indices[-1] - load.indices[-1])
 

@@ -3,69 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterator, Mapping, Sequence, Set
-from typing import Any
 
 import tvm
 from tvm import relax, tirx
 
-from compile.kernels.over_residual import residual_of
 from compile.memory_layout import FLOAT_BYTES
 from compile.passes.graph import (
     Readers,
-    bindings_of,
-    called_kernel,
     fresh_variables,
     is_last_read,
-    operator,
     readers_of,
     shape_of,
 )
+from compile.strips.kernel_calls import KernelCall, bytes_of, segments_of
 from compile.strips.plan import Layer, Source, overwrites_unread, places_of, working_set
-from compile.strips.ranged import Ranged, ranged, rows_read
+from compile.strips.ranged import rows_read
 
 # The largest layer's share of a strip, in parts of the cache: of 16 to 64 there was no difference.
 STRIPS_IN_CACHE = 16
-
-
-@dataclasses.dataclass(frozen=True)
-class KernelCall:
-    """A kernel call that can go by strips.
-
-    Attributes
-    ----------
-    variable : relax.Var
-        What it is bound to.
-    name : str
-        The kernel's.
-    arguments : tuple
-        Tensors that it is given.
-    shape : tuple of int
-        Of its output, NHWC.
-    ranged : Ranged
-        The scheduled kernel, on a range of its pixels.
-    unscheduled : tirx.PrimFunc
-        What tells which rows it reads.
-    residual : int, optional
-        Which argument it could be written over, if nobody else needs that.
-    in_place : bool
-        Whether it writes over that argument already, and has no other output.
-    """
-
-    variable: relax.Var
-    name: str
-    arguments: tuple[Any, ...]
-    shape: tuple[int, ...]
-    ranged: Ranged
-    unscheduled: tirx.PrimFunc
-    residual: int | None
-    in_place: bool
-
-    @property
-    def size(self) -> int:
-        """Bytes of the output."""
-        return bytes_of(self.variable)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,11 +57,6 @@ class Group:
         return {tensor: index for index, tensor in enumerate(tensors)}
 
 
-def bytes_of(tensor: Any) -> int:
-    """Bytes of a tensor of four-byte elements."""
-    return FLOAT_BYTES * math.prod(shape_of(tensor) or ())
-
-
 def find_groups(
     module: tvm.IRModule, unscheduled: Mapping[str, tirx.PrimFunc], cache: int
 ) -> list[Group]:
@@ -123,38 +74,10 @@ def find_groups(
     finder = _Finder(readers_of(module), fresh_variables(module), cache)
     return [
         group
-        for segment in _segments(module, unscheduled)
+        for segment in segments_of(module, unscheduled)
         for group in finder.cut(segment)
         if len(group.calls) > 1
     ]
-
-
-def _segments(
-    module: tvm.IRModule, unscheduled: Mapping[str, tirx.PrimFunc]
-) -> list[list[KernelCall]]:
-    """Cut the entry function where something stands that cannot go by strips."""
-    functions = {variable.name_hint: f for variable, f in module.functions.items()}
-    kernels: dict[str, Ranged | None] = {}
-    segments: list[list[KernelCall]] = [[]]
-    for variable, value in bindings_of(module):
-        shape = shape_of(variable)
-        name = called_kernel(value)
-        if name is not None and name not in kernels:
-            kernels[name] = ranged(functions[name])
-        kernel = kernels[name] if name is not None else None
-        if name is None or kernel is None or shape is None or kernel.units == 1:
-            segments.append([])
-            continue
-        arguments = tuple(value.args[1].fields)
-        in_place = operator(value) == "relax.call_tir_inplace"
-        # What it writes over then comes last, as its output did.
-        residual = len(arguments) - 1 if in_place else residual_of(functions[name])
-        segments[-1].append(
-            KernelCall(
-                variable, name, arguments, shape, kernel, unscheduled[name], residual, in_place
-            )
-        )
-    return segments
 
 
 def _without_loss(layers: tuple[Layer, ...], strips: int) -> tuple[Layer, ...]:

@@ -1,0 +1,96 @@
+"""Which kernel calls can go by strips, and what there is to know of each."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import tvm
+from tvm import relax, tirx
+
+from compile.kernels.over_residual import residual_of
+from compile.memory_layout import FLOAT_BYTES
+from compile.passes.graph import bindings_of, called_kernel, operator, shape_of
+from compile.strips.ranged import Ranged, ranged
+
+
+@dataclasses.dataclass(frozen=True)
+class KernelCall:
+    """A kernel call that can go by strips.
+
+    Attributes
+    ----------
+    variable : relax.Var
+        What it is bound to.
+    name : str
+        The kernel's.
+    arguments : tuple
+        Tensors that it is given.
+    shape : tuple of int
+        Of its output, NHWC.
+    ranged : Ranged
+        The scheduled kernel, on a range of its pixels.
+    unscheduled : tirx.PrimFunc
+        What tells which rows it reads.
+    residual : int, optional
+        Which argument it could be written over, if nobody else needs that.
+    in_place : bool
+        Whether it writes over that argument already, and has no other output.
+    """
+
+    variable: relax.Var
+    name: str
+    arguments: tuple[Any, ...]
+    shape: tuple[int, ...]
+    ranged: Ranged
+    unscheduled: tirx.PrimFunc
+    residual: int | None
+    in_place: bool
+
+    @property
+    def size(self) -> int:
+        """Bytes of the output."""
+        return bytes_of(self.variable)
+
+
+def bytes_of(tensor: Any) -> int:
+    """Bytes of a tensor of four-byte elements."""
+    return FLOAT_BYTES * math.prod(shape_of(tensor) or ())
+
+
+def segments_of(
+    module: tvm.IRModule, unscheduled: Mapping[str, tirx.PrimFunc]
+) -> list[list[KernelCall]]:
+    """Cut the entry function where something stands that cannot go by strips.
+
+    Parameters
+    ----------
+    module : tvm.IRModule
+        Calls of scheduled kernels.
+    unscheduled : mapping
+        The same kernels before they were scheduled, by name.
+    """
+    functions = {variable.name_hint: f for variable, f in module.functions.items()}
+    kernels: dict[str, Ranged | None] = {}
+    segments: list[list[KernelCall]] = [[]]
+    for variable, value in bindings_of(module):
+        shape = shape_of(variable)
+        name = called_kernel(value)
+        if name is not None and name not in kernels:
+            kernels[name] = ranged(functions[name])
+        kernel = kernels[name] if name is not None else None
+        if name is None or kernel is None or shape is None or kernel.units == 1:
+            segments.append([])
+            continue
+        arguments = tuple(value.args[1].fields)
+        in_place = operator(value) == "relax.call_tir_inplace"
+        # What it writes over then comes last, as its output did.
+        residual = len(arguments) - 1 if in_place else residual_of(functions[name])
+        segments[-1].append(
+            KernelCall(
+                variable, name, arguments, shape, kernel, unscheduled[name], residual, in_place
+            )
+        )
+    return segments
