@@ -27,7 +27,8 @@ def graph_passes(core: Core) -> list[tuple[str, Pass]]:
 
     After the last one every computation is a call of an unscheduled TIR kernel. What follows is
     `compile.tuning` (find or apply schedules), `compile.network.link_kernels` (scheduled kernels in
-    their places, layers with large tensors by strips, sums over their residuals) and
+    their places, parts of concatenations in theirs, layers with large tensors by strips, sums over
+    their residuals) and
     `compile.library` (build and link).
     """
     return [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import tvm
@@ -26,7 +26,10 @@ WEIGHT = "weight"
 
 
 def with_values(node: Any, values: Mapping[tirx.Var, Any]) -> Any:
-    """Write an expression or a statement with values in the places of variables."""
+    """Write an expression or a statement with values in the places of variables.
+
+    A buffer is a variable, too; another takes its place.
+    """
     return structural_map(
         node,
         (tirx.Var, lambda found: next((v for k, v in values.items() if found.same_as(k)), found)),
@@ -43,6 +46,12 @@ def loads_in(node: Any) -> list[Any]:
 
     structural_visit(node, [(tvm.ir.TensorLoad, on_load)])
     return loads
+
+
+def with_parameters(function: tirx.PrimFunc, parameters: Sequence[Any], body: Any) -> tirx.PrimFunc:
+    """Write a kernel with other parameters and another body, its attributes but for its name."""
+    attributes = {key: v for key, v in function.attrs.items() if key != "global_symbol"}
+    return tirx.PrimFunc(list(parameters), body).with_attr(attributes)
 
 
 class Sliding(Protocol):

@@ -145,13 +145,12 @@ def _tile_costs(
         # Long vectors can take a pixel from memory within the multiply-add: more registers gain
         # little.
         crowded = core.lanes > 8 and registers > core.registers - 6
-        each = span * vectors
         total = sum(
             count * (_loads(tile, vectors, staged) + max(0, FEWEST_SUMS - tile * vectors))
             for count, tile in ((tiles, pixels), (1, rest))
             if tile
         )
-        costs[pixels] = total / each + (CROWDED if crowded else 0.0)
+        costs[pixels] = total / (span * vectors) + (CROWDED if crowded else 0.0)
     return costs
 
 

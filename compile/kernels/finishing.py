@@ -22,6 +22,12 @@ KIND = "kernel"
 LANES = "lanes"
 
 
+def kind_of(function: Any) -> str:
+    """Kind of a kernel of ours; ``""`` for whatever else."""
+    attributes = function.attrs if isinstance(function, tirx.PrimFunc) else None
+    return str(attributes[KIND]) if attributes and KIND in attributes else ""
+
+
 def finish_kernels(module: tvm.IRModule, *, fetches: bool = False) -> tvm.IRModule:
     """Finish every scheduled kernel of a module.
 
@@ -33,9 +39,7 @@ def finish_kernels(module: tvm.IRModule, *, fetches: bool = False) -> tvm.IRModu
         Whether convolutions ask for weights ahead, as :func:`fetch_next_weights` says.
     """
     finished = {
-        variable: finish(function, fetches=fetches)
-        if isinstance(function, tirx.PrimFunc) and function.attrs and KIND in function.attrs
-        else function
+        variable: finish(function, fetches=fetches) if kind_of(function) else function
         for variable, function in module.functions.items()
     }
     return tvm.IRModule(finished, attrs=module.attrs)

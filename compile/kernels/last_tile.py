@@ -45,16 +45,16 @@ def part_last_tile(function: tirx.PrimFunc, bounds: tuple[Any, Any] | None = Non
     root = function.body.block
     tiles = [buffer for buffer in root.alloc_buffers if _uses(loop.body, buffer)]
     # A tile in memory is as large as what all of its code needs: the last one has its own.
-    own = [
-        tirx.decl_buffer([int(e) for e in b.shape], str(b.dtype), f"last_{b.name}") for b in tiles
-    ]
+    others = {
+        tile: tirx.decl_buffer([int(e) for e in tile.shape], str(tile.dtype), f"last_{tile.name}")
+        for tile in tiles
+    }
 
     def parted(found: tirx.For) -> Any:
         if not found.loop_var.same_as(loop.loop_var):
             return found
-        rest = with_values(loop.body, {loop.loop_var: tirx.IntImm("int32", last)})
-        for tile, other in zip(tiles, own, strict=True):
-            rest = _with_buffer(rest, tile, other)
+        values = {loop.loop_var: tirx.IntImm("int32", last), **others}
+        rest = with_values(loop.body, values)
         whole = _unconditional(loop.body)
         if bounds is None:
             return tirx.SeqStmt([tirx.For(loop.loop_var, 0, last, loop.kind, whole), rest])
@@ -68,7 +68,7 @@ def part_last_tile(function: tirx.PrimFunc, bounds: tuple[Any, Any] | None = Non
     body = structural_map(root.body, (tirx.For, parted))
     block = s_tir.SBlock(
         root.iter_vars, root.reads, root.writes, root.name_hint, body, root.init,
-        [*root.alloc_buffers, *own], root.match_buffers, root.annotations,
+        [*root.alloc_buffers, *others.values()], root.match_buffers, root.annotations,
     )  # fmt: skip
     realize = s_tir.SBlockRealize(function.body.iter_values, function.body.predicate, block)
     return function.with_body(realize)
@@ -128,7 +128,3 @@ def _uses(body: Any, buffer: Any) -> bool:
 
     structural_visit(body, [(type(buffer), on_buffer)])
     return found
-
-
-def _with_buffer(body: Any, buffer: Any, other: Any) -> Any:
-    return structural_map(body, (type(buffer), lambda b: other if b.same_as(buffer) else b))

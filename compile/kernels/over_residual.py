@@ -15,10 +15,10 @@ from typing import Any
 
 import tvm_ffi
 from tvm import tirx
-from tvm_ffi import structural_map, structural_visit
+from tvm_ffi import structural_visit
 
-from compile.kernels.blocks import loads_in
-from compile.kernels.finishing import KIND
+from compile.kernels.blocks import loads_in, with_parameters, with_values
+from compile.kernels.finishing import kind_of
 
 # What such a kernel's name ends in.
 IN_PLACE_SUFFIX = "_in_place"
@@ -33,7 +33,7 @@ def residual_of(function: Any) -> int | None:
         The first of such; ``None`` where there is none, or the function is no kernel of ours.
     """
     # Blocks write each element once: they come of a schedule.
-    if not isinstance(function, tirx.PrimFunc) or KIND not in (function.attrs or {}):
+    if not kind_of(function):
         return None
     *inputs, output = function.params
     beside: list[Any] = []
@@ -75,10 +75,5 @@ def over_residual(function: tirx.PrimFunc, place: int) -> tirx.PrimFunc:
         The parameter at `place` is read and written; there is no other output.
     """
     *inputs, output = function.params
-    residual = inputs[place]
-    body = structural_map(
-        function.body, (type(residual), lambda b: output if b.same_as(residual) else b)
-    )
-    parameters = [*inputs[:place], output, *inputs[place + 1 :]]
-    attributes = {key: v for key, v in function.attrs.items() if key != "global_symbol"}
-    return tirx.PrimFunc(parameters, body).with_attr(attributes)
+    body = with_values(function.body, {inputs[place]: output})
+    return with_parameters(function, [*inputs[:place], output, *inputs[place + 1 :]], body)

@@ -12,7 +12,7 @@ from tvm import tirx
 from tvm.s_tir import Schedule
 
 from compile.kernels.convolution_forms import convolution_forms
-from compile.kernels.finishing import KIND
+from compile.kernels.finishing import kind_of
 from compile.kernels.joined import JOINED, PART
 from compile.kernels.tiling import Choose, Core, Form, divisors, vectorize_copy
 from compile.kernels.window_forms import window_forms
@@ -20,7 +20,7 @@ from compile.kernels.window_forms import window_forms
 
 def forms(function: tirx.PrimFunc, core: Core) -> list[Form]:
     """Return the schedule forms for a kernel, best guess first; empty for kinds with no form."""
-    kind = str(function.attrs[KIND]) if function.attrs and KIND in function.attrs else ""
+    kind = kind_of(function)
     if kind == "convolution":
         return convolution_forms(function, core)
     if kind == "window":

@@ -149,12 +149,12 @@ def _emit(
         callees[own] = Callee(references[call.name, layer.over is not None], tuple(arguments))
     plan = plan_strips(group.layers, group.strips)
     kept = [(layers[call.variable], call) for call, layer in group.calls_and_layers if layer.kept]
-    # A tensor that is given is the first, second... of the inputs.
-    given = {index: index for index in range(len(group.given))}
     new = [(index, call.shape) for index, call in kept if plan.places[index] == index]
-    driver = strip_driver(plan, group.layers, callees, buffers, given, new)
+    driver = strip_driver(plan, group.layers, callees, buffers, new)
     reference = builder.add_func(driver, f"strips_of_{len(callees)}_{group.calls[0].name}")
-    over = [given.get(plan.places[index], -1) for index, _ in kept]
+    # What is given comes first among the layers, and among what the driver is given.
+    at = [plan.places[index] for index, _ in kept]
+    over = [place if group.layers[place].given else -1 for place in at]
     types = [relax.TensorType(call.shape, "float32") for _, call in kept]
     if plan.workspace:
         types.append(relax.TensorType((plan.workspace // FLOAT_BYTES,), "float32"))

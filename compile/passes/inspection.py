@@ -8,7 +8,7 @@ import tvm
 from tvm import tirx
 from tvm_ffi import structural_walk
 
-from compile.kernels.finishing import KIND
+from compile.kernels.finishing import kind_of
 from compile.kernels.joined import JOINED
 
 _ARITHMETIC = (tirx.Add, tirx.Sub, tirx.Mul, tirx.Div, tirx.Max, tirx.Min, tirx.Cast)
@@ -46,7 +46,7 @@ def is_shuffle(name: str, function: tirx.PrimFunc) -> bool:
     A kernel that TVM fused around a gather or a transposition counts too, whatever else is in it.
     A concatenation does not: it joins tensors that were computed apart.
     """
-    kind = str(function.attrs[KIND]) if function.attrs and KIND in function.attrs else ""
+    kind = kind_of(function)
     if kind:
         return kind == JOINED and len(_tensors(function)) == 2 and moves_only(function)
     if any(word in name for word in ("take", "transpose", "gather")):

@@ -22,12 +22,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import tvm
-from tvm import relax, s_tir, tirx
+from tvm import relax, tirx
 from tvm_ffi import structural_map, structural_visit
 
-from compile.kernels.blocks import loads_in, with_values
-from compile.kernels.finishing import KIND
-from compile.kernels.joined import JOINED, PART
+from compile.kernels.blocks import loads_in, with_parameters, with_values
+from compile.kernels.finishing import kind_of
+from compile.kernels.joined import JOINED
 from compile.passes.graph import (
     Current,
     bindings_of,
@@ -39,22 +39,6 @@ from compile.passes.graph import (
 )
 
 INTO = "_into_"
-
-
-@dataclasses.dataclass(frozen=True)
-class Slice:
-    """Where a concatenation puts one part, and what it makes of it.
-
-    Attributes
-    ----------
-    part : Var
-        The parameter that is put there.
-    store : BufferStore
-        What the concatenation does with each element.
-    """
-
-    part: Any
-    store: Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,8 +94,8 @@ def join_in_place(
         The concatenations that are not called any more, one name for each call.
     """
     functions = {gv.name_hint: f for gv, f in module.functions.items()}
-    slices = {name: found for name, f in unscheduled.items() if (found := _slices(f))}
-    joins = _find_joins(module, functions, slices)
+    stores = {name: found for name, f in unscheduled.items() if (found := _stores(f))}
+    joins = _find_joins(module, functions, stores)
     if not joins:
         return module, {}, ()
     by_part = {part: join for join in joins for part in join.parts}
@@ -131,7 +115,7 @@ def join_in_place(
         number = join.parts[variable]
         name = f"{kernel}{INTO}{join.name}_{number}"
         if name not in references:
-            function = into_slice(functions[kernel], slices[join.name][number], join.shape)
+            function = into_slice(functions[kernel], stores[join.name][number], join.shape)
             references[name] = builder.add_func(function, name)
             kernels[name] = kernel
         fields = list(substitute(value.args[1], current).fields)
@@ -148,7 +132,7 @@ def join_in_place(
 
 
 def _find_joins(
-    module: tvm.IRModule, functions: Mapping[str, Any], slices: Mapping[str, list[Slice]]
+    module: tvm.IRModule, functions: Mapping[str, Any], stores: Mapping[str, list[Any]]
 ) -> list[_Join]:
     """Find the concatenations all of whose parts can be written in place."""
     readers = readers_of(module)
@@ -157,9 +141,9 @@ def _find_joins(
     found = []
     for variable, value in values.items():
         name, shape = called_kernel(value), shape_of(variable)
-        if name is None or name not in slices or shape is None:
+        if name is None or name not in stores or shape is None:
             continue
-        fields = value.args[1].fields[: len(slices[name])]
+        fields = value.args[1].fields[: len(stores[name])]
         parts = {part: number for number, part in enumerate(fields) if part in values}
         if len(parts) == len(fields) and all(
             len(readers[part]) == 1
@@ -171,49 +155,46 @@ def _find_joins(
     return found
 
 
-def _slices(function: tirx.PrimFunc) -> list[Slice]:
-    """Read from an unscheduled concatenation what it does with its parts.
+def _stores(function: tirx.PrimFunc) -> list[Any]:
+    """List what an unscheduled concatenation does with an element of each of its parts.
 
-    Nothing is given of another kernel, nor where more is read for an element than that of a part.
+    Nothing of another kernel, nor where more is read for an element than that of a part.
     """
-    if not function.attrs or str(function.attrs.get(KIND, "")) != JOINED:
+    if kind_of(function) != JOINED:
         return []
     *inputs, _ = function.params
-    found: list[Slice] = []
+    stores: list[Any] = []
 
-    def on_block(block: Any, visitor: Any) -> None:
-        if str(block.name_hint).startswith(PART):
-            loads = loads_in(block.body)
-            if len(loads) == 1 and isinstance(block.body, tirx.BufferStore):
-                found.append(Slice(loads[0].source, block.body))
-        visitor.default_visit(block)
+    def on_store(store: Any, visitor: Any) -> None:
+        stores.append(store)
+        visitor.default_visit(store)
 
-    structural_visit(function.body, [(s_tir.SBlock, on_block)])
-    same = len(found) == len(inputs) and all(
-        slice_.part.same_as(parameter) for slice_, parameter in zip(found, inputs, strict=True)
+    structural_visit(function.body, [(tirx.BufferStore, on_store)])
+    read = [[load.source for load in loads_in(store.value)] for store in stores]
+    each = len(read) == len(inputs) and all(
+        len(sources) == 1 and sources[0].same_as(parameter)
+        for sources, parameter in zip(read, inputs, strict=True)
     )
-    return found if same else []
+    return stores if each else []
 
 
 def _writes_only(function: Any) -> bool:
     """Whether a function is a kernel of ours that computes, and never reads what it wrote."""
-    if not isinstance(function, tirx.PrimFunc) or not function.attrs:
-        return False
-    if str(function.attrs.get(KIND, JOINED)) == JOINED:
+    if kind_of(function) in ("", JOINED):
         return False
     output = function.params[-1]
     return not any(load.source.same_as(output) for load in loads_in(function.body))
 
 
-def into_slice(function: tirx.PrimFunc, where: Slice, shape: tuple[int, ...]) -> tirx.PrimFunc:
+def into_slice(function: tirx.PrimFunc, joining: Any, shape: tuple[int, ...]) -> tirx.PrimFunc:
     """Let a scheduled kernel write its output as a slice of a larger one.
 
     Parameters
     ----------
     function : tirx.PrimFunc
         The kernel; its output is NHWC.
-    where : Slice
-        What the concatenation does with that output.
+    joining : BufferStore
+        What the concatenation does with an element of that output.
     shape : tuple of int
         Of what the concatenation writes.
 
@@ -224,13 +205,13 @@ def into_slice(function: tirx.PrimFunc, where: Slice, shape: tuple[int, ...]) ->
     """
     *inputs, output = function.params
     whole = tirx.decl_buffer(shape, "float32", str(output.name))
-    (load,) = loads_in(where.store)
+    (load,) = loads_in(joining.value)
     # A part's element [n, y, x, c] goes to [n, y, x, c + start].
-    start = tvm.sym.Analyzer().simplify(where.store.indices[-1] - load.indices[-1])
+    start = tvm.sym.Analyzer().simplify(joining.indices[-1] - load.indices[-1])
 
     def finished(value: Any) -> Any:
         taken = tirx.Var("taken", "float32")
-        body = structural_map(where.store.value, (tvm.ir.TensorLoad, lambda _: taken))
+        body = structural_map(joining.value, (tvm.ir.TensorLoad, lambda _: taken))
         return with_values(body, {taken: value})
 
     def store(found: Any) -> Any:
@@ -248,5 +229,4 @@ def into_slice(function: tirx.PrimFunc, where: Slice, shape: tuple[int, ...]) ->
 
     body = structural_map(function.body, (tirx.BufferStore, store))
     body = structural_map(body, (tvm.ir.TensorRegion, region))
-    attributes = {key: v for key, v in function.attrs.items() if key != "global_symbol"}
-    return tirx.PrimFunc([*inputs, whole], body).with_attr(attributes)
+    return with_parameters(function, [*inputs, whole], body)

@@ -42,7 +42,6 @@ def strip_driver(
     layers: Sequence[Layer],
     callees: Mapping[int, Callee],
     inputs: Sequence[Any],
-    given: Mapping[int, int],
     outputs: Sequence[tuple[int, tuple[int, ...]]],
 ) -> tirx.PrimFunc:
     """Write the driver of a group.
@@ -56,9 +55,7 @@ def strip_driver(
     callees : mapping
         What computes each layer that is not given.
     inputs : sequence of buffers
-        What its kernels take from outside.
-    given : mapping
-        Which input is each layer that is given.
+        What it takes from outside, first the layers that are given.
     outputs : sequence
         Layers that have a whole tensor of their own, each with its shape.
 
@@ -68,7 +65,7 @@ def strip_driver(
         Parameters: `inputs`, `outputs`, and the workspace where there is one.
     """
     new = {layer: tirx.decl_buffer(shape, "float32", f"out_{layer}") for layer, shape in outputs}
-    whole = new | {layer: inputs[position] for layer, position in given.items()}
+    whole = new | {place: inputs[place] for place, layer in enumerate(layers) if layer.given}
     parameters = [*inputs, *new.values()]
     rows = tirx.decl_buffer((plan.workspace // FLOAT_BYTES,), "float32", "rows")
     if plan.workspace:

@@ -169,8 +169,10 @@ class _Finder:
         }
         written = [
             call.size
-            for call, place in zip(group.calls, at[len(group.given) :], strict=True)
-            if group.layers[group.places[call.variable]].kept and place >= len(group.given)
+            for (call, layer), place in zip(
+                group.calls_and_layers, at[len(group.given) :], strict=True
+            )
+            if layer.kept and not group.layers[place].given
         ]
         over = [bytes_of(tensor) for tensor in group.given]
         come, go, back = (
@@ -197,8 +199,6 @@ class _Finder:
             _, height, width, channels = call.shape
             sources = tuple(
                 Source(inside[argument], *self._rows(call, position))
-                if position != call.residual
-                else Source(inside[argument], tuple(range(height + 1)), tuple(range(height + 1)))
                 for position, argument in enumerate(call.arguments)
                 if argument in inside
             )
@@ -223,8 +223,11 @@ class _Finder:
     def _rows(self, call: KernelCall, position: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Tabulate what `Source.needs` and `Source.keeps` hold, of one input of a kernel."""
         key = (call.name, position)
+        _, height, width, _ = call.shape
+        if position == call.residual:
+            # Each row is read for the same one of the output.
+            return (tuple(range(height + 1)),) * 2
         if key not in self.rows:
-            _, height, width, _ = call.shape
             rows = int(call.unscheduled.params[position].shape[1])
             spans = [
                 rows_read(call.unscheduled, position, (row * width, (row + 1) * width)) or (0, rows)

@@ -73,24 +73,24 @@ def segments_of(
         The same kernels before they were scheduled, by name.
     """
     functions = {variable.name_hint: f for variable, f in module.functions.items()}
-    kernels: dict[str, Ranged | None] = {}
+    kernels: dict[str, tuple[Ranged | None, int | None]] = {}
     segments: list[list[KernelCall]] = [[]]
     for variable, value in bindings_of(module):
         shape = shape_of(variable)
         name = called_kernel(value)
         if name is not None and name not in kernels:
-            kernels[name] = ranged(functions[name])
-        kernel = kernels[name] if name is not None else None
+            kernels[name] = ranged(functions[name]), residual_of(functions[name])
+        kernel, residual = kernels[name] if name is not None else (None, None)
         if name is None or kernel is None or shape is None or kernel.units == 1:
             segments.append([])
             continue
         arguments = tuple(value.args[1].fields)
         in_place = operator(value) == "relax.call_tir_inplace"
-        # What it writes over then comes last, as its output did.
-        residual = len(arguments) - 1 if in_place else residual_of(functions[name])
-        segments[-1].append(
-            KernelCall(
-                variable, name, arguments, shape, kernel, unscheduled[name], residual, in_place
-            )
+        if in_place:
+            # What it writes over comes last, as its output did.
+            residual = len(arguments) - 1
+        call = KernelCall(
+            variable, name, arguments, shape, kernel, unscheduled[name], residual, in_place
         )
+        segments[-1].append(call)
     return segments

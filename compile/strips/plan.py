@@ -194,12 +194,16 @@ def overwrites_unread(layers: Sequence[Layer], strips: int) -> set[int]:
     found = set()
     for run in order_runs(layers, strips):
         layer = layers[run.layer]
-        begun = layer.rows_begun(run.last)
-        for index, reader in enumerate(layers):
-            for source in reader.sources if index != run.layer else ():
-                read = source.keeps[reader.rows_done(done[index])]
-                if source.layer == layer.over and read < begun:
-                    found.add(run.layer)
+        if layer.over is not None:
+            begun = layer.rows_begun(run.last)
+            read = [
+                source.keeps[reader.rows_done(units)]
+                for reader, units in zip(layers, done, strict=True)
+                for source in reader.sources
+                if source.layer == layer.over and reader is not layer
+            ]
+            if any(rows < begun for rows in read):
+                found.add(run.layer)
         done[run.layer] = run.last
     return found
 

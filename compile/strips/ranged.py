@@ -23,8 +23,8 @@ from tvm import tirx
 from tvm.ir import PointerType, PrimType
 from tvm_ffi import structural_map, structural_visit
 
-from compile.kernels.blocks import with_values
-from compile.kernels.finishing import KIND
+from compile.kernels.blocks import with_parameters, with_values
+from compile.kernels.finishing import kind_of
 from compile.kernels.last_tile import part_last_tile
 
 # Ranges are given as unsigned 16 bits: their sign needs no proof where an index is divided.
@@ -76,8 +76,7 @@ def ranged(function: tirx.PrimFunc, output: int = -1) -> Ranged | None:
         Which of its parameters it writes.
     """
     shape = [int(extent) for extent in function.params[output].shape]
-    ours = function.attrs is not None and KIND in function.attrs
-    if not ours or len(shape) != 4 or shape[0] != 1:
+    if not kind_of(function) or len(shape) != 4 or shape[0] != 1:
         return None
     _, height, width, _ = shape
     loops = _pixel_loops(function, height * width)
@@ -92,11 +91,15 @@ def ranged(function: tirx.PrimFunc, output: int = -1) -> Ranged | None:
         return None
     first, last = (tirx.Var(name, RANGE_TYPE) for name in ("first", "last"))
     body = function.body
-    if not whole:
+    if whole:
+        for loop in loops:
+            body = _over_range(body, loop, unit // loop.pixels, first, last)
+    else:
         bounds = tirx.Cast("int32", first), tirx.Cast("int32", last)
-        body = part_last_tile(function, bounds).body
-    for loop in loops if whole else ():
-        body = _over_range(body, loop, unit // loop.pixels, first, last)
+        parted = part_last_tile(function, bounds)
+        if parted.same_as(function):
+            return None
+        body = parted.body
     pointers = [
         tirx.Var(f"{p.name}_data", PointerType(PrimType(str(p.dtype)))) for p in function.params
     ]
@@ -104,10 +107,9 @@ def ranged(function: tirx.PrimFunc, output: int = -1) -> Ranged | None:
         tirx.DeclBuffer(parameter, data=pointer)
         for parameter, pointer in zip(function.params, pointers, strict=True)
     ]
-    attributes = {key: value for key, value in function.attrs.items() if key != "global_symbol"}
-    attributes |= {INTERNAL: True, "calling_conv": PLAIN_ARGUMENTS}
-    result = tirx.PrimFunc([*pointers, first, last], tirx.SeqStmt([*views, body]))
-    return Ranged(result.with_attr(attributes), unit, units)
+    result = with_parameters(function, [*pointers, first, last], tirx.SeqStmt([*views, body]))
+    marks = {INTERNAL: True, "calling_conv": PLAIN_ARGUMENTS}
+    return Ranged(result.with_attr(marks), unit, units)
 
 
 def _pixel_loops(function: tirx.PrimFunc, pixels: int) -> list[_PixelLoop]:

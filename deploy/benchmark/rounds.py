@@ -88,7 +88,8 @@ def measure(
     tell : Callable
         Told the share of the rounds that is done.
     pairs : sequence
-        Subjects that are compared with each other in further rounds of their own.
+        Subjects that are compared with each other in further rounds of their own, some after
+        each of the others.
     """
     order = random.Random(settings.seed)
     samples = Samples({subject: [] for subject in subjects})
@@ -102,18 +103,22 @@ def measure(
     ]
     if ceilings is not None:
         turns.append(lambda: samples.ceilings.append(ceilings.ask("ask", method="ceilings")))
+    samples.pairs = {pair: ([], []) for pair in pairs}
+    both = [
+        [
+            _timing(subject, subjects[subject], settings, samples, side)
+            for subject, side in zip(pair, sides, strict=True)
+        ]
+        for pair, sides in samples.pairs.items()
+    ]
     for done in range(settings.rounds):
         for place, turn in enumerate(order.sample(turns, len(turns))):
             turn()
             tell((done + (place + 1) / len(turns)) / settings.rounds)
-    for pair in pairs:
-        sides = samples.pairs[pair] = ([], [])
-        turns = [
-            _timing(subject, subjects[subject], settings, samples, side)
-            for subject, side in zip(pair, sides, strict=True)
-        ]
-        for _ in range(settings.pair_rounds):
-            for turn in order.sample(turns, len(turns)):
+        # As many after each round, and so many in the end.
+        first, last = (settings.pair_rounds * n // settings.rounds for n in (done, done + 1))
+        for two in both * (last - first):
+            for turn in order.sample(two, len(two)):
                 turn()
     for subject in samples.lost:
         del samples.seconds[subject]

@@ -99,6 +99,21 @@ def run(
         return [part.numpy() for part in flat(answer)]
 
 
+def assert_same_bits(
+    before: tvm.IRModule,
+    after: tvm.IRModule,
+    *inputs: Array,
+    entry: str = "main",
+    target: CompileTarget = HOST,
+) -> list[Array]:
+    """Run two modules, whose answers must not differ in a bit; give the second's."""
+    expected, actual = (run(m, *inputs, entry=entry, target=target) for m in (before, after))
+    assert len(actual) == len(expected)
+    for ours, theirs in zip(actual, expected, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    return actual
+
+
 def flat(answer: Any) -> list[Any]:
     """List the tensors of an answer that may be nested."""
     if hasattr(answer, "shape"):

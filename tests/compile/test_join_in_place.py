@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
 import pytest
 import torch
 import tvm
-from stages import HOST, assert_same, draw, imported, lowered, run, seeded, with_schedules
+from stages import (
+    assert_same,
+    assert_same_bits,
+    draw,
+    imported,
+    lowered,
+    run,
+    seeded,
+    with_schedules,
+)
 from test_compute_in_strips import SMALL, Units, calls
 from torch import nn
 from torch.nn import functional
@@ -86,12 +94,7 @@ def test_concatenations_are_not_called(name: str) -> None:
     assert {kernel: kernel_of(kernel) for kernel in kernels} == kernels
     value = draw(*SHAPE)
     for entry in ("main", INTERMEDIATES):
-        expected, actual = (
-            run(m, value.numpy(), entry=entry, target=HOST) for m in (before, after)
-        )
-        assert len(actual) == len(expected)
-        for ours, theirs in zip(actual, expected, strict=True):
-            np.testing.assert_array_equal(ours, theirs)
+        assert_same_bits(before, after, value.numpy(), entry=entry)
     assert_same(run(after, value.numpy()), network, value)
 
 
@@ -115,6 +118,4 @@ def test_parts_by_strips_and_sums_over_what_was_joined(cache: int) -> None:
     assert any(kernel in kernels for _, group in groups for kernel in group)
     done = residual_in_place(strips)
     assert "relax.call_tir_inplace" in [operator(call) for _, call in bindings_of(done)]
-    value = draw(*shape).numpy()
-    expected, actual = (run(m, value, target=HOST) for m in (before, done))
-    np.testing.assert_array_equal(actual[0], expected[0])
+    assert_same_bits(before, done, draw(*shape).numpy())

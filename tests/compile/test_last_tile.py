@@ -20,6 +20,7 @@ from compile.kernels.schedules import forms, scheduled
 from compile.kernels.tiling import Core
 from compile.passes.inspection import kernel_functions
 from compile.passes.replace_kernels import replace_kernels
+from compile.strips.ranged import ranged
 
 CORE = Core(16, 32)
 PIXELS = 49
@@ -93,6 +94,20 @@ def test_tiles_that_fill_the_pixels_are_left_alone() -> None:
     kernel = _tiled(_convolution(32, 32), 7)
     assert _pixels_written(kernel) == (PIXELS, 0)
     assert part_last_tile(kernel).same_as(kernel)
+
+
+def test_a_kernel_with_other_conditions_goes_not_by_ranges() -> None:
+    """Such as a record may bring: its last tile could not be taken out, and it would do all."""
+    schedule = Schedule(tvm.IRModule({"main": _convolution(32, 80)}))
+    accumulate, output = schedule.get_sblock("accumulate"), schedule.get_sblock("output")
+    schedule.compute_inline(schedule.get_sblock("taken"))
+    p, _, o, *_ = schedule.get_loops(accumulate)
+    schedule.split(o, [None, 3])
+    outer, _ = schedule.split(p, [None, 5])
+    schedule.reverse_compute_at(output, outer, preserve_unit_loops=True)
+    kernel = schedule.mod["main"]
+    assert part_last_tile(kernel).same_as(kernel)
+    assert ranged(kernel) is None
 
 
 @pytest.mark.parametrize("tile", [2, 3, 4, 5, 6, 9])

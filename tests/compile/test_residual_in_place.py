@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
 import pytest
 import torch
 import tvm
 from stages import (
     HOST,
     assert_same,
+    assert_same_bits,
     bindings_of,
     draw,
     imported,
@@ -89,12 +89,7 @@ def test_answers_stay_the_same_to_the_bit(units: nn.Module) -> None:
     before = expose_intermediates(with_schedules(lowered(imported(units, *SHAPE).module)))
     after = residual_in_place(before)
     for entry in ("main", INTERMEDIATES):
-        expected, actual = (
-            run(m, value.numpy(), entry=entry, target=HOST) for m in (before, after)
-        )
-        assert len(actual) == len(expected)
-        for ours, theirs in zip(actual, expected, strict=True):
-            np.testing.assert_array_equal(ours, theirs)
+        assert_same_bits(before, after, value.numpy(), entry=entry)
     assert_same(run(after, value.numpy(), target=HOST), units, value)
 
 
@@ -107,8 +102,7 @@ def test_what_strips_wrote_is_a_residual_too(units: nn.Module) -> None:
     assert groups
     assert in_place(after)
     value = draw(*SHAPE).numpy()
-    expected, actual = (run(m, value, target=HOST) for m in (layers, after))
-    np.testing.assert_array_equal(actual[0], expected[0])
+    assert_same_bits(layers, after, value)
 
 
 class _Sum(nn.Module):

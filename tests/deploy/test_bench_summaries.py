@@ -77,12 +77,19 @@ def test_every_round_asks_everyone_in_an_order_that_changes() -> None:
     assert rounds[0] == again, "the order is seeded"
     first, second = list(subjects)[:2]
     asked.clear()
-    settings = Settings(rounds=1, runs=2, pair_rounds=30)
+    settings = Settings(rounds=3, runs=2, pair_rounds=31)
     samples = measure(subjects, {}, None, settings, pairs=[(first, second)])
-    alone = [tuple(asked[i : i + 2]) for i in range(4, len(asked), 2)]
-    assert set(alone) == {("a", "b"), ("b", "a")} and len(alone) == 30
-    assert samples.pairs == {(first, second): ([[1.0] * 2] * 30, [[1.0] * 2] * 30)}
-    assert all(values == [[1.0] * 2] for values in samples.seconds.values())
+    starts = [0, 4 + 2 * 10, 8 + 2 * 20]
+    assert all(sorted(asked[start : start + 4]) == list("abcd") for start in starts)
+    ends = [*starts[1:], len(asked)]
+    alone = [
+        tuple(asked[i : i + 2])
+        for start, end in zip(starts, ends, strict=True)
+        for i in range(start + 4, end, 2)
+    ]
+    assert set(alone) == {("a", "b"), ("b", "a")} and len(alone) == 31
+    assert samples.pairs == {(first, second): ([[1.0] * 2] * 31, [[1.0] * 2] * 31)}
+    assert all(values == [[1.0] * 2] * 3 for values in samples.seconds.values())
 
 
 ENGINE = """
