@@ -23,6 +23,7 @@ from tvm import relax, tirx
 from compile.kernels.over_residual import IN_PLACE_SUFFIX, over_residual
 from compile.memory_layout import FLOAT_BYTES
 from compile.passes.graph import rebuild, shape_of, substitute
+from compile.passes.join_in_place import INTO
 from compile.strips.driver import Callee, Inside, Outside, strip_driver, whole_range
 from compile.strips.groups import Group, find_groups
 from compile.strips.kernel_calls import KernelCall
@@ -151,7 +152,9 @@ def _emit(
     kept = [(layers[call.variable], call) for call, layer in group.calls_and_layers if layer.kept]
     new = [(index, call.shape) for index, call in kept if plan.places[index] == index]
     driver = strip_driver(plan, group.layers, callees, buffers, new)
-    reference = builder.add_func(driver, f"strips_of_{len(callees)}_{group.calls[0].name}")
+    # Where its first kernel writes is no part of a group's name: see `kernel_of` of `deploy`.
+    first = group.calls[0].name.partition(INTO)[0]
+    reference = builder.add_func(driver, f"strips_of_{len(callees)}_{first}")
     # What is given comes first among the layers, and among what the driver is given.
     at = [plan.places[index] for index, _ in kept]
     over = [place if group.layers[place].given else -1 for place in at]

@@ -17,6 +17,8 @@ from deploy.benchmark.summaries import LEAST_SAMPLES
 from model.registry import UNSHUFFLED
 
 KERNEL_ROWS = 10
+# So that a row of the kernels fits 80 columns.
+KERNEL_WIDTH = 30
 
 
 def print_document(document: Mapping[str, Any], console: Console | None = None) -> None:
@@ -94,7 +96,8 @@ def _place(row: Mapping[str, Any]) -> tuple[str, str, int]:
 def _cell(row: Mapping[str, Any] | None) -> str:
     if row is None:
         return "-"
-    return f"{figure(row['median_ms'])}\n{figure(row['p10_ms'])}-{figure(row['p90_ms'])}"
+    low, high = (figure(round(row[key], 2)) for key in ("p10_ms", "p90_ms"))
+    return f"{figure(row['median_ms'])}\n{low}-{high}"
 
 
 def figure(value: float) -> str:
@@ -141,11 +144,11 @@ def _kernels(document: Mapping[str, Any]) -> list[Table]:
             f" {tuned} of {len(rows)} kernels with a record. Beside kernels: an inference less its"
             f" kernels; {machine['own_calls_microseconds']:.0f} us of it are"
             f" {machine['other_calls']} calls of the virtual machine's own functions.",
-            "kernel", "calls", "us", "time", "M mult-\nadds", "of\npeak", "of band-\nwidth", "rec.",
+            "kernel", "calls", "us", "time", "M mult-\nadds", "of\npeak", "of\nmemory", "rec.",
         )  # fmt: skip
         for row in rows[:KERNEL_ROWS]:
             table.add_row(
-                row["kernel"][:32], str(row["calls"]), f"{row['microseconds']:.0f}",
+                row["kernel"][:KERNEL_WIDTH], str(row["calls"]), f"{row['microseconds']:.0f}",
                 f"{row['share_of_time']:.0%}", f"{row['multiply_adds'] / 1e6:.1f}",
                 _percent(row["share_of_peak"]), _percent(row["share_of_bandwidth"]),
                 "yes" if row["record"] else "no",

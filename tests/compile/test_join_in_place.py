@@ -116,6 +116,7 @@ def test_parts_by_strips_and_sums_over_what_was_joined(cache: int) -> None:
     functions |= {kernel: functions[name] for kernel, name in kernels.items()}
     strips, groups = compute_in_strips(after, functions, cache)
     assert any(kernel in kernels for _, group in groups for kernel in group)
+    assert all(kernel_of(name) == name for name, _ in groups)
     done = residual_in_place(strips)
     assert "relax.call_tir_inplace" in [operator(call) for _, call in bindings_of(done)]
     assert_same_bits(before, done, draw(*shape).numpy())
