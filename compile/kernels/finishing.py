@@ -17,8 +17,10 @@ from tvm_ffi import structural_map
 from compile.kernels.blocks import with_values
 from compile.kernels.fetching import fetch_next_weights
 from compile.kernels.last_tile import part_last_tile
+from compile.kernels.tiling import MASKED_LANES
 
 KIND = "kernel"
+WINDOW = "window"
 LANES = "lanes"
 
 
@@ -58,10 +60,12 @@ def finish(function: tirx.PrimFunc, *, fetches: bool = False) -> tirx.PrimFunc:
             for o in vectorized(16): out[v * 16 + o] = total[v * 16 + o]
         for o in vectorized(8): out[32 + o] = total[32 + o]
 
-    A vector of 40 read from sums that stand in vectors of 16 would take them through memory.
+    A vector of 40 read from sums that stand in vectors of 16 would take them through memory. The
+    sums of windows stand in vectors of 40, too: see :mod:`compile.kernels.masked_vectors`.
     """
-    if LANES in function.attrs:
-        function = function.with_body(_cut_vectors(function.body, int(function.attrs[LANES])))
+    lanes = int(function.attrs[LANES]) if LANES in function.attrs else 0
+    if lanes and not (lanes == MASKED_LANES and kind_of(function) == WINDOW):
+        function = function.with_body(_cut_vectors(function.body, lanes))
     return part_last_tile(fetch_next_weights(function) if fetches else function)
 
 

@@ -12,6 +12,7 @@ from tvm_ffi import structural_map, structural_walk
 
 from compile.kernels.fetching import FETCHES
 from compile.kernels.finishing import LANES
+from compile.kernels.masked_vectors import has_masks, mask_odd_vectors
 from compile.strips.ranged import INTERNAL
 
 # Name under which TVM finds the pipeline.
@@ -39,6 +40,8 @@ register_tir_pipeline(PIPELINE, pipeline)
 def _improve(function: tirx.PrimFunc) -> tirx.PrimFunc:
     if LANES in function.attrs:
         function = load_whole_vectors(function, int(function.attrs[LANES]))
+    if has_masks(function):
+        function = mask_odd_vectors(function)
     on_stack = INTERNAL in function.attrs or FETCHES in function.attrs
     return keep_on_stack(function) if on_stack else function
 

@@ -12,7 +12,7 @@ from tvm import tirx
 from tvm.s_tir import Schedule
 
 from compile.kernels.convolution_forms import convolution_forms
-from compile.kernels.finishing import kind_of
+from compile.kernels.finishing import WINDOW, kind_of
 from compile.kernels.joined import JOINED, PART
 from compile.kernels.tiling import Choose, Core, Form, divisors, vectorize_copy
 from compile.kernels.window_forms import window_forms
@@ -23,7 +23,7 @@ def forms(function: tirx.PrimFunc, core: Core) -> list[Form]:
     kind = kind_of(function)
     if kind == "convolution":
         return convolution_forms(function, core)
-    if kind == "window":
+    if kind == WINDOW:
         return window_forms(function, core)
     if kind == JOINED:
         return [_joined_form(core)]

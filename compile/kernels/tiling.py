@@ -11,6 +11,8 @@ from tvm.s_tir import Schedule
 MOST_PIXELS_IN_TILE = 28
 # Longest sum over a window that is written out.
 MOST_WRITTEN_OUT = 25
+# Of vectors that move under a mask (x86 with AVX-512).
+MASKED_LANES = 16
 # Vectors in one step of a copy.
 VECTORS_IN_COPY = 8
 
@@ -34,6 +36,11 @@ class Core:
     def multiplies_by_lane(self) -> bool:
         """Whether a multiply-add can take one lane of a vector for all of another's (AArch64)."""
         return (self.lanes, self.registers) == (4, 32)
+
+    @property
+    def masks(self) -> bool:
+        """Whether vectors are read and written under masks: AVX-512, the only one of 16 lanes."""
+        return self.lanes == MASKED_LANES
 
 
 class Choose(Protocol):

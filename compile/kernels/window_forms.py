@@ -33,11 +33,13 @@ def window_forms(function: tirx.PrimFunc, core: Core) -> list[Form]:
         fitting = [m for m in tiles if m * vectors <= core.registers * 3 // 4]
         if not fitting:
             continue
-        most = fitting[-1]
+        # Beside sums and weights, pixels that neighbouring windows share stand in registers.
+        most = max((m for m in fitting if m * vectors <= core.registers // 2), default=1)
         cost = vectors * (2 + 2 / most) / width
-        # LLVM takes what is no power of two in pieces.
+        # LLVM takes what is no power of two in pieces, where vectors have no masks.
         rest = width % core.lanes
-        cost += 0.0 if not rest or (width > core.lanes and rest.bit_count() == 1) else 1.0
+        in_pieces = rest and not (width > core.lanes and rest.bit_count() == 1)
+        cost += 1.0 if in_pieces and not core.masks else 0.0
         found += [
             (cost, _window_form(width, fitting, most, kh * kw, outside))
             for outside in (True, False)
@@ -52,7 +54,8 @@ def _window_form(width: int, tiles: list[int], tile: int, taps: int, pixels_outs
         p_out, p_in = schedule.split(p, [None, choose(tiles, tile)])
         c_out, c_in, c_lane = schedule.split(c, [None, 1, width])
         outer = [p_out, c_out] if pixels_outside else [c_out, p_out]
-        schedule.reorder(*outer, kh, kw, p_in, c_in, c_lane)
+        # A pixel's window before the next pixel's: what they share stays in registers for a moment.
+        schedule.reorder(*outer, kh, p_in, kw, c_in, c_lane)
         schedule.reverse_compute_at(output, outer[-1], preserve_unit_loops=True)
         schedule.set_scope(accumulate, 0, "local")
         schedule.vectorize(c_lane)
