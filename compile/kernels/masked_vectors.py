@@ -24,6 +24,7 @@ import tvm
 from tvm import tirx
 from tvm_ffi import structural_map, structural_walk
 
+from compile.kernels.blocks import loads_in
 from compile.kernels.tiling import MASKED_LANES as LANES
 
 _FEATURE = "avx512f"
@@ -64,7 +65,9 @@ def mask_odd_vectors(function: tirx.PrimFunc) -> tirx.PrimFunc:
     structural_walk(function.body, ((tirx.AllocBuffer, on_tile),))
     widening = _Widening(tiles)
     body = widening.statement(function.body)
-    return function.with_body(body) if widening.covers_all else function
+    replaced = [old for old, new in tiles.items() if not old.same_as(new)]
+    left = any(load.source.same_as(old) for load in loads_in(body) for old in replaced)
+    return function.with_body(body) if widening.covers_all and not left else function
 
 
 class _Widening:
@@ -115,20 +118,15 @@ class _Widening:
         result = tirx.Var("whole", value.ty)
         stores: list[Any] = [tirx.Bind(result, value)]
         for first in range(0, lanes, LANES):
-            part = result
-            if lanes > LANES:
-                part = tirx.Shuffle([result], _numbers(first, first + LANES))
+            part = tirx.Shuffle([result], _numbers(first, first + LANES))
             if first + LANES <= lanes:
                 index = tirx.Ramp(at + first, 1, LANES)
                 stores.append(tirx.BufferStore(node.buffer, part, [index]))
-            else:
-                where = tirx.address_of(tirx.BufferLoad(node.buffer, [at + first]))
-                mask = _first(lanes - first)
-                stores.append(
-                    tirx.Evaluate(
-                        tirx.call_llvm_intrin("void", "llvm.masked.store", part, where, mask)
-                    )
-                )
+                continue
+            where = tirx.address_of(tirx.BufferLoad(node.buffer, [at + first]))
+            mask = _first(lanes - first)
+            call = tirx.call_llvm_intrin("void", "llvm.masked.store", part, where, mask)
+            stores.append(tirx.Evaluate(call))
         return tirx.SeqStmt(stores)
 
     def _whole(self, value: Any) -> Any:
@@ -164,13 +162,10 @@ class _Widening:
                 parts.append(tirx.BufferLoad(value.source, [tirx.Ramp(at + first, 1, LANES)]))
                 continue
             where = tirx.address_of(tirx.BufferLoad(value.source, [at + first]))
-            zeros = tirx.Broadcast(tirx.FloatImm("float32", 0.0), LANES)
-            parts.append(
-                tirx.call_llvm_intrin(
-                    f"float32x{LANES}", "llvm.masked.load", where, _first(lanes - first), zeros
-                )
-            )
-        return parts[0] if len(parts) == 1 else tirx.Shuffle(parts, _numbers(0, _whole(lanes)))
+            mask, behind = _first(lanes - first), tirx.Broadcast(tirx.FloatImm("float32", 0), LANES)
+            kind = f"float32x{LANES}"
+            parts.append(tirx.call_llvm_intrin(kind, "llvm.masked.load", where, mask, behind))
+        return tirx.Shuffle(parts, _numbers(0, _whole(lanes)))
 
 
 def _unshuffled(value: tirx.Shuffle) -> Any:

@@ -107,6 +107,12 @@ def to_document(
         "best_peer_over_ours_at": ratios,
         "alexnet_over_shufflenet": alexnet_ratios(rows).get(OURS, {}),
         "alexnet_over_shufflenet_by_engine": alexnet_ratios(rows),
+        "best_peer_alexnet_over_shufflenet": {
+            resolution: ratio * ratios[resolution][ALEXNET]
+            for resolution, ratio in alexnet_ratios(rows).get(OURS, {}).items()
+            if ALEXNET in ratios.get(resolution, {})
+        },
+        "alexnet_over_shufflenet_at_peak": ratios_at_peak(current, alexnet_ratios(rows)),
         "shuffle_cost": _joined(current, "shuffle_cost"),
         "share_of_peak": {
             model: share
@@ -166,6 +172,33 @@ def alexnet_ratios(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, flo
         if model == ALEXNET and less:
             found.setdefault(engine, {})[resolution] = milliseconds / less
     return found
+
+
+def ratios_at_peak(
+    parts: Sequence[Mapping[str, Any]], ratios: Mapping[str, Mapping[str, float]]
+) -> dict[str, float]:
+    """Tell what AlexNet over ShuffleNet would be if that took every multiply-add at the peak.
+
+    Parameters
+    ----------
+    parts : sequence of dict
+        Of the run; each has its own share of the peak.
+    ratios : dict
+        What :func:`alexnet_ratios` gives.
+
+    Returns
+    -------
+    dict
+        By resolution: no ShuffleNet can be further ahead of our AlexNet on this core.
+    """
+    ours = ratios.get(OURS, {})
+    return {
+        part["resolution"]: ours[part["resolution"]] / part["share_of_peak"][SHUFFLENET]
+        for part in parts
+        if part["threads"] == 1
+        and part["resolution"] in ours
+        and SHUFFLENET in part["share_of_peak"]
+    }
 
 
 def noisy_places(document: Mapping[str, Any]) -> set[tuple[str, str, int]]:

@@ -108,13 +108,21 @@ def figure(value: float) -> str:
 def _ratios(document: Mapping[str, Any]) -> Table:
     table = _table(
         "What follows from it",
-        "AlexNet over ShuffleNet: how many times as long. Shuffle: the network's time over that of"
+        "AlexNet over ShuffleNet: how many times as long; below it, with the fastest AlexNet of"
+        " another engine over our ShuffleNet, and what our AlexNet would have over a ShuffleNet"
+        " that took its multiply-adds at the core's peak. Shuffle: the network's time over that of"
         " its twin without shuffles, median over rounds of the two alone. Peak: multiply-adds"
         " counted from shapes, over what a loop of them reached in the same rounds.",
         "ratio", "of", "ours",
     )  # fmt: skip
     for resolution, ratio in document["alexnet_over_shufflenet"].items():
         table.add_row("AlexNet / ShuffleNet 0.5x", resolution, f"{ratio:.1f}")
+        for row, field in (
+            ("  AlexNet of best peer", "best_peer_alexnet_over_shufflenet"),
+            ("  ShuffleNet at the peak", "alexnet_over_shufflenet_at_peak"),
+        ):
+            if resolution in document[field]:
+                table.add_row(row, resolution, f"{document[field][resolution]:.1f}")
     for model, cost in document["shuffle_cost"].items():
         table.add_row("with shuffle / without", model, f"{cost:.3f}")
     for model, share in document["share_of_peak"].items():

@@ -130,6 +130,9 @@ def test_the_document(results: Path, fakes: Starter) -> None:
     assert row["engine_version"] == ENGINES["ncnn"].version
     assert document["best_peer_over_ours"] == pytest.approx({NAME: 1.5, "alexnet": 1.5})
     assert document["alexnet_over_shufflenet"]["720x1280"] == pytest.approx(1 / 1.1)
+    assert document["best_peer_alexnet_over_shufflenet"]["720x1280"] == pytest.approx(1.5 / 1.1)
+    at_peak = document["alexnet_over_shufflenet_at_peak"]["224x224"]
+    assert at_peak == pytest.approx(1 / 1.1 / document["share_of_peak"][NAME])
     assert document["shuffle_cost"] == pytest.approx({NAME: 1.1})
     work = sum(k.multiply_adds * k.calls for k in tiny_bundle("host", NAME).manifest.kernels)
     assert document["share_of_peak"][NAME] == pytest.approx(work / 1.1e-3 / 1e10)
