@@ -161,7 +161,8 @@ def places_apart(name: str, target: CompileTarget) -> int | None:
     Returns
     -------
     int or None
-        Places apart in `ARM_CORES`, 0 for hosts; None where vectors or architecture differ.
+        Places apart in `ARM_CORES`; for hosts 0, or 1 where other units do the work; None where
+        vectors or architecture differ.
     """
     if target.architecture == "aarch64":
         cores = list(ARM_CORES)
@@ -175,7 +176,10 @@ def places_apart(name: str, target: CompileTarget) -> int | None:
         other = _from_options(name, _llvm(X86_TRIPLE, cpu))
     except UsageError:
         return None
-    return 0 if name.startswith(HOST) and other.core == target.core else None
+    vectors = (other.core.lanes, other.core.registers)
+    if not name.startswith(HOST) or vectors != (target.core.lanes, target.core.registers):
+        return None
+    return int(other.core != target.core)
 
 
 def _from_dict(text: str) -> CompileTarget:
@@ -221,7 +225,10 @@ def _x86_vectors(options: dict[str, str | int | list[str]]) -> tuple[tuple[str, 
     has = tvm.get_global_func("target.target_has_feature")
     target = Target(options)
     if has("avx512f", target):
-        return ("fma", "avx2", *AVX512_FEATURES), Core(16, 32)
+        # AMD multiplies on two pipes and shuffles on two, of which one is another; Intel's second
+        # pipe that multiplies vectors of 512 bits is the only one that shuffles them (uops.info).
+        is_amd = str(options.get("mcpu", "")).startswith("znver")
+        return ("fma", "avx2", *AVX512_FEATURES), Core(16, 32, shuffles_beside=is_amd)
     if has("avx2", target) and has("fma", target):
         return ("fma", "avx2"), Core(8, 16)
     return ("sse2",), Core(4, 16)

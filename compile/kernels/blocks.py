@@ -11,7 +11,7 @@ import tvm
 from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script.builder import ir as T
-from tvm_ffi import structural_map, structural_visit
+from tvm_ffi import structural_equal, structural_map, structural_visit, structural_walk
 
 ACCUMULATE = "accumulate"
 OUTPUT = "output"
@@ -46,6 +46,23 @@ def loads_in(node: Any) -> list[Any]:
 
     structural_visit(node, [(tvm.ir.TensorLoad, on_load)])
     return loads
+
+
+def tiles_in(body: Any) -> list[Any]:
+    """List the buffers of a lowered function's own memory, under all of their names.
+
+    Where TVM joins several in one memory, each has a buffer of its own there.
+    """
+    own: list[Any] = []
+    structural_walk(body, (tirx.AllocBuffer, lambda node: own.append(node.buffer)))
+    memory = [buffer.data for buffer in own]
+
+    def on_view(node: tirx.DeclBuffer) -> None:
+        if any(structural_equal(node.data, data) for data in memory):
+            own.append(node.buffer)
+
+    structural_walk(body, (tirx.DeclBuffer, on_view))
+    return own
 
 
 def with_parameters(function: tirx.PrimFunc, parameters: Sequence[Any], body: Any) -> tirx.PrimFunc:

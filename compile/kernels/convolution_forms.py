@@ -11,6 +11,7 @@ from tvm import tirx
 from tvm.s_tir import Schedule
 
 from compile.kernels.blocks import ACCUMULATE, FINISHED, OUTPUT, POSITIONS, TAKEN, WEIGHT
+from compile.kernels.shared_vectors import QUARTER, RESTS, SHARED
 from compile.kernels.tiling import (
     MOST_PIXELS_IN_TILE,
     MOST_WRITTEN_OUT,
@@ -37,6 +38,8 @@ MOST_FORMS = 10
 FEWEST_SUMS = 8
 # What the last registers cost, in loads for each multiply-add.
 CROWDED = 0.04
+# What sums cost that do not stay in registers.
+SPILLED = 1.0
 
 
 def convolution_forms(function: tirx.PrimFunc, core: Core) -> list[Form]:
@@ -49,7 +52,13 @@ def convolution_forms(function: tirx.PrimFunc, core: Core) -> list[Form]:
     run = int(function.attrs["run"])
     can_stage = core.multiplies_by_lane and run > 0 and run % STAGED == 0
     scattered = any(buffer.name == POSITIONS for buffer in function.params)
-    shape = _ConvolutionShape(lanes, vectors, outputs % lanes == 0, scattered, depth, tuple(kernel))
+    rest = outputs % lanes
+    can_share = core.masks and rest in RESTS and tuple(kernel) == (1, 1) and run >= QUARTER
+    # Of a quarter of a vector it saves most multiply-adds, on any core.
+    share = (0, 1) if rest == QUARTER or core.shuffles_beside else (1, 0)
+    shape = _ConvolutionShape(
+        lanes, vectors, rest == 0, scattered, depth, tuple(kernel), share if can_share else ()
+    )
     # Outputs beside whole vectors belong to the one tile that has them all.
     widths = divisors(vectors, 16) if shape.whole else [vectors]
     # A tile that stays in one row has constant addresses; where rows follow each other in memory
@@ -72,7 +81,7 @@ def convolution_forms(function: tirx.PrimFunc, core: Core) -> list[Form]:
             # For a core that multiplies by lanes LLVM loads pixels that are not staged ahead, as
             # many as it can: odd tiles that reach for the last registers it spills.
             fills = not in_one_row or (core.multiplies_by_lane and not staged)
-            costs = _tile_costs(span, fills, n, core, staged)
+            costs = _tile_costs(span, fills, n, core, staged, rest if shape.shares else 0)
             tiles = sorted(costs, key=lambda m: costs[m])[:6]
             found += [
                 (costs[tiles[0]] + float(row), _convolution_form(shape, n, tiles, o, staged, row))
@@ -92,7 +101,11 @@ def convolution_forms(function: tirx.PrimFunc, core: Core) -> list[Form]:
 
 @dataclasses.dataclass(frozen=True)
 class _ConvolutionShape:
-    """Lanes and vectors of a group's outputs, whether they fill them and go apart, and the sum."""
+    """Lanes and vectors of a group's outputs, whether they fill them and go apart, and the sum.
+
+    `shares` tells whether pixels share vectors for outputs beside whole ones: both ways, the
+    default last; empty where they cannot.
+    """
 
     lanes: int
     vectors: int
@@ -100,6 +113,7 @@ class _ConvolutionShape:
     scattered: bool
     depth: int
     kernel: tuple[int, ...]
+    shares: tuple[int, ...]
 
     @property
     def short_rows(self) -> bool:
@@ -111,13 +125,20 @@ class _ConvolutionShape:
         """Options for how many channels of the sum are written out."""
         return [s for s in divisors(self.depth, MOST_STEPS) if s in (1, 2, 4, 8, self.depth)]
 
+    @property
+    def step(self) -> int:
+        """Default of them; pixels that share vectors load four inputs at once."""
+        fitting = [step for step in self.steps if step <= QUARTER] or [1]
+        too_few = self.shares[-1:] == (1,) and fitting[-1] < QUARTER
+        return self.steps[-1] if too_few else fitting[-1]
+
 
 def _bytes(buffer: tirx.Buffer) -> int:
     return FLOAT_BYTES * math.prod(int(extent) for extent in buffer.shape)
 
 
 def _tile_costs(
-    span: int, fills_row: bool, vectors: int, core: Core, staged: bool
+    span: int, fills_row: bool, vectors: int, core: Core, staged: bool, shared: int
 ) -> dict[int, float]:
     """Count loads for each multiply-add of the register tiles that fit, by their pixels.
 
@@ -133,6 +154,8 @@ def _tile_costs(
         With its registers.
     staged : bool
         Whether a tile loads vectors of inputs.
+    shared : int
+        Outputs beside whole vectors of which pixels share one; 0 where they do not.
     """
     costs = {}
     for pixels in range(1, min(span, MOST_PIXELS_IN_TILE) + 1):
@@ -143,14 +166,19 @@ def _tile_costs(
         if registers > core.registers:
             continue
         # Long vectors can take a pixel from memory within the multiply-add: more registers gain
-        # little.
-        crowded = core.lanes > 8 and registers > core.registers - 6
+        # little. Where pixels share vectors, some hold inputs and what is picked of them, and LLVM
+        # soon spills.
+        crowded = CROWDED if core.lanes > 8 and registers > core.registers - 6 else 0.0
+        if shared:
+            sharing = -(-pixels * shared // core.lanes)
+            registers = pixels * (vectors - 1) + 2 * sharing + vectors + 1
+            crowded = SPILLED if registers > core.registers - 10 else 0.0
         total = sum(
             count * (_loads(tile, vectors, staged) + max(0, FEWEST_SUMS - tile * vectors))
             for count, tile in ((tiles, pixels), (1, rest))
             if tile
         )
-        costs[pixels] = total / (span * vectors) + (CROWDED if crowded else 0.0)
+        costs[pixels] = total / (span * vectors) + crowded
     return costs
 
 
@@ -176,11 +204,12 @@ def _convolution_form(
         p, q, o, kh, kw, k = schedule.get_loops(accumulate)
         p_out, p_in = schedule.split(p, [None, choose(tiles, tiles[0])])
         o_out, o_in, o_lane = schedule.split(o, [None, vectors, shape.lanes])
-        fitting = [step for step in shape.steps if step <= 4] or [1]
-        step = STAGED if staged else choose(shape.steps, fitting[-1])
+        step = STAGED if staged else choose(shape.steps, shape.step)
         k_out, k_in = schedule.split(k, [None, step])
         outer = [q, o_out, p_out] if groups_outside else [p_out, q, o_out]
-        schedule.reorder(*outer, kh, kw, k_out, k_in, p_in, o_in, o_lane)
+        # A row that is written out: what neighbouring windows share stays in registers.
+        sums = (kh, k_out, k_in, p_in, kw) if row_written_out else (kh, kw, k_out, k_in, p_in)
+        schedule.reorder(*outer, *sums, o_in, o_lane)
         # Tiles keep their scope: small ones TVM then leaves on the stack, where LLVM finds them
         # registers; "local" ones it takes from a workspace, and LLVM stores them in every step.
         # Unit loops are kept so that a trace finds the same loops whatever its numbers are.
@@ -207,6 +236,9 @@ def _convolution_form(
             # `finishing` cuts it into whole vectors and a rest.
             schedule.vectorize(out_o)
         schedule.unroll(out_p)
+        if shape.shares:
+            shares = choose(sorted(shape.shares), shape.shares[-1])
+            schedule.annotate(accumulate, SHARED, shares)
 
     return apply
 

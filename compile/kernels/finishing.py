@@ -17,6 +17,7 @@ from tvm_ffi import structural_map
 from compile.kernels.blocks import with_values
 from compile.kernels.fetching import fetch_next_weights
 from compile.kernels.last_tile import part_last_tile
+from compile.kernels.shared_vectors import SHARED, is_shared
 from compile.kernels.tiling import MASKED_LANES
 
 KIND = "kernel"
@@ -63,6 +64,8 @@ def finish(function: tirx.PrimFunc, *, fetches: bool = False) -> tirx.PrimFunc:
     A vector of 40 read from sums that stand in vectors of 16 would take them through memory. The
     sums of windows stand in vectors of 40, too: see :mod:`compile.kernels.masked_vectors`.
     """
+    if is_shared(function):
+        function = function.with_attr(SHARED, 1)
     lanes = int(function.attrs[LANES]) if LANES in function.attrs else 0
     if lanes and not (lanes == MASKED_LANES and kind_of(function) == WINDOW):
         function = function.with_body(_cut_vectors(function.body, lanes))

@@ -8,11 +8,13 @@ import tvm
 from tvm import tirx
 from tvm.s_tir.pipeline import default_s_tir_pipeline
 from tvm.tirx.compilation_pipeline import register_tir_pipeline
-from tvm_ffi import structural_map, structural_walk
+from tvm_ffi import structural_map
 
+from compile.kernels.blocks import tiles_in
 from compile.kernels.fetching import FETCHES
 from compile.kernels.finishing import LANES
 from compile.kernels.masked_vectors import has_masks, mask_odd_vectors
+from compile.kernels.shared_vectors import SHARED, share_vectors
 from compile.strips.ranged import INTERNAL
 
 # Name under which TVM finds the pipeline.
@@ -38,6 +40,8 @@ register_tir_pipeline(PIPELINE, pipeline)
 
 
 def _improve(function: tirx.PrimFunc) -> tirx.PrimFunc:
+    if SHARED in function.attrs and has_masks(function):
+        function = share_vectors(function)
     if LANES in function.attrs:
         function = load_whole_vectors(function, int(function.attrs[LANES]))
     if has_masks(function):
@@ -60,8 +64,7 @@ def load_whole_vectors(function: tirx.PrimFunc, lanes: int) -> tirx.PrimFunc:
     For the former LLVM keeps the sums as single numbers wherever branches meet: the first
     convolution of ShuffleNet 1x took 1.9 times as long.
     """
-    tiles: list[Any] = []
-    structural_walk(function.body, ((tirx.AllocBuffer, lambda node: tiles.append(node.buffer)),))
+    tiles = tiles_in(function.body)
 
     def load(value: Any) -> Any:
         at = value.indices[0] if len(value.indices) == 1 else None

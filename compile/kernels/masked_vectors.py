@@ -22,9 +22,9 @@ from typing import Any
 
 import tvm
 from tvm import tirx
-from tvm_ffi import structural_map, structural_walk
+from tvm_ffi import structural_map
 
-from compile.kernels.blocks import loads_in
+from compile.kernels.blocks import loads_in, tiles_in
 from compile.kernels.tiling import MASKED_LANES as LANES
 
 _FEATURE = "avx512f"
@@ -51,23 +51,21 @@ def mask_odd_vectors(function: tirx.PrimFunc) -> tirx.PrimFunc:
     tirx.PrimFunc
         The function as it was where an odd vector comes of an operation that is not known here.
     """
-    tiles: dict[Any, Any] = {}
-
-    def on_tile(node: tirx.AllocBuffer) -> None:
-        lanes = _lanes(node.buffer)
-        if _odd(lanes):
-            shape = [int(extent) for extent in node.buffer.shape]
-            whole = f"float32x{_whole(lanes)}"
-            tiles[node.buffer] = tirx.decl_buffer(shape, whole, node.buffer.name)
-        else:
-            tiles[node.buffer] = node.buffer
-
-    structural_walk(function.body, ((tirx.AllocBuffer, on_tile),))
+    tiles = {buffer: _widened(buffer) for buffer in tiles_in(function.body)}
     widening = _Widening(tiles)
     body = widening.statement(function.body)
     replaced = [old for old, new in tiles.items() if not old.same_as(new)]
     left = any(load.source.same_as(old) for load in loads_in(body) for old in replaced)
     return function.with_body(body) if widening.covers_all and not left else function
+
+
+def _widened(buffer: Any) -> Any:
+    """Give a buffer for whole vectors where one has odd ones, else the same."""
+    lanes = _lanes(buffer)
+    if not _odd(lanes):
+        return buffer
+    shape = [int(extent) for extent in buffer.shape]
+    return tirx.decl_buffer(shape, f"float32x{_whole(lanes)}", buffer.name)
 
 
 class _Widening:
@@ -111,7 +109,7 @@ class _Widening:
     def _stored(self, node: Any, lanes: int) -> Any:
         value, tile = self._whole(node.value), self._tile(node.buffer)
         if tile is not None:
-            if len(node.indices) != 1 or isinstance(node.indices[0], tirx.Ramp):
+            if len(node.indices) != 1 or _lanes(node.indices[0]) > 1:
                 raise _NotCoveredError
             return tirx.BufferStore(tile, value, node.indices)
         at = _run(node.indices)
@@ -152,7 +150,7 @@ class _Widening:
     def _load(self, value: Any, lanes: int) -> Any:
         tile = self._tile(value.source)
         if tile is not None:
-            if len(value.indices) != 1 or isinstance(value.indices[0], tirx.Ramp):
+            if len(value.indices) != 1 or _lanes(value.indices[0]) > 1:
                 raise _NotCoveredError
             return tirx.BufferLoad(tile, value.indices)
         at = _run(value.indices)

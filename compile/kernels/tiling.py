@@ -27,10 +27,13 @@ class Core:
         Floats in a vector register.
     registers : int
         Vector registers.
+    shuffles_beside : bool
+        Whether shuffles of whole vectors have a unit beside those that multiply.
     """
 
     lanes: int
     registers: int
+    shuffles_beside: bool = False
 
     @property
     def multiplies_by_lane(self) -> bool:

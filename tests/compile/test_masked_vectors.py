@@ -62,6 +62,24 @@ def test_what_is_not_known_stays_as_it_is() -> None:
     assert mask_odd_vectors(function).script() == function.script()
 
 
+@pytest.mark.smoke
+def test_places_that_are_named_stay_as_they_are() -> None:
+    """TVM gives a name to places that several statements have: it was taken for one place."""
+    x, out = (tirx.decl_buffer((40,), "float32", name) for name in ("x", "out"))
+    tile = tirx.decl_buffer((40,), "float32", "tile")
+    run_of = tirx.Ramp(tirx.IntImm("int32", 0), 1, 10)
+    places = tirx.Var("places", run_of.ty)
+    two = tirx.Broadcast(tirx.FloatImm("float32", 2.0), 10)
+    body = [
+        tirx.AllocBuffer(tile),
+        tirx.Bind(places, run_of),
+        tirx.BufferStore(tile, tirx.BufferLoad(x, [places]), [places]),
+        tirx.BufferStore(out, tirx.BufferLoad(tile, [places]) / two, [places]),
+    ]
+    function = tirx.PrimFunc([x, out], tirx.SeqStmt(body))
+    assert mask_odd_vectors(function).script() == function.script()
+
+
 class _Odd(nn.Module):
     """Windows and convolutions of 30, 15 and 20 channels."""
 

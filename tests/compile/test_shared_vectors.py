@@ -1,0 +1,179 @@
+"""Pixels share vectors for outputs beside whole ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+import tvm
+from stages import HOST, assert_same_bits, draw, imported, lowered, seeded, with_schedules
+from torch import nn
+from torch.nn import functional
+from tvm import tirx
+from tvm.s_tir import Schedule
+
+from compile.kernels.finishing import finish
+from compile.kernels.masked_vectors import has_masks
+from compile.kernels.schedules import forms
+from compile.kernels.shared_vectors import SHARED, is_shared, share_vectors
+from compile.kernels.tiling import Core
+from compile.passes.inspection import kernel_functions
+
+AMD, INTEL, AVX2 = Core(16, 32, shuffles_beside=True), Core(16, 32), Core(8, 16)
+WAYS = [0, 1]
+
+
+class _Narrow(nn.Module):
+    """Pointwise layers of 20, 40, 36 and 30 outputs a group; rows of 7 fill no tile of 4."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 48, 3, padding=1)
+        self.twenty, self.forty = nn.Conv2d(48, 60, 1, groups=3), nn.Conv2d(60, 120, 1, groups=3)
+        self.others = nn.Conv2d(48, 72, 1, groups=2)
+        self.ten, self.after = nn.Conv2d(120, 30, 1, groups=3), nn.Conv2d(30, 40, 1)
+        self.odd = nn.Conv2d(48, 60, 1, groups=2)
+
+    def forward(self, image: torch.Tensor) -> list[torch.Tensor]:
+        x = torch.relu(self.first(image))
+        forty = self.forty(torch.relu(self.twenty(x)))
+        return [
+            torch.relu(forty + forty.roll(1, 3)), functional.relu6(self.others(x)),
+            self.after(self.ten(forty)), self.odd(x),
+        ]  # fmt: skip
+
+
+def _scheduled(way: int, core: Core = AMD) -> Any:
+    """Schedule with the default numbers but for whether vectors are shared."""
+
+    def choose(options: Sequence[int], default: int) -> int:
+        return way if list(options) == WAYS else default
+
+    def schedule(function: Any, _: Core) -> Any:
+        state = Schedule(tvm.IRModule({"main": function}))
+        if found := forms(function, core):
+            found[0](state, choose)
+        return state.mod["main"]
+
+    return schedule
+
+
+def _module() -> tvm.IRModule:
+    return lowered(imported(seeded(_Narrow()), 1, 3, 5, 7).module, AMD)
+
+
+def _offers(name: str, core: Core) -> list[int]:
+    """Give the default of what a kernel's first form asks of sharing; nothing where it does not."""
+    asked: list[int] = []
+
+    def choose(options: Sequence[int], default: int) -> int:
+        if list(options) == WAYS:
+            asked.append(default)
+        return default
+
+    function = kernel_functions(_module())[name]
+    forms(function, core)[0](Schedule(tvm.IRModule({"main": function})), choose)
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("name", "amd", "intel"),
+    [
+        ("conv1x1_g3_48x60_5x7", [1], [1]),  # 20 outputs: a quarter of a vector each
+        ("conv1x1_g3_60x120_5x7", [1], [0]),  # 40: half of one
+        ("conv1x1_g2_48x72_5x7", [1], [1]),  # 36
+        ("conv1x1_g3_120x30_5x7", [], []),  # 10
+        ("conv3x3_3x48_5x7", [], []),
+    ],
+)
+def test_it_is_offered_where_it_saves_something(
+    name: str, amd: list[int], intel: list[int]
+) -> None:
+    assert _offers(name, AMD) == amd
+    assert _offers(name, INTEL) == intel
+    assert not is_shared(_scheduled(1, AVX2)(kernel_functions(_module())[name], AVX2))
+
+
+def test_answers_are_the_same_to_the_bit() -> None:
+    """On a machine without masks nothing is shared, and nothing differs either."""
+    module = _module()
+    apart, shared = (with_schedules(module, AMD, _scheduled(way)) for way in WAYS)
+    asks = [name for name, function in kernel_functions(shared).items() if is_shared(function)]
+    assert len(asks) == 4
+    if HOST.core.lanes == AMD.lanes:
+        assert_same_bits(apart, shared, draw(1, 3, 5, 7).numpy())
+
+
+def test_sums_of_several_pixels_stand_in_one_vector() -> None:
+    target = HOST.tvm_target
+    function = _scheduled(1)(kernel_functions(_module())["conv1x1_g3_48x60_5x7"], AMD)
+    named = tvm.IRModule({"main": finish(function).with_attr("global_symbol", "main")})
+    with target:
+        (plain,) = _before_sharing(tirx.transform.BindTarget(target)(named)).functions.values()
+    if not has_masks(plain):
+        pytest.skip("no AVX-512")
+    assert SHARED in plain.attrs
+    before, after = plain.script(), share_vectors(plain).script()
+    products = [line for line in before.splitlines() if "T.Broadcast(x_1[" in line]
+    kept = [line for line in after.splitlines() if "T.Broadcast(x_1[" in line]
+    added = [line for line in after.splitlines() if "T.Shuffle([inputs" in line]
+    # Of two vectors for each of the pixels one is left, and one for four pixels.
+    assert len(kept) == len(products) // 2
+    assert len(kept) // 4 <= len(added) < len(kept) // 2
+
+
+def _before_sharing(module: tvm.IRModule) -> tvm.IRModule:
+    from tvm.s_tir.pipeline import default_s_tir_pipeline
+
+    return default_s_tir_pipeline()[0](module)
+
+
+def _sums(pixels: int = 4, *, step: int = 1, start: Any = None) -> tirx.PrimFunc:
+    """Write a tile of 20 outputs a pixel, each the sum of four products."""
+    x, w, bias, out = (
+        tirx.decl_buffer((500,), "float32", name) for name in ("x", "w", "bias", "out")
+    )
+    tile = tirx.decl_buffer((32 * pixels,), "float32", "tile")
+
+    def whole(base: int) -> Any:
+        return tirx.Ramp(tirx.IntImm("int32", base), 1, 16)
+
+    vectors = [(pixel, half) for pixel in range(pixels) for half in (0, 16)]
+    body: list[Any] = [tirx.AllocBuffer(tile)]
+    for pixel, half in vectors:
+        value = start(pixel) if start else tirx.BufferLoad(bias, [whole(half)])
+        body.append(tirx.BufferStore(tile, value, [whole(32 * pixel + half)]))
+    for k in range(4):
+        for pixel, half in vectors:
+            at, image = whole(32 * pixel + half), tirx.BufferLoad(x, [50 * pixel + step * k])
+            product = tirx.Broadcast(image, 16) * tirx.BufferLoad(w, [whole(32 * k + half)])
+            body.append(tirx.BufferStore(tile, tirx.BufferLoad(tile, [at]) + product, [at]))
+    for pixel in range(pixels):
+        first, rest = whole(32 * pixel), tirx.Ramp(tirx.IntImm("int32", 32 * pixel + 16), 1, 4)
+        body += [
+            tirx.BufferStore(out, tirx.BufferLoad(tile, [first]), [whole(20 * pixel)]),
+            tirx.BufferStore(
+                out, tirx.BufferLoad(tile, [rest]),
+                [tirx.Ramp(tirx.IntImm("int32", 20 * pixel + 16), 1, 4)],
+            ),
+        ]  # fmt: skip
+    return tirx.PrimFunc([x, w, bias, out], tirx.SeqStmt(body))
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize(("pixels", "vectors"), [(3, 1), (4, 1), (5, 2), (9, 3)])
+def test_a_vector_has_four_pixels(pixels: int, vectors: int) -> None:
+    text = share_vectors(_sums(pixels)).script()
+    assert text.count("T.Shuffle([inputs") == 4 * vectors
+    assert text.count("T.Broadcast(x[") == 4 * pixels
+
+
+@pytest.mark.smoke
+def test_what_it_does_not_know_stays_as_it_is() -> None:
+    def own(pixel: int) -> Any:
+        return tirx.Broadcast(tirx.FloatImm("float32", float(pixel)), 16)
+
+    for function in (_sums(step=2), _sums(start=own)):
+        assert share_vectors(function).script() == function.script()
