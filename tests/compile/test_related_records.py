@@ -44,6 +44,10 @@ def test_vectors_and_architecture_decide_whose_records_fit() -> None:
     assert places_apart("host-skylake-avx512", avx2) is None
     assert places_apart("cortex-a72", avx2) is None
     assert places_apart("no-such-core", avx2) is None
+    zen = find_target('{"kind": "llvm", "mtriple": "x86_64-linux-gnu", "mcpu": "znver4"}')
+    assert places_apart("host-znver5", zen) == 0
+    # The same vectors, shuffled by other units.
+    assert places_apart("host-cascadelake", zen) == 1
     a55 = find_target("cortex-a55")
     assert places_apart("cortex-a53", a55) == 1
     assert places_apart("cortex-a72", a55) == 2
