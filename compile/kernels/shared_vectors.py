@@ -169,11 +169,12 @@ class _Sharing:
                 self._add(group, [steps.get(place, []) for place in places], replaced)
         if not replaced:
             return statements
-        return tirx.SeqStmt([
+        left = [
             new
             for position, statement in enumerate(statements.seq)
             for new in replaced.get(position, [statement])
-        ])  # fmt: skip
+        ]
+        return tirx.SeqStmt(left) if len(left) > 1 else left[0]
 
     def _sums(self, group: int) -> Any:
         return tirx.BufferLoad(self.tile, [self._place(group)])

@@ -26,7 +26,7 @@ WAYS = [0, 1]
 
 
 class _Narrow(nn.Module):
-    """Pointwise layers of 20, 40, 36 and 30 outputs a group; rows of 7 fill no tile of 4."""
+    """Pointwise layers of 20, 40, 36, 8 and 30 outputs a group; rows of 7 fill no tile of 4."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -34,22 +34,24 @@ class _Narrow(nn.Module):
         self.twenty, self.forty = nn.Conv2d(48, 60, 1, groups=3), nn.Conv2d(60, 120, 1, groups=3)
         self.others = nn.Conv2d(48, 72, 1, groups=2)
         self.ten, self.after = nn.Conv2d(120, 30, 1, groups=3), nn.Conv2d(30, 40, 1)
-        self.odd = nn.Conv2d(48, 60, 1, groups=2)
+        self.odd, self.eight = nn.Conv2d(48, 60, 1, groups=2), nn.Conv2d(48, 24, 1, groups=3)
 
     def forward(self, image: torch.Tensor) -> list[torch.Tensor]:
         x = torch.relu(self.first(image))
         forty = self.forty(torch.relu(self.twenty(x)))
         return [
             torch.relu(forty + forty.roll(1, 3)), functional.relu6(self.others(x)),
-            self.after(self.ten(forty)), self.odd(x),
+            self.after(self.ten(forty)), self.odd(x), self.eight(x),
         ]  # fmt: skip
 
 
-def _scheduled(way: int, core: Core = AMD) -> Any:
-    """Schedule with the default numbers but for whether vectors are shared."""
+def _scheduled(way: int, core: Core = AMD, smallest: bool = False) -> Any:
+    """Schedule with the default (or smallest) numbers but for whether vectors are shared."""
 
     def choose(options: Sequence[int], default: int) -> int:
-        return way if list(options) == WAYS else default
+        if list(options) == WAYS:
+            return way
+        return min(options) if smallest else default
 
     def schedule(function: Any, _: Core) -> Any:
         state = Schedule(tvm.IRModule({"main": function}))
@@ -60,8 +62,8 @@ def _scheduled(way: int, core: Core = AMD) -> Any:
     return schedule
 
 
-def _module() -> tvm.IRModule:
-    return lowered(imported(seeded(_Narrow()), 1, 3, 5, 7).module, AMD)
+def _module(*image: int) -> tvm.IRModule:
+    return lowered(imported(seeded(_Narrow()), 1, 3, *(image or (5, 7))).module, AMD)
 
 
 def _offers(name: str, core: Core) -> list[int]:
@@ -84,6 +86,7 @@ def _offers(name: str, core: Core) -> list[int]:
         ("conv1x1_g3_48x60_5x7", [1], [1]),  # 20 outputs: a quarter of a vector each
         ("conv1x1_g3_60x120_5x7", [1], [0]),  # 40: half of one
         ("conv1x1_g2_48x72_5x7", [1], [1]),  # 36
+        ("conv1x1_g3_48x24_5x7", [1], [0]),  # 8: a vector for two pixels, and no other
         ("conv1x1_g3_120x30_5x7", [], []),  # 10
         ("conv3x3_3x48_5x7", [], []),
     ],
@@ -96,14 +99,19 @@ def test_it_is_offered_where_it_saves_something(
     assert not is_shared(_scheduled(1, AVX2)(kernel_functions(_module())[name], AVX2))
 
 
-def test_answers_are_the_same_to_the_bit() -> None:
-    """On a machine without masks nothing is shared, and nothing differs either."""
-    module = _module()
-    apart, shared = (with_schedules(module, AMD, _scheduled(way)) for way in WAYS)
+@pytest.mark.parametrize(
+    ("image", "smallest"), [((5, 7), False), ((1, 2), False), ((1, 1), False), ((2, 3), True)]
+)
+def test_answers_are_the_same_to_the_bit(image: tuple[int, int], smallest: bool) -> None:
+    """Pixels that fill no vector, one vector alone, one pixel alone, one product at a time."""
+    module = _module(*image)
+    apart, shared = (
+        with_schedules(module, AMD, _scheduled(way, smallest=smallest)) for way in WAYS
+    )
     asks = [name for name, function in kernel_functions(shared).items() if is_shared(function)]
-    assert len(asks) == 4
+    assert len(asks) == 5
     if HOST.core.lanes == AMD.lanes:
-        assert_same_bits(apart, shared, draw(1, 3, 5, 7).numpy())
+        assert_same_bits(apart, shared, draw(1, 3, *image).numpy())
 
 
 def test_sums_of_several_pixels_stand_in_one_vector() -> None:
@@ -175,5 +183,24 @@ def test_what_it_does_not_know_stays_as_it_is() -> None:
     def own(pixel: int) -> Any:
         return tirx.Broadcast(tirx.FloatImm("float32", float(pixel)), 16)
 
-    for function in (_sums(step=2), _sums(start=own)):
+    for function in (_sums(step=2), _sums(start=own), _one_product_at_a_time()):
         assert share_vectors(function).script() == function.script()
+
+
+def _one_product_at_a_time() -> tirx.PrimFunc:
+    x, w, out = (tirx.decl_buffer((64,), "float32", name) for name in ("x", "w", "out"))
+    tile = tirx.decl_buffer((16,), "float32", "tile")
+    k, row = tirx.Var("k", "int32"), tirx.Var("row", "int32")
+    at, few = (tirx.Ramp(tirx.IntImm("int32", 0), 1, lanes) for lanes in (16, 8))
+    product = tirx.Broadcast(tirx.BufferLoad(x, [k]), 16) * tirx.BufferLoad(
+        w, [tirx.Ramp(row, 1, 16)]
+    )
+    added = tirx.BufferStore(tile, tirx.BufferLoad(tile, [at]) + product, [at])
+    zeros = tirx.Broadcast(tirx.FloatImm("float32", 0.0), 16)
+    body = [
+        tirx.AllocBuffer(tile),
+        tirx.BufferStore(tile, zeros, [at]),
+        tirx.For(k, 0, 4, tirx.ForKind.SERIAL, tirx.SeqStmt([tirx.Bind(row, k * 16), added])),
+        tirx.BufferStore(out, tirx.BufferLoad(tile, [few]), [few]),
+    ]
+    return tirx.PrimFunc([x, w, out], tirx.SeqStmt(body))

@@ -78,7 +78,8 @@ def test_without_shuffle_a_group_never_sees_the_others() -> None:
             return int(((unit(x) - unit(changed)).abs().amax((0, 2, 3)) > 1e-6).sum())
 
     unit = ShuffleUnit(24, 24, groups=3, stride=1, group_first=True).eval()
-    nn.init.constant_(unit.expand_norm.bias, 10.0)  # above zero: the last ReLU hides nothing
+    for norm in (unit.compress_norm, unit.expand_norm):
+        nn.init.constant_(norm.bias, 10.0)  # above zero: no ReLU hides anything
     with_shuffle = reached(unit)
     unit.groups = 1  # leaves out the shuffle; the convolutions keep their groups
     assert reached(unit) == 8
