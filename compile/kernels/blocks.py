@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import tvm
@@ -46,6 +46,11 @@ def loads_in(node: Any) -> list[Any]:
 
     structural_visit(node, [(tvm.ir.TensorLoad, on_load)])
     return loads
+
+
+def picked(vectors: Sequence[Any], lanes: Iterable[int]) -> Any:
+    """Write a vector of some lanes of others, which are counted through."""
+    return tirx.Shuffle(list(vectors), [tirx.IntImm("int32", lane) for lane in lanes])
 
 
 def tiles_in(body: Any) -> list[Any]:

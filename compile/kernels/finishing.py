@@ -65,6 +65,7 @@ def finish(function: tirx.PrimFunc, *, fetches: bool = False) -> tirx.PrimFunc:
     sums of windows stand in vectors of 40, too: see :mod:`compile.kernels.masked_vectors`.
     """
     if is_shared(function):
+        # What a block asks for is lost with the blocks.
         function = function.with_attr(SHARED, 1)
     lanes = int(function.attrs[LANES]) if LANES in function.attrs else 0
     if lanes and not (lanes == MASKED_LANES and kind_of(function) == WINDOW):

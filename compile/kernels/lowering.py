@@ -10,7 +10,7 @@ from tvm.s_tir.pipeline import default_s_tir_pipeline
 from tvm.tirx.compilation_pipeline import register_tir_pipeline
 from tvm_ffi import structural_map
 
-from compile.kernels.blocks import tiles_in
+from compile.kernels.blocks import picked, tiles_in
 from compile.kernels.fetching import FETCHES
 from compile.kernels.finishing import LANES
 from compile.kernels.masked_vectors import has_masks, mask_odd_vectors
@@ -76,7 +76,7 @@ def load_whole_vectors(function: tirx.PrimFunc, lanes: int) -> tirx.PrimFunc:
         if int(at.stride) != 1 or first + lanes > int(value.source.shape[0]):
             return value
         whole = tirx.BufferLoad(value.source, [tirx.Ramp(at.base, 1, lanes)])
-        return tirx.Shuffle([whole], [tirx.IntImm("int32", lane) for lane in range(wanted)])
+        return picked([whole], range(wanted))
 
     return function.with_body(structural_map(function.body, (tvm.ir.TensorLoad, load)))
 

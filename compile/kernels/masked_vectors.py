@@ -24,7 +24,7 @@ import tvm
 from tvm import tirx
 from tvm_ffi import structural_map
 
-from compile.kernels.blocks import loads_in, tiles_in
+from compile.kernels.blocks import loads_in, picked, tiles_in
 from compile.kernels.tiling import MASKED_LANES as LANES
 
 _FEATURE = "avx512f"
@@ -116,7 +116,7 @@ class _Widening:
         result = tirx.Var("whole", value.ty)
         stores: list[Any] = [tirx.Bind(result, value)]
         for first in range(0, lanes, LANES):
-            part = tirx.Shuffle([result], _numbers(first, first + LANES))
+            part = picked([result], range(first, first + LANES))
             if first + LANES <= lanes:
                 index = tirx.Ramp(at + first, 1, LANES)
                 stores.append(tirx.BufferStore(node.buffer, part, [index]))
@@ -163,7 +163,7 @@ class _Widening:
             mask, behind = _first(lanes - first), tirx.Broadcast(tirx.FloatImm("float32", 0), LANES)
             kind = f"float32x{LANES}"
             parts.append(tirx.call_llvm_intrin(kind, "llvm.masked.load", where, mask, behind))
-        return tirx.Shuffle(parts, _numbers(0, _whole(lanes)))
+        return picked(parts, range(_whole(lanes)))
 
 
 def _unshuffled(value: tirx.Shuffle) -> Any:
@@ -197,10 +197,6 @@ def _odd(lanes: int) -> bool:
 
 def _whole(lanes: int) -> int:
     return -(-lanes // LANES) * LANES
-
-
-def _numbers(first: int, end: int) -> list[Any]:
-    return [tirx.IntImm("int32", number) for number in range(first, end)]
 
 
 def _first(count: int) -> Any:

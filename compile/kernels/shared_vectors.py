@@ -26,7 +26,7 @@ import tvm.sym
 from tvm import s_tir, tirx
 from tvm_ffi import structural_equal, structural_map, structural_walk
 
-from compile.kernels.blocks import tiles_in, with_values
+from compile.kernels.blocks import loads_in, picked, tiles_in, with_values
 from compile.kernels.tiling import MASKED_LANES as LANES
 
 #: Annotation of a block, and attribute of a function, that asks for it.
@@ -65,7 +65,10 @@ def share_vectors(function: tirx.PrimFunc) -> tirx.PrimFunc:
         sharing = _Sharing(tile, *rests)
         body = structural_map(body, (tirx.SeqStmt, sharing.sequence))
         body = structural_map(body, (tvm.ir.TensorLoad, sharing.output))
-        if not sharing.covers_all or _count_stores(body, tile) != sharing.written:
+        whole = _count_stores(body, tile) == sharing.written and not _reads_any(
+            body, tile, [place for group in sharing.groups for place in group[1:]]
+        )
+        if not sharing.covers_all or not whole:
             return function
     return function.with_body(body)
 
@@ -95,6 +98,12 @@ def _count_stores(body: Any, tile: Any) -> int:
 
     structural_walk(body, (tirx.BufferStore, on_store))
     return count
+
+
+def _reads_any(body: Any, tile: Any, places: list[int]) -> bool:
+    """Whether what stands at some places of a tile may be read."""
+    runs = [_constant_run(load, tile) for load in loads_in(body) if load.source.same_as(tile)]
+    return any(run is None or run[0] in places for run in runs)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,8 +148,7 @@ class _Sharing:
         if at is None or at[1] != self.rest:
             return load
         group, pixel = self.place_of[at[0]]
-        whole = self._sums(group)
-        return tirx.Shuffle([whole], _numbers(range(pixel * self.rest, (pixel + 1) * self.rest)))
+        return picked([self._sums(group)], range(pixel * self.rest, (pixel + 1) * self.rest))
 
     def sequence(self, statements: tirx.SeqStmt) -> Any:
         """Rewrite statements that follow each other."""
@@ -213,7 +221,7 @@ class _Sharing:
         if isinstance(value, tvm.ir.TensorLoad) and isinstance(value.indices[0], tirx.Ramp):
             at = value.indices[0]
             some = tirx.BufferLoad(value.source, [tirx.Ramp(at.base, at.stride, self.rest)])
-            value = tirx.Shuffle([some] * (LANES // self.rest), _numbers(range(LANES)))
+            value = picked([some] * (LANES // self.rest), range(LANES))
         elif not isinstance(value, tirx.Broadcast):
             self.covers_all = False
         if pixel:
@@ -244,18 +252,16 @@ class _Sharing:
                 tirx.BufferLoad(chunk[first].image, [tirx.Ramp(chunk[first].index, 1, QUARTER)])
                 for chunk in chunks
             ]
-            taken = tirx.Shuffle(loads, _numbers(range(LANES)))
+            taken = picked(loads, range(LANES))
             inputs = tirx.Var("inputs", taken.ty)
             replaced[members[0][start].position].append(tirx.Bind(inputs, taken))
             for number in range(start - first, QUARTER):
                 step = [member[first + number] for member in members]
-                if not all(self._equal(step[0].outputs, other.outputs) for other in step[1:]):
-                    self.covers_all = False
+                self.covers_all &= all(self._same_weights(step[0], other) for other in step)
                 lanes = [lane // QUARTER * QUARTER + number for lane in range(LANES)]
                 some = tirx.BufferLoad(step[0].weight, [tirx.Ramp(step[0].outputs, 1, self.rest)])
-                weights = tirx.Shuffle([some] * (LANES // self.rest), _numbers(range(LANES)))
-                picked = tirx.Shuffle([inputs], _numbers(lanes))
-                total = self._sums(group) + picked * weights
+                weights = picked([some] * (LANES // self.rest), range(LANES))
+                total = self._sums(group) + picked([inputs], lanes) * weights
                 store = tirx.BufferStore(self.tile, total, [self._place(group)])
                 replaced[step[-1].position].append(store)
                 self.written += 1
@@ -266,6 +272,9 @@ class _Sharing:
             other.image.same_as(start.image) and self._equal(other.index, start.index + number)
             for number, other in enumerate(member[first : first + QUARTER])
         )
+
+    def _same_weights(self, one: _Product, other: _Product) -> bool:
+        return bool(one.weight.same_as(other.weight)) and self._equal(one.outputs, other.outputs)
 
     def _equal(self, one: Any, other: Any) -> bool:
         return bool(self._analyzer.can_prove_equal(one, other))
@@ -280,7 +289,3 @@ def _constant_run(access: Any, tile: Any) -> tuple[int, int] | None:
     if not isinstance(at, tirx.Ramp) or not isinstance(at.base, tirx.IntImm):
         return None
     return (int(at.base), int(at.lanes)) if int(at.stride) == 1 else None
-
-
-def _numbers(numbers: Sequence[int]) -> list[Any]:
-    return [tirx.IntImm("int32", number) for number in numbers]
