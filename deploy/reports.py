@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,13 +15,14 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.progress import TimeRemainingColumn as TimeLeftColumn
 
 from model.errors import UsageError
+from model.progress import LINE_EVERY_S, clock, seconds_left
 
 CONSOLE = Console(stderr=True, highlight=False)
 
 
 @contextmanager
 def steps(text: str, total: int) -> Iterator[Callable[[str | None], None]]:
-    """Show a bar with elapsed and remaining time on standard error.
+    """Show a bar with elapsed and remaining time on standard error; in a file, lines.
 
     Parameters
     ----------
@@ -34,6 +36,9 @@ def steps(text: str, total: int) -> Iterator[Callable[[str | None], None]]:
     Callable
         Call it with None after each step, or with a text to say what is being done now.
     """
+    if not CONSOLE.is_terminal:
+        yield _lines(text, total)
+        return
     columns = (
         SpinnerColumn(), TextColumn("{task.description}"), BarColumn(20),
         TimeElapsedColumn(), TextColumn("left"), TimeLeftColumn(),
@@ -48,6 +53,27 @@ def steps(text: str, total: int) -> Iterator[Callable[[str | None], None]]:
                 bar.update(task, description=now)
 
         yield tell
+
+
+def _lines(text: str, total: int) -> Callable[[str | None], None]:
+    """Tell of steps by a line now and then."""
+    began = said = time.monotonic()
+    done, doing = 0, text
+
+    def tell(now: str | None) -> None:
+        nonlocal said, done, doing
+        done, doing = (done + 1, doing) if now is None else (done, now)
+        moment = time.monotonic()
+        if moment - said < LINE_EVERY_S:
+            return
+        said = moment
+        left = seconds_left(done, total, moment - began)
+        still = "" if left is None else f", about {clock(left)} left"
+        CONSOLE.print(
+            f"{done} of {total} in {clock(moment - began)}{still}; {doing}", soft_wrap=True
+        )
+
+    return tell
 
 
 def require_writable(path: Path | None) -> None:

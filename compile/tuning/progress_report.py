@@ -14,9 +14,8 @@ from rich.text import Text
 
 from compile.tuning.history import TaskResult, gain, task_results
 from compile.tuning.tasks import Progress
+from model.progress import LINE_EVERY_S, clock, seconds_left
 
-# Seconds between two lines where nobody can see a table change, such as in a file.
-LINE_EVERY_S = 15.0
 _REFRESH_HZ = 4
 _ROWS_KEPT_FREE = 5
 NAME_WIDTH = 27
@@ -82,14 +81,14 @@ class ProgressReport:
         """Say in a line how far the search is, what it gained and how long it will go on."""
         elapsed = time.monotonic() - self._began
         of = "" if self._total is None else f" of {self._total}"
-        parts = [f"{self._what}: {spent}{of} trials in {_clock(elapsed)}"]
+        parts = [f"{self._what}: {spent}{of} trials in {clock(elapsed)}"]
         if elapsed > 0 and spent:
             parts.append(f"{spent / elapsed:.1f}/s")
         if (better := gain(tasks)) is not None:
             parts.append(f"{better:.2f}x better")
         left = seconds_left(spent, self._total, elapsed, self._seconds)
         if left is not None:
-            parts.append(f"at most {_clock(left)} left")
+            parts.append(f"at most {clock(left)} left")
         return ", ".join(parts)
 
     def _table(self, tasks: Sequence[TaskResult], line: str, last: str) -> Table:
@@ -116,20 +115,3 @@ def cells(task: TaskResult) -> tuple[str, str, str, str, str, str]:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:,.0f}"
-
-
-def seconds_left(
-    spent: int, total: int | None, elapsed: float, seconds: float = math.inf
-) -> float | None:
-    """Tell how long a search may go on: until its trials or its time are spent; None if unknown."""
-    by_time = max(0.0, seconds - elapsed)
-    by_trials = math.inf
-    if total is not None and spent:
-        by_trials = elapsed / spent * max(0, total - spent)
-    left = min(by_time, by_trials)
-    return None if math.isinf(left) else left
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"

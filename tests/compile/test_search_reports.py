@@ -13,10 +13,11 @@ from rich.console import Console
 from compile.tuning import progress_report
 from compile.tuning.history import History, gain, task_results
 from compile.tuning.outcome_tables import search_table
-from compile.tuning.progress_report import ProgressReport, seconds_left
+from compile.tuning.progress_report import ProgressReport
 from compile.tuning.records import Record
 from compile.tuning.score import DetailedScore
 from compile.tuning.tasks import Progress, Task
+from model.progress import seconds_left
 
 pytestmark = pytest.mark.smoke
 
