@@ -55,10 +55,8 @@ def convolution_forms(function: tirx.PrimFunc, core: Core) -> list[Form]:
     rest = outputs % lanes
     can_share = core.masks and rest in RESTS and tuple(kernel) == (1, 1) and run >= QUARTER
     # Of a quarter of a vector it saves most multiply-adds, on any core.
-    share = (0, 1) if rest == QUARTER or core.shuffles_beside else (1, 0)
-    shape = _ConvolutionShape(
-        lanes, vectors, rest == 0, scattered, depth, tuple(kernel), share if can_share else ()
-    )
+    shares = (rest == QUARTER or core.shuffles_beside) if can_share else None
+    shape = _ConvolutionShape(lanes, vectors, rest == 0, scattered, depth, tuple(kernel), shares)
     # Outputs beside whole vectors belong to the one tile that has them all.
     widths = divisors(vectors, 16) if shape.whole else [vectors]
     # A tile that stays in one row has constant addresses; where rows follow each other in memory
@@ -81,7 +79,7 @@ def convolution_forms(function: tirx.PrimFunc, core: Core) -> list[Form]:
             # For a core that multiplies by lanes LLVM loads pixels that are not staged ahead, as
             # many as it can: odd tiles that reach for the last registers it spills.
             fills = not in_one_row or (core.multiplies_by_lane and not staged)
-            costs = _tile_costs(span, fills, n, core, staged, rest if shape.shares else 0)
+            costs = _tile_costs(span, fills, n, core, staged, rest if can_share else 0)
             tiles = sorted(costs, key=lambda m: costs[m])[:6]
             found += [
                 (costs[tiles[0]] + float(row), _convolution_form(shape, n, tiles, o, staged, row))
@@ -103,8 +101,8 @@ def convolution_forms(function: tirx.PrimFunc, core: Core) -> list[Form]:
 class _ConvolutionShape:
     """Lanes and vectors of a group's outputs, whether they fill them and go apart, and the sum.
 
-    `shares` tells whether pixels share vectors for outputs beside whole ones: both ways, the
-    default last; empty where they cannot.
+    `shares` tells whether by default pixels share vectors for outputs beside whole ones; None
+    where they cannot.
     """
 
     lanes: int
@@ -113,7 +111,7 @@ class _ConvolutionShape:
     scattered: bool
     depth: int
     kernel: tuple[int, ...]
-    shares: tuple[int, ...]
+    shares: bool | None
 
     @property
     def short_rows(self) -> bool:
@@ -129,8 +127,7 @@ class _ConvolutionShape:
     def step(self) -> int:
         """Default of them; pixels that share vectors load four inputs at once."""
         fitting = [step for step in self.steps if step <= QUARTER] or [1]
-        too_few = self.shares[-1:] == (1,) and fitting[-1] < QUARTER
-        return self.steps[-1] if too_few else fitting[-1]
+        return self.steps[-1] if self.shares and fitting[-1] < QUARTER else fitting[-1]
 
 
 def _bytes(buffer: tirx.Buffer) -> int:
@@ -236,9 +233,8 @@ def _convolution_form(
             # `finishing` cuts it into whole vectors and a rest.
             schedule.vectorize(out_o)
         schedule.unroll(out_p)
-        if shape.shares:
-            shares = choose(sorted(shape.shares), shape.shares[-1])
-            schedule.annotate(accumulate, SHARED, shares)
+        if shape.shares is not None:
+            schedule.annotate(accumulate, SHARED, choose([0, 1], int(shape.shares)))
 
     return apply
 

@@ -40,11 +40,12 @@ register_tir_pipeline(PIPELINE, pipeline)
 
 
 def _improve(function: tirx.PrimFunc) -> tirx.PrimFunc:
-    if SHARED in function.attrs and has_masks(function):
+    masks = has_masks(function)
+    if masks and SHARED in function.attrs:
         function = share_vectors(function)
     if LANES in function.attrs:
         function = load_whole_vectors(function, int(function.attrs[LANES]))
-    if has_masks(function):
+    if masks:
         function = mask_odd_vectors(function)
     on_stack = INTERNAL in function.attrs or FETCHES in function.attrs
     return keep_on_stack(function) if on_stack else function

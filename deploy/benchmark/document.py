@@ -90,7 +90,8 @@ def to_document(
         Of this run.
     """
     rows = _all(current, "rows")
-    ratios = peer_ratios(rows)
+    ratios, by_engine = peer_ratios(rows), alexnet_ratios(rows)
+    ours = by_engine.get(OURS, {})
     return {
         "format": FORMAT,
         "machine": {
@@ -105,14 +106,14 @@ def to_document(
         "rows": rows,
         "best_peer_over_ours": ratios.get(_OWN_TEXT, {}),
         "best_peer_over_ours_at": ratios,
-        "alexnet_over_shufflenet": alexnet_ratios(rows).get(OURS, {}),
-        "alexnet_over_shufflenet_by_engine": alexnet_ratios(rows),
+        "alexnet_over_shufflenet": ours,
+        "alexnet_over_shufflenet_by_engine": by_engine,
         "best_peer_alexnet_over_shufflenet": {
             resolution: ratio * ratios[resolution][ALEXNET]
-            for resolution, ratio in alexnet_ratios(rows).get(OURS, {}).items()
+            for resolution, ratio in ours.items()
             if ALEXNET in ratios.get(resolution, {})
         },
-        "alexnet_over_shufflenet_at_peak": ratios_at_peak(current, alexnet_ratios(rows)),
+        "alexnet_over_shufflenet_at_peak": ratios_at_peak(current, ours),
         "shuffle_cost": _joined(current, "shuffle_cost"),
         "share_of_peak": {
             model: share
@@ -175,7 +176,7 @@ def alexnet_ratios(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, flo
 
 
 def ratios_at_peak(
-    parts: Sequence[Mapping[str, Any]], ratios: Mapping[str, Mapping[str, float]]
+    parts: Sequence[Mapping[str, Any]], ratios: Mapping[str, float]
 ) -> dict[str, float]:
     """Tell what AlexNet over ShuffleNet would be if that took every multiply-add at the peak.
 
@@ -184,19 +185,18 @@ def ratios_at_peak(
     parts : sequence of dict
         Of the run; each has its own share of the peak.
     ratios : dict
-        What :func:`alexnet_ratios` gives.
+        Of our engine, what :func:`alexnet_ratios` gives.
 
     Returns
     -------
     dict
         By resolution: no ShuffleNet can be further ahead of our AlexNet on this core.
     """
-    ours = ratios.get(OURS, {})
     return {
-        part["resolution"]: ours[part["resolution"]] / part["share_of_peak"][SHUFFLENET]
+        part["resolution"]: ratios[part["resolution"]] / part["share_of_peak"][SHUFFLENET]
         for part in parts
         if part["threads"] == 1
-        and part["resolution"] in ours
+        and part["resolution"] in ratios
         and SHUFFLENET in part["share_of_peak"]
     }
 

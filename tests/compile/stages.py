@@ -14,8 +14,9 @@ import numpy as np
 import torch
 import tvm
 from torch import nn
-from tvm import relax
+from tvm import relax, tirx
 
+from compile.kernels.finishing import finish
 from compile.kernels.schedules import scheduled
 from compile.kernels.tiling import Core
 from compile.library import build_library
@@ -78,6 +79,17 @@ def with_schedules(
     """Schedule every kernel of a lowered module."""
     functions = {n: schedule(f, core) for n, f in kernel_functions(module).items()}
     return replace_kernels(module, functions)
+
+
+def lowered_for(
+    target: CompileTarget, function: tirx.PrimFunc, lower: Callable[..., tvm.IRModule]
+) -> tirx.PrimFunc:
+    """Finish a scheduled kernel and run TVM's passes, or ours too, on it for a target."""
+    named = tvm.IRModule({"main": finish(function).with_attr("global_symbol", "main")})
+    with target.tvm_target:
+        bound = tirx.transform.BindTarget(target.tvm_target)(named)
+        (done,) = lower(bound).functions.values()
+    return done
 
 
 def run(

@@ -6,18 +6,27 @@ from typing import Any
 
 import pytest
 import torch
-import tvm
-from stages import HOST, assert_same, draw, imported, lowered, run, seeded, with_schedules
+from stages import (
+    HOST,
+    assert_same,
+    draw,
+    imported,
+    lowered,
+    lowered_for,
+    run,
+    seeded,
+    with_schedules,
+)
 from torch import nn
 from torch.nn import functional
 from tvm import tirx
 
-from compile.kernels.finishing import finish, kind_of
+from compile.kernels.finishing import kind_of
 from compile.kernels.lowering import pipeline
 from compile.kernels.masked_vectors import mask_odd_vectors
 from compile.kernels.tiling import Core
 from compile.passes.inspection import kernel_functions
-from compile.targets import CompileTarget, find_target
+from compile.targets import find_target
 from model.errors import UsageError
 
 AVX512 = '{"kind": "llvm", "mtriple": "x86_64-linux-gnu", "mcpu": "skylake-avx512"}'
@@ -118,20 +127,14 @@ def test_no_window_moves_odd_vectors_where_there_are_masks() -> None:
     scheduled = kernel_functions(with_schedules(module, target.core))
     windows = {name: f for name, f in scheduled.items() if kind_of(f) == "window"}
     assert len(windows) == 5
+    ours = pipeline()[0]
     for name, function in windows.items():
-        text = _lowered_for(target, finish(function)).script()
+        text = lowered_for(target, function, ours).script()
         assert "masked.load" in text, name
         assert "x15" not in text, name
         assert "x30" not in text, name
     for other in ("cortex-a72", '{"kind":"llvm","mtriple":"x86_64-linux-gnu","mcpu":"haswell"}'):
-        assert "masked" not in _lowered_for(find_target(other), finish(function)).script()
-
-
-def _lowered_for(target: CompileTarget, function: tirx.PrimFunc) -> tvm.IRModule:
-    named = tvm.IRModule({"main": function.with_attr("global_symbol", "main")})
-    with target.tvm_target:
-        bound = tirx.transform.BindTarget(target.tvm_target)(named)
-        return pipeline()[0](bound)
+        assert "masked" not in lowered_for(find_target(other), function, ours).script()
 
 
 @pytest.mark.smoke

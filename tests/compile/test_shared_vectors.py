@@ -8,13 +8,22 @@ from typing import Any
 import pytest
 import torch
 import tvm
-from stages import HOST, assert_same_bits, draw, imported, lowered, seeded, with_schedules
+from stages import (
+    HOST,
+    assert_same_bits,
+    draw,
+    imported,
+    lowered,
+    lowered_for,
+    seeded,
+    with_schedules,
+)
 from torch import nn
 from torch.nn import functional
 from tvm import tirx
 from tvm.s_tir import Schedule
+from tvm.s_tir.pipeline import default_s_tir_pipeline
 
-from compile.kernels.finishing import finish
 from compile.kernels.masked_vectors import has_masks
 from compile.kernels.schedules import forms
 from compile.kernels.shared_vectors import SHARED, is_shared, share_vectors
@@ -115,11 +124,8 @@ def test_answers_are_the_same_to_the_bit(image: tuple[int, int], smallest: bool)
 
 
 def test_sums_of_several_pixels_stand_in_one_vector() -> None:
-    target = HOST.tvm_target
     function = _scheduled(1)(kernel_functions(_module())["conv1x1_g3_48x60_5x7"], AMD)
-    named = tvm.IRModule({"main": finish(function).with_attr("global_symbol", "main")})
-    with target:
-        (plain,) = _before_sharing(tirx.transform.BindTarget(target)(named)).functions.values()
+    plain = lowered_for(HOST, function, default_s_tir_pipeline()[0])
     if not has_masks(plain):
         pytest.skip("no AVX-512")
     assert SHARED in plain.attrs
@@ -130,12 +136,6 @@ def test_sums_of_several_pixels_stand_in_one_vector() -> None:
     # Of two vectors for each of the pixels one is left, and one for four pixels.
     assert len(kept) == len(products) // 2
     assert len(kept) // 4 <= len(added) < len(kept) // 2
-
-
-def _before_sharing(module: tvm.IRModule) -> tvm.IRModule:
-    from tvm.s_tir.pipeline import default_s_tir_pipeline
-
-    return default_s_tir_pipeline()[0](module)
 
 
 def _sums(pixels: int = 4, *, step: int = 1, start: Any = None) -> tirx.PrimFunc:
