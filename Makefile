@@ -4,11 +4,12 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: demo test smoke lint board data zoo bench peers clean help
+.PHONY: demo test smoke fuzz lint board data zoo bench peers clean help
 
 help:
 	@echo "make demo    compile ShuffleNet for an ARM core, prove it on an emulated board, compare"
 	@echo "make test    lint, types and all tests      make smoke   the quickest of them"
+	@echo "make fuzz    files and peers that nobody should trust, ten minutes of new ones"
 	@echo "make board   build the emulated board       make data    fetch Fashion-MNIST"
 	@echo "make zoo     every network on every target: parity and shuffle kernels"
 	@echo "make bench   against ONNX Runtime, OpenVINO, ncnn and MNN: up to 20 minutes, resumes"
@@ -46,6 +47,11 @@ smoke: $(READY)
 test: lint board
 	-$(RUN) model/fetch_fashion.py
 	$(RUN) -m pytest --numprocesses 2 --dist loadfile
+
+# Each round starts from another seed; the first that finds something ends it.
+fuzz: $(READY)
+	@end=$$(( $$(date +%s) + 60 * $${FUZZ_MINUTES:-10} )); while [ $$(date +%s) -lt $$end ]; do \
+	  FUZZ_PROFILE=long $(RUN) -m pytest tests/fuzz --exitfirst || exit 1; done
 
 zoo: $(READY) board
 	mkdir -p build
