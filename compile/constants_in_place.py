@@ -45,43 +45,38 @@ define ptr @{_PLACE}(i64 %byte) {{
 """
 
 
-class Constants:
-    """The constants of a library, one after the other; equal ones are kept once.
+#: Of a module: its constants, one after the other, each from the next aligned byte.
+CONSTANTS = "shuffledeploy.constants"
 
-    Attributes
-    ----------
-    size : int
-        Bytes of all of them, padding included.
-    """
+
+class _Constants:
+    """The constants of a library in order; equal ones are kept once."""
 
     def __init__(self) -> None:
-        self.size = 0
+        self.tensors: list[Any] = []
+        self._size = 0
         self._starts: dict[bytes, int] = {}
-        self._contents: list[Array] = []
 
-    def start_of(self, values: Array) -> int:
-        """Add an array unless it is there; give the byte at which it starts."""
-        content = values.reshape(-1).view(np.uint8)
+    def start_of(self, constant: Any) -> int:
+        """Add a constant unless it is there; give the byte at which it starts."""
+        content = _bytes_of(constant.value)
         key = hashlib.blake2b(content.data).digest()
         if key not in self._starts:
-            self._starts[key] = self.size
-            self._contents.append(content)
-            self.size += content.size + _padding(content)
+            self._starts[key] = self._size
+            self.tensors.append(constant.value)
+            self._size += content.size + _padding(content)
         return self._starts[key]
 
-    def write(self, path: Path) -> None:
-        """Write them to a file."""
-        with path.open("wb") as stream:
-            for content in self._contents:
-                stream.write(content.data)
-                stream.write(bytes(_padding(content)))
+
+def _bytes_of(tensor: Any) -> Array:
+    return np.ascontiguousarray(tensor.numpy()).reshape(-1).view(np.uint8)
 
 
 def _padding(content: Array) -> int:
     return -content.size % ALIGNMENT
 
 
-def constants_in_place(module: tvm.IRModule) -> tuple[tvm.IRModule, Constants]:
+def constants_in_place(module: tvm.IRModule) -> tvm.IRModule:
     """Let kernels read their constants from the library.
 
     Parameters
@@ -91,14 +86,12 @@ def constants_in_place(module: tvm.IRModule) -> tuple[tvm.IRModule, Constants]:
 
     Returns
     -------
-    module : tvm.IRModule
-        A parameter that is a constant in all calls of a kernel is a number now (int64): the byte at
-        which the constant starts.
-    constants : Constants
-        What :func:`constants_object` makes an object of.
+    tvm.IRModule
+        A parameter that is a constant in all calls of a kernel is a number (int64): the byte at
+        which the constant starts among those of the module's attribute `CONSTANTS`.
     """
     always = _always_constant(module)
-    constants = Constants()
+    constants = _Constants()
     changed = {gv: always[gv.name_hint] for gv in module.functions if always.get(gv.name_hint)}
     kept = {gv: function for gv, function in module.functions.items() if gv not in changed}
     # A reference carries its function's type: the new functions get references of their own.
@@ -114,7 +107,7 @@ def constants_in_place(module: tvm.IRModule) -> tuple[tvm.IRModule, Constants]:
             return value
         fields = list(value.args[1].fields)
         for place in always[name]:
-            start = constants.start_of(_constant(fields[place]))
+            start = constants.start_of(fields[place])
             fields[place] = tirx.const(start, "int64")
         arguments = [references[name], relax.Tuple(fields), *value.args[2:]]
         return tvm.ir.Call(value.op, arguments, value.attrs, value.ty_args)
@@ -123,7 +116,7 @@ def constants_in_place(module: tvm.IRModule) -> tuple[tvm.IRModule, Constants]:
         gv: _with_values(f, with_starts) if isinstance(f, relax.Function) else f
         for gv, f in builder.get().functions.items()
     }
-    return tvm.IRModule(functions, attrs=module.attrs), constants
+    return tvm.IRModule(functions, attrs=module.attrs).with_attr(CONSTANTS, constants.tensors)
 
 
 def constant_bytes(module: tvm.IRModule) -> dict[str, int]:
@@ -204,18 +197,22 @@ def _with_addresses(statements: list[Any]) -> Any:
     return tirx.AttrStmt(StringImm(_SYMBOL), "pragma_import_llvm", StringImm(_ADDRESS), body)
 
 
-def constants_object(constants: Constants, target: CompileTarget, folder: Path) -> list[str]:
-    """Make an object file of the constants, for the linker.
+def constants_object(module: tvm.IRModule, target: CompileTarget, folder: Path) -> list[str]:
+    """Make an object file of a module's constants, for the linker.
 
     Returns
     -------
     list of str
         The object's path; nothing where there are no constants.
     """
-    if not constants.size:
+    contents = [_bytes_of(tensor) for tensor in module.attrs[CONSTANTS]]
+    if not contents:
         return []
     values, source, made = (folder / f"constants.{kind}" for kind in ("bin", "ll", "o"))
-    constants.write(values)
+    with values.open("wb") as stream:
+        for content in contents:
+            stream.write(content.data)
+            stream.write(bytes(_padding(content)))
     assembly = (
         '.section .rodata.constants,"a",%progbits', f".balign {ALIGNMENT}", f".hidden {_SYMBOL}",
         f".globl {_SYMBOL}", f"{_SYMBOL}:", f".incbin {_assembler_string(values)}",

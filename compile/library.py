@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import contextvars
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import tvm
-from tvm import relax
+from tvm.s_tir.pipeline import default_s_tir_pipeline
+from tvm.tirx.compilation_pipeline import register_tir_pipeline
 
-from compile.constants_in_place import constants_in_place, constants_object
-from compile.kernels.finishing import finish_kernels
-from compile.kernels.lowering import PIPELINE
+from compile.constants_in_place import CONSTANTS, constants_object
+from compile.pipeline import Dump, Phase, Step, pipeline, run_steps, steps_of
 from compile.targets import CompileTarget
 from model.errors import Failure
 
 # Android 15 and newer load only libraries whose segments are aligned to 16 KiB pages.
 PAGE_SIZE = 16384
+# Name under which TVM finds the steps of `Phase.CODE`.
+_TIR_PIPELINE = "shuffledeploy"
 
 
-def build_library(module: tvm.IRModule, target: CompileTarget, path: Path) -> None:
+def build_library(
+    module: tvm.IRModule, target: CompileTarget, path: Path, dump: Dump = Dump()
+) -> None:
     """Build a module of scheduled kernels into a shared library for the Relax virtual machine.
 
     Parameters
@@ -33,52 +39,85 @@ def build_library(module: tvm.IRModule, target: CompileTarget, path: Path) -> No
         What to build for; no compiler or linker for it needs to be installed.
     path : Path
         The library to write, ending in ``.so``.
+    dump : Dump
+        Where the module is shown after each step.
 
     Raises
     ------
     Failure
         If linking fails; the linker's own words are in the message.
     """
+    steps = pipeline(target)
     # The objects are as large as the library, and nobody needs them once it is linked.
     with tempfile.TemporaryDirectory(prefix=f".{path.stem}.", dir=path.parent) as objects:
-        in_place, constants = constants_in_place(_finished(module, target))
-        _compiled(in_place, target).export_library(
-            str(path), fcompile=link, workspace_dir=objects,
-            addons=constants_object(constants, target, Path(objects)),
+        with target.tvm_target, tvm.transform.PassContext(opt_level=3), _code_steps(steps, dump):
+            module = run_steps(module, steps_of(steps, Phase.KERNEL, Phase.PLAN), dump)
+            constants = constants_object(module, target, Path(objects))
+            compiled = tvm.compile(
+                module.without_attr(CONSTANTS),
+                target.tvm_target,
+                relax_pipeline=None,
+                tir_pipeline=_TIR_PIPELINE,
+            )
+        compiled.export_library(
+            str(path), fcompile=link, workspace_dir=objects, addons=constants
         )  # fmt: skip
 
 
-def build_executable(module: tvm.IRModule, target: CompileTarget) -> Any:
-    """Compile a module of scheduled kernels for the Relax virtual machine."""
-    return _compiled(_finished(module, target), target)
+def build_object(
+    module: tvm.IRModule, target: CompileTarget, path: Path, *, checks: bool = True
+) -> None:
+    """Build one scheduled kernel into an object file, as it would be in a library.
+
+    Parameters
+    ----------
+    module : tvm.IRModule
+        The kernel alone.
+    target : CompileTarget
+        What to build for.
+    path : Path
+        The object to write.
+    checks : bool
+        Whether the kernel checks its arguments. That is a third of the work of building it.
+    """
+    module = run_steps(module, steps_of(pipeline(target), Phase.KERNEL))
+    with tvm.transform.PassContext(config={"tirx.disable_assert": not checks}):
+        compiled_kernel(module, target).mod.write_to_file(str(path), "o")
 
 
-def _finished(module: tvm.IRModule, target: CompileTarget) -> tvm.IRModule:
-    return finish_kernels(module, fetches=target.fetches)
+def compiled_kernel(module: tvm.IRModule, target: CompileTarget) -> Any:
+    """Compile a module of kernels, as ``KERNEL`` leaves them, into machine code in memory."""
+    with _code_steps(pipeline(target)):
+        return tvm.compile(module, target.tvm_target, tir_pipeline=_TIR_PIPELINE)
 
 
-def _compiled(module: tvm.IRModule, target: CompileTarget) -> Any:
-    with target.tvm_target, tvm.transform.PassContext(opt_level=3):
-        return tvm.compile(
-            module, target.tvm_target, relax_pipeline=memory_passes(), tir_pipeline=PIPELINE
-        )
+# TVM asks for the steps between two of its own by a name: what stands for them there.
+_steps_of_code: contextvars.ContextVar[tuple[Sequence[Step], Dump]] = contextvars.ContextVar("code")
 
 
-def memory_passes() -> tvm.transform.Pass:
-    """List the passes that turn dataflow into calls on planned memory (no fusion: that is done)."""
-    transform = relax.transform
-    return tvm.transform.Sequential([
-        transform.ToNonDataflow(),
-        transform.RemovePurityChecking(),
-        transform.CallTIRRewrite(),
-        transform.StaticPlanBlockMemory(),
-        transform.LowerAllocTensor(),
-        transform.KillAfterLastUse(),
-        transform.LowerRuntimeBuiltin(),
-        transform.ComputePrimValue(),
-        transform.VMShapeLower(),
-        transform.AttachGlobalSymbol(),
-    ])  # fmt: skip
+@contextmanager
+def _code_steps(steps: Sequence[Step], dump: Dump = Dump()) -> Iterator[None]:
+    """Let TVM lower kernels by the steps of `Phase.CODE` within a block."""
+    token = _steps_of_code.set((steps_of(steps, Phase.CODE), dump))
+    try:
+        yield
+    finally:
+        _steps_of_code.reset(token)
+
+
+def _tir_pipeline() -> tuple[Any, Any, Any]:
+    """Give the passes before, and for host and device, as TVM asks for them."""
+    _, finish_host, finish_device = default_s_tir_pipeline()
+    steps, dump = _steps_of_code.get()
+
+    @tvm.transform.module_pass(opt_level=0)  # type: ignore[untyped-decorator]
+    def run(module: tvm.IRModule, _: Any) -> tvm.IRModule:
+        return run_steps(module, steps, dump)
+
+    return run, finish_host, finish_device
+
+
+register_tir_pipeline(_TIR_PIPELINE, _tir_pipeline)
 
 
 def linker() -> list[str]:

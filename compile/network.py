@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import platform
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,17 +18,14 @@ from tvm import relax
 from compile import bundle as bundles
 from compile.bundle import Bundle
 from compile.constants_in_place import constant_bytes
+from compile.kernels.attributes import JOINED_IN_PLACE, STRIPS, attribute
 from compile.kernels.schedules import scheduled
-from compile.library import build_executable, build_library
+from compile.library import build_library
 from compile.manifest import KernelEntry, Manifest, StripCall, Tensor
-from compile.passes.compute_in_strips import compute_in_strips
 from compile.passes.expose_intermediates import INTERMEDIATES, expose_intermediates, kernel_calls
-from compile.passes.graph import Array
+from compile.passes.graph import ENTRY, Array
 from compile.passes.inspection import is_shuffle, kernel_functions, moves_only
-from compile.passes.join_in_place import join_in_place
-from compile.passes.replace_kernels import replace_kernels
-from compile.passes.residual_in_place import residual_in_place
-from compile.pipeline import run_graph_passes
+from compile.pipeline import Dump, Phase, pipeline, run_steps, steps_of
 from compile.program import Program, import_program
 from compile.targets import CompileTarget, find_target
 from compile.tuning.recorded_schedules import apply_record, kernel_key
@@ -81,8 +79,10 @@ def lower(
     exported: ExportedProgram, target: CompileTarget, dump_folder: Path | None = None
 ) -> Lowered:
     """Run a program through import and all graph passes."""
-    program = import_program(exported)
-    module = run_graph_passes(program.module, target.core, dump_folder)
+    program, steps = import_program(exported), pipeline(target)
+    dump = Dump.of(dump_folder, steps)
+    dump(program.module, "import")
+    module = run_steps(program.module, steps_of(steps, Phase.GRAPH), dump)
     return Lowered(program, module, tuple(name for _, name in kernel_calls(module)))
 
 
@@ -112,6 +112,7 @@ def write_bundle(
     normalisation: dict[str, list[float]] | None,
     options: dict[str, Any],
     progress: Callable[[str], None] = lambda _: None,
+    dump_folder: Path | None = None,
 ) -> Bundle:
     """Build the library and write it with everything that proves it right.
 
@@ -129,6 +130,8 @@ def write_bundle(
         What the user asked for.
     progress : Callable
         Told in a few words what is being done.
+    dump_folder : Path, optional
+        Where the module is written after each step of the pipeline.
     """
     with bundles.written_beside(output) as folder:
         progress("asking PyTorch for reference outputs")
@@ -142,8 +145,9 @@ def write_bundle(
         np.savez(folder / bundles.INTERMEDIATES, allow_pickle=False, **samples)
         progress(f"building the library for {target.name}")
         functions = {name: choice.function for name, choice in chosen.items()}
-        module, strips, joined = link_kernels(lowered, functions, target)
-        build_library(module, target, folder / bundles.LIBRARY)
+        dump = Dump.of(dump_folder, pipeline(target))
+        module = link_kernels(lowered, functions, target, dump)
+        build_library(module, target, folder / bundles.LIBRARY, dump)
         entries = kernel_entries(lowered, chosen)
         sources = {c.record.source for c in chosen.values() if c.record is not None}
         units = {own.unit for c in chosen.values() if (own := c.own_record) is not None}
@@ -151,7 +155,8 @@ def write_bundle(
             network=network, inputs=inputs, outputs=outputs, normalisation=normalisation,
             target=target.name, architecture=target.architecture, cpu=target.cpu,
             features=target.features, versions=versions(), options=options, kernels=entries,
-            kernel_order=lowered.calls, strips=strips, joined_in_place=joined,
+            kernel_order=lowered.calls, strips=strip_calls(module),
+            joined_in_place=joined_in_place(module),
             shuffle_kernels=sum(e.calls for e in entries
                                 if is_shuffle(e.name, lowered.kernels[e.name])),
             score_source=", ".join(sorted(sources)) or None,
@@ -161,27 +166,29 @@ def write_bundle(
 
 
 def link_kernels(
-    lowered: Lowered, functions: Mapping[str, Any], target: CompileTarget
-) -> tuple[tvm.IRModule, tuple[StripCall, ...], tuple[str, ...]]:
-    """Put scheduled kernels in place, parts of a whole, large tensors by strips, sums in place.
+    lowered: Lowered, functions: Mapping[str, Any], target: CompileTarget, dump: Dump = Dump()
+) -> tvm.IRModule:
+    """Put scheduled kernels in place, and decide what is written where.
 
     Returns
     -------
-    module : tvm.IRModule
-        What :func:`compile.library.build_library` takes.
-    strips : tuple of StripCall
-        For the manifest.
-    joined : tuple of str
-        Concatenations that are not called, for the manifest, too.
+    tvm.IRModule
+        What :func:`compile.library.build_library` takes, and what a manifest is read from.
     """
-    module = expose_intermediates(replace_kernels(lowered.module, functions))
-    module, parts, joined = join_in_place(module, lowered.kernels)
-    unscheduled = lowered.kernels | {part: lowered.kernels[name] for part, name in parts.items()}
-    module, groups = compute_in_strips(module, unscheduled, target.cache)
-    strips = tuple(
-        StripCall(group, tuple(parts.get(name, name) for name in names)) for group, names in groups
-    )
-    return residual_in_place(module), strips, joined
+    steps = pipeline(target, lowered.kernels, functions)
+    return run_steps(lowered.module, steps_of(steps, Phase.SCHEDULE, Phase.MEMORY), dump)
+
+
+def strip_calls(module: tvm.IRModule) -> tuple[StripCall, ...]:
+    """List the calls of one inference that compute several kernels strip by strip."""
+    functions = {variable.name_hint: function for variable, function in module.functions.items()}
+    calls = [(name, attribute(functions[name], STRIPS)) for _, name in kernel_calls(module)]
+    return tuple(StripCall(name, tuple(map(str, kernels))) for name, kernels in calls if kernels)
+
+
+def joined_in_place(module: tvm.IRModule) -> tuple[str, ...]:
+    """List the concatenations that are not called, since their parts stand where they belong."""
+    return tuple(map(str, attribute(module[ENTRY], JOINED_IN_PLACE) or ()))
 
 
 def reference(
@@ -216,11 +223,12 @@ def _flatten(answer: Any) -> list[torch.Tensor]:
 
 def expected_intermediates(lowered: Lowered, inputs: list[Array]) -> dict[str, Array]:
     """Run every kernel unscheduled on this machine and sample what it writes."""
-    module = expose_intermediates(lowered.module)
-    executable = build_executable(module, find_target("host"))
-    machine = relax.VirtualMachine(executable, tvm.cpu())
-    results = machine[INTERMEDIATES](*(tvm.runtime.tensor(value) for value in inputs))
-    return {f"call_{i}": bundles.sample(value.numpy()) for i, value in enumerate(results)}
+    with tempfile.TemporaryDirectory(prefix="unscheduled-") as folder:
+        library = Path(folder) / bundles.LIBRARY
+        build_library(expose_intermediates(lowered.module), find_target("host"), library)
+        machine = relax.VirtualMachine(tvm.runtime.load_module(str(library)), tvm.cpu())
+        results = machine[INTERMEDIATES](*(tvm.runtime.tensor(value) for value in inputs))
+        return {f"call_{i}": bundles.sample(value.numpy()) for i, value in enumerate(results)}
 
 
 def kernel_entries(lowered: Lowered, chosen: Mapping[str, Chosen]) -> tuple[KernelEntry, ...]:

@@ -1,79 +1,218 @@
-"""The way from a Relax module to a module of scheduled kernels: read it from top to bottom."""
+"""The way from an imported network to object code: every step, in order, in one list.
+
+A step takes a module and gives a module. What it found out stands in attributes of the functions
+that it is about (:mod:`compile.kernels.attributes`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+import enum
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import tvm
+from tvm import relax, tirx
 
-from compile.kernels.tiling import Core
+from compile.constants_in_place import constants_in_place
+from compile.kernels.attributes import SHARED, attribute, kind_of
+from compile.kernels.fetching import fetch_next_weights
+from compile.kernels.last_tile import part_last_tile
+from compile.kernels.masked_vectors import has_masks, mask_odd_vectors
+from compile.kernels.odd_vectors import cut_odd_vectors
+from compile.kernels.shared_vectors import mark_shared, share_vectors
+from compile.kernels.tiles_in_registers import keep_on_stack, load_whole_vectors
 from compile.passes.absorb_flatten import absorb_flatten
 from compile.passes.choose_layouts import choose_layouts
+from compile.passes.compute_in_strips import compute_in_strips
 from compile.passes.eliminate_channel_shuffle import eliminate_channel_shuffle
+from compile.passes.expose_intermediates import expose_intermediates
 from compile.passes.fold_batch_norm import fold_batch_norm
 from compile.passes.fuse_rest import fuse_rest
+from compile.passes.join_in_place import join_in_place
 from compile.passes.lower_to_kernels import lower_to_kernels
+from compile.passes.replace_kernels import replace_kernels
+from compile.passes.residual_in_place import residual_in_place
 from compile.passes.simplify_pools import simplify_pools
 from compile.passes.write_in_read_order import write_in_read_order
+from compile.targets import CompileTarget
 from model.errors import UsageError
 
 Pass = Callable[[tvm.IRModule], tvm.IRModule]
+FunctionPass = Callable[[tirx.PrimFunc], tirx.PrimFunc]
 
 
-def graph_passes(core: Core) -> list[tuple[str, Pass]]:
-    """List the graph passes in order, each with its name.
+class Phase(enum.Enum):
+    """What a step works on; a kernel that is tuned alone goes through ``KERNEL`` and ``CODE``."""
 
-    After the last one every computation is a call of an unscheduled TIR kernel. What follows is
-    `compile.tuning` (find or apply schedules), `compile.network.link_kernels` (scheduled kernels in
-    their places, parts of concatenations in theirs, layers with large tensors by strips, sums over
-    their residuals) and
-    `compile.library` (build and link).
-    """
-    return [
-        # Phase 1: arithmetic that constants can carry.
-        ("fold_batch_norm", fold_batch_norm),
-        # Phase 2: shuffles become the order in which a neighbour reads or writes.
-        ("eliminate_channel_shuffle", eliminate_channel_shuffle),
-        ("write_in_read_order", partial(write_in_read_order, core=core)),
-        # Phase 3: where channels stand.
-        ("choose_layouts", choose_layouts),
-        ("absorb_flatten", absorb_flatten),
-        ("simplify_pools", simplify_pools),
-        # Phase 4: kernels, each with its neighbours inside.
-        ("lower_to_kernels", partial(lower_to_kernels, core=core)),
-        # Phase 5: whatever no kernel of ours covers.
-        ("fuse_rest", fuse_rest),
-    ]
+    #: The network's graph: afterwards every computation is a call of an unscheduled kernel.
+    GRAPH = enum.auto()
+    #: Each kernel gets its schedule: that of a tuning record, or its form's default numbers.
+    SCHEDULE = enum.auto()
+    #: Calls of scheduled kernels: what is written where, and layers that are computed together.
+    MEMORY = enum.auto()
+    #: Each scheduled kernel: what TVM's schedule primitives cannot say.
+    KERNEL = enum.auto()
+    #: The virtual machine's program: TVM's plan of the memory, and calls without dataflow.
+    PLAN = enum.auto()
+    #: Each kernel: TVM lowers it to loops over memory, and what it leaves undone is done.
+    CODE = enum.auto()
 
 
-def run_graph_passes(
-    module: tvm.IRModule, core: Core, dump_folder: Path | None = None
-) -> tvm.IRModule:
-    """Run the passes of :func:`graph_passes`.
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """A named pass over a module, in its phase."""
+
+    phase: Phase
+    name: str
+    run: Pass
+
+
+def pipeline(
+    target: CompileTarget,
+    unscheduled: Mapping[str, tirx.PrimFunc] = MappingProxyType({}),
+    scheduled: Mapping[str, tirx.PrimFunc] = MappingProxyType({}),
+) -> tuple[Step, ...]:
+    """List every step in order.
 
     Parameters
     ----------
-    module : tvm.IRModule
-        As `compile.program.import_program` gives it.
-    core : Core
-        What the kernels' forms need to know of the target.
-    dump_folder : Path, optional
-        Where the module is written after each pass, ``NN_name.py``.
+    target : CompileTarget
+        What to compile for.
+    unscheduled, scheduled : mapping
+        The kernels by name, as ``GRAPH`` leaves them and as the tuner chose their schedules: what
+        the phases between ``GRAPH`` and ``KERNEL`` need to know.
     """
-    _dump(module, dump_folder, 0, "import")
-    for number, (name, transform) in enumerate(graph_passes(core), start=1):
-        module = transform(module)
-        _dump(module, dump_folder, number, name)
+    core, cache = target.core, target.cache
+    passes: dict[Phase, dict[str, Pass]] = {
+        Phase.GRAPH: {
+            # Arithmetic that constants can carry.
+            "fold_batch_norm": fold_batch_norm,
+            # Shuffles become the order in which a neighbour reads or writes.
+            "eliminate_channel_shuffle": eliminate_channel_shuffle,
+            "write_in_read_order": partial(write_in_read_order, core=core),
+            # Where channels stand.
+            "choose_layouts": choose_layouts,
+            "absorb_flatten": absorb_flatten,
+            "simplify_pools": simplify_pools,
+            # Kernels, each with its neighbours inside; then whatever no kernel of ours covers.
+            "lower_to_kernels": partial(lower_to_kernels, core=core),
+            "fuse_rest": fuse_rest,
+        },
+        Phase.SCHEDULE: {"replace_kernels": partial(replace_kernels, functions=scheduled)},
+        Phase.MEMORY: {
+            "expose_intermediates": expose_intermediates,
+            "join_in_place": partial(join_in_place, unscheduled=unscheduled),
+            "compute_in_strips": partial(compute_in_strips, unscheduled=unscheduled, cache=cache),
+            "residual_in_place": residual_in_place,
+        },
+        Phase.KERNEL: {
+            "mark_shared": each(mark_shared, kind_of),
+            "cut_odd_vectors": each(cut_odd_vectors, kind_of),
+            **({"fetch_next_weights": each(fetch_next_weights, kind_of)} if target.fetches else {}),
+            "part_last_tile": each(part_last_tile, kind_of),
+        },
+        Phase.PLAN: {
+            "constants_in_place": constants_in_place,
+            "to_non_dataflow": relax.transform.ToNonDataflow(),
+            "remove_purity_checking": relax.transform.RemovePurityChecking(),
+            "call_tir_rewrite": relax.transform.CallTIRRewrite(),
+            "static_plan_block_memory": relax.transform.StaticPlanBlockMemory(),
+            "lower_alloc_tensor": relax.transform.LowerAllocTensor(),
+            "kill_after_last_use": relax.transform.KillAfterLastUse(),
+            "lower_runtime_builtin": relax.transform.LowerRuntimeBuiltin(),
+            "compute_prim_value": relax.transform.ComputePrimValue(),
+            "vm_shape_lower": relax.transform.VMShapeLower(),
+            "attach_global_symbol": relax.transform.AttachGlobalSymbol(),
+        },
+        Phase.CODE: {
+            "lower_tir": _lower_tir,
+            "share_vectors": each(share_vectors, _shares),
+            "load_whole_vectors": each(load_whole_vectors),
+            "mask_odd_vectors": each(mask_odd_vectors, has_masks),
+            "keep_on_stack": each(keep_on_stack),
+        },
+    }
+    return tuple(
+        Step(phase, name, run) for phase, named in passes.items() for name, run in named.items()
+    )
+
+
+def steps_of(steps: Sequence[Step], *phases: Phase) -> tuple[Step, ...]:
+    """Pick the steps of some phases."""
+    return tuple(step for step in steps if step.phase in phases)
+
+
+def each(change: FunctionPass, where: Callable[[tirx.PrimFunc], Any] = lambda _: True) -> Pass:
+    """Make a pass over a module of one over a function, for functions of which `where` holds."""
+
+    def run(module: tvm.IRModule) -> tvm.IRModule:
+        functions = {
+            variable: change(function)
+            if isinstance(function, tirx.PrimFunc) and where(function)
+            else function
+            for variable, function in module.functions.items()
+        }
+        return tvm.IRModule(functions, attrs=module.attrs)
+
+    return run
+
+
+@dataclasses.dataclass(frozen=True)
+class Dump:
+    """Writes the module after each step, ``NN_name.py``; nothing where no folder was asked for.
+
+    Attributes
+    ----------
+    folder : Path or None
+        Where to.
+    numbers : mapping
+        Of each step in the whole list.
+    """
+
+    folder: Path | None = None
+    numbers: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+    @staticmethod
+    def of(folder: Path | None, steps: Iterable[Step]) -> Dump:
+        """Make one that numbers the steps of a whole list."""
+        return Dump(folder, {step.name: number for number, step in enumerate(steps, start=1)})
+
+    def __call__(self, module: tvm.IRModule, name: str) -> None:
+        """Write a module as it is after a step.
+
+        Raises
+        ------
+        UsageError
+            If the folder cannot be written.
+        """
+        if self.folder is None:
+            return
+        path = self.folder / f"{self.numbers.get(name, 0):02d}_{name}.py"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            path.write_text(module.script(), encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"cannot write {path}: {error.strerror}") from error
+
+
+def run_steps(module: tvm.IRModule, steps: Iterable[Step], dump: Dump = Dump()) -> tvm.IRModule:
+    """Run steps one after the other, and show the module after each where that was asked for."""
+    for step in steps:
+        module = step.run(module)
+        dump(module, step.name)
     return module
 
 
-def _dump(module: tvm.IRModule, folder: Path | None, number: int, name: str) -> None:
-    if folder is None:
-        return
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{number:02d}_{name}.py").write_text(module.script(), encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"cannot write {folder}: {error.strerror}") from error
+def _lower_tir(module: tvm.IRModule) -> tvm.IRModule:
+    from tvm.s_tir.pipeline import default_s_tir_pipeline
+
+    lower, *_ = default_s_tir_pipeline()
+    return lower(module)
+
+
+def _shares(function: tirx.PrimFunc) -> bool:
+    return attribute(function, SHARED) is not None and has_masks(function)

@@ -10,8 +10,9 @@ import tvm
 from tvm import tirx
 from tvm.s_tir import Schedule
 
+from compile.kernels.attributes import SHARED
 from compile.kernels.blocks import ACCUMULATE, FINISHED, OUTPUT, POSITIONS, TAKEN, WEIGHT
-from compile.kernels.shared_vectors import QUARTER, RESTS, SHARED
+from compile.kernels.shared_vectors import QUARTER, RESTS
 from compile.kernels.tiling import (
     MOST_PIXELS_IN_TILE,
     MOST_WRITTEN_OUT,

@@ -35,6 +35,7 @@ from tvm import s_tir, tirx
 from tvm.ir import Op, PrimType
 from tvm_ffi import structural_map, structural_visit
 
+from compile.kernels.attributes import FETCHES
 from compile.kernels.blocks import WEIGHT, with_values
 from compile.memory_layout import FLOAT_BYTES
 
@@ -44,9 +45,6 @@ LINE = 64 // FLOAT_BYTES
 MOST_AT_ONCE = 8
 # Arguments of TVM's prefetch, which are LLVM's: to read, into the second level, data.
 _READ, _SECOND_LEVEL, _DATA = 0, 2, 1
-
-# Mark of a function that fetches: its sums have to stand where no fetch can be thought to read.
-FETCHES = "shuffledeploy.fetches"
 
 
 @dataclasses.dataclass(frozen=True)

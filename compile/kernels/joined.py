@@ -10,8 +10,6 @@ from tvm.tirx.script.builder import ir as T
 
 from compile.kernels.blocks import Step, apply_steps, axes, epilogue_operands
 
-# Kind of these kernels.
-JOINED = "joined"
 PART = "part"
 
 

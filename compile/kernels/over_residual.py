@@ -17,11 +17,8 @@ import tvm_ffi
 from tvm import tirx
 from tvm_ffi import structural_visit
 
+from compile.kernels.attributes import kind_of
 from compile.kernels.blocks import loads_in, with_parameters, with_values
-from compile.kernels.finishing import kind_of
-
-# What such a kernel's name ends in.
-IN_PLACE_SUFFIX = "_in_place"
 
 
 def residual_of(function: Any) -> int | None:

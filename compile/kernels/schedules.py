@@ -11,9 +11,9 @@ import tvm
 from tvm import tirx
 from tvm.s_tir import Schedule
 
+from compile.kernels.attributes import JOINED, WINDOW, kind_of
 from compile.kernels.convolution_forms import convolution_forms
-from compile.kernels.finishing import WINDOW, kind_of
-from compile.kernels.joined import JOINED, PART
+from compile.kernels.joined import PART
 from compile.kernels.tiling import Choose, Core, Form, divisors, vectorize_copy
 from compile.kernels.window_forms import window_forms
 

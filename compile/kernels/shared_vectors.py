@@ -26,11 +26,10 @@ import tvm.sym
 from tvm import s_tir, tirx
 from tvm_ffi import structural_equal, structural_map, structural_walk
 
+from compile.kernels.attributes import SHARED
 from compile.kernels.blocks import loads_in, picked, tiles_in, with_values
 from compile.kernels.tiling import MASKED_LANES as LANES
 
-#: Annotation of a block, and attribute of a function, that asks for it.
-SHARED = "shared_vectors"
 #: Outputs that lie beside whole vectors.
 RESTS = (4, 8)
 #: Floats in a quarter of a vector, within which shuffles are cheap.
@@ -47,6 +46,11 @@ def is_shared(function: tirx.PrimFunc) -> bool:
 
     structural_walk(function.body, (s_tir.SBlock, on_block))
     return found
+
+
+def mark_shared(function: tirx.PrimFunc) -> tirx.PrimFunc:
+    """Note on a scheduled kernel that it asks for it: what a block asks for is lost with blocks."""
+    return function.with_attr(SHARED, 1) if is_shared(function) else function
 
 
 def share_vectors(function: tirx.PrimFunc) -> tirx.PrimFunc:

@@ -20,17 +20,15 @@ from typing import Any
 import tvm
 from tvm import relax, tirx
 
-from compile.kernels.over_residual import IN_PLACE_SUFFIX, over_residual
+from compile.kernels.attributes import OF_KERNEL, STRIPS
+from compile.kernels.over_residual import over_residual
 from compile.memory_layout import FLOAT_BYTES
 from compile.passes.graph import rebuild, shape_of, substitute
-from compile.passes.join_in_place import INTO
 from compile.strips.driver import Callee, Inside, Outside, strip_driver, whole_range
 from compile.strips.groups import Group, find_groups
 from compile.strips.kernel_calls import KernelCall
 from compile.strips.plan import plan_strips
 from compile.strips.ranged import ranged
-
-ROWS_SUFFIX = "_rows"
 
 # Ranged kernels by name, and by whether they are written over a residual.
 References = dict[tuple[str, bool], Any]
@@ -38,7 +36,7 @@ References = dict[tuple[str, bool], Any]
 
 def compute_in_strips(
     module: tvm.IRModule, unscheduled: Mapping[str, tirx.PrimFunc], cache: int
-) -> tuple[tvm.IRModule, list[tuple[str, tuple[str, ...]]]]:
+) -> tvm.IRModule:
     """Replace groups of calls by one call each.
 
     Parameters
@@ -52,19 +50,17 @@ def compute_in_strips(
 
     Returns
     -------
-    module : tvm.IRModule
-        Answers as before, bit for bit.
-    groups : list
-        Of each new call, the function's name and the kernels that it calls, in order.
+    tvm.IRModule
+        Answers as before, bit for bit. Each new function is marked with the kernels that it calls,
+        in order: :mod:`compile.kernels.attributes`.
     """
     found = find_groups(module, unscheduled, cache)
     if not found:
-        return module, []
+        return module
     module, references = _split_kernels(module, found)
     last = {group.calls[-1].variable: group for group in found}
     inside = {call.variable for group in found for call in group.calls}
     replaced: dict[relax.Var, Any] = {}
-    groups: list[tuple[str, tuple[str, ...]]] = []
 
     def current(variable: relax.Var) -> Any:
         return replaced.get(variable, variable)
@@ -72,13 +68,11 @@ def compute_in_strips(
     def emit(builder: relax.BlockBuilder, variable: relax.Var, value: Any) -> None:
         if variable in last:
             group = last[variable]
-            name, outputs = _emit(builder, group, references, current)
-            groups.append((name, tuple(call.name for call in group.calls)))
-            replaced.update(outputs)
+            replaced.update(_emit(builder, group, references, current))
         elif variable not in inside:
             replaced[variable] = builder.emit(substitute(value, current))
 
-    return rebuild(module, emit, lambda _, result: substitute(result, current)), groups
+    return rebuild(module, emit, lambda _, result: substitute(result, current))
 
 
 def _split_kernels(
@@ -95,14 +89,15 @@ def _split_kernels(
                 continue
             variable = variables[call.name]
             if layer.over is None:
-                references[key] = tvm.ir.GlobalVar(call.name + ROWS_SUFFIX)
-                functions[references[key]] = call.ranged.function
+                references[key] = tvm.ir.GlobalVar(f"{call.name}_rows")
+                rows = call.ranged.function
                 functions[variable] = whole_range(
                     functions[variable], references[key], call.ranged.units
                 )
-                continue
-            references[key] = tvm.ir.GlobalVar(call.name + IN_PLACE_SUFFIX + ROWS_SUFFIX)
-            functions[references[key]] = _ranged_in_place(module[variable], call)
+            else:
+                references[key] = tvm.ir.GlobalVar(f"{call.name}_in_place_rows")
+                rows = _ranged_in_place(module[variable], call)
+            functions[references[key]] = rows.with_attr(OF_KERNEL, call.kernel)
     return tvm.IRModule(functions, attrs=module.attrs), references
 
 
@@ -121,8 +116,8 @@ def _emit(
     group: Group,
     references: References,
     current: Callable[[relax.Var], Any],
-) -> tuple[str, dict[relax.Var, Any]]:
-    """Call a group's driver; return its name and what stands for the outputs that are kept."""
+) -> dict[relax.Var, Any]:
+    """Call a group's driver; return what stands for the outputs that are kept."""
     layers = group.places
     fields: list[Any] = [current(tensor) for tensor in group.given]
     buffers: list[Any] = [
@@ -152,9 +147,9 @@ def _emit(
     kept = [(layers[call.variable], call) for call, layer in group.calls_and_layers if layer.kept]
     new = [(index, call.shape) for index, call in kept if plan.places[index] == index]
     driver = strip_driver(plan, group.layers, callees, buffers, new)
-    # Where its first kernel writes is no part of a group's name: see `kernel_of` of `deploy`.
-    first = group.calls[0].name.partition(INTO)[0]
-    reference = builder.add_func(driver, f"strips_of_{len(callees)}_{first}")
+    driver = driver.with_attr(STRIPS, [call.kernel for call in group.calls])
+    name = f"strips_of_{len(callees)}_{group.calls[0].kernel}"
+    reference = builder.add_func(driver, name)
     # What is given comes first among the layers, and among what the driver is given.
     at = [plan.places[index] for index, _ in kept]
     over = [place if group.layers[place].given else -1 for place in at]
@@ -163,13 +158,12 @@ def _emit(
         types.append(relax.TensorType((plan.workspace // FLOAT_BYTES,), "float32"))
         over.append(-1)
     result = builder.emit(_call(reference, fields, over, types))
-    outputs = {
+    return {
         call.variable: result
         if len(types) == 1
         else builder.emit(relax.TupleGetItem(result, position))
         for position, (_, call) in enumerate(kept)
     }
-    return str(reference.name_hint), outputs
 
 
 def _call(reference: Any, fields: Sequence[Any], over: Sequence[int], types: Sequence[Any]) -> Any:

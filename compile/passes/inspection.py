@@ -8,8 +8,7 @@ import tvm
 from tvm import tirx
 from tvm_ffi import structural_walk
 
-from compile.kernels.finishing import kind_of
-from compile.kernels.joined import JOINED
+from compile.kernels.attributes import JOINED, kind_of
 
 _ARITHMETIC = (tirx.Add, tirx.Sub, tirx.Mul, tirx.Div, tirx.Max, tirx.Min, tirx.Cast)
 

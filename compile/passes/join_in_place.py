@@ -25,10 +25,10 @@ import tvm
 from tvm import relax, tirx
 from tvm_ffi import structural_map, structural_visit
 
+from compile.kernels.attributes import JOINED, JOINED_IN_PLACE, OF_KERNEL, kind_of
 from compile.kernels.blocks import loads_in, with_parameters, with_values
-from compile.kernels.finishing import kind_of
-from compile.kernels.joined import JOINED
 from compile.passes.graph import (
+    ENTRY,
     Current,
     bindings_of,
     called_kernel,
@@ -37,8 +37,6 @@ from compile.passes.graph import (
     shape_of,
     substitute,
 )
-
-INTO = "_into_"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,9 +67,7 @@ class _Join:
         return parts[number - 1] if number else None
 
 
-def join_in_place(
-    module: tvm.IRModule, unscheduled: Mapping[str, tirx.PrimFunc]
-) -> tuple[tvm.IRModule, dict[str, str], tuple[str, ...]]:
+def join_in_place(module: tvm.IRModule, unscheduled: Mapping[str, tirx.PrimFunc]) -> tvm.IRModule:
     """Let kernels write parts of a concatenation where they belong.
 
     Concatenations stay where a part is read elsewhere, too, comes from no kernel of ours or from
@@ -86,21 +82,18 @@ def join_in_place(
 
     Returns
     -------
-    module : tvm.IRModule
-        Answers as before, bit for bit. Functions beside the entry are left as they were.
-    kernels : dict
-        Of each new kernel, the one whose part it writes.
-    joined : tuple of str
-        The concatenations that are not called any more, one name for each call.
+    tvm.IRModule
+        Answers as before, bit for bit. New kernels are marked with that whose part they write, the
+        entry function with the concatenations that are not called (see
+        :mod:`compile.kernels.attributes`). Functions beside the entry are left as they were.
     """
     functions = {gv.name_hint: f for gv, f in module.functions.items()}
     stores = {name: found for name, f in unscheduled.items() if (found := _stores(f))}
     joins = _find_joins(module, functions, stores)
     if not joins:
-        return module, {}, ()
+        return module
     by_part = {part: join for join in joins for part in join.parts}
     by_variable = {join.variable: join for join in joins}
-    kernels: dict[str, str] = {}
     references: dict[str, Any] = {}
 
     def replace(
@@ -113,11 +106,10 @@ def join_in_place(
         join, kernel = by_part[variable], called_kernel(value)
         assert kernel is not None
         number = join.parts[variable]
-        name = f"{kernel}{INTO}{join.name}_{number}"
+        name = f"{kernel}_into_{join.name}_{number}"
         if name not in references:
             function = into_slice(functions[kernel], stores[join.name][number], join.shape)
-            references[name] = builder.add_func(function, name)
-            kernels[name] = kernel
+            references[name] = builder.add_func(function.with_attr(OF_KERNEL, kernel), name)
         fields = list(substitute(value.args[1], current).fields)
         written = relax.TensorType(join.shape, "float32")
         before = join.before(variable)
@@ -128,7 +120,10 @@ def join_in_place(
             references[name], relax.Tuple(fields), len(fields) - 1, written
         )
 
-    return rewrite(module, replace), kernels, tuple(join.name for join in joins)
+    result = rewrite(module, replace)
+    entry = result[ENTRY].with_attr(JOINED_IN_PLACE, [join.name for join in joins])
+    result.update_func(result.get_global_var(ENTRY), entry)
+    return result
 
 
 def _find_joins(

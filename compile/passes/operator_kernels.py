@@ -8,7 +8,7 @@ import numpy as np
 from tvm import relax
 
 from compile.kernels import convolution, joined, window
-from compile.kernels.finishing import LANES
+from compile.kernels.attributes import JOINED, LANES
 from compile.kernels.packing import pack_weight
 from compile.passes.choose_layouts import LAST_AXIS, TO_CHANNELS_LAST, permutation
 from compile.passes.graph import Array, constant_of, operator, shape_of
@@ -156,7 +156,7 @@ def _joined(site: Site) -> Kernel:
     form = joined.Joined(shape[1], shape[2], tuple(parts), site.chain.steps)
     name = f"concat_{shape[3]}_{shape[1]}x{shape[2]}"
     return Kernel(
-        joined.JOINED,
+        JOINED,
         name,
         joined.primitive_function(form),
         inputs,

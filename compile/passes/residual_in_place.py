@@ -19,7 +19,8 @@ from typing import Any
 import tvm
 from tvm import relax
 
-from compile.kernels.over_residual import IN_PLACE_SUFFIX, over_residual, residual_of
+from compile.kernels.attributes import OF_KERNEL, kernel_of
+from compile.kernels.over_residual import over_residual, residual_of
 from compile.passes.graph import (
     Current,
     called_kernel,
@@ -67,7 +68,8 @@ def residual_in_place(module: tvm.IRModule) -> tvm.IRModule:
             return None
         if name not in references:
             function = over_residual(functions[name], place)
-            references[name] = builder.add_func(function, name + IN_PLACE_SUFFIX)
+            function = function.with_attr(OF_KERNEL, kernel_of(functions[name], name))
+            references[name] = builder.add_func(function, f"{name}_in_place")
         fields = substitute(value.args[1], current)
         written = relax.TensorType(shape_of(variable), "float32")
         return relax.op.call_tir_inplace(references[name], fields, place, written)

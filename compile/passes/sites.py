@@ -10,7 +10,7 @@ from typing import Any
 from tvm import relax
 
 from compile.kernels import convolution
-from compile.kernels.finishing import KIND
+from compile.kernels.attributes import KIND
 from compile.kernels.packing import pack_bias
 from compile.kernels.tiling import Core
 from compile.passes.epilogues import Chain

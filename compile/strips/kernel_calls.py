@@ -10,6 +10,7 @@ from typing import Any
 import tvm
 from tvm import relax, tirx
 
+from compile.kernels.attributes import kernel_of
 from compile.kernels.over_residual import residual_of
 from compile.memory_layout import FLOAT_BYTES
 from compile.passes.graph import bindings_of, called_kernel, operator, shape_of
@@ -24,8 +25,8 @@ class KernelCall:
     ----------
     variable : relax.Var
         What it is bound to.
-    name : str
-        The kernel's.
+    name, kernel : str
+        Of the function, and of the kernel whose work it does.
     arguments : tuple
         Tensors that it is given.
     shape : tuple of int
@@ -42,6 +43,7 @@ class KernelCall:
 
     variable: relax.Var
     name: str
+    kernel: str
     arguments: tuple[Any, ...]
     shape: tuple[int, ...]
     ranged: Ranged
@@ -89,8 +91,9 @@ def segments_of(
         if in_place:
             # What it writes over comes last, as its output did.
             residual = len(arguments) - 1
+        of = kernel_of(functions[name], name)
         call = KernelCall(
-            variable, name, arguments, shape, kernel, unscheduled[name], residual, in_place
+            variable, name, of, arguments, shape, kernel, unscheduled[of], residual, in_place
         )
         segments[-1].append(call)
     return segments

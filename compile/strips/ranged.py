@@ -23,16 +23,14 @@ from tvm import tirx
 from tvm.ir import PointerType, PrimType
 from tvm_ffi import structural_map, structural_visit
 
+from compile.kernels.attributes import INTERNAL, kind_of
 from compile.kernels.blocks import with_parameters, with_values
-from compile.kernels.finishing import kind_of
 from compile.kernels.last_tile import part_last_tile
 
 # Ranges are given as unsigned 16 bits: their sign needs no proof where an index is divided.
 RANGE_TYPE = "uint16"
 MOST_UNITS = (1 << 16) - 1
 
-# Mark of a function that only other kernels call.
-INTERNAL = "shuffledeploy.internal"
 # TVM's calling convention of functions whose arguments are packed already: it leaves them alone.
 PLAIN_ARGUMENTS = 1
 

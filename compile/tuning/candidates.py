@@ -149,39 +149,29 @@ def _warm_up_politely() -> None:
     _warm_up()
 
 
-def build_object(
-    module_json: str, options: dict[str, Any], path: str, checks: bool, fetches: bool
-) -> None:
+def build_candidate(module_json: str, target: CompileTarget, path: str, checks: bool) -> None:
     """Build a module of one kernel into an object file (runs in a worker).
 
     Parameters
     ----------
     module_json : str
         The module, as `tvm.ir.save_json` writes it.
-    options : dict
-        Of the target.
+    target : CompileTarget
+        What to build for.
     path : str
         The object to write.
     checks : bool
-        Whether the kernel checks its arguments. That is a third of the work of building it.
-    fetches : bool
-        Whether it asks for weights ahead.
+        Whether the kernel checks its arguments.
     """
-    import tvm
-    from tvm.target import Target
     from tvm_ffi.serialization import from_json_graph_str
 
-    from compile.kernels.finishing import finish_kernels
-    from compile.kernels.lowering import PIPELINE
+    from compile.library import build_object
 
     # What `load_json` does to texts of older versions costs a tenth of a build: this one is ours.
-    module = finish_kernels(from_json_graph_str(module_json), fetches=fetches)
-    target = Target(options, host=options)
-    with tvm.transform.PassContext(config={"tirx.disable_assert": not checks}):
-        tvm.compile(module, target, tir_pipeline=PIPELINE).mod.write_to_file(path, "o")
+    build_object(from_json_graph_str(module_json), target, Path(path), checks=checks)
 
 
-BuildCall = tuple[str, dict[str, Any], str, bool, bool]
+BuildCall = tuple[str, "CompileTarget", str, bool]
 
 
 def build_calls(
@@ -212,7 +202,7 @@ def build_calls(
         path = folder / f"candidate_{next(_numbers)}.o"
         module = tvm.IRModule({"main": function.with_attr("global_symbol", "main")})
         text = tvm.ir.save_json(module)
-        calls.append((text, target.options, str(path), checks, target.fetches))
+        calls.append((text, target, str(path), checks))
         names = [str(parameter.name) for parameter in function.params]
         weights = names.index(WEIGHT) if WEIGHT in names else None
         kernels.append(KernelObject(path, ENTRY_SYMBOL, argument_types(function), weights))
@@ -223,7 +213,7 @@ def run_builds(
     calls: Sequence[BuildCall], kernels: Sequence[KernelObject], workers: Workers
 ) -> list[KernelObject | str]:
     """Build in the workers; in place of an object, why the candidate has none."""
-    results = workers.run_all(build_object, calls, BUILD_TIMEOUT_S)
+    results = workers.run_all(build_candidate, calls, BUILD_TIMEOUT_S)
     return [r if isinstance(r, str) else k for r, k in zip(results, kernels, strict=True)]
 
 

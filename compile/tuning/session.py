@@ -150,6 +150,7 @@ def tune_network(request: Request, devices: Devices) -> Outcome:
         request.bundle_path, lowered, chosen, request.target, network=request.network,
         normalisation=None if request.model is None else normalisation_of(request.model),
         options=_options(request), progress=say,
+        dump_folder=request.dump_ir,
     )  # fmt: skip
     parity = None
     if request.check:

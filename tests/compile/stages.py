@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 import tvm
 from torch import nn
 from tvm import relax, tirx
 
-from compile.kernels.finishing import finish
 from compile.kernels.schedules import scheduled
 from compile.kernels.tiling import Core
 from compile.library import build_library
@@ -27,16 +27,27 @@ from compile.passes.fuse_rest import fuse_rest
 from compile.passes.graph import Array, bindings_of, operator
 from compile.passes.inspection import is_shuffle, kernel_functions
 from compile.passes.replace_kernels import replace_kernels
-from compile.pipeline import graph_passes
+from compile.pipeline import Phase, pipeline, run_steps, steps_of
 from compile.program import Program, import_program, trace
 from compile.targets import CompileTarget, find_target
+from model.errors import UsageError
 
 HOST: CompileTarget = find_target("host")
 #: The same without LLVM's optimisation, which takes most of the time of a test.
 QUICK = dataclasses.replace(HOST, options={**HOST.options, "opt-level": 0})
 #: Largest error, in parts of the largest value that PyTorch gives (float32, a few layers).
 TOLERANCE = 2e-5
+#: A core whose vectors of 16 lanes move under masks, whatever this machine's are.
+AVX512 = '{"kind": "llvm", "mtriple": "x86_64-linux-gnu", "mcpu": "skylake-avx512"}'
 MOVES = ("relax.take", "relax.permute_dims", "relax.strided_slice", "relax.split", "relax.stack")
+
+
+def avx512() -> CompileTarget:
+    """Give the target `AVX512`, to read code for it; an aarch64 build of TVM may know no x86."""
+    try:
+        return find_target(AVX512)
+    except UsageError as error:
+        pytest.skip(str(error))
 
 
 @functools.lru_cache(maxsize=2)
@@ -60,10 +71,8 @@ def lowered(
     module: tvm.IRModule, core: Core = HOST.core, without: Sequence[str] = ()
 ) -> tvm.IRModule:
     """Run the whole pipeline on an imported module, some passes left out by name."""
-    for name, transform in graph_passes(core):
-        if name not in without:
-            module = transform(module)
-    return module
+    steps = steps_of(pipeline(dataclasses.replace(HOST, core=core)), Phase.GRAPH)
+    return run_steps(module, [step for step in steps if step.name not in without])
 
 
 def shuffle_kernels(module: tvm.IRModule) -> list[str]:
@@ -81,14 +90,27 @@ def with_schedules(
     return replace_kernels(module, functions)
 
 
+def finished(function: tirx.PrimFunc, *, fetches: bool = False) -> tirx.PrimFunc:
+    """Do to a scheduled kernel what TVM's schedule primitives cannot say."""
+    return finished_module(tvm.IRModule({"main": function}), fetches=fetches)["main"]
+
+
+def finished_module(module: tvm.IRModule, *, fetches: bool = False) -> tvm.IRModule:
+    """Do so to all kernels of a module."""
+    steps = steps_of(pipeline(HOST), Phase.KERNEL)
+    return run_steps(module, [s for s in steps if fetches or s.name != "fetch_next_weights"])
+
+
 def lowered_for(
-    target: CompileTarget, function: tirx.PrimFunc, lower: Callable[..., tvm.IRModule]
+    target: CompileTarget, function: tirx.PrimFunc, until: str = "keep_on_stack"
 ) -> tirx.PrimFunc:
-    """Finish a scheduled kernel and run TVM's passes, or ours too, on it for a target."""
-    named = tvm.IRModule({"main": finish(function).with_attr("global_symbol", "main")})
+    """Finish a scheduled kernel and lower it for a target, up to a step of `Phase.CODE`."""
+    named = tvm.IRModule({"main": finished(function).with_attr("global_symbol", "main")})
+    steps = steps_of(pipeline(target), Phase.CODE)
+    last = [step.name for step in steps].index(until)
     with target.tvm_target:
         bound = tirx.transform.BindTarget(target.tvm_target)(named)
-        (done,) = lower(bound).functions.values()
+        (done,) = run_steps(bound, steps[: last + 1]).functions.values()
     return done
 
 

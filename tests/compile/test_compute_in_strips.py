@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 import tvm
 from stages import (
     HOST,
@@ -24,62 +23,30 @@ from stages import (
     seeded,
     with_schedules,
 )
+from strip_networks import SMALL, Units, calls
 from test_random_networks import Drawn
 from torch import nn
-from torch.nn import functional
 from tvm import relax
 
 from compile.bundle import load_bundle
 from compile.kernels.schedules import scheduled
-from compile.network import choose_schedules, lower, write_bundle
+from compile.manifest import StripCall
+from compile.network import choose_schedules, lower, strip_calls, write_bundle
 from compile.passes.compute_in_strips import compute_in_strips
 from compile.passes.expose_intermediates import INTERMEDIATES, expose_intermediates
-from compile.passes.graph import called_kernel
 from compile.passes.inspection import kernel_functions
 from compile.program import trace
 from compile.strips.ranged import ranged, rows_read
 
-# So small that tensors of a few kilobytes go by strips.
-SMALL = 8192
-
-
-class Units(nn.Module):
-    """A stem, two units with a residual and a shuffle, one of stride 2 beside a pool."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = nn.Conv2d(3, 12, 3, 2, 1)
-        self.reduce = nn.ModuleList(nn.Conv2d(12, 6, 1, groups=3) for _ in range(3))
-        self.depthwise = nn.ModuleList(
-            nn.Conv2d(6, 6, 3, stride, 1, groups=6) for stride in (1, 1, 2)
-        )
-        self.expand = nn.ModuleList(nn.Conv2d(6, 12, 1, groups=3) for _ in range(3))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = functional.max_pool2d(torch.relu(self.stem(x)), 3, 2, 1)
-        for reduce, depthwise, expand in zip(self.reduce, self.depthwise, self.expand, strict=True):
-            y = functional.channel_shuffle(torch.relu(reduce(x)), 3)
-            y = expand(depthwise(y))
-            small = y.shape[2] < x.shape[2]
-            beside = functional.avg_pool2d(x, 3, 2, 1) if small else x
-            x = torch.relu(torch.cat([beside, y], 1) if small else x + y)
-        return x.mean((2, 3))
-
 
 def in_strips(
     network: nn.Module, *shape: int, cache: int = SMALL
-) -> tuple[tvm.IRModule, tvm.IRModule, list[tuple[str, tuple[str, ...]]]]:
+) -> tuple[tvm.IRModule, tvm.IRModule, tuple[StripCall, ...]]:
     """Lower a network; give it with whole layers, and by strips with their groups."""
     module = lowered(imported(network, *shape).module)
     layers = expose_intermediates(with_schedules(module))
-    strips, groups = compute_in_strips(layers, kernel_functions(module), cache)
-    return layers, strips, groups
-
-
-def calls(module: tvm.IRModule) -> list[str]:
-    """Names of what the entry function calls."""
-    names = [called_kernel(value) for _, value in bindings_of(module)]
-    return [name for name in names if name is not None]
+    strips = compute_in_strips(layers, kernel_functions(module), cache)
+    return layers, strips, strip_calls(strips)
 
 
 @pytest.fixture(scope="module")
@@ -91,10 +58,10 @@ def units() -> nn.Module:
 def test_neighbours_become_one_call_each(units: nn.Module) -> None:
     layers, strips, groups = in_strips(units, 1, 3, 57, 45)
     assert groups
-    assert all(len(kernels) > 1 for _, kernels in groups)
-    of = dict(groups)
+    assert all(len(group.kernels) > 1 for group in groups)
+    of = {group.name: group.kernels for group in groups}
     called = [k for name in calls(strips) for k in of.get(name, (name,))]
-    assert [name for name in calls(strips) if name in of] == [name for name, _ in groups]
+    assert [name for name in calls(strips) if name in of] == [group.name for group in groups]
     assert called == calls(layers)
     assert len(calls(strips)) <= len(calls(layers)) - len(groups)
 
@@ -151,7 +118,7 @@ def test_a_bundle_says_what_goes_by_strips(units: nn.Module, tmp_path: Path) -> 
 def test_tensors_that_fit_the_cache_or_are_told_to_stay_layers(units: nn.Module) -> None:
     for target in (HOST, dataclasses.replace(HOST, cache=SMALL).with_whole_layers):
         layers, strips, groups = in_strips(units, 1, 3, 57, 45, cache=target.cache)
-        assert groups == []
+        assert groups == ()
         assert calls(strips) == calls(layers)
 
 

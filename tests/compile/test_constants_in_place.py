@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import tvm
@@ -26,8 +25,9 @@ from stages import (
 from torch import nn
 from tvm import relax
 
-from compile.constants_in_place import Constants, constant_bytes, constants_in_place
+from compile.constants_in_place import CONSTANTS, constant_bytes, constants_in_place
 from compile.library import build_library
+from compile.memory_layout import ALIGNMENT
 from compile.passes.graph import bindings_of, constant_of, operator
 from compile.passes.inspection import kernel_functions
 
@@ -40,7 +40,7 @@ def _wide(side: int) -> nn.Module:
 
 def test_no_constant_is_left_to_the_virtual_machine() -> None:
     module = with_schedules(lowered(imported(_wide(32), 1, 32).module))
-    in_place, constants = constants_in_place(module)
+    in_place = constants_in_place(module)
     fields = [
         field
         for _, value in bindings_of(in_place)
@@ -48,7 +48,8 @@ def test_no_constant_is_left_to_the_virtual_machine() -> None:
         for field in value.args[1].fields
     ]
     assert not any(constant_of(field) is not None for field in fields)
-    assert constants.size == sum(constant_bytes(module).values()) == 4 * (32 * 32 + 32)
+    sizes = [tensor.numpy().nbytes for tensor in in_place.attrs[CONSTANTS]]
+    assert sum(sizes) == sum(constant_bytes(module).values()) == 4 * (32 * 32 + 32)
 
 
 def test_a_kernel_that_reads_a_constant_in_one_call_only_keeps_its_parameter() -> None:
@@ -67,12 +68,18 @@ def test_a_kernel_that_reads_a_constant_in_one_call_only_keeps_its_parameter() -
 
 
 def test_equal_constants_are_kept_once() -> None:
-    constants = Constants()
-    values = np.arange(5, dtype=np.float32)
-    assert constants.start_of(values) == 0
-    assert constants.start_of(values + 1) == 64
-    assert constants.start_of(values.copy()) == 0
-    assert constants.size == 128
+    first, second = (seeded(nn.Linear(5, 5)) for _ in range(2))
+    module = with_schedules(lowered(imported(nn.Sequential(first, nn.ReLU(), second), 1, 5).module))
+    weight, bias = constants_in_place(module).attrs[CONSTANTS]
+    assert bias.numpy().nbytes < weight.numpy().nbytes
+    second_start = weight.numpy().nbytes + -weight.numpy().nbytes % ALIGNMENT
+    calls = [
+        value.args[1].fields
+        for _, value in bindings_of(constants_in_place(module))
+        if operator(value) == "relax.call_tir"
+    ]
+    starts = [[int(f) for f in fields if not isinstance(f, relax.Var)] for fields in calls]
+    assert starts == [[0, second_start]] * 2
 
 
 @pytest.mark.parametrize("name", ['a "quoted" name', "back\\slash", "größer"])

@@ -8,17 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 import tvm
-from stages import HOST, imported, lowered, seeded
+from stages import HOST, finished_module, imported, lowered, seeded
 from torch import nn
 from tvm import tirx
 from tvm_ffi import structural_visit
 
 from compile.kernels.blocks import WEIGHT
 from compile.kernels.fetching import LINE, fetch_next_weights
-from compile.kernels.finishing import finish_kernels
-from compile.kernels.lowering import PIPELINE
 from compile.kernels.schedules import scheduled
 from compile.kernels.tiling import Core
+from compile.library import compiled_kernel
 from compile.passes.graph import Array
 from compile.passes.inspection import kernel_functions
 
@@ -101,9 +100,7 @@ def _answer(kernel: Any, *, fetches: bool) -> Array:
 
 def _built(kernel: Any, *, fetches: bool) -> Any:
     module = tvm.IRModule({"main": kernel.with_attr("global_symbol", "main")})
-    return tvm.compile(
-        finish_kernels(module, fetches=fetches), HOST.tvm_target, tir_pipeline=PIPELINE
-    )
+    return compiled_kernel(finished_module(module, fetches=fetches), HOST)
 
 
 def test_sums_stand_where_no_fetch_can_read_them() -> None:

@@ -17,17 +17,18 @@ from stages import (
     seeded,
     with_schedules,
 )
-from test_compute_in_strips import SMALL, Units, calls
+from strip_networks import SMALL, Units, calls
 from torch import nn
 from torch.nn import functional
 
+from compile.kernels.attributes import kernel_of
+from compile.network import joined_in_place, strip_calls
 from compile.passes.compute_in_strips import compute_in_strips
 from compile.passes.expose_intermediates import INTERMEDIATES, expose_intermediates
 from compile.passes.graph import bindings_of, operator
 from compile.passes.inspection import kernel_functions
-from compile.passes.join_in_place import INTO, join_in_place
+from compile.passes.join_in_place import join_in_place
 from compile.passes.residual_in_place import residual_in_place
-from deploy.emulator.instruction_counts import kernel_of
 
 SHAPE = (1, 12, 15, 10)
 
@@ -72,26 +73,31 @@ LEFT = {
 }
 
 
-def joined(
-    network: nn.Module, *shape: int
-) -> tuple[tvm.IRModule, tvm.IRModule, dict[str, str], tuple[str, ...]]:
-    """Lower a network; give it before and after, the new kernels, and what is not called."""
+def joined(network: nn.Module, *shape: int) -> tuple[tvm.IRModule, tvm.IRModule]:
+    """Lower a network; give it before and after."""
     module = lowered(imported(network, *shape).module)
     before = expose_intermediates(with_schedules(module))
-    after, kernels, names = join_in_place(before, kernel_functions(module))
-    return before, after, kernels, names
+    return before, join_in_place(before, kernel_functions(module))
+
+
+def parts(module: tvm.IRModule) -> dict[str, str]:
+    """Of each kernel that writes in another's place, the one whose work it does."""
+    functions = kernel_functions(module).items()
+    return {name: of for name, f in functions if (of := kernel_of(f, name)) != name}
 
 
 @pytest.mark.parametrize("name", JOINED)
 def test_concatenations_are_not_called(name: str) -> None:
     network = seeded(_Join(JOINED[name]))
-    before, after, kernels, names = joined(network, *SHAPE)
+    before, after = joined(network, *SHAPE)
+    names = joined_in_place(after)
     assert names
     left = [kernel for kernel in calls(before) if kernel.startswith("concat")]
     assert all(left.count(kernel) >= names.count(kernel) for kernel in names)
     assert len(calls(after)) == len(calls(before)) - len(names)
-    assert sum(INTO in kernel for kernel in calls(after)) >= 2 * len(names)
-    assert {kernel: kernel_of(kernel) for kernel in kernels} == kernels
+    of = parts(after)
+    assert sum(kernel in of for kernel in calls(after)) >= 2 * len(names)
+    assert set(of.values()) <= set(calls(before))
     value = draw(*SHAPE)
     for entry in ("main", INTERMEDIATES):
         assert_same_bits(before, after, value.numpy(), entry=entry)
@@ -101,22 +107,22 @@ def test_concatenations_are_not_called(name: str) -> None:
 @pytest.mark.parametrize("name", LEFT)
 def test_what_cannot_be_written_in_place_stays(name: str) -> None:
     network = seeded(_Join(LEFT[name]))
-    before, after, kernels, names = joined(network, *SHAPE)
-    assert (kernels, names) == ({}, ())
+    before, after = joined(network, *SHAPE)
     assert after.same_as(before)
+    assert joined_in_place(after) == ()
     assert any(kernel.startswith("concat") for kernel in calls(before))
 
 
 @pytest.mark.parametrize("cache", [SMALL // 2, SMALL, 2 * SMALL])
 def test_parts_by_strips_and_sums_over_what_was_joined(cache: int) -> None:
     network, shape = seeded(Units()), (1, 3, 57, 45)
-    before, after, kernels, names = joined(network, *shape)
-    assert len(names) == 1
+    before, after = joined(network, *shape)
+    assert len(joined_in_place(after)) == 1
     functions = kernel_functions(lowered(imported(network, *shape).module))
-    functions |= {kernel: functions[name] for kernel, name in kernels.items()}
-    strips, groups = compute_in_strips(after, functions, cache)
-    assert any(kernel in kernels for _, group in groups for kernel in group)
-    assert all(kernel_of(name) == name for name, _ in groups)
+    strips = compute_in_strips(after, functions, cache)
+    inside = {kernel for group in strip_calls(strips) for kernel in group.kernels}
+    assert inside & set(parts(after).values())
     done = residual_in_place(strips)
+    assert set(parts(done).values()) <= set(functions)
     assert "relax.call_tir_inplace" in [operator(call) for _, call in bindings_of(done)]
     assert_same_bits(before, done, draw(*shape).numpy())

@@ -15,16 +15,26 @@ import numpy as np
 import pytest
 import torch
 import tvm
-from stages import QUICK, assert_same, draw, imported, lowered, run, seeded, with_schedules
+from stages import (
+    QUICK,
+    assert_same,
+    draw,
+    finished_module,
+    imported,
+    lowered,
+    run,
+    seeded,
+    with_schedules,
+)
 from torch import nn
 from torch.nn import functional
 from tvm import tirx
 from tvm.s_tir import Schedule
 
+from compile.kernels.attributes import LANES
 from compile.kernels.convolution import contiguous_run
-from compile.kernels.finishing import finish_kernels
-from compile.kernels.lowering import load_whole_vectors
 from compile.kernels.schedules import forms, scheduled
+from compile.kernels.tiles_in_registers import load_whole_vectors
 from compile.kernels.tiling import Core
 from compile.kernels.winograd import Winograd, transform_input, transform_output
 from compile.passes.inspection import kernel_functions
@@ -115,7 +125,7 @@ def test_outputs_beside_whole_vectors_are_taken_from_one() -> None:
     places = [tirx.Ramp(start, 1, lanes) for start, lanes in ((0, 16), (16, 8))]
     stores = [tirx.BufferStore(out, tirx.BufferLoad(tile, [at]), [at]) for at in places]
     function = tirx.PrimFunc([out], tirx.SeqStmt([tirx.AllocBuffer(tile), *stores]))
-    text = load_whole_vectors(function, 16).script()
+    text = load_whole_vectors(function.with_attr(LANES, 16)).script()
     assert "= tile[T.Ramp(0, 1, 16)]" in text
     assert "T.Shuffle([tile[T.Ramp(16, 1, 16)]], [0, 1, 2, 3, 4, 5, 6, 7])" in text
 
@@ -132,7 +142,7 @@ def test_no_kernel_reads_outside_its_buffers(tmp_path: Path) -> None:
     kernels["into"] = with_global_symbol(transform_input(layer), "into")
     kernels["from"] = with_global_symbol(transform_output(layer), "from")
     (tmp_path / "module.json").write_text(
-        tvm.ir.save_json(finish_kernels(tvm.IRModule(kernels))), encoding="utf-8"
+        tvm.ir.save_json(finished_module(tvm.IRModule(kernels))), encoding="utf-8"
     )
     (tmp_path / "target.json").write_text(json.dumps(QUICK.options), encoding="utf-8")
     command = [sys.executable, str(Path(__file__).parent / "guarded_memory.py")]

@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 import torch
 import tvm
-from stages import assert_same, draw, imported, lowered, run, seeded
+from stages import assert_same, draw, finished, imported, lowered, run, seeded
 from torch import nn
 from tvm import s_tir, tirx
 from tvm.s_tir import Schedule
 from tvm_ffi import structural_visit
 
-from compile.kernels.finishing import finish
 from compile.kernels.last_tile import part_last_tile
 from compile.kernels.schedules import forms, scheduled
 from compile.kernels.tiling import Core
@@ -84,7 +83,7 @@ def _convolution(channels: int, outputs: int) -> Any:
 def test_only_the_last_tile_has_a_condition(tile: int, whole: int) -> None:
     kernel = _tiled(_convolution(32, 80), tile)
     assert _pixels_written(kernel) == (0, whole + tile)
-    assert _pixels_written(finish(kernel)) == (whole, tile)
+    assert _pixels_written(finished(kernel)) == (whole, tile)
     once = part_last_tile(kernel)
     assert part_last_tile(once).same_as(once)
 

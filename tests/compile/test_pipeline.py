@@ -11,11 +11,13 @@ import torch
 from stages import HOST, assert_same, draw, imported, lowered, run, seeded, shuffle_kernels
 from torch import nn
 
+from compile.network import choose_schedules, lower, write_bundle
 from compile.passes.eliminate_channel_shuffle import eliminate_channel_shuffle
 from compile.passes.expose_intermediates import INTERMEDIATES, expose_intermediates, kernel_calls
 from compile.passes.fold_batch_norm import fold_batch_norm
 from compile.passes.inspection import kernel_functions, moves_only
-from compile.pipeline import graph_passes, run_graph_passes
+from compile.pipeline import pipeline
+from compile.program import trace
 from model.errors import UsageError
 
 
@@ -59,15 +61,22 @@ def test_kernels_that_only_move_are_told_from_those_that_compute() -> None:
 
 def test_the_pipeline_shows_the_module_after_every_pass(tmp_path: Path) -> None:
     network = seeded(nn.Sequential(nn.Conv2d(2, 4, 1), nn.BatchNorm2d(4)))
-    module = imported(network, 1, 2, 3, 3).module
-    run_graph_passes(module, HOST.core, tmp_path / "ir")
-    files = sorted(path.name for path in (tmp_path / "ir").iterdir())
-    names = ["import", *(name for name, _ in graph_passes(HOST.core))]
-    assert files == [f"{number:02d}_{name}.py" for number, name in enumerate(names)]
-    texts = [path.read_text() for path in sorted((tmp_path / "ir").iterdir())]
-    assert "batch_norm" in texts[0]
-    assert "batch_norm" not in texts[1]
-    assert "call_tir" in texts[-1]
+    exported, folder = trace(network, (1, 2, 3, 3)), tmp_path / "ir"
+    found = lower(exported, HOST, folder)
+    chosen = choose_schedules(found, HOST, {})
+    write_bundle(
+        tmp_path / "bundle", found, chosen, HOST, network="two", normalisation=None, options={},
+        dump_folder=folder,
+    )  # fmt: skip
+    names = ["import", *(step.name for step in pipeline(HOST))]
+    files = [f"{number:02d}_{name}.py" for number, name in enumerate(names)]
+    assert sorted(path.name for path in folder.iterdir()) == files
+    texts = {name: (folder / file).read_text() for name, file in zip(names, files, strict=True)}
+    assert "batch_norm" in texts["import"]
+    assert "batch_norm" not in texts["fold_batch_norm"]
+    assert "call_tir" in texts["fuse_rest"]
+    assert "T.sblock" in texts["part_last_tile"]
+    assert "T.sblock" not in texts["lower_tir"]
 
 
 def test_passes_leave_their_input_as_it_was() -> None:

@@ -20,11 +20,12 @@ from stages import (
     seeded,
     with_schedules,
 )
-from test_compute_in_strips import SMALL, Units
+from strip_networks import SMALL, Units
 from torch import nn
 from tvm import relax
 
-from compile.kernels.over_residual import IN_PLACE_SUFFIX
+from compile.kernels.attributes import kernel_of
+from compile.network import strip_calls
 from compile.passes.compute_in_strips import compute_in_strips
 from compile.passes.expose_intermediates import INTERMEDIATES, expose_intermediates
 from compile.passes.graph import called_kernel
@@ -78,9 +79,9 @@ def test_the_sum_of_each_unit_is_written_over_its_residual(units: nn.Module) -> 
     after = residual_in_place(before)
     assert len(in_place(after)) == 2
     assert in_place(before) == []
-    assert [name.removesuffix(IN_PLACE_SUFFIX) for name in kernels_called(after)] == (
-        kernels_called(before)
-    )
+    functions = kernel_functions(after)
+    of = [kernel_of(functions[name], name) for name in kernels_called(after)]
+    assert of == kernels_called(before)
     assert planned_bytes(after) < planned_bytes(before)
 
 
@@ -97,9 +98,9 @@ def test_what_strips_wrote_is_a_residual_too(units: nn.Module) -> None:
     """A group that needs memory of its own gives a tuple, whose tensor is written over."""
     module = lowered(imported(units, *SHAPE).module)
     layers = with_schedules(module)
-    strips, groups = compute_in_strips(layers, kernel_functions(module), SMALL)
+    strips = compute_in_strips(layers, kernel_functions(module), SMALL)
     after = residual_in_place(strips)
-    assert groups
+    assert strip_calls(strips)
     assert in_place(after)
     value = draw(*SHAPE).numpy()
     assert_same_bits(layers, after, value)

@@ -11,6 +11,7 @@ import tvm
 from stages import (
     HOST,
     assert_same_bits,
+    avx512,
     draw,
     imported,
     lowered,
@@ -22,11 +23,11 @@ from torch import nn
 from torch.nn import functional
 from tvm import tirx
 from tvm.s_tir import Schedule
-from tvm.s_tir.pipeline import default_s_tir_pipeline
 
+from compile.kernels.attributes import SHARED
 from compile.kernels.masked_vectors import has_masks
 from compile.kernels.schedules import forms
-from compile.kernels.shared_vectors import SHARED, is_shared, share_vectors
+from compile.kernels.shared_vectors import is_shared, share_vectors
 from compile.kernels.tiling import Core
 from compile.passes.inspection import kernel_functions
 
@@ -125,9 +126,8 @@ def test_answers_are_the_same_to_the_bit(image: tuple[int, int], smallest: bool)
 
 def test_sums_of_several_pixels_stand_in_one_vector() -> None:
     function = _scheduled(1)(kernel_functions(_module())["conv1x1_g3_48x60_5x7"], AMD)
-    plain = lowered_for(HOST, function, default_s_tir_pipeline()[0])
-    if not has_masks(plain):
-        pytest.skip("no AVX-512")
+    plain = lowered_for(avx512(), function, "lower_tir")
+    assert has_masks(plain)
     assert SHARED in plain.attrs
     before, after = plain.script(), share_vectors(plain).script()
     products = [line for line in before.splitlines() if "T.Broadcast(x_1[" in line]

@@ -67,14 +67,15 @@ def test_a_device_that_answers_for_others_stops_the_run(tasks: list[Task], tmp_p
     log = tmp_path / "log"
     _tune(tasks[-1:], log, 1)
     before = log.read_bytes()
-    with pytest.raises(Failure, match="gave 2 scores for"):
-        _tune(tasks[-1:], log, 20, score=_Two())
+    # How many candidates there are hangs on the core's lanes: one score more is always wrong.
+    with pytest.raises(Failure, match=r"gave \d+ scores for \d+ candidates"):
+        _tune(tasks[-1:], log, 20, score=_OneMore())
     assert log.read_bytes() == before
 
 
-class _Two(_CodeSize):
+class _OneMore(_CodeSize):
     def __call__(self, kernels: Sequence[KernelObject]) -> list[float | str]:
-        return [1.0, 2.0]
+        return [*super().__call__(kernels), 1.0]
 
 
 def tune_until_killed(log: Path) -> None:

@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import tvm
-from stages import HOST, QUICK
+from stages import HOST, QUICK, finished
 from test_tuner import _Here, network_tasks
 from tvm_ffi import structural_hash
 
 from compile import validate_score
-from compile.kernels.finishing import finish
 from compile.tuning import interleaved_timing, rank_statistics, validation
 from compile.tuning.rank_statistics import (
     choice_regret,
@@ -127,7 +126,7 @@ def test_stock_schedules_repeat_with_their_seed_and_compute_the_kernel() -> None
     ]
     answers = []
     for one in (function, *drawn):
-        module = tvm.IRModule({"main": finish(one).with_attr("global_symbol", "main")})
+        module = tvm.IRModule({"main": finished(one).with_attr("global_symbol", "main")})
         tensors = [tvm.runtime.tensor(array) for array in arrays]
         tvm.compile(module, HOST.tvm_target)["main"](*tensors)
         answers.append(tensors[-1].numpy())

@@ -1,0 +1,50 @@
+"""Facts about functions travel as their attributes; these are all of them.
+
+An attribute that a kernel has before it is scheduled is part of its code, and so of the key of its
+tuning records. What the pipeline learns later is set on scheduled functions only.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tvm import tirx
+
+# Of unscheduled kernels.
+KIND = "kernel"
+WINDOW = "window"
+#: Kind of concatenations.
+JOINED = "joined"
+#: Floats in the vectors that a kernel computes with.
+LANES = "lanes"
+
+# Of scheduled kernels.
+#: Annotation of a block, and attribute of a function: pixels share vectors.
+SHARED = "shared_vectors"
+#: A function that fetches weights: its sums have to stand where no fetch can be thought to read.
+FETCHES = "shuffledeploy.fetches"
+#: A function that only other kernels call.
+INTERNAL = "shuffledeploy.internal"
+#: The kernel, by name, whose work a function does, in another place or on some of its rows.
+OF_KERNEL = "shuffledeploy.of_kernel"
+#: The kernels, by name and in order, that a function computes strip by strip.
+STRIPS = "shuffledeploy.strips"
+#: Of the entry function: the concatenations that are not called, one name for each call.
+JOINED_IN_PLACE = "shuffledeploy.joined_in_place"
+
+
+def attribute(function: Any, name: str) -> Any:
+    """Give an attribute of a function; ``None`` where it has none of this name."""
+    return function.attrs[name] if function.attrs and name in function.attrs else None
+
+
+def kind_of(function: Any) -> str:
+    """Kind of a kernel of ours; ``""`` for whatever else."""
+    kind = attribute(function, KIND) if isinstance(function, tirx.PrimFunc) else None
+    return "" if kind is None else str(kind)
+
+
+def kernel_of(function: Any, name: str) -> str:
+    """Name of the kernel whose work a function does: `name`, its own, unless it is marked."""
+    marked = attribute(function, OF_KERNEL)
+    return name if marked is None else str(marked)
