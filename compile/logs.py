@@ -7,7 +7,6 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from compile.targets import CompileTarget, find_target
@@ -24,6 +23,7 @@ from compile.tuning.coverage import (
 from compile.tuning.records import SHORTLIST, Log, log_path, read_log
 from compile.tuning.request import LOG_FOLDER
 from model.errors import FAILURE_STATUS, command
+from model.plain_console import plain_console
 from model.registry import REPRESENTATIVE, names, parse_resolution
 
 EXAMPLES = """\
@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
 def _kernels(options: argparse.Namespace, target: CompileTarget) -> dict[str, KnownKernel]:
     models = options.model or (() if options.program else options.models)
     sizes = [None, *(parse_resolution(text) for text in options.resolution)]
-    console = Console(stderr=True)
+    console = plain_console(stderr=True)
     with console.status("") as status:
         return known_kernels(target, models, options.program, sizes, status.update)
 
@@ -118,7 +118,7 @@ def _print_rows(rows: list[TaskCoverage], path: Path) -> None:
             f"({sources.index((record.source, record.unit)) + 1})",
         )  # fmt: skip
         table.add_row(row.kernel.name, f"{row.weight:.1%}", *known, _networks(row.kernel))
-    Console().print(table)
+    plain_console().print(table)
     for number, (source, unit) in enumerate(sources, start=1):
         print(f"({number}) {unit}, {source}")
 

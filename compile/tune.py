@@ -17,6 +17,7 @@ from deploy.device_names import EMULATED_TIME, parse_device_name
 from deploy.emulator.cores import DEFAULT_CORE
 from deploy.reports import require_creatable, write_json
 from model.errors import UsageError, command
+from model.plain_console import plain_console
 
 EXAMPLES = """\
 examples:
@@ -220,7 +221,6 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
 
 
 def _print_targets() -> None:
-    from rich.console import Console
     from rich.table import Table
 
     from compile.targets import ARM_CORES, HOST, find_target
@@ -233,7 +233,7 @@ def _print_targets() -> None:
     for name, where in ARM_CORES.items():
         table.add_row(name, where, describe(name))
     table.add_row(HOST, f"this machine: {find_target(HOST).cpu}", "")
-    Console().print(table)
+    plain_console().print(table)
     print("networks: " + ", ".join(names()))
 
 

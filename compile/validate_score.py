@@ -37,7 +37,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from compile.targets import HOST, CompileTarget, find_target
@@ -50,6 +49,7 @@ from deploy.reports import CONSOLE, require_writable, write_json
 from deploy.scores import EstimatedCycles
 from deploy.validation_chart import draw_scatter
 from model.errors import command
+from model.plain_console import plain_console
 
 SCORES = ("estimate", "core", "iterations", "throughput", "instructions", "noise")
 LEAST_CANDIDATES = 60
@@ -166,7 +166,7 @@ def _print(document: dict[str, Any]) -> None:
                 f"{found['kendall']:.3f}", f"{found['top1_regret_mean']:.1f}",
                 f"{found['top3_regret_mean']:.1f}",
             )  # fmt: skip
-    Console().print(table)
+    plain_console().print(table)
     print(
         f"what is compiled (of estimates within {TIE:.0%} the fewest instructions): mean regret "
         f"{document['chosen_regret_mean']:.1f} %"

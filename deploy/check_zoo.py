@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from compile.targets import find_target
@@ -19,6 +18,7 @@ from deploy.execution import open_network
 from deploy.parity import Parity, check_parity
 from deploy.reports import require_writable, steps, write_json
 from model.errors import command
+from model.plain_console import plain_console
 from model.registry import names, parse_resolution
 
 
@@ -105,7 +105,7 @@ def _print(rows: list[Row]) -> None:
             row.model, row.target, str(row.kernels), str(row.shuffle_kernels),
             f"{row.parity.max_abs_error:.1e}", "holds" if row.parity.passed else "FAILS",
         )  # fmt: skip
-    Console().print(table)
+    plain_console().print(table)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from compile.targets import CompileTarget, find_target
@@ -30,6 +29,7 @@ from deploy.latency import THREADS
 from deploy.parity import Parity
 from deploy.reports import require_writable, steps, write_json
 from model.errors import UsageError, command
+from model.plain_console import plain_console
 from model.registry import parse_resolution
 
 _DESCRIPTION = """\
@@ -172,7 +172,7 @@ def print_table(rows: Sequence[Row], title: str) -> None:
             cells.append(f"{_figure(row.spread['p10'])}-{_figure(row.spread['p90'])}")
         cells += [_ratio(row.ratio_to_alexnet), _paper(row.paper_ms), _ratio(row.paper_ratio)]
         table.add_row(row.model, *cells)
-    console = Console(highlight=False)
+    console = plain_console()
     console.print(table)
     console.print()
 

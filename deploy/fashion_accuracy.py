@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
 from rich.table import Table
 
 from compile.bundle import load_bundle
@@ -23,6 +22,7 @@ from deploy.reports import require_writable, steps, write_json
 from model.errors import Failure, UsageError, command
 from model.fashion import to_input
 from model.fashion_data import CLASSES, Split, fetch, read_split
+from model.plain_console import plain_console
 from model.registry import FASHION, build
 
 _DESCRIPTION = """\
@@ -187,7 +187,7 @@ def to_json(accuracy: Accuracy) -> dict[str, Any]:
 
 def print_accuracy(accuracy: Accuracy) -> None:
     """Print both accuracies and each disagreement, readable at 80 columns."""
-    console = Console(highlight=False)
+    console = plain_console()
     console.print(
         f"top-1 of {accuracy.images:,} Fashion-MNIST test images: {accuracy.device:.2%} on"
         f" {accuracy.device_name}, {accuracy.pytorch:.2%} by PyTorch,"

@@ -10,14 +10,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.progress import TimeRemainingColumn as TimeLeftColumn
 
 from model.errors import UsageError
+from model.plain_console import plain_console
 from model.progress import LINE_EVERY_S, clock, seconds_left
 
-CONSOLE = Console(stderr=True, highlight=False)
+CONSOLE = plain_console(stderr=True)
 
 
 @contextmanager

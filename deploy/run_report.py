@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from compile.bundle import Bundle
@@ -17,6 +15,7 @@ from deploy.images import Prediction
 from deploy.latency import Instructions, Latency
 from deploy.network_estimate import Cycles
 from deploy.parity import Parity
+from model.plain_console import plain_console
 
 _SHOWN_KERNELS = 8
 
@@ -103,16 +102,14 @@ def print_result(
     clock_ghz: float | None = None,
 ) -> None:
     """Print what came of a run, readable at 80 columns."""
-    console = Console(highlight=False, soft_wrap=False)
+    console = plain_console()
     manifest = bundle.manifest
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column()
-    table.add_row("network", f"{escape(manifest.network)}, built for {escape(manifest.target)}")
+    table.add_row("network", f"{manifest.network}, built for {manifest.target}")
     core = device["cpu"] or "core unknown"
-    table.add_row(
-        "device", f"{escape(device['name'])} ({core}, TVM {device['tvm_version'] or '?'})"
-    )
+    table.add_row("device", f"{device['name']} ({core}, TVM {device['tvm_version'] or '?'})")
     if device["not_checked"]:
         table.add_row(
             "not checked", f"the device does not tell: {'; '.join(device['not_checked'])}"
@@ -150,8 +147,8 @@ def figure_row(figure: Latency | Instructions) -> tuple[str, str]:
 def cycles_line(cycles: Cycles | str, clock_ghz: float | None) -> str:
     """Say what was estimated, or why nothing was."""
     if isinstance(cycles, str):
-        return f"no cycles: {escape(cycles)}"
-    line = f"{cycles.total / 1e6:.2f} M cycles in the library ({escape(cycles.source)})"
+        return f"no cycles: {cycles}"
+    line = f"{cycles.total / 1e6:.2f} M cycles in the library ({cycles.source})"
     if clock_ghz is None:
         return line
     return f"{line}; {cycles.milliseconds(clock_ghz):.3g} ms (estimated) at {clock_ghz:g} GHz"
@@ -171,7 +168,7 @@ def _kernel_table(figure: Instructions, cycles: Cycles | str | None) -> Table:
     for name in list(shares)[:_SHOWN_KERNELS]:
         counted = f"{figure.kernels.get(name, 0) / 1e6:.3f}"
         cells = [f"{estimated[name] / 1e6:.3f}"] if estimated else []
-        table.add_row(escape(name), counted, *cells, f"{shares[name] / total:.1%}")
+        table.add_row(name, counted, *cells, f"{shares[name] / total:.1%}")
     return table
 
 
@@ -183,6 +180,6 @@ def _top_table(top: tuple[Prediction, ...]) -> Table:
         table.add_column("name")
     table.add_column("probability", justify="right")
     for prediction in top:
-        name = [escape(prediction.name or "")] if named else []
+        name = [prediction.name or ""] if named else []
         table.add_row(str(prediction.index), *name, f"{prediction.probability:.1%}")
     return table

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 
-from rich.markup import escape
+from rich.text import Text
 
 from compile.bundle import Bundle
 from compile.targets import CompileTarget
@@ -171,11 +171,12 @@ def _emulated(core: str, target: CompileTarget, kind: str | None, device: str) -
 
 
 def _tell(sentence: str) -> None:
-    CONSOLE.print(f"[bold yellow]note:[/] {escape(sentence)}")
+    CONSOLE.print(Text.assemble(("note:", "bold yellow"), f" {sentence}"))
 
 
 def _warn(reason: str) -> None:
-    CONSOLE.print(
-        f"[bold red]warning:[/] no estimate of cycles: {escape(reason)}. Candidates are ranked by"
-        " instructions alone, which misleads where loads wait and units differ."
+    sentence = (
+        f" no estimate of cycles: {reason}. Candidates are ranked by instructions alone, which"
+        " misleads where loads wait and units differ."
     )
+    CONSOLE.print(Text.assemble(("warning:", "bold red"), sentence))

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from model.complexity import Complexity, complexity, trace_shapes
 from model.errors import UsageError, command
+from model.plain_console import plain_console
 from model.registry import construct, input_shape, parse_resolution
 
 #: Millions of multiply-adds at 224x224 in the ShuffleNet paper, and where it says so.
@@ -163,7 +164,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Count and print."""
     arguments = parser().parse_args(argv)
-    console = Console()
+    console = plain_console()
     if arguments.model is None:
         if arguments.resolution or arguments.layers or arguments.json:
             raise UsageError("--resolution, --layers and --json are of one network: add --model")

@@ -20,6 +20,14 @@ class Failure(RuntimeError):
     """The request was sound and the work failed (a device died, parity does not hold...)."""
 
 
+def printable(text: object) -> str:
+    r"""Write what could steer a terminal (an escape, a carriage return) as ``\x1b``; keep lines."""
+    return "".join(
+        letter if letter.isprintable() or letter == "\n" else ascii(letter)[1:-1]
+        for letter in str(text)
+    )
+
+
 def command(main: Callable[[list[str] | None], int]) -> Callable[[list[str] | None], int]:
     """Wrap a command so that a user's mistake prints one line and never a stack trace.
 
@@ -40,10 +48,10 @@ def command(main: Callable[[list[str] | None], int]) -> Callable[[list[str] | No
         try:
             return main(argv)
         except UsageError as error:
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {printable(error)}", file=sys.stderr)
             return USAGE_STATUS
         except Failure as error:
-            print(f"failed: {error}", file=sys.stderr)
+            print(f"failed: {printable(error)}", file=sys.stderr)
             return FAILURE_STATUS
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)

@@ -12,6 +12,25 @@ from pathlib import Path
 from model.errors import UsageError
 
 
+def read_text(path: Path) -> str:
+    """Read a log; bytes that are no text are marked.
+
+    Raises
+    ------
+    UsageError
+        If it is no file: a pipe or a device would be read for ever.
+    OSError
+        If it cannot be read.
+    """
+    _require_file(path, "read")
+    return path.read_text(encoding="utf-8", errors="replace")
+
+
+def _require_file(path: Path, do: str) -> None:
+    if not path.is_file():
+        raise UsageError(f"cannot {do} the tuning log {path}: it is no file")
+
+
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Keep other tuners from writing to a log; the lock is on its folder and leaves no file."""
@@ -42,6 +61,7 @@ def require_appendable(path: Path) -> None:
     """
     with _refused_in_words(path):
         if path.exists():
+            _require_file(path, "write")
             with path.open("ab"):
                 return
         place = next(folder for folder in path.parents if folder.exists())

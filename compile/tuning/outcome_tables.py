@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from rich.console import Console
 from rich.table import Table
 
 from compile.tuning.history import SearchResult, gain
 from compile.tuning.progress_report import cells
 from compile.tuning.session import Outcome
+from model.plain_console import plain_console
 
 _MOST_KERNELS = 12
 
@@ -16,7 +16,7 @@ def print_outcome(outcome: Outcome) -> None:
     """Print what a run did to each kernel, or what each has where nothing was tried."""
     manifest = outcome.bundle.manifest
     title = f"{manifest.network} for {manifest.target}"
-    console = Console(highlight=False)
+    console = plain_console()
     if outcome.search.tasks:
         console.print(f"{title}: {_summary(outcome.search)}")
         console.print(search_table(outcome.search))

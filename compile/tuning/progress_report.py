@@ -75,7 +75,7 @@ class ProgressReport:
         now = time.monotonic()
         if now - self._said >= LINE_EVERY_S:
             self._said = now
-            self._console.print(f"{line}; {last}", highlight=False, soft_wrap=True)
+            self._console.print(f"{line}; {last}", markup=False, highlight=False, soft_wrap=True)
 
     def line(self, tasks: Sequence[TaskResult], spent: int) -> str:
         """Say in a line how far the search is, what it gained and how long it will go on."""

@@ -11,12 +11,15 @@ import tvm
 from tvm import tirx
 from tvm.s_tir import Schedule
 from tvm.s_tir.schedule import Trace
+from tvm_ffi import structural_visit
 
 from compile import TVM_VERSION
 from compile.tuning.records import Record
 from compile.tuning.score import details_of
 
 KEY_LENGTH = 20
+# Of the committed records the largest has 3840: more would keep LLVM busy for hours.
+MOST_UNROLLED = 1 << 14
 
 
 def kernel_key(function: tirx.PrimFunc) -> str:
@@ -27,6 +30,22 @@ def kernel_key(function: tirx.PrimFunc) -> str:
 
 def _named(function: tirx.PrimFunc) -> bool:
     return bool(function.attrs) and "global_symbol" in function.attrs
+
+
+def unrolled(function: tirx.PrimFunc) -> int:
+    """Tell how many times a scheduled kernel's most written out statement stands in its code."""
+    times, most = [1], 1
+
+    def on_loop(loop: tirx.For, visitor: Any) -> None:
+        nonlocal most
+        written = loop.kind in (tirx.ForKind.UNROLLED, tirx.ForKind.VECTORIZED)
+        times.append(times[-1] * (int(loop.extent) if written else 1))
+        most = max(most, times[-1])
+        visitor.default_visit(loop)
+        times.pop()
+
+    structural_visit(function.body, [(tirx.For, on_loop)])
+    return most
 
 
 def make_record(
@@ -64,7 +83,7 @@ def recorded_schedule(function: tirx.PrimFunc, record: Record) -> Schedule | Non
     schedule = Schedule(tvm.IRModule({"main": function}))
     try:
         Trace.apply_json_to_schedule(record.trace, schedule)
-        assert schedule.mod["main"] is not None
+        assert unrolled(schedule.mod["main"]) <= MOST_UNROLLED
     except Exception:
         # A trace comes from a file: whatever it makes TVM throw, the answer is that it does not
         # fit.

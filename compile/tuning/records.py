@@ -17,13 +17,16 @@ appears. Until then, among estimates too close to tell apart the fewest instruct
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from compile import TVM_VERSION
-from compile.tuning.log_files import append_text, locked, replace_text
+from compile.tuning.log_files import append_text, locked, read_text, replace_text
+from compile.tuning.plain_traces import require_plain
 from compile.tuning.score import LARGEST_SCORE, MEASURED_UNIT
 from compile.tuning.ties import instructions_of, leanest
 from model.errors import UsageError
@@ -33,6 +36,9 @@ ESTIMATED_UNIT = "estimated cycles"
 # Which of two records of one kernel is used: the unit that stands later here.
 _TRUST = (ESTIMATED_UNIT, MEASURED_UNIT)
 SHORTLIST = 5
+_TEXTS = ("kernel", "key", "unit", "source", "tvm", "date")
+# The longest text of a committed record has 107 characters, its longest line 3295.
+LONGEST_TEXT, LONGEST_LINE, MOST_TRIALS = 300, 100_000, 10**9
 _BORROWED = "borrowed from "
 
 
@@ -139,7 +145,7 @@ def read_log(path: Path, source: str | None = None) -> Log:
     if not path.exists():
         return Log(())
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = read_text(path).splitlines()
     except OSError as error:
         raise UsageError(f"cannot read the tuning log {path}: {error.strerror}") from error
     kept: dict[tuple[str, str], dict[str, Record]] = {}
@@ -181,6 +187,8 @@ def preferred(shortlist: Sequence[Record]) -> Record:
 
 
 def _parse(line: str) -> Record:
+    if len(line) > LONGEST_LINE:
+        raise ValueError(f"a line of more than {LONGEST_LINE:,} characters")
     try:
         fields = json.loads(line)
     except (ValueError, RecursionError):
@@ -188,14 +196,13 @@ def _parse(line: str) -> Record:
     names = {field.name for field in dataclasses.fields(Record)}
     if not isinstance(fields, dict) or {*fields, "details"} != names:
         raise ValueError("not a tuning record (fields are missing or unknown)")
-    texts = ("kernel", "key", "unit", "source", "tvm", "date")
     number, trials = fields["score"], fields["trials"]
     if (
-        not all(isinstance(fields[name], str) for name in texts)
+        not all(_is_plain_text(fields[name]) for name in _TEXTS)
         or not isinstance(fields["trace"], list)
         or not _figures(fields.get("details", {}))
         or type(trials) is not int
-        or trials < 0
+        or not 0 <= trials <= MOST_TRIALS
     ):
         raise ValueError("not a tuning record (a field is of another type)")
     if (
@@ -206,13 +213,30 @@ def _parse(line: str) -> Record:
         raise ValueError("not a tuning record (its score is not a positive number)")
     if fields["tvm"] != TVM_VERSION:
         raise ValueError(f"written with TVM {fields['tvm']}, this is {TVM_VERSION}")
+    if not _is_date(fields["date"]):
+        raise ValueError("not a tuning record (its date is none)")
+    require_plain(fields["trace"])
     return Record(**fields)
+
+
+def _is_plain_text(value: object) -> bool:
+    """Whether it is a text of a line, without what steers a terminal."""
+    return isinstance(value, str) and len(value) <= LONGEST_TEXT and value.isprintable()
+
+
+def _is_date(text: str) -> bool:
+    try:
+        datetime.date.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _figures(details: object) -> bool:
     """Whether details can be figures by their names."""
     return isinstance(details, dict) and all(
-        isinstance(figure, int | float) for figure in details.values()
+        _is_plain_text(name) and type(figure) in (int, float) and math.isfinite(figure)
+        for name, figure in details.items()
     )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from rich.console import Console
+from rich.text import Text
 
 from compile.bundle import Bundle, check_output
 from compile.network import choose_schedules, lower, write_bundle
@@ -22,6 +23,7 @@ from compile.tuning.score import Devices, Verdict
 from compile.tuning.tasks import find_tasks
 from compile.zoo import normalisation_of, trace_network
 from model.errors import UsageError
+from model.plain_console import plain_console
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,7 +127,7 @@ def tune_network(request: Request, devices: Devices) -> Outcome:
         What is asked for cannot be done; found out before the network is traced where it can be.
     """
     check_output(request.bundle_path)
-    console = Console(stderr=True)
+    console = plain_console(stderr=True)
     say = _Narrator(console)
     device = request.device or devices.default_name(request.target)
     if request.check or request.searches:
@@ -192,4 +194,4 @@ class _Narrator:
 
     def __call__(self, what: str) -> None:
         elapsed = time.monotonic() - self._began
-        self._console.print(f"[dim]{elapsed:6.1f} s[/dim]  {what}", highlight=False)
+        self._console.print(Text.assemble((f"{elapsed:6.1f} s", "dim"), f"  {what}"))

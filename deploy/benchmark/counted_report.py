@@ -6,18 +6,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from deploy.benchmark.counted_peers import COLUMNS, TUNED, UNTUNED
 from deploy.benchmark.engines import ENGINES
+from model.plain_console import plain_console
 
 _LABELS = {UNTUNED: "ours,\nuntuned", TUNED: "ours,\ntuned"}
 
 
 def print_peers(document: Mapping[str, Any]) -> None:
     """Print instructions and cycles, a line a network each, and what failed."""
-    console = Console(highlight=False)
+    console = plain_console()
     core, rows = document["core"], document["rows"]
     for title, figure in (
         (f"Instructions, millions: counted on an emulated {core}", "instructions"),

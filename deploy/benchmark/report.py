@@ -7,13 +7,13 @@ from typing import Any
 
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from deploy.benchmark.document import noisy_places, peer_ratios
 from deploy.benchmark.engines import ENGINES, OURS
 from deploy.benchmark.plan import OWN
 from deploy.benchmark.summaries import LEAST_SAMPLES
+from model.plain_console import plain_console
 from model.registry import UNSHUFFLED
 
 KERNEL_ROWS = 10
@@ -23,14 +23,14 @@ KERNEL_WIDTH = 30
 
 def print_document(document: Mapping[str, Any], console: Console | None = None) -> None:
     """Print all tables, and what must not be overlooked last."""
-    out = console or Console(highlight=False)
+    out = console or plain_console()
     for table in [
         _latency(document), _ratios(document), *_kernels(document), _memory(document)
     ]:  # fmt: skip
         out.print(table)
         out.print()
     for sentence in warnings(document):
-        out.print(f"[bold red]{escape(sentence)}[/bold red]")
+        out.print(sentence, style="bold red")
 
 
 def warnings(document: Mapping[str, Any]) -> list[str]:

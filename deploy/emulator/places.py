@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rich.console import Console
+from rich.text import Text
 
 from model.cache_folder import cache_folder
+from model.plain_console import plain_console
 
-CONSOLE = Console(stderr=True, highlight=False)
+CONSOLE = plain_console(stderr=True)
 PACKAGE = Path(__file__).parent
 
 
@@ -38,7 +39,7 @@ def step(text: str) -> Iterator[None]:
     started = time.monotonic()
     with CONSOLE.status(text):
         yield
-    CONSOLE.print(f"  {text} [dim]{time.monotonic() - started:.1f} s[/dim]")
+    CONSOLE.print(Text.assemble(f"  {text} ", (f"{time.monotonic() - started:.1f} s", "dim")))
 
 
 def built_once(name: str, build: Callable[[Path], None]) -> Path:

@@ -20,6 +20,8 @@ from compile.tuning.records import SHORTLIST, Record, append, log_path, read_log
 from compile.tuning.tasks import default_schedule
 
 ARM = find_target("arm")
+#: A trace that a template could leave, of a block that no kernel has.
+UNFIT = [[["GetSBlock", [], ["part_99", "main"], ["b0"]]], []]
 
 
 class _Small(nn.Module):
@@ -74,7 +76,7 @@ def test_show_and_check_name_what_has_no_record(
     append(log, [_fitting(kernel, 50.0) for kernel in rest])
     assert main(["check", *common]) == 0
     # A record whose schedule fits no longer is as good as none, and is named.
-    broken = dataclasses.replace(_fitting(first, 1.0), trace=[[["Nothing", [], [], []]], []])
+    broken = dataclasses.replace(_fitting(first, 1.0), trace=UNFIT)
     append(log, [broken])
     assert main(["check", *common]) == 1
     assert f"does not fit: {first.name}" in capsys.readouterr().out
@@ -105,7 +107,7 @@ def test_prune_names_and_removes_what_fits_nothing(
     first, second, *_ = kernels.values()
     log = log_path(tmp_path, ARM.name)
     old = _foreign(_fitting(first, 7.0))
-    broken = dataclasses.replace(_fitting(second, 1.0), trace=[[["Nothing", [], [], []]], []])
+    broken = dataclasses.replace(_fitting(second, 1.0), trace=UNFIT)
     append(log, [_fitting(first, 100.0), _fitting(second, 60.0), old, broken])
     with log.open("a") as stream:
         stream.write('{"half\n')
@@ -131,7 +133,8 @@ def test_merge_keeps_the_best_few_and_mixes_nothing(
     first, second, *_ = kernels.values()
     ours, theirs = (log_path(tmp_path / side, ARM.name) for side in ("a", "b"))
     many = [
-        dataclasses.replace(_fitting(first, 10.0 + i), trace=[[["x", i]], []]) for i in range(7)
+        dataclasses.replace(_fitting(first, 10.0 + i), trace=[[["Unroll", [f"l{i}"], [], []]], []])
+        for i in range(7)
     ]
     append(ours, many[::2])
     append(theirs, [*many[1::2], _fitting(second, 5.0)])

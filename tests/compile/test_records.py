@@ -39,6 +39,11 @@ def _record(key: Any = "k", score: float = 2.0, **changes: Any) -> Record:
     return dataclasses.replace(plain, **changes)
 
 
+def _plain(number: int) -> Any:
+    """Give a trace that a template could leave, another for each number."""
+    return [[["Unroll", [f"l{number}"], [], []]], []]
+
+
 def _kernel(channels: int = 8, outputs: int = 12) -> Any:
     """Return the kernel of one small convolution."""
     module = lowered(imported(nn.Conv2d(channels, outputs, 1), 1, channels, 3, 4).module)
@@ -50,9 +55,9 @@ def test_records_come_back_as_they_were_written(tmp_path: Path) -> None:
     path = log_path(tmp_path, "cortex-a72")
     assert read_log(path).records == ()
     append(path, [_record("a"), _record("b", 3.5)])
-    append(path, [_record("c", kernel='quo"te\n\u2028')])
+    append(path, [_record("c", kernel='quo"te [/x] \u00fc')])
     log = read_log(path)
-    odd = _record("c", kernel='quo"te\n\u2028')
+    odd = _record("c", kernel='quo"te [/x] \u00fc')
     assert sorted(log.records, key=lambda r: r.key) == [_record("a"), _record("b", 3.5), odd]
     assert log.rejected == ()
     assert path == tmp_path / "cortex-a72" / "records.jsonl"
@@ -66,9 +71,9 @@ def test_of_estimates_too_close_to_tell_the_fewest_instructions_are_used(tmp_pat
     for number, instructions in figures.items():
         append(path, [_record(
             score=scores[number], unit=ESTIMATED_UNIT, source="estimated: there",
-            trace=[[number], []], details={"instructions": instructions},
+            trace=_plain(number), details={"instructions": instructions},
         )])  # fmt: skip
-    measured = _record("m", score=1.0), _record("m", score=1.01, trace=[[1], []])
+    measured = _record("m", score=1.0), _record("m", score=1.01, trace=_plain(1))
     append(path, measured)
     for _ in range(2):
         log = read_log(path)
@@ -118,6 +123,14 @@ BAD_LINES = [
     (_record(details={"instructions": None}).line(), "another type"),
     (_record(trials=-3).line(), "another type"),
     (_record(tvm="0.26.0").line(), "written with TVM 0.26.0"),
+    (_record(source="\x1b[2J").line(), "another type"),
+    (_record(kernel="two\nlines").line(), "another type"),
+    (_record(unit="n" * 1000).line(), "another type"),
+    (_record(trials=10**400).line(), "another type"),
+    (_record(score=10**400).line(), "positive number"),
+    (_record(details={"instructions": float("nan")}).line(), "another type"),
+    (_record(date="[/x]").line(), "its date is none"),
+    (_record(kernel="x" * 100_001).line(), "a line of more than"),
     ("\x00\xff binary", "not JSON"),
 ]
 
