@@ -15,9 +15,6 @@ import dataclasses
 import hashlib
 import json
 import math
-import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +24,7 @@ import numpy as np
 from compile.manifest import Manifest, Tensor, parse_manifest
 from compile.passes.graph import Array
 from model.errors import UsageError
+from model.scratch import scratch_folder
 
 LIBRARY, MANIFEST = "network.so", "manifest.json"
 REFERENCE, INTERMEDIATES = "reference.npz", "intermediates.npz"
@@ -93,10 +91,12 @@ def check_output(path: Path) -> None:
     UsageError
         As :func:`written_beside`.
     """
-    _scratch_folder(path.resolve()).rmdir()
+    with _scratch_beside(path.resolve()):
+        pass
 
 
-def _scratch_folder(path: Path) -> Path:
+@contextmanager
+def _scratch_beside(path: Path) -> Iterator[Path]:
     if (
         path.exists()
         and not (path / MANIFEST).is_file()
@@ -105,7 +105,8 @@ def _scratch_folder(path: Path) -> Path:
         raise UsageError(f"{path} exists and is not a bundle: name another --output")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        with scratch_folder(f".{path.name}.", path.parent) as scratch:
+            yield scratch
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror}; name another --output") from error
 
@@ -120,19 +121,13 @@ def written_beside(path: Path) -> Iterator[Path]:
         If the folder cannot be written, or `path` holds something that is not a bundle.
     """
     path = path.resolve()  # so that "." has a name and a parent too
-    scratch = _scratch_folder(path)
-    try:
+    with _scratch_beside(path) as scratch:
         yield scratch
         scratch.chmod(0o755)
-        if path.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
-            os.rename(path, old / "bundle")  # noqa: PTH104 - pairs with the rename below
-            os.rename(scratch, path)  # noqa: PTH104
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            os.rename(scratch, path)  # noqa: PTH104
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        with scratch_folder(f".{path.name}.old.", path.parent) as old:
+            if path.exists():
+                path.rename(old / "bundle")
+            scratch.rename(path)
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> Manifest:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextvars
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ from compile.constants_in_place import CONSTANTS, constants_object
 from compile.pipeline import Dump, Phase, Step, pipeline, run_steps, steps_of
 from compile.targets import CompileTarget
 from model.errors import Failure
+from model.scratch import scratch_folder
 
 # Android 15 and newer load only libraries whose segments are aligned to 16 KiB pages.
 PAGE_SIZE = 16384
@@ -49,10 +49,10 @@ def build_library(
     """
     steps = pipeline(target)
     # The objects are as large as the library, and nobody needs them once it is linked.
-    with tempfile.TemporaryDirectory(prefix=f".{path.stem}.", dir=path.parent) as objects:
+    with scratch_folder(f".{path.stem}.", path.parent) as objects:
         with target.tvm_target, tvm.transform.PassContext(opt_level=3), _code_steps(steps, dump):
             module = run_steps(module, steps_of(steps, Phase.KERNEL, Phase.PLAN), dump)
-            constants = constants_object(module, target, Path(objects))
+            constants = constants_object(module, target, objects)
             compiled = tvm.compile(
                 module.without_attr(CONSTANTS),
                 target.tvm_target,
@@ -60,7 +60,7 @@ def build_library(
                 tir_pipeline=_TIR_PIPELINE,
             )
         compiled.export_library(
-            str(path), fcompile=link, workspace_dir=objects, addons=constants
+            str(path), fcompile=link, workspace_dir=str(objects), addons=constants
         )  # fmt: skip
 
 

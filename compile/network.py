@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import platform
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from compile.program import Program, import_program
 from compile.targets import CompileTarget, find_target
 from compile.tuning.recorded_schedules import apply_record, kernel_key
 from compile.tuning.records import Record
+from model.scratch import scratch_folder
 
 # Largest absolute error of a logit, for logits of order one (float32, a few hundred layers'
 # rounding).
@@ -223,8 +223,8 @@ def _flatten(answer: Any) -> list[torch.Tensor]:
 
 def expected_intermediates(lowered: Lowered, inputs: list[Array]) -> dict[str, Array]:
     """Run every kernel unscheduled on this machine and sample what it writes."""
-    with tempfile.TemporaryDirectory(prefix="unscheduled-") as folder:
-        library = Path(folder) / bundles.LIBRARY
+    with scratch_folder("unscheduled-") as folder:
+        library = folder / bundles.LIBRARY
         build_library(expose_intermediates(lowered.module), find_target("host"), library)
         machine = relax.VirtualMachine(tvm.runtime.load_module(str(library)), tvm.cpu())
         results = machine[INTERMEDIATES](*(tvm.runtime.tensor(value) for value in inputs))

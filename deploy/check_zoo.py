@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from deploy.reports import require_writable, steps, write_json
 from model.errors import command
 from model.plain_console import plain_console
 from model.registry import names, parse_resolution
+from model.scratch import scratch_folder
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def check(model: str, target: str, resolution: tuple[int, int] | None = None) -> Row:
     """Compile one network with the committed records, run it and compare it with PyTorch."""
-    with tempfile.TemporaryDirectory(prefix="zoo-") as folder:
-        path = Path(folder) / "bundle"
+    with scratch_folder("zoo-") as folder:
+        path = folder / "bundle"
         bundle = compile_network(model, find_target(target), path, resolution=resolution)
         with open_network(bundle) as network:
             parity = check_parity(network, bundle)

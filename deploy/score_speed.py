@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,6 +27,7 @@ from deploy.emulator.cores import DEFAULT_CORE, guest_of
 from deploy.reports import CONSOLE, require_writable, write_json
 from deploy.scores import EstimatedCycles
 from model.errors import Failure, command
+from model.scratch import scratch_folder
 
 CANDIDATES = 3
 NETWORK = "shufflenet-g3-x1"
@@ -46,8 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     require_writable(options.json)
     guest, target = guest_of(options.core), find_target(options.core)
-    with tempfile.TemporaryDirectory(prefix="score-speed-") as scratch, CONSOLE.status("building"):
-        folder = Path(scratch)
+    with scratch_folder("score-speed-") as folder, CONSOLE.status("building"):
         kernels = _candidates(options.model, target, folder)
         score = EstimatedCycles(guest, target.cpu, 1, folder / "costs")
         seconds = {name: _seconds(kernels, score) for name in ("new", "remembered")}

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import functools
 import os
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 USAGE_STATUS = 2
 FAILURE_STATUS = 1
 INTERRUPTED_STATUS = 130
+TERMINATED_STATUS = 143
 
 
 class UsageError(ValueError):
@@ -28,6 +32,23 @@ def printable(text: object) -> str:
     )
 
 
+@contextmanager
+def _terminated_in_order() -> Iterator[None]:
+    """Let SIGTERM end the block as an exception does, so that nothing is left behind."""
+
+    def end(*_: object) -> None:
+        raise SystemExit(TERMINATED_STATUS)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def command(main: Callable[[list[str] | None], int]) -> Callable[[list[str] | None], int]:
     """Wrap a command so that a user's mistake prints one line and never a stack trace.
 
@@ -40,13 +61,15 @@ def command(main: Callable[[list[str] | None], int]) -> Callable[[list[str] | No
     -------
     Callable
         The same command: a :class:`UsageError` becomes status 2, a :class:`Failure` status 1,
-        Ctrl-C status 130, a closed pipe (``| head``) status 0.
+        Ctrl-C status 130, SIGTERM status 143 with everything cleaned up, a closed pipe
+        (``| head``) status 0.
     """
 
     @functools.wraps(main)
     def wrapped(argv: list[str] | None = None) -> int:
         try:
-            return main(argv)
+            with _terminated_in_order():
+                return main(argv)
         except UsageError as error:
             print(f"error: {printable(error)}", file=sys.stderr)
             return USAGE_STATUS

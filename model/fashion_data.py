@@ -11,7 +11,6 @@ import os
 import shutil
 import struct
 import subprocess
-import tempfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ import numpy.typing as npt
 
 from model.cache_folder import cache_folder
 from model.errors import Failure, UsageError
+from model.scratch import scratch_folder
 
 PACKAGE = "dataset-fashion-mnist"
 #: Where the package keeps its files, below the root it is unpacked to.
@@ -170,8 +170,8 @@ def fetch() -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # Beside its destination: the same file system, so that a rename is all or nothing.
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix="fashion-mnist.") as scratch:
-            unpacked = _download(PACKAGE, Path(scratch)) / INSTALLED_AT
+        with scratch_folder("fashion-mnist.", folder.parent) as scratch:
+            unpacked = _download(PACKAGE, scratch) / INSTALLED_AT
             if not is_complete(unpacked):
                 raise Failure(f"the Debian package {PACKAGE} lacks files of Fashion-MNIST")
             for file in unpacked.iterdir():

@@ -6,10 +6,59 @@ here: kernels of 8 lanes on a machine with 16, of 4 with ``HOST_CPU=x86-64``.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import secrets
+import time
+from pathlib import Path
+
+import pytest
 
 if name := os.environ.get("HOST_CPU"):
     import tvm
 
     # Where `compile.targets` learns which core this is; other conftest files ask it when they load.
     tvm.register_global_func("target.llvm_get_system_cpu", lambda: name, override=True)
+
+
+class Leftovers:
+    """What a program leaves behind: processes of its, files in its temporary folder.
+
+    Attributes
+    ----------
+    environment : dict
+        To start the program with: all of its descendants can be told by it.
+    temporary : Path
+        Where it puts temporary files.
+    """
+
+    def __init__(self, temporary: Path) -> None:
+        self._mark = f"SHUFFLEDEPLOY_TEST={secrets.token_hex(8)}"
+        self.temporary = temporary
+        name, _, value = self._mark.partition("=")
+        self.environment = {**os.environ, name: value, "TMPDIR": str(temporary)}
+
+    def processes(self) -> list[str]:
+        """Command lines of what still runs."""
+        found = []
+        for folder in Path("/proc").iterdir():
+            with contextlib.suppress(OSError):
+                if self._mark.encode() in (folder / "environ").read_bytes().split(b"\0"):
+                    found.append((folder / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+        return found
+
+    def assert_none_within(self, seconds: float) -> None:
+        """Wait for the last of them to go."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and (self.processes() or any(self.temporary.iterdir())):
+            time.sleep(0.05)
+        assert self.processes() == []
+        assert list(self.temporary.iterdir()) == []
+
+
+@pytest.fixture
+def leftovers(tmp_path: Path) -> Leftovers:
+    """Give what tells whether a program that was killed left something."""
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    return Leftovers(temporary)

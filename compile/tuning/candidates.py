@@ -7,10 +7,13 @@ tuning does; one that dies or hangs on a candidate is replaced and the candidate
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import multiprocessing
 import os
-from collections.abc import Sequence
+import signal
+import sys
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from concurrent.futures.process import BrokenProcessPool
@@ -75,9 +78,11 @@ class Workers:
 
     def _started(self) -> ProcessPoolExecutor:
         if self._pool is None:
-            warm_up = _warm_up_politely if self._polite else _warm_up
             context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(self.count, context, initializer=warm_up)
+            beginning = (os.getpid(), self._polite, _warm_up)
+            self._pool = ProcessPoolExecutor(
+                self.count, context, initializer=_begin, initargs=beginning
+            )
         return self._pool
 
     def stop(self) -> None:
@@ -126,27 +131,27 @@ class Workers:
 PR_SET_PDEATHSIG = 1
 
 
+def _begin(parent: int, polite: bool, warm_up: Callable[[], object]) -> None:
+    """Tie a worker to its parent, before anything that takes long."""
+    # A worker whose parent was killed would wait for work for ever. The parent may have died
+    # since it started this process: then no signal comes.
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+    # Ctrl-C is the parent's to handle; it ends the workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if polite:
+        os.nice(LOWEST_PRIORITY)
+    warm_up()
+
+
 def _warm_up() -> None:
     os.environ["TVM_NUM_THREADS"] = "1"
-    import ctypes
-    import signal
-    import sys
-
     # tvm_ffi imports PyTorch where it finds it: 2 s and 200 MB that no build needs.
     sys.modules.setdefault("torch", None)  # type: ignore[arg-type]
     import tvm
 
-    # A worker whose parent was killed would wait for work for ever.
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-
-    # Ctrl-C is the parent's to handle; it ends the workers.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     assert tvm
-
-
-def _warm_up_politely() -> None:
-    os.nice(LOWEST_PRIORITY)
-    _warm_up()
 
 
 def build_candidate(module_json: str, target: CompileTarget, path: str, checks: bool) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -37,6 +36,7 @@ from compile.tuning.score import (
 from compile.tuning.tasks import Progress, Task, begin, default_schedule
 from compile.tuning.tuner import DEFAULT_TRIALS_A_TASK, tune
 from model.errors import UsageError
+from model.scratch import scratch_folder
 
 UNLIMITED = 1 << 30
 
@@ -183,8 +183,8 @@ def _measured(
     functions = [schedule.mod["main"] for schedule in fitting]
     records: list[Record] = []
     reasons = ["its schedule does not fit the kernel"] * schedules.count(None)
-    with tempfile.TemporaryDirectory(prefix="shortlist-") as scratch:
-        built = build_candidates(functions, target, Path(scratch), workers, checks=False)
+    with scratch_folder("shortlist-") as scratch:
+        built = build_candidates(functions, target, scratch, workers, checks=False)
         good = [kernel for kernel in built if isinstance(kernel, KernelObject)]
         answers = iter(score(good))
         for schedule, kernel in zip(fitting, built, strict=True):

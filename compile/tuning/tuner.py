@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +18,7 @@ from compile.tuning.plan import Batch, Plan
 from compile.tuning.records import Record
 from compile.tuning.score import Score
 from compile.tuning.tasks import Progress, Task, begin
+from model.scratch import scratch_folder
 
 DEFAULT_TRIALS_A_TASK = 32
 # Batches that are built while one is scored.
@@ -77,8 +77,8 @@ def tune(  # noqa: PLR0913 - all but the first five by name
     states = [begin(task, known.get(task.key)) for task in tasks]
     until = time.monotonic() + seconds
     with (
-        tempfile.TemporaryDirectory(prefix="candidates-", ignore_cleanup_errors=True) as scratch,
-        BuildAhead(score, target, Path(scratch), workers) as ahead,
+        scratch_folder("candidates-") as scratch,
+        BuildAhead(score, target, scratch, workers) as ahead,
     ):
         plan = Plan(states, elsewhere, target, seed)
         keep = Keeper(log, score.unit, score.source)

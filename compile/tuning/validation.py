@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import re
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,6 +25,7 @@ from compile.tuning.tasks import Task, find_tasks
 from compile.zoo import trace_network
 from model.errors import Failure
 from model.registry import names
+from model.scratch import scratch_folder
 
 # A kernel's name -> its kind. A network's first layer reads its image, of 1 or 3 channels.
 KINDS = {
@@ -203,14 +203,14 @@ def sample_kernels(
 ) -> list[Sample]:
     """Draw candidates of kernels, score them, and time them all."""
     with (
-        tempfile.TemporaryDirectory(prefix="validation-") as scratch,
+        scratch_folder("validation-") as scratch,
         Workers() as workers,
         Workers(1) as timer,
     ):
         candidates: list[list[Candidate]] = []
         for number, one in enumerate(drawn):
             say(f"building candidates of {one.task.name} ({one.network})")
-            folder = Path(scratch) / str(number)
+            folder = scratch / str(number)
             folder.mkdir()
             candidates.append(draw_candidates(one, target, folder, seed, workers, timer))
         workers.stop()

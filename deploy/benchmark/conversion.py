@@ -13,7 +13,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import warnings
 from collections.abc import Callable, Mapping
 from importlib import metadata
@@ -25,6 +24,7 @@ from deploy.benchmark.plan import Subject
 from deploy.comparison import PROJECT
 from model.errors import Failure
 from model.registry import build, input_shape
+from model.scratch import scratch_folder
 
 MODELS_FOLDER = PROJECT / "build" / "bench" / "models"
 MADE_BY = "made_by.json"
@@ -68,8 +68,8 @@ def converted(subject: Subject, model_format: str, folder: Path = MODELS_FOLDER)
     if not _is_made_by(home, key):
         source = converted(subject, "onnx", folder) if model_format == "mnn" else {}
         home.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{home.name}.", dir=home.parent) as name:
-            made = Path(name) / home.name
+        with scratch_folder(f".{home.name}.", home.parent) as name:
+            made = name / home.name
             made.mkdir()
             _CONVERT[model_format](subject, made, source)
             (made / MADE_BY).write_text(json.dumps(key), encoding="utf-8")

@@ -10,7 +10,6 @@ from __future__ import annotations
 import bisect
 import json
 import subprocess
-import tempfile
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from deploy.emulator.images import Image
 from deploy.emulator.qemu import ensure_emulator
 from deploy.emulator.sysroot import ensure_sysroot, guest_python
 from model.errors import Failure, UsageError
+from model.scratch import scratch_folder
 
 RUN_S = 1800.0
 # Bytes not executed between two pieces of code of unknown functions that part them.
@@ -98,8 +98,7 @@ def count_inference(
     Failure
         It does not run.
     """
-    with tempfile.TemporaryDirectory(prefix="shuffledeploy-counted-") as scratch:
-        folder = Path(scratch)
+    with scratch_folder("shuffledeploy-counted-") as folder:
         _run(engine, files, asked, core, packages, folder)
         error = _largest_error(folder, asked)
         blocks = read_blocks((folder / "report.txt").read_text())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import signal
 import subprocess
-import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from deploy.emulator.images import Image, read_image
 from deploy.emulator.qemu import Emulator, ensure_emulator
 from deploy.emulator.toolchain import KERNEL_BASE, link_static
 from model.errors import UsageError
+from model.scratch import scratch_folder
 
 # DLPack's type codes, by the name's letters.
 _TYPE_CODES = {"int": 0, "uint": 1, "float": 2, "bfloat": 4}
@@ -107,12 +107,12 @@ def count_kernels(
     emulator = ensure_emulator(guest.architecture)
 
     def count(kernel: KernelObject) -> KernelCount | str:
-        with tempfile.TemporaryDirectory(prefix="shuffledeploy-kernel-") as scratch:
+        with scratch_folder("shuffledeploy-kernel-") as scratch:
             plugin = f"{emulator.plugin},out={scratch}/counts"
             if caches is not None:
                 plugin += f",{caches.plugin_arguments}"
             command = [str(emulator.qemu), "-plugin", plugin, "-cpu", guest.model]
-            return _count_one(emulator, kernel, command, timeout_s, warm, Path(scratch))
+            return _count_one(emulator, kernel, command, timeout_s, warm, scratch)
 
     with ThreadPoolExecutor(max_workers=max(1, workers)) as pool:
         return list(pool.map(count, kernels))

@@ -7,13 +7,13 @@ import platform
 import re
 import shutil
 import subprocess
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from deploy.emulator import apt_tree
 from deploy.emulator.places import PACKAGE, built_once, recipe_hash
 from model.errors import Failure
+from model.scratch import scratch_folder
 
 # Newer releases have better models of some cores: the first that apt knows is taken.
 _RELEASES = ("19", "16", "15", "14")
@@ -114,9 +114,9 @@ def _describe(folder: Path, libraries: str, suffix: str = "") -> LlvmTools | Non
 
 def _fetch(folder: Path) -> None:
     """Unpack the newest release's tools and the libraries that this machine lacks."""
-    with tempfile.TemporaryDirectory(prefix="shuffledeploy-apt-") as scratch:
-        tree = apt_tree.open_tree(Path(scratch), apt_tree.host_architecture())
-        unpacked = Path(scratch) / "unpacked"
+    with scratch_folder("shuffledeploy-apt-") as scratch:
+        tree = apt_tree.open_tree(scratch, apt_tree.host_architecture())
+        unpacked = scratch / "unpacked"
         release = _unpack_newest(tree, unpacked)
         programs = unpacked / "usr" / "lib" / f"llvm-{release}" / "bin"
         (folder / "usr" / "bin").mkdir(parents=True)

@@ -6,7 +6,6 @@ import os
 import platform
 import shutil
 import subprocess
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from deploy.emulator import apt_tree
 from deploy.emulator.places import PACKAGE, built_once, recipe_hash, step
 from deploy.emulator.toolchain import compile_c, link_static, write_layout
 from model.errors import Failure
+from model.scratch import scratch_folder
 
 # Guest architecture -> what clang calls its plainest core.
 _GUESTS = {"aarch64": "generic", "x86_64": "x86_64"}
@@ -109,8 +109,8 @@ def _build(folder: Path) -> None:
 def _fetch_qemu(folder: Path) -> None:
     """Unpack Debian's dynamic qemu-user and the libraries that this host lacks."""
     packages = folder / "packages"
-    with tempfile.TemporaryDirectory(prefix="shuffledeploy-apt-") as scratch:
-        tree = apt_tree.open_tree(Path(scratch), apt_tree.host_architecture())
+    with scratch_folder("shuffledeploy-apt-") as scratch:
+        tree = apt_tree.open_tree(scratch, apt_tree.host_architecture())
         apt_tree.unpack(tree, ["qemu-user"], packages)
         binary = packages / "usr/bin" / _BINARY
         if not binary.exists():
@@ -137,8 +137,8 @@ def _take_qemu_on_path(folder: Path) -> None:
 
 def _check_plugin(emulator: Emulator) -> None:
     """Refuse a QEMU that takes no plugins (a static build) before anything relies on it."""
-    with tempfile.TemporaryDirectory() as scratch:
-        program, counts = Path(scratch) / "program", Path(scratch) / "counts"
+    with scratch_folder("shuffledeploy-") as scratch:
+        program, counts = scratch / "program", scratch / "counts"
         # A helper of the runner serves as the kernel: it returns 0, whatever it is given.
         complaint = link_static(emulator.runner, None, "TVMBackendParallelBarrier", program)
         command = [
@@ -151,7 +151,7 @@ def _check_plugin(emulator: Emulator) -> None:
         done = subprocess.run(
             command, check=False, capture_output=True, text=True, env=emulator.environment()
         )
-        written = list(Path(scratch).glob("counts.*"))
+        written = list(scratch.glob("counts.*"))
     if complaint or done.returncode or not written:
         reason = complaint or (done.stderr.strip().splitlines() or ["no counts written"])[-1]
         raise Failure(

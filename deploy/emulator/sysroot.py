@@ -6,7 +6,6 @@ import importlib.metadata
 import re
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from deploy.emulator.places import PACKAGE, built_once, recipe_hash, step
 from deploy.emulator.qemu import Emulator, ensure_emulator
 from deploy.emulator.wheels import unpack_wheels
 from model.errors import Failure
+from model.scratch import scratch_folder
 
 _PACKAGES = (
     "libc6", "libstdc++6", "libgcc-s1", "zlib1g", "libexpat1", "libffi8", "libuuid1",
@@ -81,8 +81,8 @@ def _wheels() -> list[str]:
 def _build(folder: Path) -> None:
     """Fill the board's folder."""
     system = folder / "system"
-    with tempfile.TemporaryDirectory(prefix="shuffledeploy-apt-") as scratch:
-        tree = apt_tree.open_tree(Path(scratch), "arm64")
+    with scratch_folder("shuffledeploy-apt-") as scratch:
+        tree = apt_tree.open_tree(scratch, "arm64")
         python = apt_tree.python_version(tree)
         packages = [*_PACKAGES, *(name.format(python) for name in _PYTHON_PACKAGES)]
         apt_tree.unpack(tree, packages, system)

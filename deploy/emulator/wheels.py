@@ -6,13 +6,13 @@ import importlib.util
 import re
 import subprocess
 import sys
-import tempfile
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from deploy.emulator.places import step
 from model.errors import Failure
+from model.scratch import scratch_folder
 
 # All three: a tvm-ffi built for 2_27 or 2014 would else give way to an older one.
 _PLATFORMS = ("manylinux_2_28_aarch64", "manylinux_2_27_aarch64", "manylinux2014_aarch64")
@@ -44,11 +44,11 @@ def unpack_wheels(
     """
     if importlib.util.find_spec("pip") is None:
         raise Failure(f"{sys.executable} has no pip; install it with: python -m ensurepip")
-    with tempfile.TemporaryDirectory(prefix="shuffledeploy-pip-") as scratch:
+    with scratch_folder("shuffledeploy-pip-") as scratch:
         command = [
             sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary=:all:",
             *(f"--platform={name}" for name in _PLATFORMS), f"--python-version={python}",
-            "--implementation=cp", "-d", scratch, *requirements,
+            "--implementation=cp", "-d", str(scratch), *requirements,
         ]  # fmt: skip
         with step(f"pip: {what} for aarch64, Python {python}"):
             done = subprocess.run(command, check=False, capture_output=True, text=True)
@@ -56,7 +56,7 @@ def unpack_wheels(
                 errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
                 reason = errors[-1] if errors else f"exit status {done.returncode}"
                 raise Failure(f"cannot fetch the board's Python packages with pip: {reason}")
-            for wheel in sorted(Path(scratch).glob("*.whl")):
+            for wheel in sorted(scratch.glob("*.whl")):
                 with zipfile.ZipFile(wheel) as archive:
                     names = archive.namelist()
                     kept = [name for name in names if not (left_out and left_out.search(name))]

@@ -1,0 +1,41 @@
+"""Folders that go with the program, however it ends."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+# Waits until its input closes, as it does when the program ends, be it of SIGKILL. Workers of the
+# program may write a moment longer: once more, then.
+_REMOVE = 'read -r _; rm -rf -- "$1" 2>/dev/null || { sleep 1; rm -rf -- "$1"; }'
+
+
+@contextmanager
+def scratch_folder(prefix: str, parent: Path | None = None) -> Iterator[Path]:
+    """Give an empty folder that is removed at the end of the block, or when the program dies.
+
+    Parameters
+    ----------
+    prefix : str
+        What its name begins with.
+    parent : Path, optional
+        Where it is made; the system's folder for temporary files if nothing is said. In the block
+        it may be renamed: then it stays.
+    """
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+    # In a session of its own, so that what ends this program's group does not end it, too.
+    watcher = subprocess.Popen(
+        ["/bin/sh", "-c", _REMOVE, "sh", str(folder)], stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        assert watcher.stdin is not None
+        watcher.stdin.close()
+        watcher.wait()
