@@ -67,7 +67,7 @@ def tune(  # noqa: PLR0913 - all but the first five by name
         Best record of each key from other sources: what is not known yet is tried first with it,
         since its own score says nothing here.
     seconds : float
-        No batch starts after so long.
+        What is under way after so long is the last batch.
 
     Returns
     -------
@@ -90,6 +90,10 @@ def tune(  # noqa: PLR0913 - all but the first five by name
                 if (batch := plan.next(trials - plan.committed)) is None:
                     break
                 waiting.append((batch, ahead.build([s.mod["main"] for s in batch.schedules])))
+            tried = any(state.trials for state in states)
+            if tried and time.monotonic() >= until:
+                # What was built ahead would be scored after the time is up.
+                waiting.clear()
             if current is None:
                 if not waiting:
                     return states
@@ -101,7 +105,7 @@ def tune(  # noqa: PLR0913 - all but the first five by name
             gained = keep(batch, results)
             # On the disk: only now the next are scored.
             current = None
-            if waiting:
+            if waiting and time.monotonic() < until:
                 following, built = waiting.popleft()
                 current = following, ahead.score(built)
             plan.learn(batch, results, gained)

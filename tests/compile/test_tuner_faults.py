@@ -173,6 +173,25 @@ def test_time_is_up(tasks: list[Task], tmp_path: Path) -> None:
     assert 0 < sum(state.trials for state in states) < 3 * BATCH
 
 
+def test_what_was_built_ahead_is_not_scored_after_the_time(
+    tasks: list[Task], tmp_path: Path
+) -> None:
+    """A busy machine scored for a batch longer than it was given."""
+    starts: list[float] = []
+
+    class Busy(_CodeSize):
+        def __call__(self, kernels: Sequence[KernelObject]) -> list[float | str]:
+            starts.append(time.monotonic())
+            time.sleep(1.0)
+            return super().__call__(kernels)
+
+    began = time.monotonic()
+    _tune(tasks, tmp_path / "log", 1 << 30, score=Busy(), seconds=1.5)
+    assert starts
+    # The one that was being built when the time was up.
+    assert sum(start - began > 1.5 for start in starts) <= 1
+
+
 def test_a_schedule_known_from_another_source_is_tried_first(
     tasks: list[Task], tmp_path: Path
 ) -> None:
