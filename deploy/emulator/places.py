@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from rich.text import Text
 
 from model.cache_folder import cache_folder
 from model.plain_console import plain_console
+from model.scratch import scratch_folder
 
 CONSOLE = plain_console(stderr=True)
 PACKAGE = Path(__file__).parent
@@ -55,23 +55,30 @@ def built_once(name: str, build: Callable[[Path], None]) -> Path:
     Returns
     -------
     Path
-        The finished folder. It appears whole or not at all: it is written beside and renamed, so
-        of two builders at once the later one discards its copy.
+        The finished folder. It appears whole or not at all: it is written beside and renamed. Of
+        two commands at once the second waits for the first.
     """
     finished = cache_folder() / name
     if finished.is_dir():
         return finished
-    finished.parent.mkdir(parents=True, exist_ok=True)
-    CONSOLE.print(f"building {name} into {finished.parent}")
-    draft = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=finished.parent))
-    try:
-        build(draft)
-        draft.chmod(0o755)
-        try:
+    with _one_at_a_time(finished):
+        if finished.is_dir():
+            return finished
+        CONSOLE.print(f"building {name} into {finished.parent}")
+        with scratch_folder(f".{name}-", finished.parent) as draft:
+            build(draft)
+            draft.chmod(0o755)
             draft.rename(finished)
-        except OSError:
-            if not finished.is_dir():
-                raise
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
     return finished
+
+
+@contextmanager
+def _one_at_a_time(finished: Path) -> Iterator[None]:
+    """Keep other commands from building the same; a lock goes with the program that holds it."""
+    with finished.with_name(f".{finished.name}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            CONSOLE.print(f"another command is building {finished.name}: waiting for it")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
