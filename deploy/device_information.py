@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import platform
 from dataclasses import dataclass
+from typing import Annotated
 
+import msgspec
 import tvm
 from tvm import rpc
 
 from deploy.emulator.cores import CORES
 from deploy.emulator.elf_symbols import machine_of
+from model.errors import Failure, printable
 
 _MIDR = "/sys/devices/system/cpu/cpu0/regs/identification/midr_el1"
 _ARM = 0x41
@@ -54,13 +56,39 @@ def ask_local() -> DeviceInformation:
 
 def ask_emulated(session: rpc.RPCSession, core: str | None) -> DeviceInformation:
     """Ask a board of this project; ``core`` is what it was started with, if that is known."""
-    told = json.loads(session.get_function("shuffledeploy.describe")())
+    return read_description(str(session.get_function("shuffledeploy.describe")()), core)
+
+
+_Word = Annotated[str, msgspec.Meta(pattern=r"^[\w.+-]{1,60}$")]
+
+
+class _Description(msgspec.Struct, forbid_unknown_fields=True):
+    """What a board of this project says of itself (`deploy/emulator/server.py`)."""
+
+    tvm_version: _Word
+    architecture: _Word
+    python: _Word
+    features: Annotated[list[_Word], msgspec.Meta(max_length=500)]
+    part: Annotated[str, msgspec.Meta(pattern=r"^(0x[0-9a-fA-F]{1,8})?$")]
+    pid: int
+
+
+def read_description(text: str, core: str | None) -> DeviceInformation:
+    """Read what a board of this project says of itself; ``core`` is what it is known to be.
+
+    Raises
+    ------
+    Failure
+        If that is not what such a board says.
+    """
+    try:
+        told = msgspec.json.decode(text, type=_Description)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise Failure(f"what the board says of itself cannot be: {error}") from error
     if core is None:
-        part = int(told["part"], 16) if told["part"] else -1
+        part = int(told.part, 16) if told.part else -1
         core = next((known.name for known in CORES.values() if known.part == part), None)
-    return DeviceInformation(
-        told["tvm_version"], told["architecture"], core, tuple(told["features"])
-    )
+    return DeviceInformation(told.tvm_version, told.architecture, core, tuple(told.features))
 
 
 def ask_stock(session: rpc.RPCSession) -> DeviceInformation:
@@ -98,7 +126,7 @@ def _llvm(function: str) -> str | None:
 
 def _remote_text(session: rpc.RPCSession, function: str) -> str | None:
     try:
-        return str(session.get_function(function)())
+        return printable(session.get_function(function)())[:100]
     except AttributeError:
         return None
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from tvm import rpc
 
 from deploy.device_names import DeviceName
+from deploy.time_limits import within
 from deploy.trackers import Tracker
 from model.errors import Failure
 
@@ -122,33 +123,17 @@ def why_lost(connection: Connection, error: Exception) -> str | None:
 def _within(
     seconds: float, name: DeviceName, connect: Callable[[], rpc.RPCSession]
 ) -> rpc.RPCSession:
-    """Run a blocking connect in a thread, and stop waiting for it after a while."""
-    results: list[rpc.RPCSession] = []
-    errors: list[Exception] = []
-    abandoned = threading.Event()
-
-    def work() -> None:
-        try:
-            session = connect()
-        except (RuntimeError, OSError, ValueError) as error:
-            errors.append(error)
-            return
-        if abandoned.is_set():
-            close(Connection(session, None, 0))
-        results.append(session)
-
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if thread.is_alive():
-        abandoned.set()
+    """Begin a session, or say why there is none."""
+    try:
+        return within(seconds, connect, lambda session: close(Connection(session, None, 0)))
+    except TimeoutError:
         raise Failure(
             f"{name.text}: no session within {seconds:.0f} s; the board hangs, or serves"
             " another session: end that one, or restart the board"
-        )
-    if errors:
-        raise _as_failure(name, errors[0]) from errors[0]
-    return results[0]
+        ) from None
+    except Exception as error:
+        # What a peer that is no board makes TVM's client raise is not to be foreseen.
+        raise _as_failure(name, error) from error
 
 
 def _as_failure(name: DeviceName, error: Exception) -> Failure:
