@@ -128,7 +128,10 @@ class Device:
         end = self.session.get_function("shuffledeploy.count_end")
         base = int(begin(remote))
         call()
-        return fold(str(end()), base, library)
+        try:
+            return fold(str(end()), base, library)
+        except (ValueError, TypeError) as error:
+            raise Failure(f"{self.name}: what it counted cannot be read: {error}") from error
 
 
 @contextmanager

@@ -168,6 +168,30 @@ def check_cpu(
     return tuple(unchecked)
 
 
+def check_before_start(needs: Manifest, name: str, core: str) -> None:
+    """Refuse a library that a device cannot run, as far as its name tells.
+
+    Parameters
+    ----------
+    needs : Manifest
+        Of the library.
+    name : str
+        Of the device.
+    core : str
+        The core of plain ``emulated``.
+
+    Raises
+    ------
+    UsageError
+        If it cannot: a board takes seconds to start.
+    """
+    device = parse_device_name(name, default_core=core)
+    if device.kind == "local":
+        check_cpu(needs, name, platform.machine(), cpu_features() or None)
+    elif device.kind == "emulated":
+        check_cpu(needs, name, "aarch64", frozenset(CORES[device.core].features.split()))
+
+
 def check_fits(manifest: Manifest, device: Device) -> tuple[str, ...]:
     """Check that a library can run on a device, before anything is sent there.
 
@@ -237,5 +261,6 @@ def open_network(bundle: Bundle, device: str | None = None) -> Iterator[RunningN
     """
     name = device or default_device(bundle.manifest)
     core = bundle.manifest.cpu if bundle.manifest.cpu in CORES else DEFAULT_CORE
+    check_before_start(bundle.manifest, name, core)
     with open_device(name, default_core=core) as opened:
         yield start_network(bundle, opened)

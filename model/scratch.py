@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,15 +27,29 @@ def scratch_folder(prefix: str, parent: Path | None = None) -> Iterator[Path]:
         it may be renamed: then it stays.
     """
     folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+    remove = removal_at_our_end(folder)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        remove()
+
+
+def removal_at_our_end(folder: Path) -> Callable[[], None]:
+    """See to it that a folder is removed when this program has died, however.
+
+    Returns
+    -------
+    Callable
+        Removes it now.
+    """
     # In a session of its own, so that what ends this program's group does not end it, too.
     watcher = subprocess.Popen(
         ["/bin/sh", "-c", _REMOVE, "sh", str(folder)], stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        assert watcher.stdin is not None
-        watcher.stdin.close()
-        watcher.wait()
+
+    def remove() -> None:
+        watcher.communicate()
+
+    return remove

@@ -11,7 +11,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from deploy.emulator.places import PACKAGE, state_folder
 from deploy.emulator.qemu import Emulator, ensure_emulator
 from deploy.emulator.sysroot import Sysroot, ensure_sysroot, guest_python
 from model.errors import Failure, UsageError
+from model.scratch import removal_at_our_end
 
 HOST = "127.0.0.1"
 _READY_S = 120.0
@@ -102,6 +103,7 @@ def start_board(
     (folder / "tmp").mkdir(parents=True)
     options = ["--port", str(port), "--tracker", tracker, "--key", key]
     process = None
+    remove = (lambda: None) if background else removal_at_our_end(folder)
     try:
         process = _launch(emulator, sysroot, model, folder, options, background)
         found = _wait_until_ready(process, folder / "log")
@@ -114,7 +116,9 @@ def start_board(
             _kill_group(process.pid)
             process.wait()
         shutil.rmtree(folder, ignore_errors=True)
+        remove()
         raise
+    _REMOVALS[board.pid] = remove
     return board
 
 
@@ -139,6 +143,7 @@ def stop_board(board: Board) -> None:
         time.sleep(0.02)
     _LAUNCHED.pop(board.pid, None)
     shutil.rmtree(board.folder, ignore_errors=True)
+    _REMOVALS.pop(board.pid, lambda: None)()
 
 
 def list_boards() -> list[Board]:
@@ -184,6 +189,8 @@ def find_board(pid: int) -> Board:
 
 # Keeps our end of each board's pipe open: the board ends when it closes.
 _LAUNCHED: dict[int, subprocess.Popen[bytes]] = {}
+# Removes the folder of each board that ends with this program.
+_REMOVALS: dict[int, Callable[[], None]] = {}
 
 
 def _check_addresses(port: int, tracker: str) -> None:

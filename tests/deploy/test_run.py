@@ -240,6 +240,21 @@ def test_a_library_for_newer_cores_is_refused_on_an_older_one(
         start_network(load_bundle(path), emulated_device)
 
 
+def test_a_library_that_no_emulated_core_runs_is_refused_before_a_board_is_started(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(*_: object, **__: object) -> None:
+        raise AssertionError("a board was started")
+
+    monkeypatch.setattr("deploy.devices.running_board", start)
+    path = copy(tiny_bundle("cortex-a72").path, tmp_path)
+    edit(path, architecture="x86_64", cpu="haswell")
+    assert "built for x86_64" in refused([str(path), "--device", "emulated"], 2, capsys)
+    edit(path, architecture="aarch64", cpu="cortex-a76", features=["asimd", "asimddp"])
+    line = refused([str(path), "--device", "emulated:cortex-a53"], 2, capsys)
+    assert "lacks asimddp" in line
+
+
 @pytest.mark.emulated
 def test_a_board_that_dies_in_the_middle_is_a_failure(board_built: None) -> None:
     bundle = tiny_bundle("cortex-a72")
