@@ -13,16 +13,23 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
-from compile.manifest import Manifest, Tensor, parse_manifest
-from compile.passes.graph import Array
+from compile.bundle_arrays import NUMBER, Array, Expected, check_arrays, read_arrays
+from compile.elf import check_library
+from compile.manifest import (
+    LONGEST_MANIFEST,
+    Manifest,
+    Tensor,
+    manifest_json,
+    parse_manifest,
+)
 from model.errors import UsageError
 from model.scratch import scratch_folder
 
@@ -45,25 +52,38 @@ class Bundle:
 
     def reference_inputs(self) -> list[list[Array]]:
         """List the inputs of each parity check: the stored reference, then one for each seed."""
-        with np.load(self.path / REFERENCE, allow_pickle=False) as arrays:
-            stored = [arrays[f"input_{i}"] for i in range(len(self.manifest.inputs))]
-        return [
-            stored,
-            *(seeded_inputs(self.manifest.inputs, seed) for seed in self.manifest.seeds),
-        ]
+        arrays = read_arrays(self.path / REFERENCE, _inputs(self.manifest))
+        seeded = (seeded_inputs(self.manifest.inputs, seed) for seed in self.manifest.seeds)
+        return [list(arrays.values()), *seeded]
 
     def reference_outputs(self) -> list[list[Array]]:
         """Give PyTorch's outputs for each of :meth:`reference_inputs`."""
-        with np.load(self.path / REFERENCE, allow_pickle=False) as arrays:
-            return [
-                [arrays[f"output_{case}_{i}"] for i in range(len(self.manifest.outputs))]
-                for case in range(1 + len(self.manifest.seeds))
-            ]
+        arrays = read_arrays(self.path / REFERENCE, _outputs(self.manifest))
+        return [
+            [arrays[f"output_{case}_{i}"] for i in range(len(self.manifest.outputs))]
+            for case in range(1 + len(self.manifest.seeds))
+        ]
 
     def intermediate_samples(self) -> list[Array]:
         """Give samples of what each kernel call should write for the stored reference."""
-        with np.load(self.path / INTERMEDIATES, allow_pickle=False) as arrays:
-            return [arrays[f"call_{i}"] for i in range(len(self.manifest.kernel_order))]
+        arrays = read_arrays(self.path / INTERMEDIATES, _samples(self.manifest))
+        return list(arrays.values())
+
+
+def _inputs(manifest: Manifest) -> dict[str, Expected]:
+    return {f"input_{i}": (t.shape, t.dtype) for i, t in enumerate(manifest.inputs)}
+
+
+def _outputs(manifest: Manifest) -> dict[str, Expected]:
+    return {
+        f"output_{case}_{i}": (tensor.shape, tensor.dtype)
+        for case in range(1 + len(manifest.seeds))
+        for i, tensor in enumerate(manifest.outputs)
+    }
+
+
+def _samples(manifest: Manifest) -> dict[str, Expected]:
+    return {f"call_{i}": (SAMPLES, NUMBER) for i in range(len(manifest.kernel_order))}
 
 
 def seeded_inputs(inputs: tuple[Tensor, ...], seed: int) -> list[Array]:
@@ -133,9 +153,8 @@ def written_beside(path: Path) -> Iterator[Path]:
 def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
     """Hash the files in `folder` and write the manifest beside them."""
     files = {p.name: file_hash(p) for p in sorted(folder.iterdir()) if p.is_file()}
-    manifest = dataclasses.replace(manifest, files=files)
-    text = json.dumps(dataclasses.asdict(manifest), indent=1)
-    (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
+    manifest = msgspec.structs.replace(manifest, files=files)
+    (folder / MANIFEST).write_bytes(manifest_json(manifest))
     return manifest
 
 
@@ -152,27 +171,37 @@ def load_bundle(path: Path) -> Bundle:
     Raises
     ------
     UsageError
-        If there is no bundle, its manifest is damaged or of another format, a file is missing, or
-        a byte of one was changed.
+        If there is no bundle, its manifest is damaged or of another format, a file is missing, is
+        a link or no file, a byte of one was changed, or one is not what the manifest says.
     """
     manifest_path = path / MANIFEST
-    if not manifest_path.is_file():
+    if not _is_file(manifest_path):
         raise UsageError(f"{path} is not a bundle (no {MANIFEST}): make one with compile/tune.py")
+    if manifest_path.stat().st_size > LONGEST_MANIFEST:
+        raise UsageError(f"{manifest_path} is damaged: it is longer than any manifest")
     try:
-        manifest = parse_manifest(json.loads(manifest_path.read_text(encoding="utf-8")))
-    except RecursionError as error:
-        raise UsageError(f"{manifest_path} is damaged: it is nested too deeply") from error
-    except (ValueError, TypeError, KeyError) as error:
+        manifest = parse_manifest(manifest_path.read_bytes())
+    except (ValueError, TypeError) as error:
         raise UsageError(f"{manifest_path} is damaged: {error}") from error
     for name, expected in manifest.files.items():
         if Path(name).name != name or name in ("", ".."):
             raise UsageError(f"{manifest_path} names a file outside the bundle: {name!r}")
         file = path / name
-        if not file.is_file():
+        if not file.exists():
             raise UsageError(f"{path} is incomplete: {name} is missing; make the bundle again")
+        if not _is_file(file):
+            raise UsageError(f"{file} is no file: a bundle has no links, pipes or devices")
         if file_hash(file) != expected:
             raise UsageError(f"{file} was changed after it was built; make the bundle again")
     for name in (LIBRARY, REFERENCE, INTERMEDIATES):
         if name not in manifest.files:
             raise UsageError(f"{manifest_path} does not vouch for {name}; make the bundle again")
+    check_library(path / LIBRARY, manifest.architecture)
+    check_arrays(path / REFERENCE, _inputs(manifest) | _outputs(manifest))
+    check_arrays(path / INTERMEDIATES, _samples(manifest))
     return Bundle(path, manifest)
+
+
+def _is_file(path: Path) -> bool:
+    """Whether it is a file of the folder itself; a link may lead anywhere."""
+    return path.is_file() and not path.is_symlink()

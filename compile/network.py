@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import torch
 import tvm
@@ -17,10 +18,17 @@ from tvm import relax
 from compile import bundle as bundles
 from compile.bundle import Bundle
 from compile.constants_in_place import constant_bytes
-from compile.kernels.attributes import JOINED_IN_PLACE, STRIPS, attribute
+from compile.kernels.attributes import JOINED_IN_PLACE, STRIPS, attribute, kernel_of
 from compile.kernels.schedules import scheduled
 from compile.library import build_library
-from compile.manifest import KernelEntry, Manifest, StripCall, Tensor
+from compile.manifest import (
+    ImageStatistics,
+    KernelEntry,
+    Manifest,
+    StripCall,
+    Tensor,
+    data_type,
+)
 from compile.passes.expose_intermediates import INTERMEDIATES, expose_intermediates, kernel_calls
 from compile.passes.graph import ENTRY, Array
 from compile.passes.inspection import is_shuffle, kernel_functions, moves_only
@@ -152,11 +160,13 @@ def write_bundle(
         sources = {c.record.source for c in chosen.values() if c.record is not None}
         units = {own.unit for c in chosen.values() if (own := c.own_record) is not None}
         bundles.write_manifest(folder, Manifest(
-            network=network, inputs=inputs, outputs=outputs, normalisation=normalisation,
+            network=network, inputs=inputs, outputs=outputs,
+            normalisation=msgspec.convert(normalisation, ImageStatistics | None),
             target=target.name, architecture=target.architecture, cpu=target.cpu,
             features=target.features, versions=versions(), options=options, kernels=entries,
             kernel_order=lowered.calls, strips=strip_calls(module),
             joined_in_place=joined_in_place(module),
+            symbols=symbols_of(module),
             shuffle_kernels=sum(e.calls for e in entries
                                 if is_shuffle(e.name, lowered.kernels[e.name])),
             score_source=", ".join(sorted(sources)) or None,
@@ -191,6 +201,12 @@ def joined_in_place(module: tvm.IRModule) -> tuple[str, ...]:
     return tuple(map(str, attribute(module[ENTRY], JOINED_IN_PLACE) or ()))
 
 
+def symbols_of(module: tvm.IRModule) -> dict[str, str]:
+    """List the functions that do the work of a kernel of another name, each with that name."""
+    functions = kernel_functions(module).items()
+    return {name: of for name, f in functions if (of := kernel_of(f, name)) != name}
+
+
 def reference(
     exported: ExportedProgram, inputs: tuple[Tensor, ...]
 ) -> tuple[dict[str, Array], tuple[Tensor, ...]]:
@@ -207,7 +223,7 @@ def reference(
         if case == 0:
             arrays |= {f"input_{i}": value for i, value in enumerate(values)}
     specs = tuple(
-        Tensor(f"output_{i}", tuple(value.shape), str(value.dtype))
+        Tensor(f"output_{i}", tuple(value.shape), data_type(str(value.dtype)))
         for i, value in enumerate(outputs)
     )
     return arrays, specs

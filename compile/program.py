@@ -17,7 +17,7 @@ from tvm import relax
 from tvm.relax.frontend.torch import from_exported_program
 
 from compile.guarded_loading import no_code_from_programs
-from compile.manifest import Tensor
+from compile.manifest import Tensor, data_type
 from model.errors import UsageError
 
 
@@ -132,7 +132,9 @@ def _input_specs(exported: ExportedProgram) -> tuple[Tensor, ...]:
                 f"input {name!r} has dynamic extents ({', '.join(dynamic)}) in shape "
                 f"{tuple(map(str, value.shape))}: export the program with fixed shapes"
             )
-        specs.append(Tensor(str(name), tuple(value.shape), str(value.dtype).split(".")[-1]))
+        specs.append(
+            Tensor(str(name), tuple(value.shape), data_type(str(value.dtype).split(".")[-1]))
+        )
     return tuple(specs)
 
 

@@ -10,8 +10,8 @@ import msgspec
 import tvm
 from tvm import rpc
 
+from compile.elf import machine_of
 from deploy.emulator.cores import CORES
-from deploy.emulator.elf_symbols import machine_of
 from model.errors import Failure, printable
 
 _MIDR = "/sys/devices/system/cpu/cpu0/regs/identification/midr_el1"

@@ -13,11 +13,12 @@ from pathlib import Path
 import tvm
 from tvm import rpc
 
+from compile.elf import machine_of
 from deploy import sessions
 from deploy.device_information import DeviceInformation, ask_emulated, ask_local, ask_stock
 from deploy.device_names import DeviceName, parse_device_name
 from deploy.emulator.cores import DEFAULT_CORE
-from deploy.emulator.elf_symbols import machine_of, read_functions
+from deploy.emulator.elf_symbols import read_functions
 from deploy.emulator.instruction_counts import InstructionCounts, fold
 from deploy.emulator.process import HOST, Board, running_board
 from model.errors import Failure, UsageError

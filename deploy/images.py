@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from compile.manifest import Manifest
-from compile.passes.graph import Array
+from compile.bundle_arrays import Array
+from compile.manifest import ImageStatistics, Manifest
 from model.errors import UsageError
 from model.fashion_data import CLASSES
 from model.registry import FASHION
@@ -19,6 +19,7 @@ from model.registry import FASHION
 #: ImageNet's evaluation: the shorter side to 256, the middle 224 of it (torchvision, the paper).
 CROP = 224 / 256
 TOP = 5
+FORMATS = ("PNG", "JPEG")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,8 +68,8 @@ def image_input(path: Path, manifest: Manifest) -> Array:
     channels, height, width = _image_shape(manifest)
     picture = _cover(_open(path, "L" if channels == 1 else "RGB"), height, width, channels)
     pixels = np.asarray(picture, np.float32).reshape(height, width, channels) / np.float32(255)
-    mean, std = _statistics(manifest, channels)
-    normalised = (pixels - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)
+    of = _statistics(manifest, channels)
+    normalised = (pixels - np.asarray(of.mean, np.float32)) / np.asarray(of.std, np.float32)
     return np.ascontiguousarray(normalised.transpose(2, 0, 1)[np.newaxis], np.float32)
 
 
@@ -103,24 +104,27 @@ def _image_shape(manifest: Manifest) -> tuple[int, int, int]:
     return shape[1], shape[2], shape[3]
 
 
-def _statistics(manifest: Manifest, channels: int) -> tuple[list[float], list[float]]:
-    if manifest.normalisation is None:
+def _statistics(manifest: Manifest, channels: int) -> ImageStatistics:
+    found = manifest.normalisation
+    if found is None:
         raise UsageError(
             f"the bundle of {manifest.network} does not say how its images are normalised:"
             " run it on its reference input, without --input"
         )
-    mean, std = (manifest.normalisation.get(key, []) for key in ("mean", "std"))
-    if len(mean) != channels or len(std) != channels or 0 in std:
+    if len(found.mean) != channels or len(found.std) != channels:
         raise UsageError(f"the bundle's normalisation does not fit {channels} channels")
-    return mean, std
+    return found
 
 
 def _open(path: Path, mode: str) -> Image.Image:
+    if path.exists() and not path.is_file():
+        raise UsageError(f"{path} is no file: give a PNG or JPEG")
     try:
         with warnings.catch_warnings():
             # Pillow only warns of a picture of 90 to 180 million pixels: too many here as well.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as opened:
+            # Of no other kind: Pillow hands EPS to a program that runs what is in it.
+            with Image.open(path, formats=FORMATS) as opened:
                 picture = ImageOps.exif_transpose(opened)
                 if picture.mode.startswith("I"):
                     # 16 bits a pixel, which Pillow would clip to 255 instead of scaling.

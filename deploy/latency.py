@@ -146,7 +146,9 @@ def count_instructions(network: RunningNetwork) -> Instructions:
     counted = count_library(network)
     process = device.count(network.invoke, None)
     core = device.information.cpu or "unknown core"
-    return Instructions(counted.total, process.total, counted.kernels, core)
+    return Instructions(
+        counted.total, process.total, counted.by_kernel(network.bundle.manifest), core
+    )
 
 
 def count_library(network: RunningNetwork) -> InstructionCounts:

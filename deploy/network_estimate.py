@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
-from pathlib import Path
 
+from compile.bundle import Bundle
 from deploy.emulator.blocks import Block
 from deploy.emulator.cycle_model import CycleModel
 from deploy.emulator.elf_symbols import function_at, read_functions
 from deploy.emulator.images import read_image
-from deploy.emulator.instruction_counts import InstructionCounts, kernel_of
+from deploy.emulator.instruction_counts import InstructionCounts, kernel_behind
 from deploy.emulator.scheduling_models import model_of
 from deploy.execution import RunningNetwork
 from deploy.latency import count_library
@@ -60,11 +60,11 @@ def estimate_network(network: RunningNetwork) -> Cycles:
     core = network.device.information.cpu or "unknown core"
     if model_of(core) is None:
         raise UsageError(f"LLVM has no scheduling model for {core}: no cycles can be estimated")
-    return estimate_library(counted, network.bundle.library, CycleModel("aarch64", core), core)
+    return estimate_library(counted, network.bundle, CycleModel("aarch64", core), core)
 
 
 def estimate_library(
-    counted: InstructionCounts, library: Path, model: CycleModel, core: str
+    counted: InstructionCounts, bundle: Bundle, model: CycleModel, core: str
 ) -> Cycles:
     """Estimate the cycles of what was executed of a library.
 
@@ -74,8 +74,8 @@ def estimate_library(
     ----------
     counted : InstructionCounts
         What was executed; addresses are offsets in the library.
-    library : Path
-        An AArch64 ELF file.
+    bundle : Bundle
+        Built for AArch64.
     model : CycleModel
         Of the core.
     core : str
@@ -86,7 +86,7 @@ def estimate_library(
     Failure
         When llvm-mca does not understand the code.
     """
-    functions, image = read_functions(library), read_image(library)
+    functions, image = read_functions(bundle.library), read_image(bundle.library)
     blocks: defaultdict[str, list[Block]] = defaultdict(list)
     for block in counted.blocks:
         blocks[function_at(functions, block.address)].append(block)
@@ -98,7 +98,7 @@ def estimate_library(
             raise Failure(f"the cycles of {name} cannot be estimated: {estimate}")
         iterations += estimate.iterations
         throughput += estimate.throughput
-        kernels[kernel_of(name)] += estimate.cycles
+        kernels[kernel_behind(name, bundle.manifest)] += estimate.cycles
     by_cycles = dict(sorted(kernels.items(), key=lambda kernel: -kernel[1]))
     total = (iterations + throughput) / 2
     return Cycles(total, iterations, throughput, by_cycles, core, model.source)

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from compile.manifest import KernelEntry
-from deploy.emulator.instruction_counts import kernel_of
+from compile.manifest import Manifest
+from deploy.emulator.instruction_counts import kernel_behind
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def tabulate(
     resolution: str,
     calls: Mapping[str, Sequence[Any]],
     times: Mapping[str, Sequence[Any]],
-    entries: Sequence[KernelEntry],
+    manifest: Manifest,
     ceilings: Mapping[str, float] | None,
 ) -> tuple[list[KernelRow], MachineOverhead]:
     """Make the table of one network.
@@ -100,8 +100,8 @@ def tabulate(
         For the rows.
     calls, times : dict
         What :class:`deploy.benchmark.kernel_engine.KernelTimer` gives.
-    entries : sequence of KernelEntry
-        The manifest's kernels.
+    manifest : Manifest
+        Tells of the kernels.
     ceilings : dict or None
         ``multiply_adds_per_s`` and ``bytes_per_s``.
 
@@ -112,7 +112,8 @@ def tabulate(
     overhead : MachineOverhead
         What is left.
     """
-    names = [kernel_of(str(name)) for name in calls["names"]]
+    entries = manifest.called
+    names = [kernel_behind(str(name), manifest) for name in calls["names"]]
     each = np.asarray(times["calls"], np.float64)
     # The shortest call does nothing: what it takes is the instrument's.
     each = np.maximum(each - np.median(each, axis=0).min(), 0.0) * 1e-3

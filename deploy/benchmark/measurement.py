@@ -170,8 +170,8 @@ def _part(
     kernels, overheads = [], []
     for model, times in samples.kernels.items():
         calls = team.kernels[model].ask("ask", method="calls")
-        entries = prepared.bundles[model].manifest.called
-        rows, overhead = tabulate(model, group.resolution, calls, times, entries, ceilings)
+        manifest = prepared.bundles[model].manifest
+        rows, overhead = tabulate(model, group.resolution, calls, times, manifest, ceilings)
         kernels += [asdict(row) for row in rows]
         overheads.append(overhead.to_json())
     return {

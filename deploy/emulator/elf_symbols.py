@@ -8,14 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from compile.elf import AARCH64, Section, machine_of, sections_of
 from model.errors import UsageError
 
-_AARCH64 = 183
-_MACHINES = {3: "i386", 40: "arm", 62: "x86_64", _AARCH64: "aarch64", 243: "riscv64"}
 _SHT_SYMTAB, _SHT_DYNSYM = 2, 11
 _STT_FUNC = 2
-# e_machine at 18; e_shoff at 40; e_shentsize, e_shnum at 58: see the ELF-64 object file format.
-_SECTION = struct.Struct("<IIQQQQIIQQ")
 _SYMBOL = struct.Struct("<IBBHQQ")
 
 
@@ -28,14 +25,6 @@ class Function:
     name: str
 
 
-def machine_of(header: bytes) -> str | None:
-    """Return the architecture of an ELF file by its first 20 bytes, None if it is no such file."""
-    if header[:4] != b"\x7fELF" or len(header) < 20:
-        return None
-    number = struct.unpack_from("<H", header, 18)[0]
-    return _MACHINES.get(number, f"machine {number}")
-
-
 def read_functions(path: Path) -> tuple[Function, ...]:
     """Return the functions of a library by address; those of ``.dynsym`` when it is stripped.
 
@@ -45,15 +34,16 @@ def read_functions(path: Path) -> tuple[Function, ...]:
         When the file is no AArch64 ELF file.
     """
     data = path.read_bytes()
-    if machine_of(data) != _MACHINES[_AARCH64]:
+    if machine_of(data) != AARCH64:
         raise UsageError(f"{path} is no AArch64 library")
-    (table,) = struct.unpack_from("<Q", data, 40)
-    size, count = struct.unpack_from("<HH", data, 58)
-    sections = [_SECTION.unpack_from(data, table + index * size) for index in range(count)]
-    for wanted in (_SHT_SYMTAB, _SHT_DYNSYM):
-        for section in sections:
-            if section[1] == wanted:
-                return _functions(data, section, sections[section[6]])
+    try:
+        sections = sections_of(data)
+        for wanted in (_SHT_SYMTAB, _SHT_DYNSYM):
+            for section in sections:
+                if section.kind == wanted:
+                    return _functions(data, section, sections[section.link])
+    except (ValueError, IndexError, struct.error) as error:
+        raise UsageError(f"{path} is damaged: {error}") from error
     return ()
 
 
@@ -66,15 +56,13 @@ def function_at(functions: Sequence[Function], address: int) -> str:
     return found.name if address < found.address + max(found.size, 1) else "(other)"
 
 
-def _functions(
-    data: bytes, symbols: tuple[int, ...], strings: tuple[int, ...]
-) -> tuple[Function, ...]:
+def _functions(data: bytes, symbols: Section, strings: Section) -> tuple[Function, ...]:
     """Read one symbol table and its strings."""
     found = []
     for name, info, _, section, value, size in _SYMBOL.iter_unpack(
-        data[symbols[4] : symbols[4] + symbols[5]]
+        data[symbols.offset : symbols.offset + symbols.size]
     ):
         if info & 0xF == _STT_FUNC and section:
-            start = strings[4] + name
+            start = strings.offset + name
             found.append(Function(value, size, data[start : data.index(0, start)].decode()))
     return tuple(sorted(found))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-# e_shoff at 40; e_shentsize, e_shnum at 58: see the ELF-64 object file format.
-_SECTION = struct.Struct("<IIQQQQIIQQ")
+from compile.elf import sections_of
+
 _PROGBITS, _EXECUTABLE = 1, 4
 
 
@@ -34,13 +33,8 @@ class Image:
 def read_image(path: Path) -> Image:
     """Read the executable sections of a 64-bit little-endian ELF file."""
     data = path.read_bytes()
-    (table,) = struct.unpack_from("<Q", data, 40)
-    size, count = struct.unpack_from("<HH", data, 58)
-    pieces = []
-    for index in range(count):
-        _, kind, flags, address, offset, length, *_ = _SECTION.unpack_from(
-            data, table + index * size
-        )
-        if kind == _PROGBITS and flags & _EXECUTABLE and length:
-            pieces.append((address, data[offset : offset + length]))
-    return Image(tuple(pieces))
+    return Image(tuple(
+        (section.address, data[section.offset : section.offset + section.size])
+        for section in sections_of(data)
+        if section.kind == _PROGBITS and section.flags & _EXECUTABLE and section.size
+    ))  # fmt: skip

@@ -7,13 +7,13 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from compile.manifest import Manifest
 from deploy.emulator.blocks import Block, instructions_in, read_blocks
 from deploy.emulator.elf_symbols import function_at, read_functions
 
-# TVM splits a kernel: its entry, which checks arguments, and local functions that compute. It may
-# write into a larger tensor or over its residual, or compute some rows.
+# TVM splits a function: its entry, which checks arguments, and local functions that compute.
 _ENTRY = re.compile(r"^__tvm_ffi_")
-_PART = re.compile(r"(_into_\w+?)?(_in_place)?(_compute_(\.\d+)?|_rows)?$")
+_COMPUTES = re.compile(r"_compute_(\.\d+)?$")
 
 
 @dataclass(frozen=True)
@@ -34,18 +34,18 @@ class InstructionCounts:
     symbols: dict[str, int]
     blocks: tuple[Block, ...] = field(repr=False)
 
-    @property
-    def kernels(self) -> dict[str, int]:
+    def by_kernel(self, manifest: Manifest) -> dict[str, int]:
         """Return the counts by kernel: an entry and its computing parts together."""
         sums: Counter[str] = Counter()
         for name, instructions in self.symbols.items():
-            sums[kernel_of(name)] += instructions
+            sums[kernel_behind(name, manifest)] += instructions
         return dict(sums.most_common())
 
 
-def kernel_of(function: str) -> str:
-    """Name the kernel that a function of a library belongs to."""
-    return _PART.sub("", _ENTRY.sub("", function))
+def kernel_behind(symbol: str, manifest: Manifest) -> str:
+    """Name the kernel whose work a function of a bundle's library does."""
+    function = _COMPUTES.sub("", _ENTRY.sub("", symbol))
+    return manifest.symbols.get(function, function)
 
 
 def fold(report: str, base: int, library: Path | None) -> InstructionCounts:

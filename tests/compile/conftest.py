@@ -1,12 +1,30 @@
-"""What the compiler's tests share: a collector that leaves the heap alone."""
+"""What the compiler's tests share: a collector that leaves the heap alone, a bundle."""
 
 from __future__ import annotations
 
 import gc
+import shutil
+from pathlib import Path
 
+import pytest
 import stages
+from shuffled_bundle import write_shuffled
+
+from compile.bundle import Bundle
 
 # Going over some millions of live objects again and again took a third of the tests' time.
 assert stages.HOST
 gc.freeze()
 gc.set_threshold(200_000, 50, 50)
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """Return a bundle that is in order; copy it to change it."""
+    return write_shuffled(tmp_path_factory.mktemp("bundles") / "made")
+
+
+@pytest.fixture
+def copy(made: Bundle, tmp_path: Path) -> Path:
+    """Return a copy of a bundle, to change."""
+    return Path(shutil.copytree(made.path, tmp_path / "copy"))

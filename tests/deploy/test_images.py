@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
+import os
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from PIL import Image
 from tiny import NORMALISATION, SIDE, tiny_bundle
 
-from compile.manifest import Manifest, Tensor
+from compile.manifest import ImageStatistics, Manifest, Tensor
 from deploy.images import image_input, top_predictions
 from model.errors import UsageError
 
 
 def manifest(shape: tuple[int, ...] = (1, 3, SIDE, SIDE), **changes: object) -> Manifest:
     inputs = (Tensor("image", shape, "float32"),)
-    return dataclasses.replace(tiny_bundle().manifest, inputs=inputs, **changes)
+    return msgspec.structs.replace(tiny_bundle().manifest, inputs=inputs, **changes)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "L", "CMYK"])
@@ -52,7 +53,7 @@ def test_the_middle_is_taken_and_the_right_way_up(tmp_path: Path) -> None:
 def test_an_image_of_the_very_size_is_not_resampled(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (28, 28), np.uint8)
     Image.fromarray(pixels).save(tmp_path / "grey.png")
-    grey = manifest((1, 1, 28, 28), normalisation={"mean": [0.286], "std": [0.353]})
+    grey = manifest((1, 1, 28, 28), normalisation=ImageStatistics((0.286,), (0.353,)))
     expected = (pixels.astype(np.float32) / 255 - 0.286) / 0.353
     values = image_input(tmp_path / "grey.png", grey)
     np.testing.assert_allclose(values[0, 0], expected, atol=1e-6)
@@ -72,7 +73,7 @@ def test_what_is_no_image_is_refused_in_one_line(
         (text, "is not an image"),
         (tmp_path / "absent.png", "there is no image"),
         (cut, "cannot be read"),
-        (tmp_path, "cannot be read"),
+        (tmp_path, "is no file"),
     ):
         with pytest.raises(UsageError, match=complaint) as caught:
             image_input(path, manifest())
@@ -84,6 +85,48 @@ def test_what_is_no_image_is_refused_in_one_line(
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     with pytest.raises(UsageError, match="too large"):
         image_input(whole, manifest())
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "GIF", "BMP", "WEBP", "PPM", "ICO", "TGA", "float TIFF"])
+def test_other_kinds_of_pictures_are_not_read(tmp_path: Path, kind: str) -> None:
+    """A TIFF of floats had been read as black."""
+    path = tmp_path / "picture.png"
+    picture = Image.new("RGB", (32, 32), (200, 100, 50))
+    if kind == "float TIFF":
+        picture, kind = Image.fromarray(np.full((32, 32), 0.5, np.float32)), "TIFF"
+    picture.save(path, format=kind)
+    with pytest.raises(UsageError, match=r"is not an image \(PNG and JPEG are read\)"):
+        image_input(path, manifest())
+
+
+def test_no_picture_reaches_ghostscript(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow hands EPS to the first `gs` it finds, which runs what is in it."""
+    marker, program = tmp_path / "marker", tmp_path / "gs"
+    program.write_text(f"#!/bin/sh\ntouch {marker}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    path = tmp_path / "picture.png"
+    path.write_bytes(
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 32 32\n%%EndComments\n"
+        b"(marker) (w) file closefile\nshowpage\n%%EOF\n"
+    )
+    with pytest.raises(UsageError, match="is not an image"):
+        image_input(path, manifest())
+    assert not marker.exists()
+
+
+def test_what_would_be_read_for_ever_is_not(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    for path in (tmp_path / "pipe.png", Path("/dev/zero"), Path("/dev/stdin")):
+        with pytest.raises(UsageError, match="is no file"):
+            image_input(path, manifest())
+
+
+def test_sixteen_bits_a_pixel_are_scaled(tmp_path: Path) -> None:
+    path = tmp_path / "deep.png"
+    Image.fromarray(np.full((28, 28), 0x8080, np.uint16)).save(path)
+    grey = manifest((1, 1, 28, 28), normalisation=ImageStatistics((0.0,), (1.0,)))
+    np.testing.assert_allclose(image_input(path, grey), 0x80 / 255, atol=1e-6)
 
 
 def test_networks_that_take_no_images_say_so(tmp_path: Path) -> None:
