@@ -18,6 +18,7 @@ from tvm.relax.frontend.torch import from_exported_program
 
 from compile.guarded_loading import no_code_from_programs
 from compile.manifest import Tensor
+from compile.program_archive import checked_copy
 from model.errors import UsageError
 
 
@@ -74,7 +75,7 @@ def load_program(path: Path) -> ExportedProgram:
         raise UsageError(f"{path} is not a saved torch.export program (or it is cut short)")
     try:
         with _quiet(), no_code_from_programs():
-            return torch.export.load(path)
+            return torch.export.load(checked_copy(path))
     except Exception as error:
         # On damaged files PyTorch raises whatever its parts do: RuntimeError, KeyError, IndexError,
         # AssertionError, SpecViolationError, UnpicklingError...

@@ -1,0 +1,44 @@
+"""Zip archives as PyTorch writes them: members stored one by one, never packed."""
+
+from __future__ import annotations
+
+import zipfile
+
+MOST_MEMBERS = 20_000
+
+_ENCRYPTED = 0x1
+
+
+def check_stored(archive: zipfile.ZipFile, size: int) -> None:
+    """Check that reading the members takes no more memory than the archive's own size.
+
+    Parameters
+    ----------
+    archive : zipfile.ZipFile
+        Open to read; only its directory is looked at.
+    size : int
+        Of the whole archive, in bytes.
+
+    Raises
+    ------
+    ValueError
+        A member is compressed or encrypted, is there twice, has a path that leads elsewhere, or
+        the members are too many or claim more bytes than the archive has.
+    """
+    members = archive.infolist()
+    if len(members) > MOST_MEMBERS:
+        raise ValueError(f"it has {len(members)} members, more than {MOST_MEMBERS}")
+    seen = set()
+    for member in members:
+        name = member.filename
+        if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
+            raise ValueError(f"its member {name[:80]!r} is compressed, which PyTorch never does")
+        if member.flag_bits & _ENCRYPTED:
+            raise ValueError(f"its member {name[:80]!r} is encrypted")
+        if "\\" in name or name.startswith("/") or ".." in name.split("/"):
+            raise ValueError(f"its member {name[:80]!r} has a path that leads out of the archive")
+        if name in seen:
+            raise ValueError(f"its member {name[:80]!r} is there twice")
+        seen.add(name)
+    if sum(member.file_size for member in members) > size:
+        raise ValueError("its members claim more bytes than the file has")
