@@ -14,10 +14,12 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-#: ResNeXt-50 has 180. PyTorch takes some 2 ms for a node.
+#: ResNeXt-50 has 180. PyTorch and TVM take some 2 ms for a node.
 MOST_NODES = 10_000
 #: Elements of one tensor, and of all weights together.
 MOST_ELEMENTS = 2**31
+#: PyTorch's number for the layout of tensors that are not sparse.
+STRIDED = 7
 
 
 class Name(str):
@@ -345,6 +347,10 @@ class Payload(_Record):
     is_param: bool
     use_pickle: Literal[False]
     tensor_meta: TensorMeta
+
+    def __post_init__(self) -> None:
+        if self.tensor_meta.layout != STRIDED:
+            raise ValueError("its layout is sparse, which cannot be deployed")
 
 
 class Payloads(_Record):
