@@ -20,6 +20,7 @@ from compile.guarded_loading import no_code_from_programs
 from compile.manifest import Tensor
 from compile.program_archive import checked_copy
 from model.errors import UsageError
+from model.weights import weight_fault
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +68,7 @@ def load_program(path: Path) -> ExportedProgram:
     ------
     UsageError
         If the file is missing, is not such a program, is cut short, or would run code of its own
-        when it is opened (see `compile.guarded_loading`).
+        when it is opened (see `compile.program_archive` and `compile.guarded_loading`).
     """
     if not path.is_file():
         raise UsageError(f"no program at {path}: save one with torch.export.save(program, path)")
@@ -91,8 +92,8 @@ def import_program(exported: ExportedProgram) -> Program:
     Raises
     ------
     UsageError
-        If the program has dynamic shapes, weights that are not finite, or an operator that TVM
-        cannot import; the message names it.
+        If the program has dynamic shapes, weights that are none (see `model.weights.weight_fault`),
+        or an operator that TVM cannot import; the message names it.
     """
     _check_weights(exported)
     inputs = _input_specs(exported)
@@ -110,12 +111,10 @@ def _check_weights(exported: ExportedProgram) -> None:
     constants = {k: v for k, v in exported.constants.items() if isinstance(v, torch.Tensor)}
     parameters = {name for name, _ in exported.named_parameters()}
     for name, tensor in {**exported.state_dict, **constants}.items():
-        if not tensor.is_floating_point():
-            continue
         # A mask of attention, a buffer or a constant, may well hold infinity.
-        wrong = ~torch.isfinite(tensor) if name in parameters else torch.isnan(tensor)
-        if bool(wrong.any()):
-            raise UsageError(f"the weights hold NaN or infinity in {name!r}")
+        fault = weight_fault(name, tensor, may_be_infinite=name not in parameters)
+        if fault:
+            raise UsageError(f"the program holds what cannot be weights: {fault}")
 
 
 def _input_specs(exported: ExportedProgram) -> tuple[Tensor, ...]:

@@ -16,8 +16,18 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from compile import program_schema as schema
 from compile.plain_names import check_argument_name, check_name, check_operator, check_path
+from compile.program_schema import SavedProgram
+from compile.program_tensors import (
+    MOST_ELEMENTS,
+    ArgumentName,
+    DottedName,
+    Name,
+    Operator,
+    Payload,
+    Payloads,
+    Tree,
+)
 from model.stored_archive import check_stored
 
 #: Bytes of the graph's JSON. A node takes one or two thousand.
@@ -45,7 +55,7 @@ _FOREIGN = (
     ("models/", "a second program"),
 )
 
-_Record = TypeVar("_Record")
+_Kind = TypeVar("_Kind")
 
 
 def checked_copy(path: Path) -> io.BytesIO:
@@ -80,7 +90,7 @@ def _checked(member: str, archive: zipfile.ZipFile, name: str) -> bytes:
     if _GRAPH.fullmatch(member):
         if archive.getinfo(name).file_size > LARGEST_GRAPH:
             raise ValueError(f"its graph takes more than {LARGEST_GRAPH >> 20} MiB")
-        return _encode(_decode(archive.read(name), schema.SavedProgram, "its graph"))
+        return _encode(_decode(archive.read(name), SavedProgram, "its graph"))
     if _CONFIG.fullmatch(member):
         return _checked_weights(archive, name)
     if _TORCH_SAVED.fullmatch(member):
@@ -104,21 +114,21 @@ def _checked_weights(archive: zipfile.ZipFile, name: str) -> bytes:
     payloads, elements = {}, 0
     for weight, raw in parts.get("config", {}).items():
         check_path(weight)
-        payload = payloads[weight] = _decode(raw, schema.Payload, f"its weight {weight!r}")
+        payload = payloads[weight] = _decode(raw, Payload, f"its weight {weight!r}")
         elements += payload.tensor_meta.elements()
         size = archive.getinfo(name.rsplit("/", 1)[0] + "/" + payload.path_name).file_size
         if size == 0 and payload.tensor_meta.elements() > 0:
             raise ValueError(f"its weight {weight!r} has no values")
-    if elements > schema.MOST_ELEMENTS:
-        raise ValueError(f"its weights have {elements} elements, more than {schema.MOST_ELEMENTS}")
-    return _encode(schema.Payloads(payloads))
+    if elements > MOST_ELEMENTS:
+        raise ValueError(f"its weights have {elements} elements, more than {MOST_ELEMENTS}")
+    return _encode(Payloads(payloads))
 
 
-def _encode(record: schema.SavedProgram | schema.Payloads) -> bytes:
+def _encode(record: SavedProgram | Payloads) -> bytes:
     return msgspec.json.encode(record, enc_hook=str)
 
 
-def _decode(content: bytes | msgspec.Raw, kind: type[_Record], what: str) -> _Record:
+def _decode(content: bytes | msgspec.Raw, kind: type[_Kind], what: str) -> _Kind:
     try:
         return msgspec.json.decode(content, type=kind, dec_hook=_text)
     except RecursionError:
@@ -133,17 +143,17 @@ def _text(kind: type, value: Any) -> Any:
     """Check the strings that become code, for msgspec."""
     if not isinstance(value, str):
         raise ValueError(f"a name is expected, not {value!r:.40}")
-    if kind is schema.Tree:
-        return schema.Tree(_checked_tree(value))
+    if kind is Tree:
+        return Tree(_checked_tree(value))
     _CHECKS[kind](value)
     return kind(value)
 
 
 _CHECKS: dict[type, Callable[[str], None]] = {
-    schema.Name: check_name,
-    schema.ArgumentName: check_argument_name,
-    schema.DottedName: check_path,
-    schema.Operator: check_operator,
+    Name: check_name,
+    ArgumentName: check_argument_name,
+    DottedName: check_path,
+    Operator: check_operator,
 }
 
 

@@ -3,15 +3,62 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from model.errors import UsageError
+from model.stored_archive import check_stored
 
 #: How many faulty tensors a message names before it says "and N more".
 NAMED_FAULTS = 3
+
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool)
+
+
+def weight_fault(name: str, tensor: torch.Tensor, *, may_be_infinite: bool = False) -> str | None:
+    """Say what keeps a tensor from being deployed as a weight.
+
+    Parameters
+    ----------
+    name : str
+        Of the tensor; variances of batch norms end in ``running_var``.
+    tensor : torch.Tensor
+        Of any kind.
+    may_be_infinite : bool
+        Whether infinity is a value like others, as in the masks of attention.
+
+    Returns
+    -------
+    str or None
+        For instance ``"conv.weight is sparse"``; None where nothing is wrong.
+    """
+    fault = _fault_of_kind(tensor)
+    if fault is None and bool(torch.isnan(tensor).any()):
+        fault = "holds NaN"
+    if fault is None and not may_be_infinite and bool(torch.isinf(tensor).any()):
+        fault = "holds infinity"
+    if fault is None and name.endswith("running_var") and bool((tensor < 0).any()):
+        fault = "holds negative variances"
+    return None if fault is None else f"{name} {fault}"
+
+
+def _fault_of_kind(tensor: torch.Tensor) -> str | None:
+    """Say what is wrong with a tensor whatever its values, which it may not have."""
+    if tensor.is_quantized:
+        return "is quantised"
+    if tensor.is_nested or tensor.layout != torch.strided:
+        return "is sparse"
+    if tensor.device.type != "cpu" or type(tensor) not in (torch.Tensor, nn.Parameter):
+        return f"has no values here ({type(tensor).__name__} on {tensor.device})"
+    return None if tensor.dtype in _FLOATS + _WHOLE else f"is {_kind(tensor)}"
+
+
+def _kind(tensor: torch.Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def load_weights(module: nn.Module, path: Path | str) -> None:
@@ -28,8 +75,9 @@ def load_weights(module: nn.Module, path: Path | str) -> None:
     Raises
     ------
     UsageError
-        The file is missing, unreadable or no checkpoint; keys or shapes are not the network's; a
-        tensor holds NaN or infinity. The message names the file and the first few tensors.
+        The file is missing, unreadable or no checkpoint; keys, shapes or kinds are not the
+        network's; a tensor is no weight (see :func:`weight_fault`). The message names the file and
+        the first few tensors.
     """
     path = Path(path)
     state = _read_state(path)
@@ -49,9 +97,14 @@ def load_weights(module: nn.Module, path: Path | str) -> None:
     ]
     if shapes:
         raise UsageError(f"{path} holds weights of other shapes: {_first(shapes)}")
-    broken = [key for key, tensor in state.items() if not torch.isfinite(tensor).all()]
-    if broken:
-        raise UsageError(f"{path} holds NaN or infinite weights: {_first(broken)}")
+    faults = [fault for key in state if (fault := weight_fault(key, state[key]))]
+    faults = faults or [
+        f"{key} is {_kind(state[key])}, the network wants {_kind(wanted[key])}"
+        for key in state
+        if (state[key].dtype in _FLOATS) != (wanted[key].dtype in _FLOATS)
+    ]
+    if faults:
+        raise UsageError(f"{path} holds what cannot be weights: {_first(faults)}")
     module.load_state_dict(state, strict=False)
 
 
@@ -61,9 +114,14 @@ def _read_state(path: Path) -> dict[str, torch.Tensor]:
         raise UsageError(f"{path} is a directory, not a file of weights")
     if not path.exists():
         raise UsageError(f"there is no file of weights at {path}")
+    if not path.is_file():
+        raise UsageError(f"{path} is a pipe or a device, not a file of weights")
     if path.stat().st_size == 0:
         raise UsageError(f"{path} is empty")
     try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                check_stored(archive, path.stat().st_size)
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}") from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import subprocess
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,38 @@ def infinite(state: State) -> None:
     state["2.bias"][0] = -float("inf")
 
 
+def negative_variance(state: State) -> None:
+    state["1.running_var"][1] = -1e-3
+
+
+def sparse(state: State) -> None:
+    state["2.weight"] = state["2.weight"].to_sparse()
+
+
+def without_values(state: State) -> None:
+    state["2.bias"] = torch.empty(3, device="meta")
+
+
+def quantised(state: State) -> None:
+    state["0.bias"] = torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8)
+
+
+def complex_numbers(state: State) -> None:
+    state["0.bias"] = torch.ones(2, dtype=torch.complex64)
+
+
+def eight_bits(state: State) -> None:
+    state["0.bias"] = torch.ones(2).to(torch.float8_e4m3fn)
+
+
+def yes_and_no(state: State) -> None:
+    state["0.bias"] = torch.ones(2, dtype=torch.bool)
+
+
+def whole_numbers(state: State) -> None:
+    state["2.bias"] = torch.ones(3, dtype=torch.int32)
+
+
 def no_tensor(state: State) -> None:
     state["0.weight"] = [1.0, 2.0]
 
@@ -71,8 +104,16 @@ def no_tensor(state: State) -> None:
         (missing, "another network: 0.weight is missing"),
         (unexpected, "another network: head.weight is not the network's"),
         (reshaped, r"2.weight is \(4, 2, 1, 1\), the network wants \(3, 2, 1, 1\)"),
-        (not_a_number, "NaN or infinite weights: 1.running_var"),
-        (infinite, "NaN or infinite weights: 2.bias"),
+        (not_a_number, "cannot be weights: 1.running_var holds NaN"),
+        (infinite, "cannot be weights: 2.bias holds infinity"),
+        (negative_variance, "cannot be weights: 1.running_var holds negative variances"),
+        (sparse, "cannot be weights: 2.weight is sparse"),
+        (without_values, r"cannot be weights: 2.bias has no values here \(Tensor on meta\)"),
+        (quantised, "cannot be weights: 0.bias is quantised"),
+        (complex_numbers, "cannot be weights: 0.bias is complex64"),
+        (eight_bits, "cannot be weights: 0.bias is float8_e4m3fn"),
+        (yes_and_no, "cannot be weights: 0.bias is bool, the network wants float32"),
+        (whole_numbers, "cannot be weights: 2.bias is int32, the network wants float32"),
         (no_tensor, "no state dict"),
         (lambda state: state.clear(), "no state dict"),
     ],
@@ -143,6 +184,36 @@ def test_paths_that_are_no_file(tmp_path: Path) -> None:
     ]:
         with pytest.raises(UsageError, match=message):
             load_weights(network(), tmp_path / name)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "/dev/zero", "/dev/null"])
+def test_pipes_and_devices_are_not_read(tmp_path: Path, kind: str) -> None:
+    path = Path(kind) if kind.startswith("/") else tmp_path / "weights.pt"
+    if kind == "pipe":
+        os.mkfifo(path)
+    with pytest.raises(UsageError, match="is a pipe or a device"):
+        load_weights(network(), path)
+
+
+def test_a_packed_checkpoint_is_refused_unread(tmp_path: Path) -> None:
+    torch.save(network().state_dict(), tmp_path / "good.pt")
+    path = tmp_path / "bomb.pt"
+    with (
+        zipfile.ZipFile(tmp_path / "good.pt") as old,
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as new,
+    ):
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+    with pytest.raises(UsageError, match="is compressed"):
+        load_weights(network(), path)
+
+
+def test_halves_and_doubles_become_the_networks_floats(tmp_path: Path) -> None:
+    for kind in (torch.float16, torch.bfloat16, torch.float64):
+        source, target = network().to(kind), network()
+        torch.save(source.state_dict(), tmp_path / "other.pt")
+        load_weights(target, tmp_path / "other.pt")
+        assert torch.equal(target[0].weight, source[0].weight.float())
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
