@@ -59,7 +59,7 @@ def check_argument_name(name: str) -> None:
 
 
 def check_path(path: str) -> None:
-    """Check the name of a weight or a key: words and dashes between dots, as in ``features.0.w``.
+    """Check the name of a weight or a key: words, dashes and spaces between dots (``conv-1.0.w``).
 
     Raises
     ------
@@ -67,7 +67,7 @@ def check_path(path: str) -> None:
         It is something else, or a part of it is special to Python.
     """
     if (
-        not re.fullmatch(r"[\w-]+(?:\.[\w-]+)*", path)
+        not re.fullmatch(r"[\w -]+(?:\.[\w -]+)*", path)
         or len(path) > LONGEST_NAME
         or any(part.startswith("__") for part in path.split("."))
     ):

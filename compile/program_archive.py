@@ -168,9 +168,9 @@ class _Tree(msgspec.Struct):
         if self.type in (None, "builtins.tuple", "builtins.list"):
             plain = self.context in (None, "null")
         elif self.type in ("builtins.dict", "collections.OrderedDict"):
-            for key in msgspec.json.decode(self.context or "[]", type=list[str]):
+            for key in msgspec.json.decode(self.context or "[]", type=list[str | int]):
                 # The code takes the keys of the outermost dict as names of arguments.
-                check_path(key)
+                check_path(str(key))
             plain = True
         else:
             raise ValueError(f"inputs and outputs of type {self.type[:80]!r} are not taken")

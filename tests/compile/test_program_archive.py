@@ -6,6 +6,7 @@ import json
 import os
 import time
 import zipfile
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from programs import Small, edited, rewritten, with_member
+from torch import nn
 from torch._export.serde.serialize import serialize
 
 from compile import program_archive
@@ -42,6 +44,28 @@ def old_archive(path: Path) -> Path:
 
 def test_an_archive_of_an_older_pytorch_is_read(tmp_path: Path) -> None:
     import_program(load_program(old_archive(tmp_path / "old.pt2")))
+
+
+class _Named(nn.Module):
+    """Names that are no identifiers, and a dict that is no keyword arguments."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(OrderedDict([("conv-1", nn.Conv2d(3, 3, 1))]))
+        self.layers.add_module("batch norm", nn.BatchNorm2d(3))
+
+    def forward(self, given: dict[Any, torch.Tensor], *, scale: torch.Tensor) -> Any:
+        return {"out.0": self.layers(given["an image"]) * scale, 1: [given[1], (scale,)]}
+
+
+def test_nested_inputs_and_names_with_dashes_and_spaces_are_read(tmp_path: Path) -> None:
+    x = torch.randn(1, 3, 4, 4)
+    inputs, keywords = ({"an image": x, 1: x + 1},), {"scale": x + 2}
+    exported = torch.export.export(_Named().eval(), inputs, keywords)
+    torch.export.save(exported, tmp_path / "named.pt2")
+    answer = load_program(tmp_path / "named.pt2").module()(*inputs, **keywords)
+    assert torch.equal(answer["out.0"], exported.module()(*inputs, **keywords)["out.0"])
+    assert torch.equal(answer[1][1][0], keywords["scale"])
 
 
 def test_an_archive_within_an_older_archive_is_not_packed(tmp_path: Path) -> None:
@@ -189,7 +213,7 @@ def chained(nodes: int) -> Callable[[Any], Any]:
 def test_a_long_program_is_taken_or_refused_in_seconds(
     tmp_path: Path, nodes: int, refusal: str | None
 ) -> None:
-    torch.export.save(trace(torch.nn.ReLU(), (1, 4)), tmp_path / "relu.pt2")
+    torch.export.save(trace(nn.ReLU(), (1, 4)), tmp_path / "relu.pt2")
     path = edited(tmp_path / "relu.pt2", tmp_path / "long.pt2", chained(nodes))
     start = time.monotonic()
     if refusal is None:

@@ -173,6 +173,16 @@ def test_code_in_a_file_does_not_run(tmp_path: Path, write: str) -> None:
     assert not marker.exists()
 
 
+def test_a_pickle_of_a_later_protocol_is_refused_without_a_warning(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    path = tmp_path / "later.pt"
+    path.write_bytes(b"\x80\x6d" + pickle.dumps({"weight": 1}, protocol=2)[2:])
+    with pytest.raises(UsageError, match="no checkpoint of PyTorch"):
+        load_weights(network(), path)
+    assert not list(recwarn)
+
+
 def test_paths_that_are_no_file(tmp_path: Path) -> None:
     (tmp_path / "empty.pt").touch()
     (tmp_path / "text.pt").write_text("not weights\n")
