@@ -7,20 +7,21 @@ import keyword
 import re
 import unicodedata
 
+import torch
 from torch.export import default_decompositions
 from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
 
 LONGEST_NAME = 1000
 
 #: What the code that PyTorch writes from a graph means something else by.
-TAKEN = frozenset(
-    {"self", "torch", "device", "inf", "nan", "NoneType", "fx_pytree", "pytree", "math", "operator"}
-)
+TAKEN = frozenset({"self", "torch", "device", "inf", "nan", "NoneType", "fx_pytree", "pytree"})
 
 #: Operators that hold graphs; what they hold is checked as the outermost graph is.
 HOLDERS = frozenset({"wrap_with_set_grad_enabled", "wrap_with_autocast", "cond"})
 
-_OPERATOR = re.compile(r"torch\.ops\.(?:aten\.(?P<plain>\w+)\.\w+|higher_order\.(?P<holder>\w+))")
+_OPERATOR = re.compile(
+    r"torch\.ops\.(?:aten\.(?P<plain>\w+)\.(?P<overload>\w+)|higher_order\.(?P<holder>\w+))"
+)
 
 
 def check_name(name: str) -> None:
@@ -88,13 +89,17 @@ def check_operator(target: str) -> None:
     match = _OPERATOR.fullmatch(target)
     if match is None:
         raise ValueError(f"the operator {target[:80]!r} is not PyTorch's own")
-    if match["holder"] is not None:
-        known = match["holder"] in HOLDERS
-    else:
-        # Operators in place (`relu_`) are replaced by what they change, before TVM sees them.
-        known = bool({match["plain"], match["plain"].rstrip("_")} & _importable())
-    if not known:
+    if match["holder"] not in HOLDERS and not _is_importable(match["plain"], match["overload"]):
         raise ValueError(f"TVM cannot import the operator {target[:80]!r}")
+
+
+def _is_importable(name: str | None, overload: str | None) -> bool:
+    # Operators in place (`relu_`) are replaced by what they change, before TVM sees them.
+    if name is None or not {name, name.rstrip("_")} & _importable():
+        return False
+    operator = getattr(torch.ops.aten, name, None)
+    # Else it is an attribute of the operator in Python, such as its class.
+    return operator is not None and overload in operator.overloads()
 
 
 @functools.cache

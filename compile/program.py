@@ -138,7 +138,8 @@ def _input_specs(exported: ExportedProgram) -> tuple[Tensor, ...]:
 
 def _first_line(error: BaseException) -> str:
     text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0][:300]
+    # A file may bring control characters of terminals into what is said of it.
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text.splitlines()[0][:300])
 
 
 @contextmanager

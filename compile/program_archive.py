@@ -134,9 +134,7 @@ def _decode(content: bytes | msgspec.Raw, kind: type[_Kind], what: str) -> _Kind
     except RecursionError:
         raise ValueError(f"{what} is nested too deeply") from None
     except (ValueError, KeyError) as error:
-        # A name that was cut out of a surrogate pair may not be printable.
-        message = str(error).encode("ascii", "backslashreplace").decode()
-        raise ValueError(f"{what} cannot be taken: {message}") from None
+        raise ValueError(f"{what} cannot be taken: {error}") from None
 
 
 def _text(kind: type, value: Any) -> Any:

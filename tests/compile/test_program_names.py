@@ -184,6 +184,10 @@ def test_code_in_a_field_that_is_left_out_does_not_run(
         "torch.load",
         "torch.ops.load_library",
         "torch.ops.aten.__class__.default",
+        "torch.ops.aten.relu.__class__",
+        "torch.ops.aten.relu.overloads",
+        "torch.ops.aten.relu___.default",
+        "torch.ops.aten.relu.nothing",
         "torch.ops.aten.save.default",
         "torch.ops.aten.from_file.default",
         "torch.ops.higher_order.triton_kernel_wrapper_functional",
@@ -228,3 +232,13 @@ def test_names_that_are_not_plain_are_refused(saved: Path, tmp_path: Path, name:
     )
     with pytest.raises(UsageError, match="not a plain name"):
         load_program(path)
+
+
+@pytest.mark.parametrize("key", ["as_\x1b[2J", "as_\nlines", "as_\u202e", "as_\ud800"])
+def test_what_is_refused_does_not_reach_the_terminal_as_it_is(
+    saved: Path, tmp_path: Path, key: str
+) -> None:
+    path = edited(saved, tmp_path / "key.pt2", lambda p: argument(p, key, 1))
+    with pytest.raises(UsageError, match=r"cannot be read as a torch\.export program") as raised:
+        load_program(path)
+    assert str(raised.value).isprintable()
