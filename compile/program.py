@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 import warnings
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +19,7 @@ from compile.guarded_loading import no_code_from_programs
 from compile.manifest import Tensor
 from compile.program_archive import checked_copy
 from model.errors import UsageError
+from model.printable import printable_line
 from model.weights import weight_fault
 
 
@@ -57,7 +57,7 @@ def trace(module: torch.nn.Module, input_shape: tuple[int, ...]) -> ExportedProg
     except Exception as error:
         raise UsageError(
             f"the network cannot be traced with an input of shape {tuple(input_shape)}: "
-            f"{_first_line(error)}"
+            f"{_reason(error)}"
         ) from error
 
 
@@ -72,15 +72,13 @@ def load_program(path: Path) -> ExportedProgram:
     """
     if not path.is_file():
         raise UsageError(f"no program at {path}: save one with torch.export.save(program, path)")
-    if not zipfile.is_zipfile(path):
-        raise UsageError(f"{path} is not a saved torch.export program (or it is cut short)")
     try:
         with _quiet(), no_code_from_programs():
             return torch.export.load(checked_copy(path))
     except Exception as error:
         # On damaged files PyTorch raises whatever its parts do: RuntimeError, KeyError, IndexError,
         # AssertionError, SpecViolationError, UnpicklingError...
-        reason = _first_line(error)
+        reason = _reason(error)
         if "warnings above" in reason:
             reason = "it is damaged, cut short, or of another version of PyTorch"
         raise UsageError(f"{path} cannot be read as a torch.export program: {reason}") from error
@@ -101,7 +99,7 @@ def import_program(exported: ExportedProgram) -> Program:
         with torch.no_grad(), _quiet():
             module = from_exported_program(exported)
     except Exception as error:
-        raise UsageError(f"TVM cannot import this program: {_first_line(error)}") from error
+        raise UsageError(f"TVM cannot import this program: {_reason(error)}") from error
     # Operators of several results come as tuples of which nothing reads the rest.
     tidy = [relax.transform.CanonicalizeBindings(), relax.transform.DeadCodeElimination(["main"])]
     return Program(tvm.transform.Sequential(tidy)(module), exported, inputs)
@@ -136,10 +134,8 @@ def _input_specs(exported: ExportedProgram) -> tuple[Tensor, ...]:
     return tuple(specs)
 
 
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip() or type(error).__name__
-    # A file may bring control characters of terminals into what is said of it.
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text.splitlines()[0][:300])
+def _reason(error: BaseException) -> str:
+    return printable_line(str(error)) or type(error).__name__
 
 
 @contextmanager

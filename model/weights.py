@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from model.errors import UsageError
+from model.printable import printable_line
 from model.stored_archive import check_stored
 
 #: How many faulty tensors a message names before it says "and N more".
@@ -89,7 +90,7 @@ def load_weights(module: nn.Module, path: Path | str) -> None:
     unexpected = [key for key in state if key not in wanted]
     if missing or unexpected:
         faults = [f"{key} is missing" for key in missing]
-        faults += [f"{key} is not the network's" for key in unexpected]
+        faults += [f"{printable_line(key)} is not the network's" for key in unexpected]
         raise UsageError(f"{path} holds weights of another network: {_first(faults)}")
     shapes = [
         f"{key} is {tuple(state[key].shape)}, the network wants {tuple(wanted[key].shape)}"
@@ -133,7 +134,7 @@ def _read_state(path: Path) -> dict[str, torch.Tensor]:
         # EOFError, struct.error, IndexError, BadZipFile, AssertionError...
         foreign = isinstance(error, pickle.UnpicklingError)
         fault = "holds things other than weights" if foreign else "is damaged or cut short"
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = printable_line(str(error)) or type(error).__name__
         raise UsageError(f"{path} is no checkpoint of PyTorch, or {fault} ({reason})") from None
     if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
         loaded = loaded["state_dict"]

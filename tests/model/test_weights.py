@@ -138,6 +138,15 @@ def test_only_the_first_few_faults_are_named(tmp_path: Path) -> None:
     assert len(str(caught.value)) < 400
 
 
+@pytest.mark.parametrize("key", ["\x1b[2J", "two\nlines", "\u202e", "x" * 10_000])
+def test_a_key_does_not_reach_the_terminal_as_it_is(tmp_path: Path, key: str) -> None:
+    torch.save({**network().state_dict(), key: torch.zeros(1)}, tmp_path / "key.pt")
+    with pytest.raises(UsageError, match="is not the network's") as caught:
+        load_weights(network(), tmp_path / "key.pt")
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 600
+
+
 @pytest.mark.parametrize("zipped", [True, False])
 @pytest.mark.parametrize("kept", [0.02, 0.5, 0.98])
 def test_truncated_file(tmp_path: Path, zipped: bool, kept: float) -> None:
