@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import warnings
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -75,6 +76,11 @@ def load_program(path: Path) -> ExportedProgram:
     try:
         with _quiet(), no_code_from_programs():
             return torch.export.load(checked_copy(path))
+    except zipfile.BadZipFile as error:
+        raise UsageError(
+            f"{path} is not a saved torch.export program, or it is damaged, cut short: "
+            f"{_reason(error)}"
+        ) from error
     except Exception as error:
         # On damaged files PyTorch raises whatever its parts do: RuntimeError, KeyError, IndexError,
         # AssertionError, SpecViolationError, UnpicklingError...

@@ -22,12 +22,15 @@ def check_stored(archive: zipfile.ZipFile, size: int) -> None:
     Raises
     ------
     ValueError
-        A member is compressed or encrypted, is there twice, has a path that leads elsewhere, or
-        the members are too many or claim more bytes than the archive has.
+        A member is compressed or encrypted, is there twice, has a path that leads elsewhere, the
+        members are too many or claim more bytes than the archive has, or other bytes come first.
     """
     members = archive.infolist()
     if len(members) > MOST_MEMBERS:
         raise ValueError(f"it has {len(members)} members, more than {MOST_MEMBERS}")
+    if min((member.header_offset for member in members), default=0) > 0:
+        # An archive within an archive, whose own end is missing, is found in its place.
+        raise ValueError("it is damaged, cut short, or has something before its first member")
     seen = set()
     for member in members:
         name = member.filename

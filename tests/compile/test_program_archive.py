@@ -140,7 +140,7 @@ def test_members_that_share_their_bytes_are_refused(saved: Path, tmp_path: Path)
         ("data/constants/opaque_obj_0", "a pickled object"),
         ("models/other.json", "a second program"),
         ("executorch/program.pte", "no part of a program"),
-        ("data/weights/model.pt", "cannot be read"),
+        ("data/weights/model.pt", "File is not a zip file"),
     ],
 )
 def test_members_that_are_no_part_of_a_program_are_named(
@@ -160,6 +160,13 @@ def test_files_that_a_user_added_are_left_out(saved: Path, tmp_path: Path) -> No
 def test_a_member_that_is_there_twice_is_refused(saved: Path, tmp_path: Path) -> None:
     path = with_member(saved, tmp_path / "twice.pt2", "models/model.json", b"{}")
     with pytest.raises(UsageError, match=r"'small/models/model\.json' is there twice"):
+        load_program(path)
+
+
+def test_an_archive_behind_other_bytes_is_refused(saved: Path, tmp_path: Path) -> None:
+    path = tmp_path / "behind.pt2"
+    path.write_bytes(b"#!/bin/sh\n" + saved.read_bytes())
+    with pytest.raises(UsageError, match="something before its first member"):
         load_program(path)
 
 
