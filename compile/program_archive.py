@@ -28,7 +28,7 @@ from compile.program_tensors import (
     Payloads,
     Tree,
 )
-from model.stored_archive import check_stored
+from model.stored_archive import check_stored, check_torch_saved
 
 #: Bytes of the graph's JSON. A node takes one or two thousand.
 LARGEST_GRAPH = 64 * 2**20
@@ -95,8 +95,7 @@ def _checked(member: str, archive: zipfile.ZipFile, name: str) -> bytes:
         return _checked_weights(archive, name)
     if _TORCH_SAVED.fullmatch(member):
         content = archive.read(name)
-        with zipfile.ZipFile(io.BytesIO(content)) as inner:
-            check_stored(inner, len(content))
+        check_torch_saved(io.BytesIO(content), len(content))
         return content
     if _COPIED.fullmatch(member):
         return archive.read(name)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import zipfile
+from typing import IO
+
+from model.pickled_tuples import check_tuples
 
 MOST_MEMBERS = 20_000
 
@@ -45,3 +49,20 @@ def check_stored(archive: zipfile.ZipFile, size: int) -> None:
         seen.add(name)
     if sum(member.file_size for member in members) > size:
         raise ValueError("its members claim more bytes than the file has")
+
+
+def check_torch_saved(file: IO[bytes], size: int) -> None:
+    """Check an archive that `torch.save` wrote: its members, and the pickles among them.
+
+    Raises
+    ------
+    ValueError
+        See :func:`check_stored` and `model.pickled_tuples.check_tuples`.
+    zipfile.BadZipFile
+        It is no archive, or damaged.
+    """
+    with zipfile.ZipFile(file) as archive:
+        check_stored(archive, size)
+        for name in archive.namelist():
+            if name.endswith(".pkl"):
+                check_tuples(io.BytesIO(archive.read(name)))

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import pickle
 import warnings
-import zipfile
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from model.errors import UsageError
+from model.pickled_tuples import check_tuples
 from model.printable import printable_line
-from model.stored_archive import check_stored
+from model.stored_archive import check_torch_saved
 
 #: How many faulty tensors a message names before it says "and N more".
 NAMED_FAULTS = 3
+#: A file that is no zip archive, as PyTorch wrote before 1.6, begins with so many pickles.
+OLD_PICKLES = 5
 
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool)
@@ -121,9 +123,7 @@ def _read_state(path: Path) -> dict[str, torch.Tensor]:
     if path.stat().st_size == 0:
         raise UsageError(f"{path} is empty")
     try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                check_stored(archive, path.stat().st_size)
+        _check_file(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             loaded = torch.load(path, map_location="cpu", weights_only=True)
@@ -144,6 +144,18 @@ def _read_state(path: Path) -> dict[str, torch.Tensor]:
     if not is_state or not loaded:
         raise UsageError(f"{path} holds no state dict: a dict of tensors by name")
     return dict(loaded)
+
+
+def _check_file(path: Path) -> None:
+    """Check that to read the file takes no more memory and time than its size accounts for."""
+    with path.open("rb") as file:
+        # PyTorch, too, goes by what stands first.
+        if file.peek(4).startswith(b"PK\x03\x04"):
+            check_torch_saved(file, path.stat().st_size)
+            return
+        for _ in range(OLD_PICKLES):
+            if file.peek(1):
+                check_tuples(file)
 
 
 def _first(faults: list[str]) -> str:

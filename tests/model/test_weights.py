@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import pickletools
 import subprocess
 import zipfile
 from collections.abc import Callable
@@ -190,6 +191,38 @@ def test_a_pickle_of_a_later_protocol_is_refused_without_a_warning(
     with pytest.raises(UsageError, match="no checkpoint of PyTorch"):
         load_weights(network(), path)
     assert not list(recwarn)
+
+
+@pytest.mark.parametrize("nest", [b"h\x01h\x01\x86q\x01", b"(" + 50 * b"h\x01" + b"tq\x01"])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_tuples_that_take_without_end_to_hash_are_refused(
+    tmp_path: Path, nest: bytes, zipped: bool
+) -> None:
+    key = b"K\x01K\x01\x86q\x01" + 100 * nest
+    pickled = b"\x80\x02" + key + b"}h\x01K\x01s."
+    path = tmp_path / "deep.pt"
+    torch.save(network().state_dict(), path, _use_new_zipfile_serialization=zipped)
+    if zipped:
+        with zipfile.ZipFile(path) as old:
+            members = {name: old.read(name) for name in old.namelist()}
+        with zipfile.ZipFile(path, "w") as new:
+            for name, content in members.items():
+                new.writestr(name, pickled if name.endswith("data.pkl") else content)
+    else:
+        # With the end of an empty archive behind it, which is not what PyTorch goes by.
+        path.write_bytes(_header(path) + pickled + b"PK\x05\x06" + bytes(18))
+    with pytest.raises(UsageError, match="a tuple of tuples without end"):
+        load_weights(network(), path)
+
+
+def _header(path: Path) -> bytes:
+    """Take the three pickles that stand before the weights in an old file."""
+    with path.open("rb") as file:
+        for _ in range(3):
+            for _ in pickletools.genops(file):
+                pass
+        end = file.tell()
+    return path.read_bytes()[:end]
 
 
 def test_paths_that_are_no_file(tmp_path: Path) -> None:
