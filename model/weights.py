@@ -123,9 +123,10 @@ def _read_state(path: Path) -> dict[str, torch.Tensor]:
     if path.stat().st_size == 0:
         raise UsageError(f"{path} is empty")
     try:
-        _check_file(path)
         with warnings.catch_warnings():
+            # Of what is odd in a pickle; what is wrong with it is raised.
             warnings.simplefilter("ignore")
+            _check_file(path)
             loaded = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}") from None

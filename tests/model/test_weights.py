@@ -183,11 +183,14 @@ def test_code_in_a_file_does_not_run(tmp_path: Path, write: str) -> None:
     assert not marker.exists()
 
 
-def test_a_pickle_of_a_later_protocol_is_refused_without_a_warning(
-    tmp_path: Path, recwarn: pytest.WarningsRecorder
+@pytest.mark.parametrize(
+    "content", [b"\x80\x6d" + pickle.dumps({"weight": 1}, protocol=2)[2:], b"S'\\K'\n."]
+)
+def test_odd_pickles_are_refused_without_a_warning(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder, content: bytes
 ) -> None:
-    path = tmp_path / "later.pt"
-    path.write_bytes(b"\x80\x6d" + pickle.dumps({"weight": 1}, protocol=2)[2:])
+    path = tmp_path / "odd.pt"
+    path.write_bytes(content)
     with pytest.raises(UsageError, match="no checkpoint of PyTorch"):
         load_weights(network(), path)
     assert not list(recwarn)
