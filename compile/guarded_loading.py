@@ -4,7 +4,9 @@ A ``.pt2`` file may hold pickles (weights, constants, sample inputs), compiled l
 symbolic extents that SymPy evaluates as Python. PyTorch 2.13 opens all of them without being asked.
 Programs with fixed shapes and plain tensors need none of them.
 
-This is no sandbox: PyTorch still writes Python from the graph and compiles it.
+It is a second wall: `compile.program_archive` refuses such files, or leaves these things out,
+before PyTorch sees them. It is no sandbox: PyTorch writes Python from the graph and compiles it;
+that the names in it are plain is for `compile.program_archive` to see to.
 """
 
 from __future__ import annotations

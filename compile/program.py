@@ -18,7 +18,10 @@ from tvm.relax.frontend.torch import from_exported_program
 
 from compile.guarded_loading import no_code_from_programs
 from compile.manifest import Tensor, data_type
+from compile.program_archive import checked_copy
 from model.errors import UsageError
+from model.printable import printable_line
+from model.weights import weight_fault
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +58,7 @@ def trace(module: torch.nn.Module, input_shape: tuple[int, ...]) -> ExportedProg
     except Exception as error:
         raise UsageError(
             f"the network cannot be traced with an input of shape {tuple(input_shape)}: "
-            f"{_first_line(error)}"
+            f"{_reason(error)}"
         ) from error
 
 
@@ -66,19 +69,22 @@ def load_program(path: Path) -> ExportedProgram:
     ------
     UsageError
         If the file is missing, is not such a program, is cut short, or would run code of its own
-        when it is opened (see `compile.guarded_loading`).
+        when it is opened (see `compile.program_archive` and `compile.guarded_loading`).
     """
     if not path.is_file():
         raise UsageError(f"no program at {path}: save one with torch.export.save(program, path)")
-    if not zipfile.is_zipfile(path):
-        raise UsageError(f"{path} is not a saved torch.export program (or it is cut short)")
     try:
         with _quiet(), no_code_from_programs():
-            return torch.export.load(path)
+            return torch.export.load(checked_copy(path))
+    except zipfile.BadZipFile as error:
+        raise UsageError(
+            f"{path} is not a saved torch.export program, or it is damaged, cut short: "
+            f"{_reason(error)}"
+        ) from error
     except Exception as error:
         # On damaged files PyTorch raises whatever its parts do: RuntimeError, KeyError, IndexError,
         # AssertionError, SpecViolationError, UnpicklingError...
-        reason = _first_line(error)
+        reason = _reason(error)
         if "warnings above" in reason:
             reason = "it is damaged, cut short, or of another version of PyTorch"
         raise UsageError(f"{path} cannot be read as a torch.export program: {reason}") from error
@@ -90,8 +96,8 @@ def import_program(exported: ExportedProgram) -> Program:
     Raises
     ------
     UsageError
-        If the program has dynamic shapes, weights that are not finite, or an operator that TVM
-        cannot import; the message names it.
+        If the program has dynamic shapes, weights that are none (see `model.weights.weight_fault`),
+        or an operator that TVM cannot import; the message names it.
     """
     _check_weights(exported)
     inputs = _input_specs(exported)
@@ -99,7 +105,7 @@ def import_program(exported: ExportedProgram) -> Program:
         with torch.no_grad(), _quiet():
             module = from_exported_program(exported)
     except Exception as error:
-        raise UsageError(f"TVM cannot import this program: {_first_line(error)}") from error
+        raise UsageError(f"TVM cannot import this program: {_reason(error)}") from error
     # Operators of several results come as tuples of which nothing reads the rest.
     tidy = [relax.transform.CanonicalizeBindings(), relax.transform.DeadCodeElimination(["main"])]
     return Program(tvm.transform.Sequential(tidy)(module), exported, inputs)
@@ -109,12 +115,10 @@ def _check_weights(exported: ExportedProgram) -> None:
     constants = {k: v for k, v in exported.constants.items() if isinstance(v, torch.Tensor)}
     parameters = {name for name, _ in exported.named_parameters()}
     for name, tensor in {**exported.state_dict, **constants}.items():
-        if not tensor.is_floating_point():
-            continue
         # A mask of attention, a buffer or a constant, may well hold infinity.
-        wrong = ~torch.isfinite(tensor) if name in parameters else torch.isnan(tensor)
-        if bool(wrong.any()):
-            raise UsageError(f"the weights hold NaN or infinity in {name!r}")
+        fault = weight_fault(name, tensor, may_be_infinite=name not in parameters)
+        if fault:
+            raise UsageError(f"the program holds what cannot be weights: {fault}")
 
 
 def _input_specs(exported: ExportedProgram) -> tuple[Tensor, ...]:
@@ -138,9 +142,8 @@ def _input_specs(exported: ExportedProgram) -> tuple[Tensor, ...]:
     return tuple(specs)
 
 
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0][:300]
+def _reason(error: BaseException) -> str:
+    return printable_line(str(error)) or type(error).__name__
 
 
 @contextmanager

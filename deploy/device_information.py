@@ -12,7 +12,8 @@ from tvm import rpc
 
 from compile.elf import machine_of
 from deploy.emulator.cores import CORES
-from model.errors import Failure, printable
+from model.errors import Failure
+from model.printable import printable_line
 
 _MIDR = "/sys/devices/system/cpu/cpu0/regs/identification/midr_el1"
 _ARM = 0x41
@@ -126,7 +127,7 @@ def _llvm(function: str) -> str | None:
 
 def _remote_text(session: rpc.RPCSession, function: str) -> str | None:
     try:
-        return printable(session.get_function(function)())[:100]
+        return printable_line(session.get_function(function)())
     except AttributeError:
         return None
 

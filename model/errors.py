@@ -10,6 +10,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from model.printable import printable
+
 USAGE_STATUS = 2
 FAILURE_STATUS = 1
 INTERRUPTED_STATUS = 130
@@ -22,14 +24,6 @@ class UsageError(ValueError):
 
 class Failure(RuntimeError):
     """The request was sound and the work failed (a device died, parity does not hold...)."""
-
-
-def printable(text: object) -> str:
-    r"""Write what could steer a terminal (an escape, a carriage return) as ``\x1b``; keep lines."""
-    return "".join(
-        letter if letter.isprintable() or letter == "\n" else ascii(letter)[1:-1]
-        for letter in str(text)
-    )
 
 
 @contextmanager

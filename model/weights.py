@@ -3,15 +3,66 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from model.errors import UsageError
+from model.pickled_tuples import check_tuples
+from model.printable import printable_line
+from model.stored_archive import check_torch_saved
 
 #: How many faulty tensors a message names before it says "and N more".
 NAMED_FAULTS = 3
+#: A file that is no zip archive, as PyTorch wrote before 1.6, begins with so many pickles.
+OLD_PICKLES = 5
+
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool)
+
+
+def weight_fault(name: str, tensor: torch.Tensor, *, may_be_infinite: bool = False) -> str | None:
+    """Say what keeps a tensor from being deployed as a weight.
+
+    Parameters
+    ----------
+    name : str
+        Of the tensor; variances of batch norms end in ``running_var``.
+    tensor : torch.Tensor
+        Of any kind.
+    may_be_infinite : bool
+        Whether infinity is a value like others, as in the masks of attention.
+
+    Returns
+    -------
+    str or None
+        For instance ``"conv.weight is sparse"``; None where nothing is wrong.
+    """
+    fault = _fault_of_kind(tensor)
+    if fault is None and bool(torch.isnan(tensor).any()):
+        fault = "holds NaN"
+    if fault is None and not may_be_infinite and bool(torch.isinf(tensor).any()):
+        fault = "holds infinity"
+    if fault is None and name.endswith("running_var") and bool((tensor < 0).any()):
+        fault = "holds negative variances"
+    return None if fault is None else f"{name} {fault}"
+
+
+def _fault_of_kind(tensor: torch.Tensor) -> str | None:
+    """Say what is wrong with a tensor whatever its values, which it may not have."""
+    if tensor.is_quantized:
+        return "is quantised"
+    if tensor.is_nested or tensor.layout != torch.strided:
+        return "is sparse"
+    if tensor.device.type != "cpu" or type(tensor) not in (torch.Tensor, nn.Parameter):
+        return f"has no values here ({type(tensor).__name__} on {tensor.device})"
+    return None if tensor.dtype in _FLOATS + _WHOLE else f"is {_kind(tensor)}"
+
+
+def _kind(tensor: torch.Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def load_weights(module: nn.Module, path: Path | str) -> None:
@@ -28,8 +79,9 @@ def load_weights(module: nn.Module, path: Path | str) -> None:
     Raises
     ------
     UsageError
-        The file is missing, unreadable or no checkpoint; keys or shapes are not the network's; a
-        tensor holds NaN or infinity. The message names the file and the first few tensors.
+        The file is missing, unreadable or no checkpoint; keys, shapes or kinds are not the
+        network's; a tensor is no weight (see :func:`weight_fault`). The message names the file and
+        the first few tensors.
     """
     path = Path(path)
     state = _read_state(path)
@@ -40,7 +92,7 @@ def load_weights(module: nn.Module, path: Path | str) -> None:
     unexpected = [key for key in state if key not in wanted]
     if missing or unexpected:
         faults = [f"{key} is missing" for key in missing]
-        faults += [f"{key} is not the network's" for key in unexpected]
+        faults += [f"{printable_line(key)} is not the network's" for key in unexpected]
         raise UsageError(f"{path} holds weights of another network: {_first(faults)}")
     shapes = [
         f"{key} is {tuple(state[key].shape)}, the network wants {tuple(wanted[key].shape)}"
@@ -49,9 +101,14 @@ def load_weights(module: nn.Module, path: Path | str) -> None:
     ]
     if shapes:
         raise UsageError(f"{path} holds weights of other shapes: {_first(shapes)}")
-    broken = [key for key, tensor in state.items() if not torch.isfinite(tensor).all()]
-    if broken:
-        raise UsageError(f"{path} holds NaN or infinite weights: {_first(broken)}")
+    faults = [fault for key in state if (fault := weight_fault(key, state[key]))]
+    faults = faults or [
+        f"{key} is {_kind(state[key])}, the network wants {_kind(wanted[key])}"
+        for key in state
+        if (state[key].dtype in _FLOATS) != (wanted[key].dtype in _FLOATS)
+    ]
+    if faults:
+        raise UsageError(f"{path} holds what cannot be weights: {_first(faults)}")
     module.load_state_dict(state, strict=False)
 
 
@@ -61,10 +118,16 @@ def _read_state(path: Path) -> dict[str, torch.Tensor]:
         raise UsageError(f"{path} is a directory, not a file of weights")
     if not path.exists():
         raise UsageError(f"there is no file of weights at {path}")
+    if not path.is_file():
+        raise UsageError(f"{path} is a pipe or a device, not a file of weights")
     if path.stat().st_size == 0:
         raise UsageError(f"{path} is empty")
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # Of what is odd in a pickle; what is wrong with it is raised.
+            warnings.simplefilter("ignore")
+            _check_file(path)
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}") from None
     except Exception as error:
@@ -72,7 +135,7 @@ def _read_state(path: Path) -> dict[str, torch.Tensor]:
         # EOFError, struct.error, IndexError, BadZipFile, AssertionError...
         foreign = isinstance(error, pickle.UnpicklingError)
         fault = "holds things other than weights" if foreign else "is damaged or cut short"
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = printable_line(str(error)) or type(error).__name__
         raise UsageError(f"{path} is no checkpoint of PyTorch, or {fault} ({reason})") from None
     if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
         loaded = loaded["state_dict"]
@@ -82,6 +145,18 @@ def _read_state(path: Path) -> dict[str, torch.Tensor]:
     if not is_state or not loaded:
         raise UsageError(f"{path} holds no state dict: a dict of tensors by name")
     return dict(loaded)
+
+
+def _check_file(path: Path) -> None:
+    """Check that to read the file takes no more memory and time than its size accounts for."""
+    with path.open("rb") as file:
+        # PyTorch, too, goes by what stands first.
+        if file.peek(4).startswith(b"PK\x03\x04"):
+            check_torch_saved(file, path.stat().st_size)
+            return
+        for _ in range(OLD_PICKLES):
+            if file.peek(1):
+                check_tuples(file)
 
 
 def _first(faults: list[str]) -> str:

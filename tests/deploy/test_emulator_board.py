@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tvm
+from tiny import tiny_bundle
 from tvm import te
 
 from deploy import sessions
@@ -78,7 +79,11 @@ def test_computes_over_rpc(
     first = emulated_device.count(lambda: function(*tensors), library)
     again = emulated_device.count(lambda: function(*tensors), library)
     assert first == again
-    assert first.total == sum(first.symbols.values()) == first.kernels["matmul"]
+    assert (
+        first.total
+        == sum(first.symbols.values())
+        == first.by_kernel(tiny_bundle().manifest)["matmul"]
+    )
     # 4096 multiply-adds, four to a vector at most.
     assert first.total > 16**3 / 4
 

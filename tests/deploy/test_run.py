@@ -9,12 +9,13 @@ import shutil
 import signal
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from PIL import Image
 from tiny import SIDE, tiny_bundle
 
-from compile.bundle import MANIFEST, load_bundle
+from compile.bundle import LIBRARY, MANIFEST, file_hash, load_bundle
 from deploy.devices import Device, open_device
 from deploy.emulator.llvm_tools import LlvmTools
 from deploy.execution import check_fits, default_device, start_network
@@ -32,6 +33,16 @@ def copy(bundle_path: Path, to: Path) -> Path:
 def edit(path: Path, **changes: object) -> None:
     manifest = path / MANIFEST
     manifest.write_text(json.dumps({**json.loads(manifest.read_text()), **changes}))
+
+
+def pretend(path: Path, architecture: str, **changes: object) -> None:
+    """Let a bundle be for another architecture, by its manifest and its library."""
+    library = path / LIBRARY
+    content = bytearray(library.read_bytes())
+    content[18:20] = {"x86_64": 62, "aarch64": 183}[architecture].to_bytes(2, "little")
+    library.write_bytes(content)
+    files = json.loads((path / MANIFEST).read_text())["files"]
+    edit(path, architecture=architecture, files={**files, LIBRARY: file_hash(library)}, **changes)
 
 
 def refused(arguments: list[str], status: int, capsys: pytest.CaptureFixture[str]) -> str:
@@ -101,10 +112,10 @@ def test_a_bundle_for_another_machine_is_refused_before_loading(
 ) -> None:
     path = copy(tiny_bundle().path, tmp_path)
     other = "x86_64" if tiny_bundle().manifest.architecture == "aarch64" else "aarch64"
-    edit(path, architecture=other)
+    pretend(path, other)
     line = refused([str(path), "--device", "local"], 2, capsys)
     assert f"built for {other}" in line
-    edit(path, architecture=tiny_bundle().manifest.architecture, features=["avx9000"])
+    pretend(path, tiny_bundle().manifest.architecture, features=["avx9000"])
     assert "lacks avx9000" in refused([str(path), "--device", "local"], 2, capsys)
     edit(path, features=[], versions={"apache-tvm": "0.99.0"})
     assert "built with TVM 0.99.0" in refused([str(path), "--device", "local"], 2, capsys)
@@ -130,12 +141,12 @@ def test_mistakes_end_in_one_line(
 def test_the_default_device_is_where_the_library_fits() -> None:
     manifest = tiny_bundle().manifest
     assert default_device(manifest) == "local"
-    arm = dataclasses.replace(
+    arm = msgspec.structs.replace(
         manifest, architecture="aarch64", cpu="cortex-a53", features=("no-such-here",)
     )
     assert default_device(arm) == "emulated:cortex-a53"
     with pytest.raises(UsageError, match="cannot be emulated"):
-        default_device(dataclasses.replace(arm, architecture="riscv64"))
+        default_device(msgspec.structs.replace(arm, architecture="riscv64"))
 
 
 def test_what_a_stock_board_does_not_tell_is_named() -> None:
@@ -248,9 +259,9 @@ def test_a_library_that_no_emulated_core_runs_is_refused_before_a_board_is_start
 
     monkeypatch.setattr("deploy.devices.running_board", start)
     path = copy(tiny_bundle("cortex-a72").path, tmp_path)
-    edit(path, architecture="x86_64", cpu="haswell")
+    pretend(path, "x86_64", cpu="haswell")
     assert "built for x86_64" in refused([str(path), "--device", "emulated"], 2, capsys)
-    edit(path, architecture="aarch64", cpu="cortex-a76", features=["asimd", "asimddp"])
+    pretend(path, "aarch64", cpu="cortex-a76", features=["asimd", "asimddp"])
     line = refused([str(path), "--device", "emulated:cortex-a53"], 2, capsys)
     assert "lacks asimddp" in line
 

@@ -16,7 +16,7 @@ import pytest
 from tvm import te
 
 from compile.targets import find_target
-from compile.tuning.candidates import build_calls, build_object
+from compile.tuning.candidates import build_calls, build_candidate
 from compile.tuning.score import KernelObject
 from deploy.device_names import parse_device_name
 from deploy.emulator.process import Board, running_board
@@ -48,7 +48,7 @@ def kernels(tmp_path_factory: pytest.TempPathFactory) -> list[KernelObject]:
     functions = [_doubling(16), _doubling(32)]
     calls, built = build_calls(functions * 5, ARM, tmp_path_factory.mktemp("kernels"))
     for call in calls:
-        build_object(*call)
+        build_candidate(*call)
     return built
 
 
@@ -112,7 +112,7 @@ def stock_board(tracker: str) -> Iterator[str]:
 def test_a_real_board_measures_and_counts_nothing(stock_board: str, tmp_path: Path) -> None:
     host = find_target("host")
     calls, built = build_calls([_doubling(64)], host, tmp_path)
-    build_object(*calls[0])
+    build_candidate(*calls[0])
     with score(host, stock_board, None) as measured:
         assert measured.unit == "ns"
         assert measured.source.startswith("measured: ")

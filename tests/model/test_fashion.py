@@ -151,7 +151,7 @@ def test_fetch_without_apt(machine: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_fetch_into_a_file(machine: Path) -> None:
     (machine / "cache").touch()
-    with pytest.raises(UsageError, match="cannot be kept"):
+    with pytest.raises(UsageError, match="no cache folder can be made"):
         fetch()
 
 
