@@ -22,6 +22,7 @@ from deploy.reports import CONSOLE
 from deploy.scores import CountedInstructions, EstimatedCycles
 from deploy.tracked_boards import BoardScore
 from deploy.trackers import Tracker
+from model.cache_folder import cache_folder
 from model.errors import Failure, UsageError
 
 
@@ -74,6 +75,7 @@ def require(target: CompileTarget, device: str, kind: str | None) -> None:
         else:
             _require_emulated(target, kind, device)
     elif parsed.kind == "emulated":
+        cache_folder()
         _require_emulated(target, kind, device)
     elif parsed.kind == "tracker":
         tracker = Tracker(parsed)
