@@ -14,11 +14,11 @@ import tvm
 from tvm.s_tir.pipeline import default_s_tir_pipeline
 from tvm.tirx.compilation_pipeline import register_tir_pipeline
 
-from compile.constants_in_place import CONSTANTS, constants_object
-from compile.pipeline import Dump, Phase, Step, pipeline, run_steps, steps_of
-from compile.targets import CompileTarget
-from model.errors import Failure
-from model.scratch import scratch_folder
+from shuffledeploy.compile.passes.memory.constants_in_place import CONSTANTS, constants_object
+from shuffledeploy.compile.pipeline import Dump, Phase, Step, pipeline, run_steps, steps_of
+from shuffledeploy.compile.targets import CompileTarget
+from shuffledeploy.model.errors import Failure
+from shuffledeploy.model.scratch import scratch_folder
 
 # Android 15 and newer load only libraries whose segments are aligned to 16 KiB pages.
 PAGE_SIZE = 16384

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from rich.table import Table
 
-from compile.targets import CompileTarget, find_target
-from compile.tuning.coverage import (
+from shuffledeploy.compile.targets import CompileTarget, find_target
+from shuffledeploy.compile.tuning.records.coverage import (
     KnownKernel,
     TaskCoverage,
     covered,
@@ -20,11 +20,11 @@ from compile.tuning.coverage import (
     prune,
     unfit,
 )
-from compile.tuning.records import SHORTLIST, Log, log_path, read_log
-from compile.tuning.request import LOG_FOLDER
-from model.errors import FAILURE_STATUS, command
-from model.plain_console import plain_console
-from model.registry import REPRESENTATIVE, names, parse_resolution
+from shuffledeploy.compile.tuning.records.record_log import SHORTLIST, Log, log_path, read_log
+from shuffledeploy.compile.tuning.request import LOG_FOLDER
+from shuffledeploy.model.errors import FAILURE_STATUS, command
+from shuffledeploy.model.plain_console import plain_console
+from shuffledeploy.model.registry import REPRESENTATIVE, names, parse_resolution
 
 EXAMPLES = """\
 examples:

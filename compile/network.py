@@ -15,13 +15,9 @@ import tvm
 from torch.export import ExportedProgram
 from tvm import relax
 
-from compile import bundle as bundles
-from compile.bundle import Bundle
-from compile.constants_in_place import constant_bytes
-from compile.kernels.attributes import JOINED_IN_PLACE, STRIPS, attribute, kernel_of
-from compile.kernels.schedules import scheduled
-from compile.library import build_library
-from compile.manifest import (
+from shuffledeploy.compile.bundle import folder as bundles
+from shuffledeploy.compile.bundle.folder import Bundle
+from shuffledeploy.compile.bundle.manifest import (
     ImageStatistics,
     KernelEntry,
     Manifest,
@@ -29,15 +25,23 @@ from compile.manifest import (
     Tensor,
     data_type,
 )
-from compile.passes.expose_intermediates import INTERMEDIATES, expose_intermediates, kernel_calls
-from compile.passes.graph import ENTRY, Array
-from compile.passes.inspection import is_shuffle, kernel_functions, moves_only
-from compile.pipeline import Dump, Phase, pipeline, run_steps, steps_of
-from compile.program import Program, import_program
-from compile.targets import CompileTarget, find_target
-from compile.tuning.recorded_schedules import apply_record, kernel_key
-from compile.tuning.records import Record
-from model.scratch import scratch_folder
+from shuffledeploy.compile.frontend.program import Program, import_program
+from shuffledeploy.compile.ir.attributes import JOINED_IN_PLACE, STRIPS, attribute, kernel_of
+from shuffledeploy.compile.ir.graph import ENTRY, Array
+from shuffledeploy.compile.ir.inspection import is_shuffle, kernel_functions, moves_only
+from shuffledeploy.compile.kernels.schedules import scheduled
+from shuffledeploy.compile.library import build_library
+from shuffledeploy.compile.passes.memory.constants_in_place import constant_bytes
+from shuffledeploy.compile.passes.memory.expose_intermediates import (
+    INTERMEDIATES,
+    expose_intermediates,
+    kernel_calls,
+)
+from shuffledeploy.compile.pipeline import Dump, Phase, pipeline, run_steps, steps_of
+from shuffledeploy.compile.targets import CompileTarget, find_target
+from shuffledeploy.compile.tuning.records.record_log import Record
+from shuffledeploy.compile.tuning.records.recorded_schedules import apply_record, kernel_key
+from shuffledeploy.model.scratch import scratch_folder
 
 # Largest absolute error of a logit, for logits of order one (float32, a few hundred layers'
 # rounding).

@@ -1,7 +1,7 @@
 """The way from an imported network to object code: every step, in order, in one list.
 
 A step takes a module and gives a module. What it found out stands in attributes of the functions
-that it is about (:mod:`compile.kernels.attributes`).
+that it is about (:mod:`compile.ir.attributes`).
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ from typing import Any
 import tvm
 from tvm import relax, tirx
 
-from compile.constants_in_place import constants_in_place
-from compile.kernels.attributes import SHARED, attribute, kind_of
-from compile.kernels.fetching import fetch_next_weights
-from compile.kernels.last_tile import part_last_tile
-from compile.kernels.masked_vectors import has_masks, mask_odd_vectors
-from compile.kernels.odd_vectors import cut_odd_vectors
-from compile.kernels.shared_vectors import mark_shared, share_vectors
-from compile.kernels.tiles_in_registers import keep_on_stack, load_whole_vectors
-from compile.passes.absorb_flatten import absorb_flatten
-from compile.passes.choose_layouts import choose_layouts
-from compile.passes.compute_in_strips import compute_in_strips
-from compile.passes.eliminate_channel_shuffle import eliminate_channel_shuffle
-from compile.passes.expose_intermediates import expose_intermediates
-from compile.passes.fold_batch_norm import fold_batch_norm
-from compile.passes.fuse_rest import fuse_rest
-from compile.passes.join_in_place import join_in_place
-from compile.passes.lower_to_kernels import lower_to_kernels
-from compile.passes.replace_kernels import replace_kernels
-from compile.passes.residual_in_place import residual_in_place
-from compile.passes.simplify_pools import simplify_pools
-from compile.passes.write_in_read_order import write_in_read_order
-from compile.targets import CompileTarget
-from model.errors import UsageError
+from shuffledeploy.compile.ir.attributes import SHARED, attribute, kind_of
+from shuffledeploy.compile.passes.graph.absorb_flatten import absorb_flatten
+from shuffledeploy.compile.passes.graph.choose_layouts import choose_layouts
+from shuffledeploy.compile.passes.graph.eliminate_channel_shuffle import eliminate_channel_shuffle
+from shuffledeploy.compile.passes.graph.fold_batch_norm import fold_batch_norm
+from shuffledeploy.compile.passes.graph.fuse_rest import fuse_rest
+from shuffledeploy.compile.passes.graph.lower_to_kernels import lower_to_kernels
+from shuffledeploy.compile.passes.graph.simplify_pools import simplify_pools
+from shuffledeploy.compile.passes.graph.write_in_read_order import write_in_read_order
+from shuffledeploy.compile.passes.memory.compute_in_strips import compute_in_strips
+from shuffledeploy.compile.passes.memory.constants_in_place import constants_in_place
+from shuffledeploy.compile.passes.memory.expose_intermediates import expose_intermediates
+from shuffledeploy.compile.passes.memory.join_in_place import join_in_place
+from shuffledeploy.compile.passes.memory.replace_kernels import replace_kernels
+from shuffledeploy.compile.passes.memory.residual_in_place import residual_in_place
+from shuffledeploy.compile.passes.tir.fetch_weights import fetch_next_weights
+from shuffledeploy.compile.passes.tir.last_tile import part_last_tile
+from shuffledeploy.compile.passes.tir.masked_vectors import has_masks, mask_odd_vectors
+from shuffledeploy.compile.passes.tir.odd_vectors import cut_odd_vectors
+from shuffledeploy.compile.passes.tir.shared_vectors import mark_shared, share_vectors
+from shuffledeploy.compile.passes.tir.tiles_in_registers import keep_on_stack, load_whole_vectors
+from shuffledeploy.compile.targets import CompileTarget
+from shuffledeploy.model.errors import UsageError
 
 Pass = Callable[[tvm.IRModule], tvm.IRModule]
 FunctionPass = Callable[[tirx.PrimFunc], tirx.PrimFunc]

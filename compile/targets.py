@@ -11,8 +11,8 @@ import sys
 import tvm
 from tvm.target import Target
 
-from compile.kernels.tiling import Core
-from model.errors import UsageError
+from shuffledeploy.compile.kernels.tiling import Core
+from shuffledeploy.model.errors import UsageError
 
 DEFAULT_ARM_CORE = "cortex-a72"
 HOST = "host"

@@ -11,13 +11,13 @@ import argparse
 import sys
 from pathlib import Path
 
-from compile.tuning.request import LOG_FOLDER, Request
-from compile.tuning.score import KINDS
-from deploy.device_names import EMULATED_TIME, parse_device_name
-from deploy.emulator.cores import DEFAULT_CORE
-from deploy.reports import require_creatable, write_json
-from model.errors import UsageError, command
-from model.plain_console import plain_console
+from shuffledeploy.compile.tuning.request import LOG_FOLDER, Request
+from shuffledeploy.compile.tuning.score import KINDS
+from shuffledeploy.deploy.board.cores import DEFAULT_CORE
+from shuffledeploy.deploy.devices.device_names import EMULATED_TIME, parse_device_name
+from shuffledeploy.deploy.report.command_output import require_creatable, write_json
+from shuffledeploy.model.errors import UsageError, command
+from shuffledeploy.model.plain_console import plain_console
 
 EXAMPLES = """\
 examples:
@@ -40,16 +40,16 @@ def main(argv: list[str] | None = None) -> int:
         _print_targets()
         return 0
     beside = _refuse_early(options)
-    from compile.tuning.outcome_tables import print_outcome
-    from compile.tuning.session import tune_network
-    from deploy.tuning_devices import TuningDevices
+    from shuffledeploy.compile.tuning.report.outcome_tables import print_outcome
+    from shuffledeploy.compile.tuning.session import tune_network
+    from shuffledeploy.deploy.scoring.tuning_devices import TuningDevices
 
     outcome = tune_network(_request(options), TuningDevices())
     print_outcome(outcome)
     if options.json:
         write_json(options.json, outcome.to_json())
     if options.plot and outcome.search.curve:
-        from deploy.tuning_chart import draw_curve
+        from shuffledeploy.deploy.report.tuning_chart import draw_curve
 
         draw_curve(options.plot, outcome, beside)
     elif options.plot:
@@ -91,20 +91,20 @@ def _refuse_early(options: argparse.Namespace) -> dict[str, float]:
             raise UsageError(f"there is no program at {options.program}")
         return {}
     # Its import brings PyTorch, but not TVM, which takes longer.
-    from model.registry import input_shape, parse_resolution
+    from shuffledeploy.model.registry import input_shape, parse_resolution
 
     size = options.resolution and parse_resolution(options.resolution)
     shape = input_shape(options.model, size)
     if not options.beside:
         return {}
-    from deploy.tuning_chart import peer_latencies
+    from shuffledeploy.deploy.report.tuning_chart import peer_latencies
 
     return peer_latencies(options.beside, options.model, f"{shape[2]}x{shape[3]}")
 
 
 def _request(options: argparse.Namespace) -> Request:
-    from compile.targets import find_target
-    from model.registry import parse_resolution
+    from shuffledeploy.compile.targets import find_target
+    from shuffledeploy.model.registry import parse_resolution
 
     target = find_target(options.target)
     return Request(
@@ -223,9 +223,9 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
 def _print_targets() -> None:
     from rich.table import Table
 
-    from compile.targets import ARM_CORES, HOST, find_target
-    from deploy.emulator.scheduling_models import describe
-    from model.registry import names
+    from shuffledeploy.compile.targets import ARM_CORES, HOST, find_target
+    from shuffledeploy.deploy.estimate.scheduling_models import describe
+    from shuffledeploy.model.registry import names
 
     table = Table(
         "target", "found in", "estimates by LLVM's", title="Targets by name", title_justify="left"

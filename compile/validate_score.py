@@ -39,17 +39,22 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from compile.targets import HOST, CompileTarget, find_target
-from compile.tuning.candidates import Workers
-from compile.tuning.rank_statistics import Ranking, choice_regret, rank_kernel, rank_pooled
-from compile.tuning.ties import TIE
-from compile.tuning.validation import Sample, draw_kernels, sample_kernels
-from deploy.emulator.cores import guest_like_host
-from deploy.reports import CONSOLE, require_writable, write_json
-from deploy.scores import EstimatedCycles
-from deploy.validation_chart import draw_scatter
-from model.errors import command
-from model.plain_console import plain_console
+from shuffledeploy.compile.targets import HOST, CompileTarget, find_target
+from shuffledeploy.compile.tuning.proof.rank_statistics import (
+    Ranking,
+    choice_regret,
+    rank_kernel,
+    rank_pooled,
+)
+from shuffledeploy.compile.tuning.proof.validation import Sample, draw_kernels, sample_kernels
+from shuffledeploy.compile.tuning.records.ties import TIE
+from shuffledeploy.compile.tuning.search.candidates import Workers
+from shuffledeploy.deploy.board.cores import guest_like_host
+from shuffledeploy.deploy.report.command_output import CONSOLE, require_writable, write_json
+from shuffledeploy.deploy.report.validation_chart import draw_scatter
+from shuffledeploy.deploy.scoring.scores import EstimatedCycles
+from shuffledeploy.model.errors import command
+from shuffledeploy.model.plain_console import plain_console
 
 SCORES = ("estimate", "core", "iterations", "throughput", "instructions", "noise")
 LEAST_CANDIDATES = 60

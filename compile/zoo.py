@@ -9,14 +9,14 @@ from typing import Any
 
 from torch.export import ExportedProgram
 
-from compile.bundle import Bundle
-from compile.network import choose_schedules, lower, write_bundle
-from compile.program import trace
-from compile.targets import CompileTarget
-from compile.tuning.related_records import usable_records
-from compile.tuning.request import LOG_FOLDER
-from model.registry import build, input_shape, normalisation
-from model.weights import load_weights
+from shuffledeploy.compile.bundle.folder import Bundle
+from shuffledeploy.compile.frontend.program import trace
+from shuffledeploy.compile.network import choose_schedules, lower, write_bundle
+from shuffledeploy.compile.targets import CompileTarget
+from shuffledeploy.compile.tuning.records.related_records import usable_records
+from shuffledeploy.compile.tuning.request import LOG_FOLDER
+from shuffledeploy.model.registry import build, input_shape, normalisation
+from shuffledeploy.model.weights import load_weights
 
 
 def trace_network(

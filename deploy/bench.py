@@ -7,17 +7,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from deploy.benchmark.engines import ENGINES, OURS, find_engine
-from deploy.benchmark.plan import Group, plan
-from deploy.benchmark.report import print_document
-from deploy.benchmark.rounds import Settings
-from deploy.benchmark.run import run_groups
-from deploy.comparison import PROJECT
-from deploy.reports import require_writable
-from model.errors import UsageError, command
-from model.registry import parse_resolution
+from shuffledeploy.deploy.benchmark.benchmark_plan import Group, plan
+from shuffledeploy.deploy.benchmark.benchmark_report import print_document
+from shuffledeploy.deploy.benchmark.engines import ENGINES, OURS, find_engine
+from shuffledeploy.deploy.benchmark.rounds import Settings
+from shuffledeploy.deploy.benchmark.run_benchmark import run_groups
+from shuffledeploy.deploy.report.command_output import require_writable
+from shuffledeploy.model.errors import UsageError, command
+from shuffledeploy.model.folders import BUILD
+from shuffledeploy.model.registry import parse_resolution
 
-RESULTS = PROJECT / "build" / "bench.json"
+RESULTS = BUILD / "bench.json"
 
 _DESCRIPTION = """\
 Every engine runs every network in a process of its own, pinned to one core, float32, one thread,
@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
     document = run_groups(groups, settings, results, fresh=options.fresh)
     print_document(document)
     if document["rows"]:
-        from deploy.benchmark.benchmark_chart import draw_chart
+        from shuffledeploy.deploy.benchmark.benchmark_chart import draw_chart
 
         draw_chart(chart, document)
         print(f"{results}, {chart}")

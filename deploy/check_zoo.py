@@ -11,15 +11,15 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from compile.targets import find_target
-from compile.zoo import compile_network
-from deploy.execution import open_network
-from deploy.parity import Parity, check_parity
-from deploy.reports import require_writable, steps, write_json
-from model.errors import command
-from model.plain_console import plain_console
-from model.registry import names, parse_resolution
-from model.scratch import scratch_folder
+from shuffledeploy.compile.targets import find_target
+from shuffledeploy.compile.zoo import compile_network
+from shuffledeploy.deploy.report.command_output import require_writable, steps, write_json
+from shuffledeploy.deploy.runtime.execution import open_network
+from shuffledeploy.deploy.runtime.parity import Parity, check_parity
+from shuffledeploy.model.errors import command
+from shuffledeploy.model.plain_console import plain_console
+from shuffledeploy.model.registry import names, parse_resolution
+from shuffledeploy.model.scratch import scratch_folder
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,11 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from compile.targets import CompileTarget, find_target
-from deploy.comparison import (
+from shuffledeploy.compile.targets import CompileTarget, find_target
+from shuffledeploy.deploy.devices.device_names import DEVICE_HELP, parse_device_name
+from shuffledeploy.deploy.devices.opening import Device
+from shuffledeploy.deploy.report.command_output import require_writable, steps, write_json
+from shuffledeploy.deploy.runtime.comparison import (
     ALEXNET,
     MODELS,
     PAPER,
@@ -22,15 +25,12 @@ from deploy.comparison import (
     compared_on,
     resolution_text,
 )
-from deploy.device_names import DEVICE_HELP, parse_device_name
-from deploy.devices import Device
-from deploy.execution import check_fits, default_device
-from deploy.latency import THREADS
-from deploy.parity import Parity
-from deploy.reports import require_writable, steps, write_json
-from model.errors import UsageError, command
-from model.plain_console import plain_console
-from model.registry import parse_resolution
+from shuffledeploy.deploy.runtime.execution import check_fits, default_device
+from shuffledeploy.deploy.runtime.latency import THREADS
+from shuffledeploy.deploy.runtime.parity import Parity
+from shuffledeploy.model.errors import UsageError, command
+from shuffledeploy.model.plain_console import plain_console
+from shuffledeploy.model.registry import parse_resolution
 
 _DESCRIPTION = """\
 Compiles AlexNet, ShuffleNet g3 0.5x and 1x, and MobileNet by the same pipeline, proves each against
@@ -78,7 +78,7 @@ def main(argv: list[str] | None = None) -> int:
     if options.json is not None:
         write_json(options.json, document)
     if options.chart is not None:
-        from deploy.comparison_chart import draw_chart
+        from shuffledeploy.deploy.report.comparison_chart import draw_chart
 
         draw_chart(options.chart, groups, title, PAPER)
     return 0

@@ -13,12 +13,18 @@ import signal
 import sys
 import time
 
-from deploy.emulator.cores import CORES, DEFAULT_CORE
-from deploy.emulator.places import CONSOLE
-from deploy.emulator.process import Board, find_board, list_boards, start_board, stop_board
-from deploy.emulator.qemu import ensure_emulator
-from deploy.emulator.sysroot import ensure_sysroot
-from model.errors import Failure, UsageError, command
+from shuffledeploy.deploy.board.board_process import (
+    Board,
+    find_board,
+    list_boards,
+    start_board,
+    stop_board,
+)
+from shuffledeploy.deploy.board.cores import CORES, DEFAULT_CORE
+from shuffledeploy.deploy.board.places import CONSOLE
+from shuffledeploy.deploy.board.qemu import ensure_emulator
+from shuffledeploy.deploy.board.sysroot import ensure_sysroot
+from shuffledeploy.model.errors import Failure, UsageError, command
 
 _DESCRIPTION = """\
 Emulated Cortex-A boards: real ARM code, real TVM runtime, real RPC, under QEMU; no root, no

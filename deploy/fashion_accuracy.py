@@ -13,17 +13,17 @@ import numpy as np
 import torch
 from rich.table import Table
 
-from compile.bundle import load_bundle
-from compile.targets import find_target
-from deploy.comparison import cached_bundle
-from deploy.device_names import DEVICE_HELP, parse_device_name
-from deploy.execution import RunningNetwork, default_device, open_network
-from deploy.reports import require_writable, steps, write_json
-from model.errors import Failure, UsageError, command
-from model.fashion import to_input
-from model.fashion_data import CLASSES, Split, fetch, read_split
-from model.plain_console import plain_console
-from model.registry import FASHION, build
+from shuffledeploy.compile.bundle.folder import load_bundle
+from shuffledeploy.compile.targets import find_target
+from shuffledeploy.deploy.devices.device_names import DEVICE_HELP, parse_device_name
+from shuffledeploy.deploy.report.command_output import require_writable, steps, write_json
+from shuffledeploy.deploy.runtime.comparison import cached_bundle
+from shuffledeploy.deploy.runtime.execution import RunningNetwork, default_device, open_network
+from shuffledeploy.model.errors import Failure, UsageError, command
+from shuffledeploy.model.fashion import to_input
+from shuffledeploy.model.fashion_data import CLASSES, Split, fetch, read_split
+from shuffledeploy.model.plain_console import plain_console
+from shuffledeploy.model.registry import FASHION, build
 
 _DESCRIPTION = """\
 Runs Fashion-MNIST's test images, which training never saw, through the compiled ShuffleNet and

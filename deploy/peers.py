@@ -6,9 +6,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from deploy.emulator.cores import DEFAULT_CORE
-from deploy.reports import require_creatable, steps, write_json
-from model.errors import FAILURE_STATUS, command
+from shuffledeploy.deploy.board.cores import DEFAULT_CORE
+from shuffledeploy.deploy.report.command_output import require_creatable, steps, write_json
+from shuffledeploy.model.errors import FAILURE_STATUS, command
 
 _DESCRIPTION = """\
 Runs each network on ncnn, ONNX Runtime, MNN and our own libraries, untuned and with the records of
@@ -29,8 +29,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; see ``--help``."""
     options = _parse(argv)
     require_creatable(options.json)
-    from deploy.benchmark.counted_peers import MODELS, count_peers, plan_peers
-    from deploy.benchmark.counted_report import print_peers
+    from shuffledeploy.deploy.benchmark.counted_peers import MODELS, count_peers, plan_peers
+    from shuffledeploy.deploy.benchmark.counted_report import print_peers
 
     jobs = plan_peers(options.model or MODELS, options.engine, options.core)
     with steps("starting", len(jobs)) as tell:

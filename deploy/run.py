@@ -7,12 +7,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from compile.bundle import load_bundle
-from compile.passes.graph import Array
-from deploy.device_names import DEVICE_HELP, parse_device_name
-from deploy.execution import RunningNetwork, open_network
-from deploy.images import Prediction, image_input, top_predictions
-from deploy.latency import (
+from shuffledeploy.compile.bundle.folder import load_bundle
+from shuffledeploy.compile.ir.graph import Array
+from shuffledeploy.deploy.devices.device_names import DEVICE_HELP, parse_device_name
+from shuffledeploy.deploy.estimate.network_estimate import Cycles, estimate_network
+from shuffledeploy.deploy.report.command_output import require_writable, steps, write_json
+from shuffledeploy.deploy.report.run_report import Result, describe, print_result, to_json
+from shuffledeploy.deploy.runtime.execution import RunningNetwork, open_network
+from shuffledeploy.deploy.runtime.latency import (
     RUNS,
     Instructions,
     Latency,
@@ -20,11 +22,9 @@ from deploy.latency import (
     measure_latency,
     require_real,
 )
-from deploy.network_estimate import Cycles, estimate_network
-from deploy.parity import check_parity
-from deploy.reports import require_writable, steps, write_json
-from deploy.run_report import Result, describe, print_result, to_json
-from model.errors import Failure, UsageError, command
+from shuffledeploy.deploy.runtime.parity import check_parity
+from shuffledeploy.deploy.runtime.pictures import Prediction, image_input, top_predictions
+from shuffledeploy.model.errors import Failure, UsageError, command
 
 _DESCRIPTION = """\
 Runs a bundle (made by compile/tune.py) on a device. In order: every file of the bundle is held

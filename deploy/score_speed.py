@@ -16,18 +16,18 @@ from pathlib import Path
 
 import numpy as np
 
-from compile.network import lower
-from compile.targets import CompileTarget, find_target
-from compile.tuning.candidates import Workers, build_candidates
-from compile.tuning.score import DetailedScore, KernelObject
-from compile.tuning.search import TaskSearch, new_cost_model
-from compile.tuning.tasks import find_tasks
-from compile.zoo import trace_network
-from deploy.emulator.cores import DEFAULT_CORE, guest_of
-from deploy.reports import CONSOLE, require_writable, write_json
-from deploy.scores import EstimatedCycles
-from model.errors import Failure, command
-from model.scratch import scratch_folder
+from shuffledeploy.compile.network import lower
+from shuffledeploy.compile.targets import CompileTarget, find_target
+from shuffledeploy.compile.tuning.score import DetailedScore, KernelObject
+from shuffledeploy.compile.tuning.search.candidates import Workers, build_candidates
+from shuffledeploy.compile.tuning.search.evolution import TaskSearch, new_cost_model
+from shuffledeploy.compile.tuning.search.tasks import find_tasks
+from shuffledeploy.compile.zoo import trace_network
+from shuffledeploy.deploy.board.cores import DEFAULT_CORE, guest_of
+from shuffledeploy.deploy.report.command_output import CONSOLE, require_writable, write_json
+from shuffledeploy.deploy.scoring.scores import EstimatedCycles
+from shuffledeploy.model.errors import Failure, command
+from shuffledeploy.model.scratch import scratch_folder
 
 CANDIDATES = 3
 NETWORK = "shufflenet-g3-x1"

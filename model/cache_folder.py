@@ -6,7 +6,7 @@ import os
 import stat
 from pathlib import Path
 
-from model.errors import UsageError
+from shuffledeploy.model.errors import UsageError
 
 
 def cache_folder() -> Path:

@@ -14,10 +14,10 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from model.complexity import Complexity, complexity, trace_shapes
-from model.errors import UsageError, command
-from model.plain_console import plain_console
-from model.registry import construct, input_shape, parse_resolution
+from shuffledeploy.model.complexity import Complexity, complexity, trace_shapes
+from shuffledeploy.model.errors import UsageError, command
+from shuffledeploy.model.plain_console import plain_console
+from shuffledeploy.model.registry import construct, input_shape, parse_resolution
 
 #: Millions of multiply-adds at 224x224 in the ShuffleNet paper, and where it says so.
 PAPER: dict[str, tuple[int, str]] = {

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from model.printable import printable
+from shuffledeploy.model.printable import printable
 
 USAGE_STATUS = 2
 FAILURE_STATUS = 1

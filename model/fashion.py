@@ -21,9 +21,9 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from model.errors import Failure, UsageError
-from model.fashion_data import Split
-from model.registry import FASHION_NORMALISATION, fashion_network
+from shuffledeploy.model.errors import Failure, UsageError
+from shuffledeploy.model.fashion_data import Split
+from shuffledeploy.model.registry import FASHION_NORMALISATION, fashion_network
 
 BATCH = 128
 PEAK_LEARNING_RATE = 0.1

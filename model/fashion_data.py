@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from model.cache_folder import cache_folder
-from model.errors import Failure, UsageError
-from model.scratch import scratch_folder
+from shuffledeploy.model.cache_folder import cache_folder
+from shuffledeploy.model.errors import Failure, UsageError
+from shuffledeploy.model.scratch import scratch_folder
 
 PACKAGE = "dataset-fashion-mnist"
 #: Where the package keeps its files, below the root it is unpacked to.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-from model.errors import command
-from model.fashion_data import fetch, read_split
+from shuffledeploy.model.errors import command
+from shuffledeploy.model.fashion_data import fetch, read_split
 
 
 @command

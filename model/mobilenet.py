@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from model.errors import UsageError
+from shuffledeploy.model.errors import UsageError
 
 #: Table 1 of the paper: output channels of the first convolution, then (channels, stride) of the
 #: thirteen separable blocks. (The last block's stride is 1: "s2" there is a known misprint.)

@@ -12,12 +12,17 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from model.alexnet import SMALLEST_SIDE, alexnet
-from model.errors import UsageError
-from model.mobilenet import mobilenet
-from model.resnext import resnext
-from model.shufflenet import STAGE_CHANNELS, STEM_CHANNELS, is_constructible, shufflenet
-from model.weights import load_weights
+from shuffledeploy.model.alexnet import SMALLEST_SIDE, alexnet
+from shuffledeploy.model.errors import UsageError
+from shuffledeploy.model.mobilenet import mobilenet
+from shuffledeploy.model.resnext import resnext
+from shuffledeploy.model.shufflenet import (
+    STAGE_CHANNELS,
+    STEM_CHANNELS,
+    is_constructible,
+    shufflenet,
+)
+from shuffledeploy.model.weights import load_weights
 
 FASHION = "shufflenet-fashion"
 FASHION_CHECKPOINT = Path(__file__).parent / "checkpoints" / "shufflenet-fashion.pt"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from model.errors import UsageError
+from shuffledeploy.model.errors import UsageError
 
 #: Units of the four stages by number of layers (Table 1 of the paper; He et al. for 152).
 STAGE_UNITS: dict[int, tuple[int, int, int, int]] = {

@@ -16,7 +16,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from model.errors import UsageError
+from shuffledeploy.model.errors import UsageError
 
 #: Output channels of stages 2, 3, 4 at 1x (Table 1): more groups buy wider layers at equal cost.
 STAGE_CHANNELS: dict[int, tuple[int, int, int]] = {

@@ -6,7 +6,7 @@ import io
 import zipfile
 from typing import IO
 
-from model.pickled_tuples import check_tuples
+from shuffledeploy.model.pickled_tuples import check_tuples
 
 MOST_MEMBERS = 20_000
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from model.errors import UsageError, command
-from model.fashion import Step, accuracy, save_checkpoint, train
-from model.fashion_data import Split, fetch, read_split
-from model.registry import FASHION_CHECKPOINT
+from shuffledeploy.model.errors import UsageError, command
+from shuffledeploy.model.fashion import Step, accuracy, save_checkpoint, train
+from shuffledeploy.model.fashion_data import Split, fetch, read_split
+from shuffledeploy.model.registry import FASHION_CHECKPOINT
 
 
 def _check(arguments: argparse.Namespace) -> None:

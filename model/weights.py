@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from model.errors import UsageError
-from model.pickled_tuples import check_tuples
-from model.printable import printable_line
-from model.stored_archive import check_torch_saved
+from shuffledeploy.model.errors import UsageError
+from shuffledeploy.model.pickled_tuples import check_tuples
+from shuffledeploy.model.printable import printable_line
+from shuffledeploy.model.stored_archive import check_torch_saved
 
 #: How many faulty tensors a message names before it says "and N more".
 NAMED_FAULTS = 3

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from compile.targets import find_target
-from deploy.comparison import cached_bundle
-from deploy.emulator.sysroot import ensure_sysroot
-from deploy.execution import open_network
-from deploy.fashion_accuracy import ALLOWED, first_images, main, measure_accuracy
-from model.errors import Failure, UsageError
-from model.fashion_data import Split, fetch, read_split
-from model.registry import FASHION
+from shuffledeploy.compile.targets import find_target
+from shuffledeploy.deploy.board.sysroot import ensure_sysroot
+from shuffledeploy.deploy.fashion_accuracy import ALLOWED, first_images, main, measure_accuracy
+from shuffledeploy.deploy.runtime.comparison import cached_bundle
+from shuffledeploy.deploy.runtime.execution import open_network
+from shuffledeploy.model.errors import Failure, UsageError
+from shuffledeploy.model.fashion_data import Split, fetch, read_split
+from shuffledeploy.model.registry import FASHION
 
 
 @pytest.fixture(scope="module")

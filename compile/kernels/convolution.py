@@ -22,7 +22,8 @@ from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script.builder import ir as T
 
-from compile.kernels.blocks import (
+from shuffledeploy.compile.ir.graph import Array
+from shuffledeploy.compile.kernels.blocks import (
     ACCUMULATE,
     FINISHED,
     OUTPUT,
@@ -38,7 +39,6 @@ from compile.kernels.blocks import (
     place,
     starting_bias,
 )
-from compile.passes.graph import Array
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,10 +10,17 @@ import tvm
 from tvm import tirx
 from tvm.s_tir import Schedule
 
-from compile.kernels.attributes import SHARED
-from compile.kernels.blocks import ACCUMULATE, FINISHED, OUTPUT, POSITIONS, TAKEN, WEIGHT
-from compile.kernels.shared_vectors import QUARTER, RESTS
-from compile.kernels.tiling import (
+from shuffledeploy.compile.ir.attributes import SHARED
+from shuffledeploy.compile.ir.memory_layout import FLOAT_BYTES
+from shuffledeploy.compile.kernels.blocks import (
+    ACCUMULATE,
+    FINISHED,
+    OUTPUT,
+    POSITIONS,
+    TAKEN,
+    WEIGHT,
+)
+from shuffledeploy.compile.kernels.tiling import (
     MOST_PIXELS_IN_TILE,
     MOST_WRITTEN_OUT,
     Choose,
@@ -24,7 +31,7 @@ from compile.kernels.tiling import (
     tile_in_registers,
     vectorize_copy,
 )
-from compile.memory_layout import FLOAT_BYTES
+from shuffledeploy.compile.passes.tir.shared_vectors import QUARTER, RESTS
 
 # Channels of a sum written out.
 MOST_STEPS = 10

@@ -6,8 +6,8 @@ import tvm
 from tvm import tirx
 from tvm.s_tir import Schedule
 
-from compile.kernels.blocks import ACCUMULATE, OUTPUT
-from compile.kernels.tiling import (
+from shuffledeploy.compile.kernels.blocks import ACCUMULATE, OUTPUT
+from shuffledeploy.compile.kernels.tiling import (
     MOST_PIXELS_IN_TILE,
     MOST_WRITTEN_OUT,
     Choose,

@@ -10,9 +10,9 @@ import tvm
 from tvm import tirx
 from tvm.ir import PointerType, PrimType
 
-from compile.memory_layout import FLOAT_BYTES
-from compile.strips.plan import Layer, Move, Plan, Step
-from compile.strips.ranged import RANGE_TYPE
+from shuffledeploy.compile.ir.memory_layout import FLOAT_BYTES
+from shuffledeploy.compile.strips.ranged import RANGE_TYPE
+from shuffledeploy.compile.strips.strip_plan import Layer, Move, Plan, Step
 
 
 @dataclasses.dataclass(frozen=True)

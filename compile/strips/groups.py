@@ -8,17 +8,23 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 import tvm
 from tvm import relax, tirx
 
-from compile.memory_layout import FLOAT_BYTES
-from compile.passes.graph import (
+from shuffledeploy.compile.ir.graph import (
     Readers,
     fresh_variables,
     is_last_read,
     readers_of,
     shape_of,
 )
-from compile.strips.kernel_calls import KernelCall, bytes_of, segments_of
-from compile.strips.plan import Layer, Source, overwrites_unread, places_of, working_set
-from compile.strips.ranged import rows_read
+from shuffledeploy.compile.ir.memory_layout import FLOAT_BYTES
+from shuffledeploy.compile.strips.kernel_calls import KernelCall, bytes_of, segments_of
+from shuffledeploy.compile.strips.ranged import rows_read
+from shuffledeploy.compile.strips.strip_plan import (
+    Layer,
+    Source,
+    overwrites_unread,
+    places_of,
+    working_set,
+)
 
 # The largest layer's share of a strip, in parts of the cache: of 16 to 64 there was no difference.
 STRIPS_IN_CACHE = 16

@@ -23,9 +23,9 @@ from tvm import tirx
 from tvm.ir import PointerType, PrimType
 from tvm_ffi import structural_map, structural_visit
 
-from compile.kernels.attributes import INTERNAL, kind_of
-from compile.kernels.blocks import with_parameters, with_values
-from compile.kernels.last_tile import part_last_tile
+from shuffledeploy.compile.ir.attributes import INTERNAL, kind_of
+from shuffledeploy.compile.kernels.blocks import with_parameters, with_values
+from shuffledeploy.compile.passes.tir.last_tile import part_last_tile
 
 # Ranges are given as unsigned 16 bits: their sign needs no proof where an index is divided.
 RANGE_TYPE = "uint16"

@@ -6,12 +6,14 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from shuffledeploy.model.folders import BUILD, records_folder
+
 if TYPE_CHECKING:
     # Only named here: a command that refuses its arguments should not have to import TVM for it.
-    from compile.targets import CompileTarget
+    from shuffledeploy.compile.targets import CompileTarget
 
-LOG_FOLDER = Path(__file__).resolve().parents[2] / "tuning_logs"
-BUNDLE_FOLDER = Path("build") / "bundles"
+LOG_FOLDER = records_folder()
+BUNDLE_FOLDER = BUILD / "bundles"
 
 
 @dataclasses.dataclass(frozen=True)

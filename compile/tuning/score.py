@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     # Only named here: whoever scores kernels need not import TVM for it.
-    from compile.bundle import Bundle
-    from compile.targets import CompileTarget
+    from shuffledeploy.compile.bundle.folder import Bundle
+    from shuffledeploy.compile.targets import CompileTarget
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,7 +127,7 @@ class Verdict(Protocol):
 
 
 class Devices(Protocol):
-    """What the tuner needs of devices; `deploy.tuning_devices` is one."""
+    """What the tuner needs of devices; `deploy.scoring.tuning_devices` is one."""
 
     def default_name(self, target: CompileTarget) -> str:
         """Name the device that a target runs on where the user names none."""

@@ -10,20 +10,20 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from compile.bundle import Bundle, check_output
-from compile.network import choose_schedules, lower, write_bundle
-from compile.program import load_program
-from compile.tuning.history import SearchResult
-from compile.tuning.log_files import require_appendable
-from compile.tuning.records import log_path, read_log
-from compile.tuning.related_records import borrowed_targets, usable_records
-from compile.tuning.request import Request
-from compile.tuning.run_search import measure_shortlist, search
-from compile.tuning.score import Devices, Verdict
-from compile.tuning.tasks import find_tasks
-from compile.zoo import normalisation_of, trace_network
-from model.errors import UsageError
-from model.plain_console import plain_console
+from shuffledeploy.compile.bundle.folder import Bundle, check_output
+from shuffledeploy.compile.frontend.program import load_program
+from shuffledeploy.compile.network import choose_schedules, lower, write_bundle
+from shuffledeploy.compile.tuning.records.log_files import require_appendable
+from shuffledeploy.compile.tuning.records.record_log import log_path, read_log
+from shuffledeploy.compile.tuning.records.related_records import borrowed_targets, usable_records
+from shuffledeploy.compile.tuning.report.history import SearchResult
+from shuffledeploy.compile.tuning.request import Request
+from shuffledeploy.compile.tuning.score import Devices, Verdict
+from shuffledeploy.compile.tuning.search.run_search import measure_shortlist, search
+from shuffledeploy.compile.tuning.search.tasks import find_tasks
+from shuffledeploy.compile.zoo import normalisation_of, trace_network
+from shuffledeploy.model.errors import UsageError
+from shuffledeploy.model.plain_console import plain_console
 
 
 @dataclasses.dataclass(frozen=True)

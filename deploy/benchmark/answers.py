@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from compile.bundle import Bundle
-from deploy.benchmark.worker_process import Asked
-from deploy.reports import replaced
-from model.errors import Failure
+from shuffledeploy.compile.bundle.folder import Bundle
+from shuffledeploy.deploy.benchmark.worker_process import Asked
+from shuffledeploy.deploy.report.command_output import replaced
+from shuffledeploy.model.errors import Failure
 
 #: Largest absolute error of a logit of order one. Winograd in float32 comes to some 1e-5 on these
 #: networks; float16 or bfloat16 anywhere, which must not pass for float32, to 1e-3 and more.

@@ -11,10 +11,10 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-from deploy.benchmark.document import noisy_places
-from deploy.benchmark.engines import ENGINES, OURS
-from deploy.reports import replaced
-from model.registry import UNSHUFFLED
+from shuffledeploy.deploy.benchmark.document import noisy_places
+from shuffledeploy.deploy.benchmark.engines import ENGINES, OURS
+from shuffledeploy.deploy.report.command_output import replaced
+from shuffledeploy.model.registry import UNSHUFFLED
 
 COLORS = {OURS: "#1f6f8b", "onnxruntime": "#d9a441", "openvino": "#b5838d", "ncnn": "#7a9e7e",
           "mnn": "#8d86c9"}  # fmt: skip

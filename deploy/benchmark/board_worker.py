@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from deploy.emulator.server import count_begin, count_end
+from shuffledeploy.deploy.board.board_server import count_begin, count_end
 
 EVERYTHING = ""
 

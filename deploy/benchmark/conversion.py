@@ -20,13 +20,13 @@ from pathlib import Path
 
 import torch
 
-from deploy.benchmark.plan import Subject
-from deploy.comparison import PROJECT
-from model.errors import Failure
-from model.registry import build, input_shape
-from model.scratch import scratch_folder
+from shuffledeploy.deploy.benchmark.benchmark_plan import Subject
+from shuffledeploy.model.errors import Failure
+from shuffledeploy.model.folders import BUILD, PACKAGE
+from shuffledeploy.model.registry import build, input_shape
+from shuffledeploy.model.scratch import scratch_folder
 
-MODELS_FOLDER = PROJECT / "build" / "bench" / "models"
+MODELS_FOLDER = BUILD / "bench" / "models"
 MADE_BY = "made_by.json"
 OPSET = 18
 CONVERTING_S = 600.0
@@ -88,7 +88,7 @@ _NAMES = {
 def _key(model_format: str) -> dict[str, str]:
     versions = {name: metadata.version(name) for name in _CONVERTERS[model_format]}
     digest = hashlib.sha256()
-    for source in sorted((PROJECT / "model").glob("*.py")):
+    for source in sorted((PACKAGE / "model").glob("*.py")):
         digest.update(source.read_bytes())
     return {**versions, "networks": digest.hexdigest(), "opset": str(OPSET)}
 

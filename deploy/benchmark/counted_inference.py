@@ -18,19 +18,19 @@ from typing import Any
 
 import numpy as np
 
-from deploy.benchmark import board_worker
-from deploy.benchmark.answers import Question, error_of
-from deploy.benchmark.engines import Engine
-from deploy.comparison import PROJECT
-from deploy.emulator.blocks import Block, instructions_in, read_blocks
-from deploy.emulator.cores import find_core
-from deploy.emulator.cycle_model import CycleModel
-from deploy.emulator.elf_symbols import Function, function_at, read_functions
-from deploy.emulator.images import Image
-from deploy.emulator.qemu import ensure_emulator
-from deploy.emulator.sysroot import ensure_sysroot, guest_python
-from model.errors import Failure, UsageError
-from model.scratch import scratch_folder
+from shuffledeploy.deploy.benchmark import board_worker
+from shuffledeploy.deploy.benchmark.answers import Question, error_of
+from shuffledeploy.deploy.benchmark.engines import Engine
+from shuffledeploy.deploy.board.cores import find_core
+from shuffledeploy.deploy.board.qemu import ensure_emulator
+from shuffledeploy.deploy.board.sysroot import ensure_sysroot, guest_python
+from shuffledeploy.deploy.estimate.code_images import Image
+from shuffledeploy.deploy.estimate.cycle_model import CycleModel
+from shuffledeploy.deploy.estimate.elf_symbols import Function, function_at, read_functions
+from shuffledeploy.deploy.estimate.executed_blocks import Block, instructions_in, read_blocks
+from shuffledeploy.model.errors import Failure, UsageError
+from shuffledeploy.model.folders import SEARCH_PATH
+from shuffledeploy.model.scratch import scratch_folder
 
 RUN_S = 1800.0
 # Bytes not executed between two pieces of code of unknown functions that part them.
@@ -118,7 +118,7 @@ def _run(
     (folder / "request.json").write_text(json.dumps(request))
     command = [
         *guest_python(emulator, sysroot, find_core(core), counts=folder / "counts",
-                      temporary=folder, packages=(*packages, PROJECT)),
+                      temporary=folder, packages=(*packages, SEARCH_PATH)),
         str(board_worker.__file__), str(folder / "request.json"),
     ]  # fmt: skip
     try:

@@ -9,20 +9,21 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from compile.targets import find_target
-from deploy.benchmark.answers import questions
-from deploy.benchmark.conversion import converted
-from deploy.benchmark.counted_inference import count_inference
-from deploy.benchmark.engines import ENGINES, OURS, Engine
-from deploy.benchmark.plan import OWN, Subject
-from deploy.comparison import PROJECT, cached_bundle
-from deploy.emulator.cycle_model import CycleModel
-from deploy.emulator.places import built_once, recipe_hash
-from deploy.emulator.sysroot import ensure_sysroot
-from deploy.emulator.wheels import unpack_wheels
-from deploy.reports import write_json
-from model.errors import Failure, UsageError
-from model.registry import input_shape
+from shuffledeploy.compile.targets import find_target
+from shuffledeploy.deploy.benchmark.answers import questions
+from shuffledeploy.deploy.benchmark.benchmark_plan import OWN, Subject
+from shuffledeploy.deploy.benchmark.conversion import converted
+from shuffledeploy.deploy.benchmark.counted_inference import count_inference
+from shuffledeploy.deploy.benchmark.engines import ENGINES, OURS, Engine
+from shuffledeploy.deploy.board.places import built_once, recipe_hash
+from shuffledeploy.deploy.board.sysroot import ensure_sysroot
+from shuffledeploy.deploy.board.wheels import unpack_wheels
+from shuffledeploy.deploy.estimate.cycle_model import CycleModel
+from shuffledeploy.deploy.report.command_output import write_json
+from shuffledeploy.deploy.runtime.comparison import cached_bundle
+from shuffledeploy.model.errors import Failure, UsageError
+from shuffledeploy.model.folders import BUILD
+from shuffledeploy.model.registry import input_shape
 
 MODELS = (
     "shufflenet-g3-x0.5", "shufflenet-g3-x1", "mobilenet-x1.0", "alexnet", "resnext50-32x4d",
@@ -30,7 +31,7 @@ MODELS = (
 UNTUNED, TUNED = "untuned", "tuned"
 #: Column -> engine, in the order of the table.
 COLUMNS = {UNTUNED: OURS, TUNED: OURS, "ncnn": "ncnn", "onnxruntime": "onnxruntime", "mnn": "mnn"}
-FOLDER = PROJECT / "build" / "peers"
+FOLDER = BUILD / "peers"
 WORKERS = 2
 
 Tell = Callable[[str | None], None]

@@ -8,9 +8,9 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from deploy.benchmark.counted_peers import COLUMNS, TUNED, UNTUNED
-from deploy.benchmark.engines import ENGINES
-from model.plain_console import plain_console
+from shuffledeploy.deploy.benchmark.counted_peers import COLUMNS, TUNED, UNTUNED
+from shuffledeploy.deploy.benchmark.engines import ENGINES
+from shuffledeploy.model.plain_console import plain_console
 
 _LABELS = {UNTUNED: "ours,\nuntuned", TUNED: "ours,\ntuned"}
 

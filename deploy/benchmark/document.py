@@ -11,14 +11,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from compile.bundle import LIBRARY, Bundle
-from compile.network import versions
-from deploy.benchmark.engines import ENGINES, OURS
-from deploy.benchmark.plan import ALEXNET, OWN, SHUFFLENET, Group
-from deploy.benchmark.processor import cpu_model
-from deploy.benchmark.rounds import Settings
-from deploy.benchmark.summaries import LEAST_SAMPLES
-from model.errors import UsageError
+from shuffledeploy.compile.bundle.folder import LIBRARY, Bundle
+from shuffledeploy.compile.network import versions
+from shuffledeploy.deploy.benchmark.benchmark_plan import ALEXNET, OWN, SHUFFLENET, Group
+from shuffledeploy.deploy.benchmark.engines import ENGINES, OURS
+from shuffledeploy.deploy.benchmark.processor import cpu_model
+from shuffledeploy.deploy.benchmark.rounds import Settings
+from shuffledeploy.deploy.benchmark.summaries import LEAST_SAMPLES
+from shuffledeploy.model.errors import UsageError
 
 #: Changed whenever what is measured, or how, changes: older parts are then measured again.
 FORMAT = 1

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import Any, Protocol
 
-from model.errors import UsageError
+from shuffledeploy.model.errors import UsageError
 
 OURS = "shuffledeploy"
 
@@ -73,23 +73,24 @@ ENGINES = {
     engine.name: engine
     for engine in (
         Engine(
-            OURS, "ours", "deploy.benchmark.our_engine", "shuffledeploy", "bundle",
+            OURS, "ours", "shuffledeploy.deploy.benchmark.our_engine", "shuffledeploy", "bundle",
             "bundle with the committed records; TVM runtime in process, input set once",
         ),
         Engine(
-            "onnxruntime", "ONNX Runtime", "deploy.benchmark.onnxruntime_engine", "onnxruntime",
+            "onnxruntime", "ONNX Runtime", "shuffledeploy.deploy.benchmark.onnxruntime_engine",
+            "onnxruntime",
             "onnx", "all graph optimisations, sequential, input and output bound once",
         ),
         Engine(
-            "openvino", "OpenVINO", "deploy.benchmark.openvino_engine", "openvino",
+            "openvino", "OpenVINO", "shuffledeploy.deploy.benchmark.openvino_engine", "openvino",
             "onnx", "latency hint, one stream, precision hint f32, input set once",
         ),
         Engine(
-            "ncnn", "ncnn", "deploy.benchmark.ncnn_engine", "ncnn", "ncnn",
+            "ncnn", "ncnn", "shuffledeploy.deploy.benchmark.ncnn_engine", "ncnn", "ncnn",
             "by pnnx; fp16, bf16 and Vulkan off; a new extractor for each run, as it asks for",
         ),
         Engine(
-            "mnn", "MNN", "deploy.benchmark.mnn_engine", "MNN", "mnn",
+            "mnn", "MNN", "shuffledeploy.deploy.benchmark.mnn_engine", "MNN", "mnn",
             "precision high; input copied before each run, which is not timed",
         ),
     )

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from deploy.benchmark import tvm_abi
-from deploy.benchmark.our_engine import OurNetwork
+from shuffledeploy.deploy.benchmark import tvm_abi
+from shuffledeploy.deploy.benchmark.our_engine import OurNetwork
 
 _CAPACITY = 1 << 16
 BUDGET_S = 0.3
@@ -40,7 +40,7 @@ class KernelTimer(OurNetwork):
         -------
         dict
             ``names``; and ``bytes`` of all tensors that a call is given, each read or written once
-            (constants are not given, see :mod:`compile.constants_in_place`).
+            (constants are not given, see :mod:`compile.passes.memory.constants_in_place`).
         """
         names: list[str] = []
         sizes: list[int] = []

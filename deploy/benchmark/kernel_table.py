@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from compile.manifest import Manifest
-from deploy.emulator.instruction_counts import kernel_behind
+from shuffledeploy.compile.bundle.manifest import Manifest
+from shuffledeploy.deploy.estimate.instruction_counts import kernel_behind
 
 
 @dataclass(frozen=True)

@@ -10,22 +10,22 @@ from typing import Any
 
 import numpy as np
 
-from compile.bundle import Bundle
-from deploy.benchmark.answers import Question, WrongAnswer, check
-from deploy.benchmark.engines import ENGINES, OURS
-from deploy.benchmark.kernel_table import tabulate
-from deploy.benchmark.plan import Group, Subject
-from deploy.benchmark.processor import (
+from shuffledeploy.compile.bundle.folder import Bundle
+from shuffledeploy.deploy.benchmark.answers import Question, WrongAnswer, check
+from shuffledeploy.deploy.benchmark.benchmark_plan import Group, Subject
+from shuffledeploy.deploy.benchmark.engines import ENGINES, OURS
+from shuffledeploy.deploy.benchmark.kernel_table import tabulate
+from shuffledeploy.deploy.benchmark.processor import (
     benchmark_cores,
     core_times,
     out_of_the_way,
     stolen_share,
 )
-from deploy.benchmark.rounds import Pair, Samples, Settings, measure
-from deploy.benchmark.summaries import judge_noise, ratio_by_rounds, summarise
-from deploy.benchmark.worker_process import Asked, WorkerProcess
-from model.errors import Failure
-from model.registry import twin
+from shuffledeploy.deploy.benchmark.rounds import Pair, Samples, Settings, measure
+from shuffledeploy.deploy.benchmark.summaries import judge_noise, ratio_by_rounds, summarise
+from shuffledeploy.deploy.benchmark.worker_process import Asked, WorkerProcess
+from shuffledeploy.model.errors import Failure
+from shuffledeploy.model.registry import twin
 
 Tell = Callable[[str | None, float], None]
 Start = Callable[[str, Sequence[int], int], Asked]
@@ -138,7 +138,7 @@ def _assemble(group: Group, prepared: Prepared, begin: Callable[[str], Asked], t
     any_question = next(iter(prepared.questions.values()))
     if "roofline" in prepared.native:
         team.ceilings = begin("the core's ceilings")
-        module = "deploy.benchmark.roofline_engine"
+        module = "shuffledeploy.deploy.benchmark.roofline_engine"
         _load(team.ceilings, module, prepared.native, any_question, group)
     if "instrument" in prepared.native and group.threads == 1:
         for subject in team.subjects:
@@ -146,7 +146,7 @@ def _assemble(group: Group, prepared: Prepared, begin: Callable[[str], Asked], t
                 worker = team.kernels[subject.model] = begin(f"{subject.name}, kernels")
                 files = {**prepared.files[subject], **prepared.native}
                 asked = prepared.questions[subject.model]
-                _load(worker, "deploy.benchmark.kernel_engine", files, asked, group)
+                _load(worker, "shuffledeploy.deploy.benchmark.kernel_engine", files, asked, group)
     return team
 
 

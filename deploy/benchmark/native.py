@@ -6,15 +6,15 @@ import hashlib
 import platform
 from pathlib import Path
 
-from deploy.benchmark.processor import cpu_model
-from deploy.comparison import PROJECT
-from deploy.emulator.toolchain import compile_c
-from deploy.reports import replaced
+from shuffledeploy.deploy.benchmark.processor import cpu_model
+from shuffledeploy.deploy.board.toolchain import compile_c
+from shuffledeploy.deploy.report.command_output import replaced
+from shuffledeploy.model.folders import BUILD
 
 # clang would halve vectors of 64 bytes on the cores where it takes them for slow.
 _WIDE = ("-mprefer-vector-width=512",) if platform.machine() == "x86_64" else ()
 
-FOLDER = PROJECT / "build" / "bench"
+FOLDER = BUILD / "bench"
 
 
 def compiled(name: str, folder: Path = FOLDER) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from deploy.benchmark import tvm_abi
+from shuffledeploy.deploy.benchmark import tvm_abi
 
 ENTRY = b"main"
 _CPU, _POOLED = 1, 2

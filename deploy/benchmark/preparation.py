@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from compile.targets import HOST, find_target
-from deploy.benchmark.answers import questions
-from deploy.benchmark.conversion import converted
-from deploy.benchmark.engines import ENGINES, OURS
-from deploy.benchmark.measurement import Prepared
-from deploy.benchmark.native import FOLDER, compiled
-from deploy.benchmark.plan import Group, Subject
-from deploy.comparison import cached_bundle
-from model.errors import Failure
+from shuffledeploy.compile.targets import HOST, find_target
+from shuffledeploy.deploy.benchmark.answers import questions
+from shuffledeploy.deploy.benchmark.benchmark_plan import Group, Subject
+from shuffledeploy.deploy.benchmark.conversion import converted
+from shuffledeploy.deploy.benchmark.engines import ENGINES, OURS
+from shuffledeploy.deploy.benchmark.measurement import Prepared
+from shuffledeploy.deploy.benchmark.native import FOLDER, compiled
+from shuffledeploy.deploy.runtime.comparison import cached_bundle
+from shuffledeploy.model.errors import Failure
 
 
 def prepare(group: Group, tell: Callable[[str], None], folder: Path = FOLDER) -> Prepared:

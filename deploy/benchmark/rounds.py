@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from deploy.benchmark.plan import Subject
-from deploy.benchmark.worker_process import Asked
-from model.errors import Failure
+from shuffledeploy.deploy.benchmark.benchmark_plan import Subject
+from shuffledeploy.deploy.benchmark.worker_process import Asked
+from shuffledeploy.model.errors import Failure
 
 Pair = tuple[Subject, Subject]
 

@@ -1,4 +1,4 @@
-"""The process in which one engine runs one network: ``python -m deploy.benchmark.worker CORES``.
+"""The process in which one engine runs one network, pinned to the cores that it is given.
 
 It reads one JSON object a line and answers each with one. Engines print as they like: what is
 written to standard output goes to the log, answers go to a copy of it made before. Between two
@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from deploy.benchmark import memory
+from shuffledeploy.deploy.benchmark import memory
 
 
 class Worker:

@@ -13,11 +13,12 @@ import time
 from collections.abc import Sequence
 from typing import IO, Any, Protocol
 
-from deploy.comparison import PROJECT
-from model.errors import Failure
+from shuffledeploy.model.errors import Failure
 
 #: A request that takes longer than this is taken for a hang.
 ANSWER_S = 300.0
+
+WORKER = "shuffledeploy.deploy.benchmark.worker"
 
 
 class Asked(Protocol):
@@ -60,8 +61,8 @@ class WorkerProcess:
         self.name = name
         self._log: IO[str] = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "deploy.benchmark.worker", ",".join(map(str, cores))],
-            cwd=PROJECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log,
+            [sys.executable, "-m", WORKER, ",".join(map(str, cores))],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log,
             text=True, encoding="utf-8", env=environment(threads),
         )  # fmt: skip
 

@@ -8,10 +8,10 @@ import torch
 from stages import HOST, seeded
 from torch import nn
 
-from compile.bundle import Bundle
-from compile.network import choose_schedules, lower, write_bundle
-from compile.program import trace
-from compile.targets import CompileTarget
+from shuffledeploy.compile.bundle.folder import Bundle
+from shuffledeploy.compile.frontend.program import trace
+from shuffledeploy.compile.network import choose_schedules, lower, write_bundle
+from shuffledeploy.compile.targets import CompileTarget
 
 
 class Shuffled(nn.Module):

@@ -17,20 +17,20 @@ import tvm
 from torch import nn
 from tvm import relax, tirx
 
-from compile.kernels.schedules import scheduled
-from compile.kernels.tiling import Core
-from compile.library import build_library
-from compile.passes.eliminate_channel_shuffle import eliminate_channel_shuffle
-from compile.passes.expose_intermediates import kernel_calls
-from compile.passes.fold_batch_norm import fold_batch_norm
-from compile.passes.fuse_rest import fuse_rest
-from compile.passes.graph import Array, bindings_of, operator
-from compile.passes.inspection import is_shuffle, kernel_functions
-from compile.passes.replace_kernels import replace_kernels
-from compile.pipeline import Phase, pipeline, run_steps, steps_of
-from compile.program import Program, import_program, trace
-from compile.targets import CompileTarget, find_target
-from model.errors import UsageError
+from shuffledeploy.compile.frontend.program import Program, import_program, trace
+from shuffledeploy.compile.ir.graph import Array, bindings_of, operator
+from shuffledeploy.compile.ir.inspection import is_shuffle, kernel_functions
+from shuffledeploy.compile.kernels.schedules import scheduled
+from shuffledeploy.compile.kernels.tiling import Core
+from shuffledeploy.compile.library import build_library
+from shuffledeploy.compile.passes.graph.eliminate_channel_shuffle import eliminate_channel_shuffle
+from shuffledeploy.compile.passes.graph.fold_batch_norm import fold_batch_norm
+from shuffledeploy.compile.passes.graph.fuse_rest import fuse_rest
+from shuffledeploy.compile.passes.memory.expose_intermediates import kernel_calls
+from shuffledeploy.compile.passes.memory.replace_kernels import replace_kernels
+from shuffledeploy.compile.pipeline import Phase, pipeline, run_steps, steps_of
+from shuffledeploy.compile.targets import CompileTarget, find_target
+from shuffledeploy.model.errors import UsageError
 
 HOST: CompileTarget = find_target("host")
 #: The same without LLVM's optimisation, which takes most of the time of a test.

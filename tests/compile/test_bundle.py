@@ -13,8 +13,8 @@ import tvm
 from shuffled_bundle import write_shuffled
 from tvm import relax
 
-from compile import bundle as bundles
-from compile.bundle import (
+from shuffledeploy.compile.bundle import folder as bundles
+from shuffledeploy.compile.bundle.folder import (
     INTERMEDIATES,
     LIBRARY,
     MANIFEST,
@@ -27,9 +27,9 @@ from compile.bundle import (
     write_manifest,
     written_beside,
 )
-from compile.manifest import Tensor
-from compile.targets import find_target
-from model.errors import Failure, UsageError
+from shuffledeploy.compile.bundle.manifest import Tensor
+from shuffledeploy.compile.targets import find_target
+from shuffledeploy.model.errors import Failure, UsageError
 
 
 @pytest.mark.smoke

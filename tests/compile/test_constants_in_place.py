@@ -25,11 +25,15 @@ from stages import (
 from torch import nn
 from tvm import relax
 
-from compile.constants_in_place import CONSTANTS, constant_bytes, constants_in_place
-from compile.library import build_library
-from compile.memory_layout import ALIGNMENT
-from compile.passes.graph import bindings_of, constant_of, operator
-from compile.passes.inspection import kernel_functions
+from shuffledeploy.compile.ir.graph import bindings_of, constant_of, operator
+from shuffledeploy.compile.ir.inspection import kernel_functions
+from shuffledeploy.compile.ir.memory_layout import ALIGNMENT
+from shuffledeploy.compile.library import build_library
+from shuffledeploy.compile.passes.memory.constants_in_place import (
+    CONSTANTS,
+    constant_bytes,
+    constants_in_place,
+)
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -96,8 +100,8 @@ def test_a_library_is_built_in_any_folder(name: str, tmp_path: Path) -> None:
 RESIDENT = """
 import json, sys
 import numpy as np
-from deploy.benchmark import memory
-from deploy.benchmark.our_engine import load
+from shuffledeploy.deploy.benchmark import memory
+from shuffledeploy.deploy.benchmark.our_engine import load
 before = memory.resident_kb()
 memory.forget_peak()
 network = load({"library": sys.argv[1]}, 1)

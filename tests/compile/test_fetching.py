@@ -13,13 +13,13 @@ from torch import nn
 from tvm import tirx
 from tvm_ffi import structural_visit
 
-from compile.kernels.blocks import WEIGHT
-from compile.kernels.fetching import LINE, fetch_next_weights
-from compile.kernels.schedules import scheduled
-from compile.kernels.tiling import Core
-from compile.library import compiled_kernel
-from compile.passes.graph import Array
-from compile.passes.inspection import kernel_functions
+from shuffledeploy.compile.ir.graph import Array
+from shuffledeploy.compile.ir.inspection import kernel_functions
+from shuffledeploy.compile.kernels.blocks import WEIGHT
+from shuffledeploy.compile.kernels.schedules import scheduled
+from shuffledeploy.compile.kernels.tiling import Core
+from shuffledeploy.compile.library import compiled_kernel
+from shuffledeploy.compile.passes.tir.fetch_weights import LINE, fetch_next_weights
 
 CORE = Core(16, 32)
 # Fetches in every step of a sum, in one of several, a few at once before a tile.

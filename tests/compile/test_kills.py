@@ -17,8 +17,8 @@ from stages import seeded
 from test_tuner import _tune, network_tasks
 from torch import nn
 
-from compile.tuning.plan import BATCH
-from compile.tuning.records import read_log
+from shuffledeploy.compile.tuning.records.record_log import read_log
+from shuffledeploy.compile.tuning.search.trial_plan import BATCH
 
 if TYPE_CHECKING:
     from tests.conftest import Leftovers
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 PROJECT = Path(__file__).resolve().parents[2]
 WORKERS = """
 import sys, time
-from compile.tuning.candidates import Workers
-from model.scratch import scratch_folder
+from shuffledeploy.compile.tuning.search.candidates import Workers
+from shuffledeploy.model.scratch import scratch_folder
 with Workers(2) as workers, scratch_folder("mine-") as folder:
     workers.warm_up()
     (folder / "file").touch()

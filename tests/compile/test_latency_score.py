@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from compile.tuning import interleaved_timing, latency_score
-from compile.tuning.candidates import Workers
-from compile.tuning.interleaved_timing import FAR, LEAST_WEIGHTS, time_turns
-from compile.tuning.latency_score import LocalLatency
-from compile.tuning.score import KernelObject
+from shuffledeploy.compile.tuning.score import KernelObject
+from shuffledeploy.compile.tuning.search import interleaved_timing, latency_score
+from shuffledeploy.compile.tuning.search.candidates import Workers
+from shuffledeploy.compile.tuning.search.interleaved_timing import FAR, LEAST_WEIGHTS, time_turns
+from shuffledeploy.compile.tuning.search.latency_score import LocalLatency
 
 ARGUMENTS = (((1, 64), "float32"), ((64, 64), "float32"), ((1, 64), "float32"))
 

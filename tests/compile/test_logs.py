@@ -11,13 +11,19 @@ import torch
 from stages import seeded
 from torch import nn
 
-from compile.logs import main
-from compile.program import trace
-from compile.targets import find_target
-from compile.tuning.coverage import KnownKernel, covered, known_kernels
-from compile.tuning.recorded_schedules import make_record
-from compile.tuning.records import SHORTLIST, Record, append, log_path, read_log
-from compile.tuning.tasks import default_schedule
+from shuffledeploy.compile.frontend.program import trace
+from shuffledeploy.compile.logs import main
+from shuffledeploy.compile.targets import find_target
+from shuffledeploy.compile.tuning.records.coverage import KnownKernel, covered, known_kernels
+from shuffledeploy.compile.tuning.records.record_log import (
+    SHORTLIST,
+    Record,
+    append,
+    log_path,
+    read_log,
+)
+from shuffledeploy.compile.tuning.records.recorded_schedules import make_record
+from shuffledeploy.compile.tuning.search.tasks import default_schedule
 
 ARM = find_target("arm")
 #: A trace that a template could leave, of a block that no kernel has.

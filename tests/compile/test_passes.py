@@ -17,12 +17,12 @@ from stages import (
 from torch import nn
 from torch.nn import functional
 
-from compile.passes.absorb_flatten import absorb_flatten
-from compile.passes.choose_layouts import choose_layouts
-from compile.passes.data_movement import follow_movements
-from compile.passes.fold_batch_norm import fold_batch_norm
-from compile.passes.lower_to_kernels import lower_to_kernels
-from compile.passes.simplify_pools import simplify_pools
+from shuffledeploy.compile.passes.graph.absorb_flatten import absorb_flatten
+from shuffledeploy.compile.passes.graph.choose_layouts import choose_layouts
+from shuffledeploy.compile.passes.graph.data_movement import follow_movements
+from shuffledeploy.compile.passes.graph.fold_batch_norm import fold_batch_norm
+from shuffledeploy.compile.passes.graph.lower_to_kernels import lower_to_kernels
+from shuffledeploy.compile.passes.graph.simplify_pools import simplify_pools
 
 
 class _Norms(nn.Module):

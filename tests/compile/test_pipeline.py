@@ -11,14 +11,18 @@ import torch
 from stages import HOST, assert_same, draw, imported, lowered, run, seeded, shuffle_kernels
 from torch import nn
 
-from compile.network import choose_schedules, lower, write_bundle
-from compile.passes.eliminate_channel_shuffle import eliminate_channel_shuffle
-from compile.passes.expose_intermediates import INTERMEDIATES, expose_intermediates, kernel_calls
-from compile.passes.fold_batch_norm import fold_batch_norm
-from compile.passes.inspection import kernel_functions, moves_only
-from compile.pipeline import pipeline
-from compile.program import trace
-from model.errors import UsageError
+from shuffledeploy.compile.frontend.program import trace
+from shuffledeploy.compile.ir.inspection import kernel_functions, moves_only
+from shuffledeploy.compile.network import choose_schedules, lower, write_bundle
+from shuffledeploy.compile.passes.graph.eliminate_channel_shuffle import eliminate_channel_shuffle
+from shuffledeploy.compile.passes.graph.fold_batch_norm import fold_batch_norm
+from shuffledeploy.compile.passes.memory.expose_intermediates import (
+    INTERMEDIATES,
+    expose_intermediates,
+    kernel_calls,
+)
+from shuffledeploy.compile.pipeline import pipeline
+from shuffledeploy.model.errors import UsageError
 
 
 @pytest.mark.smoke

@@ -15,8 +15,8 @@ from programs import Small, rewritten, with_member
 from torch import nn
 
 import compile as compiler
-from compile.program import import_program, load_program, trace
-from model.errors import UsageError
+from shuffledeploy.compile.frontend.program import import_program, load_program, trace
+from shuffledeploy.model.errors import UsageError
 
 
 @pytest.fixture(scope="module")

@@ -17,10 +17,10 @@ from programs import Small, edited, rewritten, with_member
 from torch import nn
 from torch._export.serde.serialize import serialize
 
-from compile import program_archive
-from compile.program import import_program, load_program, trace
-from model import stored_archive
-from model.errors import UsageError
+from shuffledeploy.compile.frontend import program_archive
+from shuffledeploy.compile.frontend.program import import_program, load_program, trace
+from shuffledeploy.model import stored_archive
+from shuffledeploy.model.errors import UsageError
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ import torch
 from programs import Small
 from torch import nn
 
-from compile.program import import_program, load_program, trace
-from model.errors import UsageError
+from shuffledeploy.compile.frontend.program import import_program, load_program, trace
+from shuffledeploy.model.errors import UsageError
 
 
 class Added(nn.Module):

@@ -21,8 +21,8 @@ from stages import (
 from torch import nn
 from torch.nn import functional
 
-from compile.network import lower
-from model.errors import UsageError
+from shuffledeploy.compile.network import lower
+from shuffledeploy.model.errors import UsageError
 
 
 class _Layer(nn.Module):

@@ -15,10 +15,9 @@ from torch import nn
 from tvm.s_tir import Schedule
 from tvm_ffi import structural_equal
 
-from compile.kernels.schedules import forms
-from compile.passes.inspection import kernel_functions
-from compile.tuning.recorded_schedules import apply_record, kernel_key, make_record
-from compile.tuning.records import (
+from shuffledeploy.compile.ir.inspection import kernel_functions
+from shuffledeploy.compile.kernels.schedules import forms
+from shuffledeploy.compile.tuning.records.record_log import (
     ESTIMATED_UNIT,
     SHORTLIST,
     Record,
@@ -29,7 +28,12 @@ from compile.tuning.records import (
     read_log,
     rewrite,
 )
-from model.errors import UsageError
+from shuffledeploy.compile.tuning.records.recorded_schedules import (
+    apply_record,
+    kernel_key,
+    make_record,
+)
+from shuffledeploy.model.errors import UsageError
 
 TVM = "0.27.0.post1"
 

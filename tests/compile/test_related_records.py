@@ -9,14 +9,14 @@ import tvm
 from torch import nn
 from tvm.s_tir import Schedule
 
-from compile.kernels.schedules import forms
-from compile.network import choose_schedules, kernel_entries, lower
-from compile.program import trace
-from compile.targets import find_target, places_apart
-from compile.tuning.recorded_schedules import make_record
-from compile.tuning.records import Record, append, log_path
-from compile.tuning.related_records import borrowed_targets, usable_records
-from compile.tuning.tasks import find_tasks
+from shuffledeploy.compile.frontend.program import trace
+from shuffledeploy.compile.kernels.schedules import forms
+from shuffledeploy.compile.network import choose_schedules, kernel_entries, lower
+from shuffledeploy.compile.targets import find_target, places_apart
+from shuffledeploy.compile.tuning.records.record_log import Record, append, log_path
+from shuffledeploy.compile.tuning.records.recorded_schedules import make_record
+from shuffledeploy.compile.tuning.records.related_records import borrowed_targets, usable_records
+from shuffledeploy.compile.tuning.search.tasks import find_tasks
 
 TVM = "0.27.0.post1"
 

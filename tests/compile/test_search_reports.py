@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from compile.tuning import progress_report
-from compile.tuning.history import History, gain, task_results
-from compile.tuning.outcome_tables import search_table
-from compile.tuning.progress_report import ProgressReport
-from compile.tuning.records import Record
-from compile.tuning.score import DetailedScore
-from compile.tuning.tasks import Progress, Task
-from model.progress import seconds_left
+from shuffledeploy.compile.tuning.records.record_log import Record
+from shuffledeploy.compile.tuning.report import progress_report
+from shuffledeploy.compile.tuning.report.history import History, gain, task_results
+from shuffledeploy.compile.tuning.report.outcome_tables import search_table
+from shuffledeploy.compile.tuning.report.progress_report import ProgressReport
+from shuffledeploy.compile.tuning.score import DetailedScore
+from shuffledeploy.compile.tuning.search.tasks import Progress, Task
+from shuffledeploy.model.progress import seconds_left
 
 pytestmark = pytest.mark.smoke
 

@@ -8,7 +8,14 @@ import random
 import numpy as np
 import pytest
 
-from compile.strips.plan import Layer, Move, Plan, Source, overwrites_unread, plan_strips
+from shuffledeploy.compile.strips.strip_plan import (
+    Layer,
+    Move,
+    Plan,
+    Source,
+    overwrites_unread,
+    plan_strips,
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,8 +9,8 @@ import platform
 import pytest
 import tvm
 
-from compile.targets import ARM_CORES, DEFAULT_ARM_CORE, cpu_features, find_target
-from model.errors import UsageError
+from shuffledeploy.compile.targets import ARM_CORES, DEFAULT_ARM_CORE, cpu_features, find_target
+from shuffledeploy.model.errors import UsageError
 
 pytestmark = pytest.mark.smoke
 

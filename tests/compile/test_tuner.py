@@ -14,17 +14,18 @@ import torch
 from stages import HOST, QUICK, seeded
 from torch import nn
 
-from compile.network import choose_schedules, lower
-from compile.program import trace
-from compile.tuning import candidates, plan
-from compile.tuning.build_ahead import BuildAhead
-from compile.tuning.candidates import Workers
-from compile.tuning.latency_score import LocalLatency
-from compile.tuning.plan import BATCH
-from compile.tuning.records import read_log
-from compile.tuning.score import KernelObject
-from compile.tuning.tasks import Progress, Task, find_tasks
-from compile.tuning.tuner import tune
+from shuffledeploy.compile.frontend.program import trace
+from shuffledeploy.compile.network import choose_schedules, lower
+from shuffledeploy.compile.tuning.records.record_log import read_log
+from shuffledeploy.compile.tuning.score import KernelObject
+from shuffledeploy.compile.tuning.search import candidates
+from shuffledeploy.compile.tuning.search import trial_plan as plan
+from shuffledeploy.compile.tuning.search.build_ahead import BuildAhead
+from shuffledeploy.compile.tuning.search.candidates import Workers
+from shuffledeploy.compile.tuning.search.latency_score import LocalLatency
+from shuffledeploy.compile.tuning.search.tasks import Progress, Task, find_tasks
+from shuffledeploy.compile.tuning.search.trial_plan import BATCH
+from shuffledeploy.compile.tuning.search.tuner import tune
 
 
 class _Here(Workers):

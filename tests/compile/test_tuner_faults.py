@@ -19,16 +19,17 @@ from rich.console import Console
 from stages import QUICK
 from test_tuner import _CodeSize, _Here, _tune, network_tasks, tasks
 
-from compile.tuning import log_files, run_search
-from compile.tuning.history import SearchResult
-from compile.tuning.plan import BATCH
-from compile.tuning.recorded_schedules import make_record
-from compile.tuning.records import SHORTLIST, append, log_path, read_log
-from compile.tuning.request import Request
-from compile.tuning.run_search import measure_shortlist, search, unmeasured
-from compile.tuning.score import KINDS, MEASURED_UNIT, KernelObject, checked_score
-from compile.tuning.tasks import Task, default_schedule
-from model.errors import Failure, UsageError
+from shuffledeploy.compile.tuning.records import log_files
+from shuffledeploy.compile.tuning.records.record_log import SHORTLIST, append, log_path, read_log
+from shuffledeploy.compile.tuning.records.recorded_schedules import make_record
+from shuffledeploy.compile.tuning.report.history import SearchResult
+from shuffledeploy.compile.tuning.request import Request
+from shuffledeploy.compile.tuning.score import KINDS, MEASURED_UNIT, KernelObject, checked_score
+from shuffledeploy.compile.tuning.search import run_search
+from shuffledeploy.compile.tuning.search.run_search import measure_shortlist, search, unmeasured
+from shuffledeploy.compile.tuning.search.tasks import Task, default_schedule
+from shuffledeploy.compile.tuning.search.trial_plan import BATCH
+from shuffledeploy.model.errors import Failure, UsageError
 
 __all__ = ["tasks"]
 

@@ -14,9 +14,9 @@ from stages import HOST, QUICK, finished
 from test_tuner import _Here, network_tasks
 from tvm_ffi import structural_hash
 
-from compile import validate_score
-from compile.tuning import interleaved_timing, rank_statistics, validation
-from compile.tuning.rank_statistics import (
+from shuffledeploy.compile import validate_score
+from shuffledeploy.compile.tuning.proof import rank_statistics, validation
+from shuffledeploy.compile.tuning.proof.rank_statistics import (
     choice_regret,
     kendall,
     rank_kernel,
@@ -25,10 +25,11 @@ from compile.tuning.rank_statistics import (
     regret,
     spearman,
 )
-from compile.tuning.stock_space import stock_schedules
-from compile.tuning.validation import Drawn, Sample, typical
-from compile.validate_score import holds, host_target, summarise
-from deploy.validation_chart import draw_scatter
+from shuffledeploy.compile.tuning.proof.validation import Drawn, Sample, typical
+from shuffledeploy.compile.tuning.search import interleaved_timing
+from shuffledeploy.compile.tuning.search.stock_space import stock_schedules
+from shuffledeploy.compile.validate_score import holds, host_target, summarise
+from shuffledeploy.deploy.report.validation_chart import draw_scatter
 
 TIMES = np.array([10.0, 20.0, 30.0, 40.0])
 

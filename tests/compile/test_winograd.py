@@ -7,9 +7,9 @@ import pytest
 from stages import assert_same, draw, imported, lowered, run, seeded, with_schedules
 from torch import nn
 
-from compile.kernels.tiling import Core
-from compile.kernels.winograd import STEP, matrices, tile_of
-from compile.passes.inspection import kernel_functions
+from shuffledeploy.compile.ir.inspection import kernel_functions
+from shuffledeploy.compile.kernels.tiling import Core
+from shuffledeploy.compile.kernels.winograd import STEP, matrices, tile_of
 
 CORE = Core(8, 16)
 

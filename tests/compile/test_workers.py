@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from compile.tuning import candidates
-from compile.tuning.candidates import Workers
+from shuffledeploy.compile.tuning.search import candidates
+from shuffledeploy.compile.tuning.search.candidates import Workers
 
 
 @pytest.fixture

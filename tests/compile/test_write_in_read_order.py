@@ -21,9 +21,9 @@ from stages import (
 from torch import nn
 from torch.nn import functional
 
-from compile.kernels.tiling import Core
-from compile.passes.inspection import kernel_functions
-from compile.passes.write_in_read_order import write_in_read_order
+from shuffledeploy.compile.ir.inspection import kernel_functions
+from shuffledeploy.compile.kernels.tiling import Core
+from shuffledeploy.compile.passes.graph.write_in_read_order import write_in_read_order
 
 ARM = Core(4, 32)
 

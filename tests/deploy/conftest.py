@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from deploy.devices import Device, open_device
-from deploy.emulator.llvm_tools import LlvmTools, ensure_llvm_tools
-from deploy.emulator.qemu import Emulator, ensure_emulator
-from deploy.emulator.sysroot import ensure_sysroot
-from deploy.emulator.toolchain import compile_c, zig
-from model.errors import Failure
+from shuffledeploy.deploy.board.qemu import Emulator, ensure_emulator
+from shuffledeploy.deploy.board.sysroot import ensure_sysroot
+from shuffledeploy.deploy.board.toolchain import compile_c, zig
+from shuffledeploy.deploy.devices.opening import Device, open_device
+from shuffledeploy.deploy.estimate.llvm_tools import LlvmTools, ensure_llvm_tools
+from shuffledeploy.model.errors import Failure
 
 
 @pytest.fixture(scope="session")

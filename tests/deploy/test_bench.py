@@ -12,17 +12,17 @@ import pytest
 from rich.console import Console
 from tiny import tiny_bundle
 
-from deploy import bench as command
-from deploy.benchmark import measurement
-from deploy.benchmark.answers import Question
-from deploy.benchmark.engines import ENGINES, OURS
-from deploy.benchmark.measurement import Prepared
-from deploy.benchmark.plan import Group, Subject, plan
-from deploy.benchmark.report import print_document, warnings
-from deploy.benchmark.rounds import Settings
-from deploy.benchmark.run import run_groups
-from model.errors import Failure, UsageError
-from model.registry import twin
+from shuffledeploy.deploy import bench as command
+from shuffledeploy.deploy.benchmark import measurement
+from shuffledeploy.deploy.benchmark.answers import Question
+from shuffledeploy.deploy.benchmark.benchmark_plan import Group, Subject, plan
+from shuffledeploy.deploy.benchmark.benchmark_report import print_document, warnings
+from shuffledeploy.deploy.benchmark.engines import ENGINES, OURS
+from shuffledeploy.deploy.benchmark.measurement import Prepared
+from shuffledeploy.deploy.benchmark.rounds import Settings
+from shuffledeploy.deploy.benchmark.run_benchmark import run_groups
+from shuffledeploy.model.errors import Failure, UsageError
+from shuffledeploy.model.registry import twin
 
 ALL = tuple(ENGINES)
 NAME = "shufflenet-g3-x0.5"
@@ -198,7 +198,7 @@ def test_finished_parts_are_kept(
     again = len(started)
     assert run(results, start)["rows"] == first["rows"] and len(started) == again
     # Another version of an engine is another engine.
-    key = "deploy.benchmark.document.versions"
+    key = "shuffledeploy.deploy.benchmark.document.versions"
     monkeypatch.setattr(key, lambda: {"apache-tvm": "another"})
     run(results, start)
     assert len(started) > again
@@ -214,7 +214,7 @@ def test_the_tables_fit_the_screen(results: Path, fakes: Starter) -> None:
 
 
 def test_the_chart(results: Path, fakes: Starter, tmp_path: Path) -> None:
-    from deploy.benchmark.benchmark_chart import draw_chart
+    from shuffledeploy.deploy.benchmark.benchmark_chart import draw_chart
 
     draw_chart(tmp_path / "c.png", run(results, fakes()))
     assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
@@ -246,7 +246,7 @@ def test_an_engine_that_is_not_installed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     absent = {"version": property(lambda self: None if self.name == "mnn" else "1")}
-    monkeypatch.setattr("deploy.benchmark.engines.Engine.version", absent["version"])
+    monkeypatch.setattr("shuffledeploy.deploy.benchmark.engines.Engine.version", absent["version"])
     assert command.main([]) == 2
     assert "make bench" in capsys.readouterr().err
 

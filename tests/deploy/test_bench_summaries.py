@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deploy.benchmark.engines import OURS
-from deploy.benchmark.plan import Subject
-from deploy.benchmark.rounds import Settings, measure
-from deploy.benchmark.summaries import (
+from shuffledeploy.deploy.benchmark.benchmark_plan import Subject
+from shuffledeploy.deploy.benchmark.engines import OURS
+from shuffledeploy.deploy.benchmark.rounds import Settings, measure
+from shuffledeploy.deploy.benchmark.summaries import (
     change_between_halves,
     judge_noise,
     ratio_by_rounds,
     summarise,
 )
-from deploy.benchmark.worker_process import WorkerProcess
-from model.errors import Failure
+from shuffledeploy.deploy.benchmark.worker_process import WorkerProcess
+from shuffledeploy.model.errors import Failure
 
 
 def test_a_summary_is_in_milliseconds() -> None:

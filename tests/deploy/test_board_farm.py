@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from compile.tuning.score import KernelObject
-from deploy.board_farm import STRIKES, Board, BoardFarm
-from model.errors import Failure
+from shuffledeploy.compile.tuning.score import KernelObject
+from shuffledeploy.deploy.devices.board_farm import STRIKES, Board, BoardFarm
+from shuffledeploy.model.errors import Failure
 
 pytestmark = pytest.mark.smoke
 

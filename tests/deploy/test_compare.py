@@ -12,12 +12,12 @@ import pytest
 from PIL import Image
 from tiny import SIDE, tiny_bundle
 
-from compile.bundle import Bundle
-from compile.targets import find_target
-from deploy import compare as command
-from deploy import comparison
-from deploy.comparison import MODELS, PAPER_MS, cached_bundle, compare
-from deploy.devices import Device
+from shuffledeploy.compile.bundle.folder import Bundle
+from shuffledeploy.compile.targets import find_target
+from shuffledeploy.deploy import compare as command
+from shuffledeploy.deploy.devices.opening import Device
+from shuffledeploy.deploy.runtime import comparison
+from shuffledeploy.deploy.runtime.comparison import MODELS, PAPER_MS, cached_bundle, compare
 
 HERE = f"{SIDE}x{SIDE}"
 

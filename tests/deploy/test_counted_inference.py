@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 from tiny import tiny_bundle
 
-from deploy.benchmark import counted_inference
-from deploy.benchmark.answers import WrongAnswer, questions
-from deploy.benchmark.counted_inference import count_inference
-from deploy.benchmark.counted_peers import COLUMNS, plan_peers
-from deploy.benchmark.engines import ENGINES, OURS
-from deploy.devices import Device
-from deploy.emulator.blocks import Block
-from deploy.emulator.cycle_model import CycleModel
-from deploy.execution import start_network
-from deploy.latency import count_library
-from deploy.peers import main
-from model.errors import Failure, UsageError
+from shuffledeploy.deploy.benchmark import counted_inference
+from shuffledeploy.deploy.benchmark.answers import WrongAnswer, questions
+from shuffledeploy.deploy.benchmark.counted_inference import count_inference
+from shuffledeploy.deploy.benchmark.counted_peers import COLUMNS, plan_peers
+from shuffledeploy.deploy.benchmark.engines import ENGINES, OURS
+from shuffledeploy.deploy.devices.opening import Device
+from shuffledeploy.deploy.estimate.cycle_model import CycleModel
+from shuffledeploy.deploy.estimate.executed_blocks import Block
+from shuffledeploy.deploy.peers import main
+from shuffledeploy.deploy.runtime.execution import start_network
+from shuffledeploy.deploy.runtime.latency import count_library
+from shuffledeploy.model.errors import Failure, UsageError
 
 CORE = "cortex-a72"
 

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from compile.targets import find_target
-from compile.tuning.score import DetailedScore, KernelObject
-from deploy import tuning_devices
-from deploy.emulator import block_costs, cycles
-from deploy.emulator.block_costs import BlockCost, BlockCosts
-from deploy.emulator.blocks import Block, read_blocks
-from deploy.emulator.cores import CORES, guest_like_host, guest_of
-from deploy.emulator.cycles import (
+from shuffledeploy.compile.targets import find_target
+from shuffledeploy.compile.tuning.score import DetailedScore, KernelObject
+from shuffledeploy.deploy.board.cores import CORES, guest_like_host, guest_of
+from shuffledeploy.deploy.board.qemu import Emulator
+from shuffledeploy.deploy.board.toolchain import compile_c
+from shuffledeploy.deploy.estimate import block_costs, cycles
+from shuffledeploy.deploy.estimate.block_costs import BlockCost, BlockCosts
+from shuffledeploy.deploy.estimate.cycles import (
     Region,
     Run,
     fold_loops,
@@ -21,13 +21,13 @@ from deploy.emulator.cycles import (
     straight_runs,
     sum_cycles,
 )
-from deploy.emulator.kernels import KernelCount, count_kernels
-from deploy.emulator.llvm_tools import GOOD_RELEASE, LlvmTools
-from deploy.emulator.qemu import Emulator
-from deploy.emulator.scheduling_models import MODELS, describe, model_of
-from deploy.emulator.toolchain import compile_c
-from deploy.scores import CountedInstructions, EstimatedCycles
-from model.errors import Failure, UsageError
+from shuffledeploy.deploy.estimate.executed_blocks import Block, read_blocks
+from shuffledeploy.deploy.estimate.llvm_tools import GOOD_RELEASE, LlvmTools
+from shuffledeploy.deploy.estimate.scheduling_models import MODELS, describe, model_of
+from shuffledeploy.deploy.scoring import tuning_devices
+from shuffledeploy.deploy.scoring.count_kernels import KernelCount, count_kernels
+from shuffledeploy.deploy.scoring.scores import CountedInstructions, EstimatedCycles
+from shuffledeploy.model.errors import Failure, UsageError
 
 A72 = find_target("cortex-a72")
 
@@ -232,7 +232,7 @@ def test_what_scores_an_emulated_core(
     def missing() -> LlvmTools:
         raise Failure("there is no llvm-mca")
 
-    monkeypatch.setattr("deploy.emulator.cycle_model.ensure_llvm_tools", missing)
+    monkeypatch.setattr("shuffledeploy.deploy.estimate.cycle_model.ensure_llvm_tools", missing)
     assert kind(None) is CountedInstructions
     assert "warning: no estimate of cycles: there is no llvm-mca" in " ".join(
         capsys.readouterr().err.split()

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from deploy.device import main
-from deploy.device_names import parse_device_name
-from deploy.devices import open_device
-from deploy.emulator.cores import CORES, find_core
-from deploy.emulator.elf_symbols import Function, function_at, read_functions
-from model.errors import Failure, UsageError
+from shuffledeploy.deploy.board.cores import CORES, find_core
+from shuffledeploy.deploy.device import main
+from shuffledeploy.deploy.devices.device_names import parse_device_name
+from shuffledeploy.deploy.devices.opening import open_device
+from shuffledeploy.deploy.estimate.elf_symbols import Function, function_at, read_functions
+from shuffledeploy.model.errors import Failure, UsageError
 
 
 @pytest.mark.parametrize(

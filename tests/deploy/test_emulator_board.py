@@ -17,10 +17,10 @@ import tvm
 from tiny import tiny_bundle
 from tvm import te
 
-from deploy import sessions
-from deploy.devices import Device, open_device
-from deploy.emulator.process import Board, list_boards, running_board
-from model.errors import Failure, UsageError
+from shuffledeploy.deploy.board.board_process import Board, list_boards, running_board
+from shuffledeploy.deploy.devices import sessions
+from shuffledeploy.deploy.devices.opening import Device, open_device
+from shuffledeploy.model.errors import Failure, UsageError
 
 pytestmark = pytest.mark.emulated
 

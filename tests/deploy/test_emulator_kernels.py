@@ -7,13 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from deploy.emulator.blocks import MemoryEvents
-from deploy.emulator.caches import BLOCKED_LOAD, CACHES, LINE, Cache, Caches, Translation
-from deploy.emulator.cores import CORES
-from deploy.emulator.kernels import KernelCount, KernelObject, count_kernels
-from deploy.emulator.qemu import Emulator
-from deploy.emulator.toolchain import compile_c
-from model.errors import UsageError
+from shuffledeploy.deploy.board.cores import CORES
+from shuffledeploy.deploy.board.qemu import Emulator
+from shuffledeploy.deploy.board.toolchain import compile_c
+from shuffledeploy.deploy.estimate.caches import (
+    BLOCKED_LOAD,
+    CACHES,
+    LINE,
+    Cache,
+    Caches,
+    Translation,
+)
+from shuffledeploy.deploy.estimate.executed_blocks import MemoryEvents
+from shuffledeploy.deploy.scoring.count_kernels import KernelCount, KernelObject, count_kernels
+from shuffledeploy.model.errors import UsageError
 
 pytestmark = pytest.mark.emulated
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 from tiny import tiny_bundle
 
-from deploy.devices import Device
-from deploy.emulator.places import state_folder
+from shuffledeploy.deploy.board.places import state_folder
+from shuffledeploy.deploy.devices.opening import Device
 
 if TYPE_CHECKING:
     from tests.conftest import Leftovers
@@ -25,8 +25,9 @@ def test_a_command_that_is_ended_leaves_no_board(
     board_built: None, leftovers: Leftovers, number: signal.Signals
 ) -> None:
     """It is ended while the board infers, again and again, to be counted."""
-    command = [sys.executable, "-m", "deploy.run", str(tiny_bundle("cortex-a72").path), "--count",
-               "--device", "emulated"]  # fmt: skip
+    bundle = str(tiny_bundle("cortex-a72").path)
+    command = [sys.executable, "-m", "shuffledeploy.deploy.run", bundle, "--count", "--device",
+               "emulated"]  # fmt: skip
     running = set(state_folder().glob("*"))
     process = subprocess.Popen(
         command, cwd=Path(__file__).parents[2], env=leftovers.environment, stderr=subprocess.PIPE

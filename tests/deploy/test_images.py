@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 from tiny import NORMALISATION, SIDE, tiny_bundle
 
-from compile.manifest import ImageStatistics, Manifest, Tensor
-from deploy.images import image_input, top_predictions
-from model.errors import UsageError
+from shuffledeploy.compile.bundle.manifest import ImageStatistics, Manifest, Tensor
+from shuffledeploy.deploy.runtime.pictures import image_input, top_predictions
+from shuffledeploy.model.errors import UsageError
 
 
 def manifest(shape: tuple[int, ...] = (1, 3, SIDE, SIDE), **changes: object) -> Manifest:

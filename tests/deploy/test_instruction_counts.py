@@ -6,8 +6,8 @@ import msgspec
 import pytest
 from tiny import tiny_bundle
 
-from compile.manifest import Manifest
-from deploy.emulator.instruction_counts import kernel_behind
+from shuffledeploy.compile.bundle.manifest import Manifest
+from shuffledeploy.deploy.estimate.instruction_counts import kernel_behind
 
 
 @pytest.fixture(scope="module")

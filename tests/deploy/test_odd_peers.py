@@ -12,12 +12,12 @@ from contextlib import contextmanager, suppress
 
 import pytest
 
-from deploy import sessions, trackers
-from deploy.device_information import DeviceInformation, read_description
-from deploy.device_names import parse_device_name
-from deploy.devices import attach, open_device
-from deploy.trackers import Tracker
-from model.errors import Failure
+from shuffledeploy.deploy.devices import sessions, trackers
+from shuffledeploy.deploy.devices.device_information import DeviceInformation, read_description
+from shuffledeploy.deploy.devices.device_names import parse_device_name
+from shuffledeploy.deploy.devices.opening import attach, open_device
+from shuffledeploy.deploy.devices.trackers import Tracker
+from shuffledeploy.model.errors import Failure
 
 # TVM's protocol: `tvm.rpc.base`.
 SERVER_MAGIC, TRACKER_MAGIC = 0xFF271, 0x2F271

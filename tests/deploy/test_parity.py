@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from tiny import lowered, tiny_bundle
 
-from deploy.execution import open_network
-from deploy.parity import check_parity, compare_outputs
-from model.errors import Failure
+from shuffledeploy.deploy.runtime.execution import open_network
+from shuffledeploy.deploy.runtime.parity import check_parity, compare_outputs
+from shuffledeploy.model.errors import Failure
 
 
 def test_a_right_library_passes_on_every_input() -> None:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from model.cache_folder import cache_folder
-from model.errors import UsageError
+from shuffledeploy.model.cache_folder import cache_folder
+from shuffledeploy.model.errors import UsageError
 
 if TYPE_CHECKING:
     from tests.conftest import Leftovers
@@ -22,7 +22,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 BUILD = """
 import sys, time
 from pathlib import Path
-from deploy.emulator.places import built_once
+from shuffledeploy.deploy.board.places import built_once
 def build(draft):
     (draft / "first").write_text(sys.argv[1])
     time.sleep(float(sys.argv[2]))

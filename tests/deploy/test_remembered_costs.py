@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from deploy.emulator import remembered_costs
-from deploy.emulator.block_costs import BlockCost, BlockCosts
-from deploy.emulator.llvm_tools import LlvmTools
-from deploy.emulator.remembered_costs import RememberedCosts
+from shuffledeploy.deploy.estimate import remembered_costs
+from shuffledeploy.deploy.estimate.block_costs import BlockCost, BlockCosts
+from shuffledeploy.deploy.estimate.llvm_tools import LlvmTools
+from shuffledeploy.deploy.estimate.remembered_costs import RememberedCosts
 
 pytestmark = pytest.mark.smoke
 COST, OTHER = BlockCost(3.5, 2.0, ("fdiv",)), BlockCost(1.0, 1.0)

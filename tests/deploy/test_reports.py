@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from deploy import reports
+from shuffledeploy.deploy.report import command_output as reports
 
 
 @pytest.mark.smoke

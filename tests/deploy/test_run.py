@@ -15,15 +15,15 @@ import pytest
 from PIL import Image
 from tiny import SIDE, tiny_bundle
 
-from compile.bundle import LIBRARY, MANIFEST, file_hash, load_bundle
-from deploy.devices import Device, open_device
-from deploy.emulator.llvm_tools import LlvmTools
-from deploy.execution import check_fits, default_device, start_network
-from deploy.latency import count_instructions, measure_latency
-from deploy.network_estimate import estimate_network
-from deploy.parity import check_parity
-from deploy.run import main
-from model.errors import Failure, UsageError
+from shuffledeploy.compile.bundle.folder import LIBRARY, MANIFEST, file_hash, load_bundle
+from shuffledeploy.deploy.devices.opening import Device, open_device
+from shuffledeploy.deploy.estimate.llvm_tools import LlvmTools
+from shuffledeploy.deploy.estimate.network_estimate import estimate_network
+from shuffledeploy.deploy.run import main
+from shuffledeploy.deploy.runtime.execution import check_fits, default_device, start_network
+from shuffledeploy.deploy.runtime.latency import count_instructions, measure_latency
+from shuffledeploy.deploy.runtime.parity import check_parity
+from shuffledeploy.model.errors import Failure, UsageError
 
 
 def copy(bundle_path: Path, to: Path) -> Path:
@@ -225,7 +225,7 @@ def test_without_llvm_mca_the_count_stands_alone_and_says_so(
     def missing() -> LlvmTools:
         raise Failure("there is no llvm-mca")
 
-    monkeypatch.setattr("deploy.emulator.cycle_model.ensure_llvm_tools", missing)
+    monkeypatch.setattr("shuffledeploy.deploy.estimate.cycle_model.ensure_llvm_tools", missing)
     assert main([str(tiny_bundle("cortex-a72").path), "--count"]) == 0
     printed = " ".join(capsys.readouterr().out.split())
     assert "no cycles: there is no llvm-mca" in printed
@@ -257,7 +257,7 @@ def test_a_library_that_no_emulated_core_runs_is_refused_before_a_board_is_start
     def start(*_: object, **__: object) -> None:
         raise AssertionError("a board was started")
 
-    monkeypatch.setattr("deploy.devices.running_board", start)
+    monkeypatch.setattr("shuffledeploy.deploy.devices.opening.running_board", start)
     path = copy(tiny_bundle("cortex-a72").path, tmp_path)
     pretend(path, "x86_64", cpu="haswell")
     assert "built for x86_64" in refused([str(path), "--device", "emulated"], 2, capsys)

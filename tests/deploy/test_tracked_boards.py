@@ -15,15 +15,15 @@ from typing import Any
 import pytest
 from tvm import te
 
-from compile.targets import find_target
-from compile.tuning.candidates import build_calls, build_candidate
-from compile.tuning.score import KernelObject
-from deploy.device_names import parse_device_name
-from deploy.emulator.process import Board, running_board
-from deploy.tracked_boards import BoardScore
-from deploy.trackers import Tracker
-from deploy.tuning_devices import require, score
-from model.errors import Failure, UsageError
+from shuffledeploy.compile.targets import find_target
+from shuffledeploy.compile.tuning.score import KernelObject
+from shuffledeploy.compile.tuning.search.candidates import build_calls, build_candidate
+from shuffledeploy.deploy.board.board_process import Board, running_board
+from shuffledeploy.deploy.devices.device_names import parse_device_name
+from shuffledeploy.deploy.devices.tracked_boards import BoardScore
+from shuffledeploy.deploy.devices.trackers import Tracker
+from shuffledeploy.deploy.scoring.tuning_devices import require, score
+from shuffledeploy.model.errors import Failure, UsageError
 
 pytestmark = pytest.mark.emulated
 

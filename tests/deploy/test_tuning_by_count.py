@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from tiny import lowered
 
-from compile.targets import find_target
-from compile.tuning.candidates import Workers
-from compile.tuning.records import read_log
-from compile.tuning.tasks import find_tasks
-from compile.tuning.tuner import tune
-from deploy.emulator.qemu import Emulator
-from deploy.scores import CountedInstructions
+from shuffledeploy.compile.targets import find_target
+from shuffledeploy.compile.tuning.records.record_log import read_log
+from shuffledeploy.compile.tuning.search.candidates import Workers
+from shuffledeploy.compile.tuning.search.tasks import find_tasks
+from shuffledeploy.compile.tuning.search.tuner import tune
+from shuffledeploy.deploy.board.qemu import Emulator
+from shuffledeploy.deploy.scoring.scores import CountedInstructions
 
 ARM = find_target("arm")
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from tiny import SIDE, tiny_bundle
 
-from deploy.benchmark import tvm_abi
-from deploy.benchmark.our_engine import OurNetwork
+from shuffledeploy.deploy.benchmark import tvm_abi
+from shuffledeploy.deploy.benchmark.our_engine import OurNetwork
 
 PROJECT = Path(__file__).resolve().parents[2]
 IMAGE = np.ones((1, 3, SIDE, SIDE), np.float32)
@@ -78,7 +78,7 @@ def test_an_instrument_sees_names_and_shapes(network: OurNetwork) -> None:
 
 ALONE = """
 import sys
-from deploy.benchmark.our_engine import load
+from shuffledeploy.deploy.benchmark.our_engine import load
 load({"library": sys.argv[1]}, 1).run
 print(sorted({"tvm", "tvm_ffi", "torch", "ml_dtypes"} & set(sys.modules)))
 """

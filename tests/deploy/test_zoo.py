@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from deploy.check_zoo import check
+from shuffledeploy.deploy.check_zoo import check
 
 SMALL = (64, 64)
 

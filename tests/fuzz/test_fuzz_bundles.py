@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from compile.bundle_arrays import NUMBER, read_arrays
-from compile.elf import check_library
-from compile.manifest import FORMAT, parse_manifest
-from deploy.emulator.elf_symbols import read_functions
-from deploy.images import FORMATS, image_input
-from model.errors import UsageError
+from shuffledeploy.compile.bundle.arrays import NUMBER, read_arrays
+from shuffledeploy.compile.bundle.elf import check_library
+from shuffledeploy.compile.bundle.manifest import FORMAT, parse_manifest
+from shuffledeploy.deploy.estimate.elf_symbols import read_functions
+from shuffledeploy.deploy.runtime.pictures import FORMATS, image_input
+from shuffledeploy.model.errors import UsageError
 
 HASH = "0" * 64
 MANIFEST: dict[str, Any] = {

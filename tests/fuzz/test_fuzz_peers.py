@@ -8,10 +8,10 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploy.device_information import read_description
-from deploy.device_names import parse_device_name
-from deploy.emulator.instruction_counts import fold
-from model.errors import Failure, UsageError
+from shuffledeploy.deploy.devices.device_information import read_description
+from shuffledeploy.deploy.devices.device_names import parse_device_name
+from shuffledeploy.deploy.estimate.instruction_counts import fold
+from shuffledeploy.model.errors import Failure, UsageError
 
 GOOD: dict[str, Any] = {
     "tvm_version": "0.27.0", "architecture": "aarch64", "python": "3.11.2",

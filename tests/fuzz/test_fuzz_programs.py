@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.export import ExportedProgram
 
-from compile.program import import_program, load_program
-from model.errors import UsageError
-from model.weights import load_weights
+from shuffledeploy.compile.frontend.program import import_program, load_program
+from shuffledeploy.model.errors import UsageError
+from shuffledeploy.model.weights import load_weights
 
 #: Written by what must not run; the tests run in a folder of their own.
 MARK = Path("mark")

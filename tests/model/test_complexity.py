@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import nn
 
-from model.complexity import Complexity, complexity, trace_shapes
-from model.complexity_table import PAPER, main, network_complexity
-from model.mobilenet import convolution, scaled_resolution
-from model.resnext import ResNeXtUnit
-from model.shufflenet import ShuffleUnit
+from shuffledeploy.model.complexity import Complexity, complexity, trace_shapes
+from shuffledeploy.model.complexity_table import PAPER, main, network_complexity
+from shuffledeploy.model.mobilenet import convolution, scaled_resolution
+from shuffledeploy.model.resnext import ResNeXtUnit
+from shuffledeploy.model.shufflenet import ShuffleUnit
 
 count = functools.lru_cache(maxsize=None)(network_complexity)
 

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from model import fashion_data
-from model.errors import Failure, UsageError
-from model.fashion import BATCH, Step, accuracy, save_checkpoint, to_input, train
-from model.fashion_data import Split, fetch, read_idx, read_split
-from model.registry import FASHION, FASHION_CHECKPOINT, build, fashion_network
-from model.train_fashion import main
-from model.weights import load_weights
+from shuffledeploy.model import fashion_data
+from shuffledeploy.model.errors import Failure, UsageError
+from shuffledeploy.model.fashion import BATCH, Step, accuracy, save_checkpoint, to_input, train
+from shuffledeploy.model.fashion_data import Split, fetch, read_idx, read_split
+from shuffledeploy.model.registry import FASHION, FASHION_CHECKPOINT, build, fashion_network
+from shuffledeploy.model.train_fashion import main
+from shuffledeploy.model.weights import load_weights
 
 
 def idx(values: np.ndarray) -> bytes:

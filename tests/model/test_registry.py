@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from model.errors import UsageError
-from model.mobilenet import mobilenet, scaled_resolution
-from model.registry import (
+from shuffledeploy.model.errors import UsageError
+from shuffledeploy.model.mobilenet import mobilenet, scaled_resolution
+from shuffledeploy.model.registry import (
     FASHION,
     build,
     construct,
@@ -19,7 +19,7 @@ from model.registry import (
     twin,
     zoo,
 )
-from model.resnext import resnext
+from shuffledeploy.model.resnext import resnext
 
 
 @pytest.mark.parametrize("name", names())

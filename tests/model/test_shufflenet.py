@@ -6,8 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from model.errors import UsageError
-from model.shufflenet import ShuffleUnit, channel_shuffle, is_constructible, shufflenet
+from shuffledeploy.model.errors import UsageError
+from shuffledeploy.model.shufflenet import (
+    ShuffleUnit,
+    channel_shuffle,
+    is_constructible,
+    shufflenet,
+)
 
 #: (groups, scale): parameters, with a bias in the classifier and none in the convolutions.
 #: Re-derived from the paper's tables, and those that osmr/imgclsmob asserts.

@@ -15,9 +15,9 @@ import pytest
 import torch
 from torch import nn
 
-from model.errors import UsageError
-from model.registry import build
-from model.weights import load_weights
+from shuffledeploy.model.errors import UsageError
+from shuffledeploy.model.registry import build
+from shuffledeploy.model.weights import load_weights
 
 State = dict[str, Any]
 

@@ -1,0 +1,1 @@
+"""The folder that travels from the compiler to a device; nothing here needs TVM or PyTorch."""

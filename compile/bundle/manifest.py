@@ -1,0 +1,234 @@
+"""What a bundle says of itself: the records of its manifest, read from JSON with suspicion.
+
+A manifest vouches for a bundle's files, but whoever made the bundle wrote both: each value is
+checked for what it can sensibly be before anything is allocated, loaded or printed by it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from shuffledeploy.model.errors import UsageError
+
+FORMAT = 4
+# Of all inputs, and of all outputs: an image of 4096x4096 in three colours has 200 MB.
+LARGEST_TENSORS = 1 << 30
+# More would excuse wrong answers: in float32 these networks agree with PyTorch to 1e-4.
+LARGEST_TOLERANCE = 1e-2
+MOST_SEEDS = 64
+LONGEST_MANIFEST = 1 << 24
+
+#: A name: printable, for it is shown on terminals.
+Name = Annotated[str, Meta(min_length=1, max_length=300, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
+#: A name in the library.
+Symbol = Annotated[str, Meta(pattern=r"^[\w.$+-]{1,300}$")]
+Hash = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+Count = Annotated[int, Meta(ge=0, le=1 << 53)]
+Extent = Annotated[int, Meta(ge=1, le=1 << 31)]
+Seed = Annotated[int, Meta(ge=0, lt=1 << 32)]
+Figure = Annotated[float, Meta(ge=-1e6, le=1e6)]
+DataType = Literal[
+    "float32", "float64", "float16", "int8", "int16", "int32", "int64", "uint8", "bool"
+]
+_BYTES = {"float64": 8, "int64": 8, "float16": 2, "int16": 2, "int8": 1, "uint8": 1, "bool": 1}
+
+
+class KernelEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One kernel of a network, as its manifest describes it.
+
+    Attributes
+    ----------
+    name : str
+        Name of the kernel.
+    calls : int
+        How often one inference calls it.
+    multiply_adds : int
+        Of one call (counted from shapes).
+    share : float
+        Of the network: by score where every kernel has one, else by multiply-adds.
+    record : bool
+        Whether a tuning record was applied; else the form's default numbers.
+    score : float or None
+        The record's score for one call, in the manifest's `score_unit`.
+    moves_only : bool
+        Whether it only copies or rearranges data.
+    constant_bytes : int
+        Of the constants (weights, biases) that one call reads in the library.
+    """
+
+    name: Symbol
+    calls: Annotated[int, Meta(ge=1, le=1_000_000)]
+    multiply_adds: Count
+    share: Annotated[float, Meta(ge=0, le=1)]
+    record: bool
+    score: Annotated[float, Meta(gt=0, lt=1e30)] | None
+    moves_only: bool
+    constant_bytes: Count
+
+
+class StripCall(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A call of a function that computes some kernels strip by strip.
+
+    Attributes
+    ----------
+    name : str
+        Of the function; groups that are alike share one.
+    kernels : tuple of str
+        What it calls, in the network's order.
+    """
+
+    name: Symbol
+    kernels: Annotated[tuple[Symbol, ...], Meta(min_length=1, max_length=10_000)]
+
+
+class Tensor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Name, shape and type of an input or output."""
+
+    name: Name
+    shape: Annotated[tuple[Extent, ...], Meta(max_length=8)]
+    dtype: DataType
+
+    @property
+    def bytes(self) -> int:
+        """What it takes in memory."""
+        return math.prod(self.shape) * _BYTES.get(self.dtype, 4)
+
+
+class ImageStatistics(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Of each channel of an image in 0 to 1."""
+
+    mean: Annotated[tuple[Figure, ...], Meta(min_length=1, max_length=16)]
+    std: Annotated[
+        tuple[Annotated[float, Meta(gt=0, le=1e6)], ...], Meta(min_length=1, max_length=16)
+    ]
+
+
+Tensors = Annotated[tuple[Tensor, ...], Meta(min_length=1, max_length=64)]
+Kernels = Annotated[tuple[KernelEntry, ...], Meta(max_length=10_000)]
+Symbols = Annotated[tuple[Symbol, ...], Meta(max_length=100_000)]
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a bundle says of itself; fields are named after what they hold.
+
+    Attributes
+    ----------
+    symbols : dict
+        Of each function of the library that does the work of a kernel in another place or on some
+        of its rows: the kernel's name.
+    """
+
+    network: Name
+    inputs: Tensors
+    outputs: Tensors
+    normalisation: ImageStatistics | None
+    target: Name
+    architecture: Symbol
+    cpu: Name
+    features: Annotated[tuple[Name, ...], Meta(max_length=500)]
+    versions: Annotated[dict[Name, Name], Meta(max_length=100)]
+    options: Annotated[dict[Name, Any], Meta(max_length=100)]
+    kernels: Kernels
+    kernel_order: Symbols
+    strips: Annotated[tuple[StripCall, ...], Meta(max_length=10_000)]
+    joined_in_place: Symbols
+    symbols: Annotated[dict[Symbol, Symbol], Meta(max_length=100_000)]
+    shuffle_kernels: Count
+    score_source: Name | None
+    score_unit: Name | None
+    seeds: Annotated[tuple[Seed, ...], Meta(max_length=MOST_SEEDS)]
+    tolerance: Annotated[float, Meta(gt=0, le=LARGEST_TOLERANCE)]
+    files: Annotated[dict[Name, Hash], Meta(max_length=64)] = {}
+    format: int = FORMAT
+
+    def __post_init__(self) -> None:
+        for what, tensors in (("inputs", self.inputs), ("outputs", self.outputs)):
+            if sum(tensor.bytes for tensor in tensors) > LARGEST_TENSORS:
+                raise ValueError(f"{what} take more than {LARGEST_TENSORS >> 20} MiB")
+            _require_each_once(what, [tensor.name for tensor in tensors])
+        _require_each_once("kernels", [kernel.name for kernel in self.kernels])
+        known = {kernel.name: kernel.calls for kernel in self.kernels}
+        if Counter(self.kernel_order) != known:
+            raise ValueError("kernels and kernel_order do not tell of the same calls")
+        for what, named in (
+            ("strips", {name for call in self.strips for name in call.kernels}),
+            ("joined_in_place", set(self.joined_in_place)),
+            ("symbols", set(self.symbols.values())),
+        ):
+            if not known.keys() >= named:
+                raise ValueError(f"{what} names a kernel that is not listed")
+
+    @property
+    def kernel_calls(self) -> int:
+        """Kernel calls of one inference; none for what is joined in place."""
+        return len(self.kernel_order) - len(self.joined_in_place)
+
+    @property
+    def calls_by_strips(self) -> int:
+        """Kernel calls of one inference whose layers are computed with their neighbours."""
+        return sum(len(call.kernels) for call in self.strips)
+
+    @property
+    def called(self) -> tuple[KernelEntry, ...]:
+        """What the virtual machine may call: kernels, and functions that call some by strips."""
+        by_name = {kernel.name: kernel for kernel in self.kernels}
+        groups = {call.name: [by_name[k] for k in call.kernels] for call in self.strips}
+        return self.kernels + tuple(
+            KernelEntry(
+                name, sum(call.name == name for call in self.strips),
+                sum(k.multiply_adds for k in group),
+                sum(k.share / k.calls for k in group), all(k.record for k in group), None,
+                all(k.moves_only for k in group), sum(k.constant_bytes for k in group),
+            )
+            for name, group in groups.items()
+        )  # fmt: skip
+
+
+def data_type(name: str) -> DataType:
+    """Give a type of elements by its name.
+
+    Raises
+    ------
+    UsageError
+        If inputs and outputs cannot be of it.
+    """
+    try:
+        return msgspec.convert(name, DataType)
+    except msgspec.ValidationError:
+        raise UsageError(f"tensors of {name} cannot be inputs or outputs") from None
+
+
+def _require_each_once(what: str, names: list[str]) -> None:
+    if len(set(names)) != len(names):
+        raise ValueError(f"{what} lists a name twice")
+
+
+def parse_manifest(content: bytes) -> Manifest:
+    """Read a manifest from JSON.
+
+    Raises
+    ------
+    ValueError
+        If it is of another format, or a field is missing, unknown, of another type, or holds what
+        cannot be.
+    """
+    try:
+        fields = msgspec.json.decode(content)
+        if not isinstance(fields, dict):
+            raise ValueError("it is not an object")
+        if fields.get("format") != FORMAT:
+            made = f"its format is {str(fields.get('format'))[:20]}, this program reads {FORMAT}"
+            raise ValueError(f"{made}: make the bundle again with compile/tune.py")
+        return msgspec.convert(fields, Manifest)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def manifest_json(manifest: Manifest) -> bytes:
+    """Write a manifest as JSON."""
+    return msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n"

@@ -1,0 +1,1 @@
+"""Programs on their way in: checked, traced, imported into Relax."""

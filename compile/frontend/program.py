@@ -1,0 +1,159 @@
+"""Programs on their way in: trace a module, read a saved program, import it into Relax."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import warnings
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+import tvm
+from torch.export import ExportedProgram
+from tvm import relax
+from tvm.relax.frontend.torch import from_exported_program
+
+from shuffledeploy.compile.bundle.manifest import Tensor, data_type
+from shuffledeploy.compile.frontend.guarded_loading import no_code_from_programs
+from shuffledeploy.compile.frontend.program_archive import checked_copy
+from shuffledeploy.model.errors import UsageError
+from shuffledeploy.model.printable import printable_line
+from shuffledeploy.model.weights import weight_fault
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """An exported program and the same thing as a Relax module.
+
+    Attributes
+    ----------
+    module : tvm.IRModule
+        One function ``main``; the weights are constants in it.
+    exported : ExportedProgram
+        What PyTorch answers with: the oracle of every parity check.
+    inputs : tuple of Tensor
+        The inputs, in the order of ``main``'s parameters.
+    """
+
+    module: tvm.IRModule
+    exported: ExportedProgram
+    inputs: tuple[Tensor, ...]
+
+
+def trace(module: torch.nn.Module, input_shape: tuple[int, ...]) -> ExportedProgram:
+    """Trace a PyTorch module with `torch.export` for one fixed float32 input shape.
+
+    Raises
+    ------
+    UsageError
+        If the module cannot take an input of this shape.
+    """
+    example = torch.zeros(input_shape)
+    try:
+        with torch.no_grad(), _quiet():
+            return torch.export.export(module.eval(), (example,))
+    except Exception as error:
+        raise UsageError(
+            f"the network cannot be traced with an input of shape {tuple(input_shape)}: "
+            f"{_reason(error)}"
+        ) from error
+
+
+def load_program(path: Path) -> ExportedProgram:
+    """Read a program saved with `torch.export.save` (a ``.pt2`` file).
+
+    Raises
+    ------
+    UsageError
+        If the file is missing, is not such a program, is cut short, or would run code of its own
+        when it is opened (see `compile.frontend.program_archive`).
+    """
+    if not path.is_file():
+        raise UsageError(f"no program at {path}: save one with torch.export.save(program, path)")
+    try:
+        with _quiet(), no_code_from_programs():
+            return torch.export.load(checked_copy(path))
+    except zipfile.BadZipFile as error:
+        raise UsageError(
+            f"{path} is not a saved torch.export program, or it is damaged, cut short: "
+            f"{_reason(error)}"
+        ) from error
+    except Exception as error:
+        # On damaged files PyTorch raises whatever its parts do: RuntimeError, KeyError, IndexError,
+        # AssertionError, SpecViolationError, UnpicklingError...
+        reason = _reason(error)
+        if "warnings above" in reason:
+            reason = "it is damaged, cut short, or of another version of PyTorch"
+        raise UsageError(f"{path} cannot be read as a torch.export program: {reason}") from error
+
+
+def import_program(exported: ExportedProgram) -> Program:
+    """Bring an exported program into Relax, its weights as constants.
+
+    Raises
+    ------
+    UsageError
+        If the program has dynamic shapes, weights that are none (see `model.weights.weight_fault`),
+        or an operator that TVM cannot import; the message names it.
+    """
+    _check_weights(exported)
+    inputs = _input_specs(exported)
+    try:
+        with torch.no_grad(), _quiet():
+            module = from_exported_program(exported)
+    except Exception as error:
+        raise UsageError(f"TVM cannot import this program: {_reason(error)}") from error
+    # Operators of several results come as tuples of which nothing reads the rest.
+    tidy = [relax.transform.CanonicalizeBindings(), relax.transform.DeadCodeElimination(["main"])]
+    return Program(tvm.transform.Sequential(tidy)(module), exported, inputs)
+
+
+def _check_weights(exported: ExportedProgram) -> None:
+    constants = {k: v for k, v in exported.constants.items() if isinstance(v, torch.Tensor)}
+    parameters = {name for name, _ in exported.named_parameters()}
+    for name, tensor in {**exported.state_dict, **constants}.items():
+        # A mask of attention, a buffer or a constant, may well hold infinity.
+        fault = weight_fault(name, tensor, may_be_infinite=name not in parameters)
+        if fault:
+            raise UsageError(f"the program holds what cannot be weights: {fault}")
+
+
+def _input_specs(exported: ExportedProgram) -> tuple[Tensor, ...]:
+    placeholders = {
+        n.name: n.meta.get("val") for n in exported.graph.nodes if n.op == "placeholder"
+    }
+    specs = []
+    for name in exported.graph_signature.user_inputs:
+        value = placeholders.get(str(name))
+        if not isinstance(value, torch.Tensor):
+            raise UsageError(f"input {name!r} is not a tensor: only tensors can be deployed")
+        dynamic = [str(extent) for extent in value.shape if not isinstance(extent, int)]
+        if dynamic:
+            raise UsageError(
+                f"input {name!r} has dynamic extents ({', '.join(dynamic)}) in shape "
+                f"{tuple(map(str, value.shape))}: export the program with fixed shapes"
+            )
+        specs.append(
+            Tensor(str(name), tuple(value.shape), data_type(str(value.dtype).split(".")[-1]))
+        )
+    return tuple(specs)
+
+
+def _reason(error: BaseException) -> str:
+    return printable_line(str(error)) or type(error).__name__
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence `torch.export`: its deprecations, and the stack traces it logs before it raises."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)

@@ -1,0 +1,1 @@
+"""Reading and rebuilding Relax functions and TIR: what every pass and kernel stands on."""

@@ -1,0 +1,98 @@
+"""Concatenation along channels, with what follows it: each part goes to its slice in one pass."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from tvm import tirx
+from tvm.script.ir_builder import IRBuilder
+from tvm.tirx.script.builder import ir as T
+
+from shuffledeploy.compile.kernels.blocks import Step, apply_steps, axes, epilogue_operands
+
+PART = "part"
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """One input of a concatenation.
+
+    Attributes
+    ----------
+    stored : int
+        Channels of the tensor in memory.
+    channels : int
+        Channels read from it.
+    gathered : bool
+        Whether a table says which channels those are.
+    """
+
+    stored: int
+    channels: int
+    gathered: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Joined:
+    """What one concatenation computes; activations are NHWC with N = 1, float32.
+
+    Attributes
+    ----------
+    height, width : int
+        Of every part.
+    parts : tuple of Part
+        What is joined.
+    epilogue : tuple of Step
+        What follows, in order.
+    """
+
+    height: int
+    width: int
+    parts: tuple[Part, ...]
+    epilogue: tuple[Step, ...]
+
+    @property
+    def output_shape(self) -> tuple[int, int, int, int]:
+        """Shape of the output, NHWC."""
+        return (1, self.height, self.width, sum(part.channels for part in self.parts))
+
+
+def primitive_function(joined: Joined) -> tirx.PrimFunc:
+    """Write the kernel as an unscheduled TIR function.
+
+    Returns
+    -------
+    tirx.PrimFunc
+        Parameters: the parts, the epilogue's operands in order, the tables of channels of the
+        gathered parts, output.
+    """
+    with IRBuilder() as builder:
+        with T.prim_func(s_tir=True):
+            T.func_attr({"tirx.noalias": True})
+            _body(joined)
+    return builder.get()
+
+
+def _body(joined: Joined) -> None:
+    height, width = joined.height, joined.width
+    inputs = [
+        T.arg(f"part_{i}", T.buffer((1, height, width, part.stored), "float32"))
+        for i, part in enumerate(joined.parts)
+    ]
+    operands = epilogue_operands(joined.epilogue, joined.output_shape, joined.output_shape[3:])
+    tables = [
+        T.arg(f"channels_{i}", T.buffer((part.channels,), "int32")) if part.gathered else None
+        for i, part in enumerate(joined.parts)
+    ]
+    out = T.arg("out", T.buffer(joined.output_shape, "float32"))
+    start = 0
+    for i, (x, part, table) in enumerate(zip(inputs, joined.parts, tables, strict=True)):
+        with T.grid(height * width, part.channels) as loops:
+            with T.sblock(f"{PART}_{i}"):
+                p, c = axes("SS", "p c", loops)
+                row, column = tirx.floordiv(p, width), tirx.floormod(p, width)
+                source = c if table is None else table[c]
+                at = (0, row, column, c + start)
+                value = apply_steps(joined.epilogue, operands, x[0, row, column, source], at)
+                T.buffer_store(out, value, list(at))
+        start += part.channels

@@ -1,0 +1,1 @@
+"""Passes over the network's graph: from operators to calls of unscheduled kernels."""

@@ -1,0 +1,100 @@
+"""Channel shuffles stop being work: they become the order in which a neighbour reads its channels.
+
+Before (ShuffleNet V1, g groups of n channels)::
+
+    gconv -> add -> relu -> reshape(g, n) -> permute(n, g) -> reshape -> dwconv(W) -> add(b) ->
+    gconv
+
+After::
+
+    gconv -> add -> relu -> dwconv(W in the old order) -> add(b in the old order) -> take(order) ->
+    gconv
+
+The `take` that is left stands directly before a grouped convolution and no kernel is made of it:
+`lower_convolutions` turns it into the index with which that kernel reads its input. Before a dense
+convolution, a matrix product or at equal ends nothing is left at all, since constant weights are
+permuted instead.
+
+A shuffle is recognised by what it does, not by how it is written: any chain of reshapes,
+transposes, splits, slices, stacks and concatenations of one tensor is followed element by element,
+and where the whole of it is a choice of channels, it is one. That covers both directions (n, g) and
+(g, n), shuffles before and after the depthwise convolution, and split-and-concat networks. Each
+tensor of the program is then held as a *view*, a tensor in memory with the order in which its
+channels are to be read, and channel-wise operations are applied to the memory underneath.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import tvm
+from tvm import relax
+
+from shuffledeploy.compile.ir.graph import bindings_of, rebuild, substitute
+from shuffledeploy.compile.passes.graph.channel_views import View, ViewRules
+from shuffledeploy.compile.passes.graph.data_movement import Movement, follow_movements
+
+
+def eliminate_channel_shuffle(module: tvm.IRModule) -> tvm.IRModule:
+    """Remove channel shuffles from a module in NCHW; see the module's docstring."""
+    movements = follow_movements(module)
+    state = _Rewrite(movements, dict(bindings_of(module)))
+
+    def emit(builder: relax.BlockBuilder, variable: relax.Var, value: Any) -> None:
+        state.bind(builder, variable, value)
+
+    def finish(builder: relax.BlockBuilder, result: Any) -> Any:
+        return substitute(result, lambda v: state.materialised(builder, v))
+
+    return rebuild(module, emit, finish)
+
+
+@dataclasses.dataclass
+class _Rewrite:
+    """Views of the variables rewritten so far."""
+
+    movements: dict[relax.Var, Movement]
+    definitions: dict[relax.Var, Any]
+    views: dict[relax.Var, View] = dataclasses.field(default_factory=dict)
+
+    def view(self, variable: relax.Var) -> View:
+        return self.views.get(variable) or View(variable)
+
+    def bind(self, builder: relax.BlockBuilder, variable: relax.Var, value: Any) -> None:
+        moved = self.movements.get(variable)
+        if moved is not None:
+            # A link of a chain: nothing is written until somebody reads it.
+            if (order := moved.channel_order()) is not None:
+                source = _with_trailing_extents(builder, self.view(moved.source), moved)
+                self.views[variable] = source.reordered(order)
+            return
+        rules = ViewRules(builder, self.view, lambda v: self.materialised(builder, v))
+        view = rules.apply(value)
+        if view is None:
+            new = substitute(value, lambda v: self.materialised(builder, v))
+            view = View(builder.emit(new))
+        self.views[variable] = view
+
+    def materialised(self, builder: relax.BlockBuilder, variable: relax.Var) -> Any:
+        """Return the variable with its channels in the program's own order."""
+        if variable in self.views:
+            view = self.views[variable]
+            if view.order is not None:
+                self.views[variable] = view = View(view.read_in_order(builder))
+            return view.tensor
+        if variable in self.movements:
+            value = self.definitions[variable]
+            new = builder.emit(substitute(value, lambda v: self.materialised(builder, v)))
+            self.views[variable] = View(new)
+            return new
+        return variable
+
+
+def _with_trailing_extents(builder: relax.BlockBuilder, source: View, moved: Movement) -> View:
+    """Give a view the extents behind its channels that a flattened (N, C, 1, 1) has lost."""
+    trailing = moved.elements.shape[2:]
+    if trailing == moved.source_shape[2:]:
+        return source
+    shape = (moved.elements.shape[0], source.channels, *trailing)
+    return View(builder.emit(relax.op.reshape(source.tensor, shape)), source.order)

@@ -1,0 +1,120 @@
+"""Convolutions, pools, linear layers and concatenations become kernels, neighbours inside.
+
+Before::
+
+    x -> take(order) -> conv2d(W) -> add(bias) -> add(residual) -> relu
+
+After::
+
+    (x, packed W, bias, residual) -> one kernel that reads x in that order
+
+Transposes of the network's input and `take`s of channels before a convolution become indices of its
+reads. Elementwise operations that follow become its epilogue. What no kernel here covers (another
+batch size, another type, a weight that is not a constant) is left to TVM's own legalisation, layer
+by layer.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import tvm
+from tvm import relax
+
+from shuffledeploy.compile.ir.graph import (
+    bindings_of,
+    constant_of,
+    operator,
+    rebuild,
+    shape_of,
+    substitute,
+)
+from shuffledeploy.compile.kernels.blocks import starting_bias
+from shuffledeploy.compile.kernels.tiling import Core
+from shuffledeploy.compile.passes.graph.choose_layouts import LAST_AXIS
+from shuffledeploy.compile.passes.graph.epilogues import find_chains
+from shuffledeploy.compile.passes.graph.operator_kernels import kernel_for
+from shuffledeploy.compile.passes.graph.sites import Site, emit_call, reshaped
+
+
+def lower_to_kernels(module: tvm.IRModule, core: Core) -> tvm.IRModule:
+    """Replace what this project's kernels cover by calls of them; see the module's docstring."""
+    chains = find_chains(module, _is_anchor)
+    # What a kernel writes is read as it lies, a `take` at a chain's end too.
+    definitions = {v: value for v, value in bindings_of(module) if v not in chains}
+    inside = {v for chain in chains.values() for v in chain.variables[:-1]}
+    replaced: dict[relax.Var, Any] = {}
+
+    def current(variable: relax.Var) -> Any:
+        return replaced.get(variable, variable)
+
+    def emit(builder: relax.BlockBuilder, variable: relax.Var, value: Any) -> None:
+        if variable in inside:
+            return
+        chain = chains.get(variable)
+        if chain is None:
+            replaced[variable] = builder.emit(substitute(value, current))
+        else:
+            replaced[variable] = _call(Site(chain, builder, definitions, current, core))
+
+    return rebuild(module, emit, lambda _, result: substitute(result, current))
+
+
+def _is_anchor(value: Any) -> bool:
+    shape = shape_of(value) if operator(value) else None
+    if shape is None or shape[0] != 1 or str(value.ty.dtype) != "float32":
+        return False
+    covers = {
+        "relax.nn.conv2d": _covers_convolution,
+        "relax.nn.max_pool2d": _covers_pool,
+        "relax.nn.avg_pool2d": _covers_pool,
+        "relax.mean": _covers_mean,
+        "relax.matmul": _covers_product,
+        "relax.concat": _covers_concatenation,
+    }.get(operator(value))
+    return covers is not None and covers(value)
+
+
+def _covers_convolution(value: Any) -> bool:
+    weight = constant_of(value.args[1])
+    channels_last = value.attrs.data_layout == "NHWC"
+    return channels_last and weight is not None and weight.dtype == np.float32
+
+
+def _covers_pool(value: Any) -> bool:
+    return value.attrs.layout == "NHWC" and not value.attrs.ceil_mode
+
+
+def _covers_mean(value: Any) -> bool:
+    axes, before = value.attrs.axis, shape_of(value.args[0]) or ()
+    return len(before) == 4 and axes is not None and sorted(int(a) for a in axes) == [1, 2]
+
+
+def _covers_product(value: Any) -> bool:
+    weight, left = constant_of(value.args[1]), shape_of(value.args[0])
+    return weight is not None and weight.ndim == 2 and left is not None and len(left) == 2
+
+
+def _covers_concatenation(value: Any) -> bool:
+    return len(shape_of(value) or ()) == 4 and int(value.attrs.axis or 0) == LAST_AXIS
+
+
+def _call(site: Site) -> Any:
+    kernel = kernel_for(site)
+    operands = []
+    for number, operand in enumerate(site.chain.operands):
+        array = constant_of(operand)
+        if array is not None:
+            channels = kernel.output_shape[3]
+            bias = np.broadcast_to(array.reshape(-1), (channels,)).copy()
+            if number == 0 and starting_bias(site.chain.steps) and kernel.pack_bias is not None:
+                bias = kernel.pack_bias(bias)
+            operands.append(relax.const(bias))
+        else:
+            tensor = site.current_value(operand)
+            operands.append(reshaped(site.builder, tensor, kernel.output_shape))
+    called = emit_call(site.builder, kernel, operands)
+    wanted = shape_of(site.chain.variables[-1])
+    assert wanted is not None
+    return reshaped(site.builder, called, wanted)

@@ -1,0 +1,171 @@
+"""How a chain of operators becomes one of this project's kernels: layers, packed weights, names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from tvm import relax
+
+from shuffledeploy.compile.ir.attributes import JOINED, LANES
+from shuffledeploy.compile.ir.graph import Array, constant_of, operator, shape_of
+from shuffledeploy.compile.kernels import concatenation as joined
+from shuffledeploy.compile.kernels import convolution, window
+from shuffledeploy.compile.kernels.packing import pack_weight
+from shuffledeploy.compile.passes.graph.choose_layouts import (
+    LAST_AXIS,
+    TO_CHANNELS_LAST,
+    permutation,
+)
+from shuffledeploy.compile.passes.graph.sites import (
+    Kernel,
+    Site,
+    convolution_kernel,
+    lanes_for,
+    pair,
+    quadruple,
+    reshaped,
+)
+from shuffledeploy.compile.passes.graph.winograd_layers import is_winograd, winograd
+
+
+def kernel_for(site: Site) -> Kernel:
+    """Choose and write the kernel of a chain, which `lower_to_kernels` found to be covered."""
+    make = {
+        "relax.nn.conv2d": _convolution,
+        "relax.matmul": _linear,
+        "relax.concat": _joined,
+    }.get(operator(site.chain.anchor), _window)
+    return make(site)
+
+
+def _reordered_input(data: Any, site: Site) -> tuple[Any, Array | None]:
+    """Look through a `take` of channels: the tensor in memory, and the order it is read in."""
+    value = site.definition(data)
+    if operator(value) == "relax.take" and value.attrs.axis == LAST_AXIS:
+        return value.args[0], constant_of(value.args[1])
+    return data, None
+
+
+def _convolution(site: Site) -> Kernel:
+    attrs = site.chain.anchor.attrs
+    weight = constant_of(site.chain.anchor.args[1])
+    assert weight is not None
+    groups, outputs = int(attrs.groups), weight.shape[3]
+    data, order = _reordered_input(site.chain.anchor.args[0], site)
+    stored = shape_of(data)
+    assert stored is not None
+    if groups == stored[3] and weight.shape[2] == 1 and outputs == groups and order is None:
+        return _depthwise(site, weight)
+    transposed = site.definition(data)
+    channels_first = permutation(transposed) == TO_CHANNELS_LAST
+    if channels_first:
+        data = transposed.args[0]
+    full_order = np.arange(stored[3]) if order is None else order
+    depth = weight.shape[2]
+    # A selection reads fewer channels than are stored: only a table can say which.
+    selects = len(full_order) != stored[3]
+    run = 0 if selects else convolution.contiguous_run(full_order, groups)
+    order_of_writes = site.chain.order
+    conv = convolution.Convolution(
+        height=stored[1], width=stored[2], channels=depth * groups, stored_channels=stored[3],
+        groups=groups, group_outputs=outputs // groups, kernel=pair(weight.shape),
+        stride=pair(attrs.strides), padding=quadruple(attrs.padding),
+        dilation=pair(attrs.dilation), run=run, scattered=order_of_writes is not None,
+        channels_first=channels_first,
+        lanes=lanes_for(outputs // groups, site.core), epilogue=site.chain.steps,
+    )  # fmt: skip
+    if is_winograd(conv):
+        return winograd(site, conv, weight, site.current_value(data))
+    tables = [] if run else [relax.const(full_order.astype(np.int32))]
+    if order_of_writes is not None:
+        tables.append(relax.const(np.argsort(order_of_writes).astype(np.int32)))
+    packed = relax.const(pack_weight(weight, conv))
+    return convolution_kernel(conv, [site.current_value(data), packed], tables)
+
+
+def _depthwise(site: Site, weight: Array) -> Kernel:
+    attrs, stored = site.chain.anchor.attrs, shape_of(site.chain.anchor.args[0])
+    assert stored is not None
+    form = window.Window(
+        combine="multiply_add", height=stored[1], width=stored[2], channels=stored[3],
+        kernel=pair(weight.shape), stride=pair(attrs.strides),
+        padding=quadruple(attrs.padding), dilation=pair(attrs.dilation), divisor=1.0,
+        epilogue=site.chain.steps,
+    )  # fmt: skip
+    packed = relax.const(np.ascontiguousarray(weight[:, :, 0, :]))
+    name = f"depthwise{form.kernel[0]}x{form.kernel[1]}"
+    return _window_kernel(site, form, name, [site.current_value(site.chain.anchor.args[0]), packed])
+
+
+def _window_kernel(site: Site, form: window.Window, what: str, inputs: list[Any]) -> Kernel:
+    stride = f"s{form.stride[0]}" if form.stride != (1, 1) else ""
+    name = f"{what}{stride}_{form.channels}_{form.output_height}x{form.output_width}"
+    return Kernel(
+        "window", name, window.primitive_function(form), inputs, [],
+        {"multiply_adds": form.multiply_adds, LANES: site.core.lanes}, form.output_shape,
+    )  # fmt: skip
+
+
+def _window(site: Site) -> Kernel:
+    value, stored = site.chain.anchor, shape_of(site.chain.anchor.args[0])
+    assert stored is not None
+    data = [site.current_value(value.args[0])]
+    if operator(value) == "relax.mean":
+        form = window.Window(
+            "sum", stored[1], stored[2], stored[3], (stored[1], stored[2]), (1, 1), (0, 0, 0, 0),
+            (1, 1), float(stored[1] * stored[2]), site.chain.steps,
+        )  # fmt: skip
+        return _window_kernel(site, form, "mean", data)
+    attrs = value.attrs
+    is_max = operator(value) == "relax.nn.max_pool2d"
+    kernel = pair(attrs.pool_size)
+    padding = quadruple(attrs.padding)
+    fixed = is_max or attrs.count_include_pad or not any(padding)
+    form = window.Window(
+        "max" if is_max else "sum", stored[1], stored[2], stored[3], kernel, pair(attrs.strides),
+        padding, pair(attrs.dilation), float(kernel[0] * kernel[1]) if fixed else 0.0,
+        site.chain.steps,
+    )  # fmt: skip
+    return _window_kernel(site, form, "max_pool" if is_max else "avg_pool", data)
+
+
+def _linear(site: Site) -> Kernel:
+    weight = constant_of(site.chain.anchor.args[1])
+    assert weight is not None
+    depth, outputs = weight.shape
+    conv = convolution.Convolution(
+        height=1, width=1, channels=depth, stored_channels=depth, groups=1, group_outputs=outputs,
+        kernel=(1, 1), stride=(1, 1), padding=(0, 0, 0, 0), dilation=(1, 1), run=depth,
+        scattered=False, channels_first=False, lanes=lanes_for(outputs, site.core),
+        epilogue=site.chain.steps,
+    )  # fmt: skip
+    data = reshaped(site.builder, site.current_value(site.chain.anchor.args[0]), (1, 1, 1, depth))
+    packed = pack_weight(weight.reshape(1, 1, depth, outputs), conv)
+    return convolution_kernel(conv, [data, relax.const(packed)], [])
+
+
+def _joined(site: Site) -> Kernel:
+    inputs, tables, parts = [], [], []
+    for field in site.chain.anchor.args[0].fields:
+        data, order = _reordered_input(field, site)
+        stored = shape_of(data)
+        assert stored is not None
+        inputs.append(site.current_value(data))
+        read = stored[3] if order is None else len(order)
+        parts.append(joined.Part(stored[3], read, order is not None))
+        if order is not None:
+            tables.append(relax.const(order.astype(np.int32)))
+    shape = shape_of(site.chain.variables[0])
+    assert shape is not None
+    form = joined.Joined(shape[1], shape[2], tuple(parts), site.chain.steps)
+    name = f"concat_{shape[3]}_{shape[1]}x{shape[2]}"
+    return Kernel(
+        JOINED,
+        name,
+        joined.primitive_function(form),
+        inputs,
+        tables,
+        {"multiply_adds": 0},
+        form.output_shape,
+    )

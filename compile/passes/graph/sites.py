@@ -1,0 +1,146 @@
+"""Where a kernel is called, and what is called there: what all makers of kernels share."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from tvm import relax
+
+from shuffledeploy.compile.ir.attributes import KIND
+from shuffledeploy.compile.ir.graph import Array, Current, shape_of, substitute
+from shuffledeploy.compile.kernels import convolution
+from shuffledeploy.compile.kernels.packing import pack_bias
+from shuffledeploy.compile.kernels.tiling import Core
+from shuffledeploy.compile.passes.graph.epilogues import Chain
+
+# So that FuseOps leaves a kernel that is already fused alone
+# (tvm/include/tvm/relax/op_attr_types.h).
+OPAQUE_PATTERN = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Kernel:
+    """A kernel about to be called.
+
+    Attributes
+    ----------
+    kind, name : str
+        Kind of the kernel and what it does, for people.
+    function : tirx.PrimFunc
+        Unscheduled.
+    inputs, tables : list
+        Arguments before and after the epilogue's operands.
+    attributes : dict
+        What its forms and reports need to know beside its code; `multiply_adds` of one call always.
+    output_shape : tuple of int
+        What the kernel writes.
+    pack_bias : Callable, optional
+        Lays out a bias that the sums start from.
+    """
+
+    kind: str
+    name: str
+    function: Any
+    inputs: list[Any]
+    tables: list[Any]
+    attributes: dict[str, int]
+    output_shape: tuple[int, int, int, int]
+    pack_bias: Callable[[Array], Array] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Site:
+    """Where a kernel is about to be called.
+
+    Attributes
+    ----------
+    chain : Chain
+        The operators that it stands for.
+    builder : relax.BlockBuilder
+        Where its call is emitted.
+    definitions : dict
+        What each variable of the old function is bound to.
+    current : Callable
+        What stands for a variable of the old function now.
+    core : Core
+        What the kernel's form needs to know of the target.
+    """
+
+    chain: Chain
+    builder: relax.BlockBuilder
+    definitions: dict[relax.Var, Any]
+    current: Current
+    core: Core
+
+    def definition(self, expr: Any) -> Any:
+        """Return what a variable is bound to, ``None`` for other expressions."""
+        return self.definitions.get(expr) if isinstance(expr, relax.Var) else None
+
+    def current_value(self, expr: Any) -> Any:
+        """Write an expression of the old function on what stands for its variables now."""
+        return substitute(expr, self.current)
+
+
+def emit_call(builder: relax.BlockBuilder, kernel: Kernel, operands: list[Any]) -> Any:
+    """Emit the call of a kernel; `operands` are those of its epilogue."""
+    attributes = {**kernel.attributes, KIND: kernel.kind, "op_pattern": OPAQUE_PATTERN}
+    reference = builder.add_func(kernel.function.with_attrs(attributes), kernel.name)
+    arguments = relax.Tuple([*kernel.inputs, *operands, *kernel.tables])
+    result = relax.TensorType(kernel.output_shape, "float32")
+    return builder.emit(relax.call_tir(reference, arguments, result))
+
+
+def reshaped(builder: relax.BlockBuilder, tensor: Any, shape: tuple[int, ...]) -> Any:
+    """View a tensor in another shape, where it has another."""
+    return tensor if shape_of(tensor) == shape else builder.emit(relax.op.reshape(tensor, shape))
+
+
+def pair(values: Any) -> tuple[int, int]:
+    """Read two extents, height and width, of an operator's attribute."""
+    return int(values[0]), int(values[1])
+
+
+def quadruple(values: Any) -> tuple[int, int, int, int]:
+    """Read a padding: top, left, bottom, right."""
+    return int(values[0]), int(values[1]), int(values[2]), int(values[3])
+
+
+def lanes_for(outputs: int, core: Core) -> int:
+    """Vector length for a group's outputs: the longest that leaves no remainder in a long row."""
+    lanes = core.lanes
+    while lanes > 4 and outputs % lanes and outputs > 4 * lanes:
+        lanes //= 2
+    return lanes
+
+
+def convolution_kernel(
+    conv: convolution.Convolution, inputs: list[Any], tables: list[Any]
+) -> Kernel:
+    """Describe the call of a convolution kernel.
+
+    Parameters
+    ----------
+    conv : Convolution
+        What it computes.
+    inputs, tables : list
+        Its arguments before and after the epilogue's operands.
+    """
+    what = (
+        "linear"
+        if (conv.height, conv.width) == (1, 1)
+        else f"conv{conv.kernel[0]}x{conv.kernel[1]}"
+    )
+    stride = f"s{conv.stride[0]}" if conv.stride != (1, 1) else ""
+    groups = f"_g{conv.groups}" if conv.groups > 1 else ""
+    name = (
+        f"{what}{stride}{groups}_{conv.channels}x{conv.groups * conv.group_outputs}"
+        f"_{conv.output_height}x{conv.output_width}"
+    )
+    return Kernel(
+        "convolution", name, convolution.primitive_function(conv), inputs, tables,
+        convolution.attributes(conv), convolution.output_type(conv),
+        partial(pack_bias, conv=conv),
+    )  # fmt: skip

@@ -1,0 +1,1 @@
+"""Passes over calls of scheduled kernels: what is written where."""

@@ -1,0 +1,1 @@
+"""Passes over the code of one kernel: what schedules cannot say, and TVM leaves undone."""

@@ -1,0 +1,295 @@
+"""Outputs beside whole vectors: several pixels share one vector of sums, on x86 with AVX-512.
+
+Of 20 outputs the last four fill a quarter of a vector. Before, for each input ``k``::
+
+    total[16:32] += x[0, k] * w[k, 16:32]               # pixel 0: four sums, twelve of nothing
+    total[48:64] += x[1, k] * w[k, 16:32]               # pixel 1, and so on
+
+After, for each four inputs::
+
+    inputs = x[0, k:k + 4], x[1, k:k + 4], x[2, k:k + 4], x[3, k:k + 4]
+    total[16:32] += inputs[0, 0, 0, 0, 4, 4, 4, 4, 8, ...] * w[k, 16:20, 16:20, 16:20, 16:20]
+    ...                                                 # three more, of inputs[1, 1, 1, 1, 5, ...]
+
+A shuffle that stays in quarters of a vector picks the inputs: cheap where the core has units for
+it beside those that multiply (AMD), so the search decides. Sums are added in the same order.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import tvm
+import tvm.sym
+from tvm import s_tir, tirx
+from tvm_ffi import structural_equal, structural_map, structural_walk
+
+from shuffledeploy.compile.ir.attributes import SHARED
+from shuffledeploy.compile.kernels.blocks import loads_in, picked, tiles_in, with_values
+from shuffledeploy.compile.kernels.tiling import MASKED_LANES as LANES
+
+#: Outputs that lie beside whole vectors.
+RESTS = (4, 8)
+#: Floats in a quarter of a vector, within which shuffles are cheap.
+QUARTER = 4
+
+
+def is_shared(function: tirx.PrimFunc) -> bool:
+    """Whether a scheduled kernel asks for it."""
+    found = False
+
+    def on_block(block: s_tir.SBlock) -> None:
+        nonlocal found
+        found |= SHARED in block.annotations and int(block.annotations[SHARED]) > 0
+
+    structural_walk(function.body, (s_tir.SBlock, on_block))
+    return found
+
+
+def mark_shared(function: tirx.PrimFunc) -> tirx.PrimFunc:
+    """Note on a scheduled kernel that it asks for it: what a block asks for is lost with blocks."""
+    return function.with_attr(SHARED, 1) if is_shared(function) else function
+
+
+def share_vectors(function: tirx.PrimFunc) -> tirx.PrimFunc:
+    """Let pixels share vectors in a lowered kernel.
+
+    Returns
+    -------
+    tirx.PrimFunc
+        The function as it was where a sum is not one of products of neighbouring inputs.
+    """
+    body = function.body
+    for tile in tiles_in(body):
+        rests = _rests(body, tile)
+        if rests is None:
+            continue
+        sharing = _Sharing(tile, *rests)
+        body = structural_map(body, (tirx.SeqStmt, sharing.sequence))
+        body = structural_map(body, (tvm.ir.TensorLoad, sharing.output))
+        whole = _count_stores(body, tile) == sharing.written and not _reads_any(
+            body, tile, [place for group in sharing.groups for place in group[1:]]
+        )
+        if not sharing.covers_all or not whole:
+            return function
+    return function.with_body(body)
+
+
+def _rests(body: Any, tile: Any) -> tuple[int, list[int]] | None:
+    """Tell how many outputs lie beside whole vectors, and where a tile has their sums."""
+    found: dict[int, set[int]] = {}
+
+    def on_load(load: Any) -> None:
+        at = _constant_run(load, tile)
+        if at is not None and at[1] in RESTS:
+            found.setdefault(at[1], set()).add(at[0])
+
+    structural_walk(body, (tvm.ir.TensorLoad, on_load))
+    if len(found) != 1:
+        return None
+    ((rest, places),) = found.items()
+    return rest, sorted(places)
+
+
+def _count_stores(body: Any, tile: Any) -> int:
+    count = 0
+
+    def on_store(store: tirx.BufferStore) -> None:
+        nonlocal count
+        count += store.buffer.same_as(tile)
+
+    structural_walk(body, (tirx.BufferStore, on_store))
+    return count
+
+
+def _reads_any(body: Any, tile: Any, places: list[int]) -> bool:
+    """Whether what stands at some places of a tile may be read."""
+    runs = [_constant_run(load, tile) for load in loads_in(body) if load.source.same_as(tile)]
+    return any(run is None or run[0] in places for run in runs)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Product:
+    """A sum's step: what it adds, with all that its addresses come of."""
+
+    position: int
+    image: Any
+    index: Any
+    weight: Any
+    outputs: Any
+
+
+class _Sharing:
+    """Rewrites the statements of one tile.
+
+    Parameters
+    ----------
+    tile : buffer
+        Where sums stand.
+    rest : int
+        Outputs beside whole vectors.
+    places : list of int
+        Where the sums of these begin in the tile, a vector for each pixel.
+    """
+
+    def __init__(self, tile: Any, rest: int, places: list[int]) -> None:
+        pixels = LANES // rest
+        self.tile, self.rest = tile, rest
+        self.groups = [places[i : i + pixels] for i in range(0, len(places), pixels)]
+        self.place_of = {place: (g, j) for g, group in enumerate(self.groups)
+                         for j, place in enumerate(group)}  # fmt: skip
+        self.covers_all = True
+        #: Stores to the tile that there should be.
+        self.written = 0
+        self._starts: dict[int, Any] = {}
+        self._analyzer = tvm.sym.Analyzer()
+
+    def output(self, load: Any) -> Any:
+        """Take a pixel's outputs from the vector that it shares."""
+        at = _constant_run(load, self.tile)
+        if at is None or at[1] != self.rest:
+            return load
+        group, pixel = self.place_of[at[0]]
+        return picked([self._sums(group)], range(pixel * self.rest, (pixel + 1) * self.rest))
+
+    def sequence(self, statements: tirx.SeqStmt) -> Any:
+        """Rewrite statements that follow each other."""
+        known: dict[Any, Any] = {}
+        steps: dict[int, list[_Product]] = {}
+        replaced: dict[int, list[Any]] = {}
+        for position, statement in enumerate(statements.seq):
+            if isinstance(statement, tirx.Bind):
+                known[statement.var] = with_values(statement.value, known)
+            if not isinstance(statement, tirx.BufferStore):
+                continue
+            if not statement.buffer.same_as(self.tile):
+                continue
+            at = _constant_run(statement, self.tile)
+            if at is None or at[1] != LANES or at[0] not in self.place_of:
+                self.written += 1
+                continue
+            product = self._product(position, statement, known)
+            if product is not None:
+                steps.setdefault(at[0], []).append(product)
+                replaced[position] = []
+            else:
+                replaced[position] = self._start(at[0], statement.value)
+        for group, places in enumerate(self.groups):
+            if any(place in steps for place in places):
+                self._add(group, [steps.get(place, []) for place in places], replaced)
+        if not replaced:
+            return statements
+        left = [
+            new
+            for position, statement in enumerate(statements.seq)
+            for new in replaced.get(position, [statement])
+        ]
+        return tirx.SeqStmt(left) if len(left) > 1 else left[0]
+
+    def _sums(self, group: int) -> Any:
+        return tirx.BufferLoad(self.tile, [self._place(group)])
+
+    def _place(self, group: int) -> Any:
+        return tirx.Ramp(tirx.IntImm("int32", self.groups[group][0]), 1, LANES)
+
+    def _product(
+        self, position: int, store: tirx.BufferStore, known: Mapping[Any, Any]
+    ) -> _Product | None:
+        """Read ``total[v] + broadcast(x[i]) * w[o:o + 16]``."""
+        value = store.value
+        if not isinstance(value, tirx.Add) or not isinstance(value.b, tirx.Mul):
+            return None
+        image, weight = value.b.a, value.b.b
+        if not isinstance(image, tirx.Broadcast) or not isinstance(weight, tvm.ir.TensorLoad):
+            return None
+        source = image.value
+        if not isinstance(source, tvm.ir.TensorLoad) or len(source.indices) != 1:
+            return None
+        if _constant_run(value.a, self.tile) != _constant_run(store, self.tile):
+            return None
+        outputs = weight.indices[0]
+        if not isinstance(outputs, tirx.Ramp) or int(outputs.stride) != 1:
+            return None
+        return _Product(
+            position, source.source, with_values(source.indices[0], known),
+            weight.source, with_values(outputs.base, known),
+        )  # fmt: skip
+
+    def _start(self, place: int, value: Any) -> list[Any]:
+        """Let the sums of all pixels of a vector start from what one starts from."""
+        group, pixel = self.place_of[place]
+        if not structural_equal(self._starts.setdefault(group, value), value):
+            self.covers_all = False
+        if isinstance(value, tvm.ir.TensorLoad) and isinstance(value.indices[0], tirx.Ramp):
+            at = value.indices[0]
+            some = tirx.BufferLoad(value.source, [tirx.Ramp(at.base, at.stride, self.rest)])
+            value = picked([some] * (LANES // self.rest), range(LANES))
+        elif not isinstance(value, tirx.Broadcast):
+            self.covers_all = False
+        if pixel:
+            return []
+        self.written += 1
+        return [tirx.BufferStore(self.tile, value, [self._place(group)])]
+
+    def _add(
+        self, group: int, members: Sequence[Sequence[_Product]], replaced: dict[int, list[Any]]
+    ) -> None:
+        """Add the products of all pixels of a vector, four inputs at a time."""
+        count = len(members[0])
+        if count < QUARTER or any(len(member) != count for member in members):
+            self.covers_all = False
+            return
+        # Where pixels are too few for the vector, the last one stands in for them.
+        chunks = [
+            members[min(quarter * QUARTER // self.rest, len(members) - 1)]
+            for quarter in range(LANES // QUARTER)
+        ]
+        for start in range(0, count, QUARTER):
+            # Where they are no whole number of fours, the last four begin among those before.
+            first = min(start, count - QUARTER)
+            if not all(self._neighbours(member, first) for member in members):
+                self.covers_all = False
+                return
+            loads = [
+                tirx.BufferLoad(chunk[first].image, [tirx.Ramp(chunk[first].index, 1, QUARTER)])
+                for chunk in chunks
+            ]
+            taken = picked(loads, range(LANES))
+            inputs = tirx.Var("inputs", taken.ty)
+            replaced[members[0][start].position].append(tirx.Bind(inputs, taken))
+            for number in range(start - first, QUARTER):
+                step = [member[first + number] for member in members]
+                self.covers_all &= all(self._same_weights(step[0], other) for other in step)
+                lanes = [lane // QUARTER * QUARTER + number for lane in range(LANES)]
+                some = tirx.BufferLoad(step[0].weight, [tirx.Ramp(step[0].outputs, 1, self.rest)])
+                weights = picked([some] * (LANES // self.rest), range(LANES))
+                total = self._sums(group) + picked([inputs], lanes) * weights
+                store = tirx.BufferStore(self.tile, total, [self._place(group)])
+                replaced[step[-1].position].append(store)
+                self.written += 1
+
+    def _neighbours(self, member: Sequence[_Product], first: int) -> bool:
+        start = member[first]
+        return all(
+            other.image.same_as(start.image) and self._equal(other.index, start.index + number)
+            for number, other in enumerate(member[first : first + QUARTER])
+        )
+
+    def _same_weights(self, one: _Product, other: _Product) -> bool:
+        return bool(one.weight.same_as(other.weight)) and self._equal(one.outputs, other.outputs)
+
+    def _equal(self, one: Any, other: Any) -> bool:
+        return bool(self._analyzer.can_prove_equal(one, other))
+
+
+def _constant_run(access: Any, tile: Any) -> tuple[int, int] | None:
+    """Tell where in a tile a load or store begins, and how many lanes it has."""
+    source = access.buffer if isinstance(access, tirx.BufferStore) else access.source
+    if not source.same_as(tile) or len(access.indices) != 1:
+        return None
+    at = access.indices[0]
+    if not isinstance(at, tirx.Ramp) or not isinstance(at.base, tirx.IntImm):
+        return None
+    return (int(at.base), int(at.lanes)) if int(at.stride) == 1 else None

@@ -1,0 +1,1 @@
+"""The proof that a score ranks schedules as the clock does."""

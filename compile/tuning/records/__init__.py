@@ -1,0 +1,1 @@
+"""Tuning records: logs, what a trace may hold, schedules of records, what a log covers."""

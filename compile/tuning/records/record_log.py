@@ -1,0 +1,305 @@
+"""Tuning records: what was tried for a kernel, what it scored, and who says so.
+
+One folder a target, ``tuning_logs/<target>/records.jsonl``, a JSON object a line::
+
+    {"kernel": "conv1x1_g3_60x240_14x14", "key": "9f0c...", "score": 1234.0, "unit": "instructions",
+     "source": "counted: ...", "tvm": "0.27.0.post1", "date": "2026-11-22", "trials": 64,
+     "trace": [...]}
+
+``key`` is the hash of the kernel's unscheduled code, so that a record fits whatever network has the
+same kernel. ``trace`` is MetaSchedule's, in its own JSON. ``details`` may follow: figures that were
+found on the way to the score. Scores of different sources are never compared.
+
+Of each kernel and source the best few records are kept: the shortlist, to be measured when a device
+appears. Until then, among estimates too close to tell apart the fewest instructions decide.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from shuffledeploy.compile import TVM_VERSION
+from shuffledeploy.compile.tuning.records.log_files import (
+    append_text,
+    locked,
+    read_text,
+    replace_text,
+)
+from shuffledeploy.compile.tuning.records.plain_traces import require_plain
+from shuffledeploy.compile.tuning.records.ties import instructions_of, leanest
+from shuffledeploy.compile.tuning.score import LARGEST_SCORE, MEASURED_UNIT
+from shuffledeploy.model.errors import UsageError
+
+FILE_NAME = "records.jsonl"
+ESTIMATED_UNIT = "estimated cycles"
+# Which of two records of one kernel is used: the unit that stands later here.
+_TRUST = (ESTIMATED_UNIT, MEASURED_UNIT)
+SHORTLIST = 5
+_TEXTS = ("kernel", "key", "unit", "source", "tvm", "date")
+# The longest text of a committed record has 107 characters, its longest line 3295.
+LONGEST_TEXT, LONGEST_LINE, MOST_TRIALS = 300, 100_000, 10**9
+_BORROWED = "borrowed from "
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """The score of one schedule of one kernel on one target."""
+
+    kernel: str
+    key: str
+    score: float
+    unit: str
+    source: str
+    tvm: str
+    date: str
+    trials: int
+    trace: Any
+    details: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+    def line(self) -> str:
+        """Return the record as its line in a log."""
+        fields = dataclasses.asdict(self)
+        if not self.details:
+            del fields["details"]
+        return json.dumps(fields, separators=(",", ":"))
+
+    def borrowed_from(self, target: str) -> Record:
+        """Copy it for use on another target than that whose score it is."""
+        return dataclasses.replace(self, source=f"{_BORROWED}{target}: {self.source}")
+
+    @property
+    def lender(self) -> str:
+        """The target whose score it is, where it is used for another; else empty."""
+        borrowed = self.source.removeprefix(_BORROWED)
+        return borrowed.partition(":")[0] if borrowed != self.source else ""
+
+    @property
+    def trust(self) -> int:
+        """How far its kind of score is to be trusted: measured, then estimated, then counted."""
+        return _TRUST.index(self.unit) if self.unit in _TRUST else -1
+
+
+@dataclasses.dataclass(frozen=True)
+class Log:
+    """What was read from a log.
+
+    Attributes
+    ----------
+    shortlists : tuple of tuple of Record
+        The best few of each kernel from each source of scores, the best first.
+    rejected : tuple of str
+        One sentence for each line that was not used.
+    """
+
+    shortlists: tuple[tuple[Record, ...], ...]
+    rejected: tuple[str, ...] = ()
+
+    @property
+    def records(self) -> tuple[Record, ...]:
+        """The best of each kernel from each source of scores."""
+        return tuple(shortlist[0] for shortlist in self.shortlists)
+
+    @property
+    def best(self) -> dict[str, Record]:
+        """The best record of each key: one measured, else one estimated, else one counted.
+
+        Scores of different sources are not compared: among those of one kind the latest counts.
+        """
+        return {records[0].key: records[0] for records in self._by_trust()}
+
+    @property
+    def preferred(self) -> dict[str, Record]:
+        """The record to compile each key with: as :attr:`best`, but for ties of estimates."""
+        return {records[0].key: preferred(records) for records in self._by_trust()}
+
+    @property
+    def shortlist(self) -> dict[str, tuple[Record, ...]]:
+        """The best few of the source that :attr:`best` takes, for each key."""
+        return {records[0].key: records for records in self._by_trust()}
+
+    def _by_trust(self) -> list[tuple[Record, ...]]:
+        return sorted(self.shortlists, key=lambda records: (records[0].trust, records[0].date))
+
+
+def log_path(folder: Path, target: str) -> Path:
+    """Where the records of a target are kept."""
+    return folder / target / FILE_NAME
+
+
+def read_log(path: Path, source: str | None = None) -> Log:
+    """Read a log, skipping what is damaged or foreign.
+
+    Parameters
+    ----------
+    path : Path
+        The log; one that does not exist is empty.
+    source : str, optional
+        Keep only scores of this source.
+
+    Raises
+    ------
+    UsageError
+        If the file cannot be read at all.
+    """
+    if not path.exists():
+        return Log(())
+    try:
+        lines = read_text(path).splitlines()
+    except OSError as error:
+        raise UsageError(f"cannot read the tuning log {path}: {error.strerror}") from error
+    kept: dict[tuple[str, str], dict[str, Record]] = {}
+    rejected: list[str] = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            record = _parse(line)
+        except ValueError as error:
+            rejected.append(f"{path}:{number}: {error}")
+            continue
+        if source is not None and record.source != source:
+            continue
+        schedules = kept.setdefault((record.key, record.source), {})
+        known = schedules.get(schedule := json.dumps(record.trace))
+        if known is None or record.score <= known.score:
+            schedules[schedule] = record
+    # Of equal scores the one of more trials counts, and of equal trials the later line.
+    ranked = [
+        sorted(reversed(s.values()), key=lambda record: (record.score, -record.trials))
+        for s in kept.values()
+    ]
+    return Log(tuple(best_few(records, SHORTLIST) for records in ranked), tuple(rejected))
+
+
+def best_few(ranked: Sequence[Record], most: int) -> tuple[Record, ...]:
+    """Cut a shortlist, the best first; the :func:`preferred` one stays, or takes the last place."""
+    few = list(ranked[:most])
+    if (choice := preferred(ranked)) not in few:
+        few[-1] = choice
+    return tuple(few)
+
+
+def preferred(shortlist: Sequence[Record]) -> Record:
+    """Give the record of a shortlist to compile with."""
+    counts = [instructions_of(record.details) for record in shortlist]
+    return shortlist[leanest([record.score for record in shortlist], counts)]
+
+
+def _parse(line: str) -> Record:
+    if len(line) > LONGEST_LINE:
+        raise ValueError(f"a line of more than {LONGEST_LINE:,} characters")
+    try:
+        fields = json.loads(line)
+    except (ValueError, RecursionError):
+        raise ValueError("not JSON (a line cut short?)") from None
+    names = {field.name for field in dataclasses.fields(Record)}
+    if not isinstance(fields, dict) or {*fields, "details"} != names:
+        raise ValueError("not a tuning record (fields are missing or unknown)")
+    number, trials = fields["score"], fields["trials"]
+    if (
+        not all(_is_plain_text(fields[name]) for name in _TEXTS)
+        or not isinstance(fields["trace"], list)
+        or not _figures(fields.get("details", {}))
+        or type(trials) is not int
+        or not 0 <= trials <= MOST_TRIALS
+    ):
+        raise ValueError("not a tuning record (a field is of another type)")
+    if (
+        isinstance(number, bool)
+        or not isinstance(number, int | float)
+        or not 0 < number < LARGEST_SCORE
+    ):
+        raise ValueError("not a tuning record (its score is not a positive number)")
+    if fields["tvm"] != TVM_VERSION:
+        raise ValueError(f"written with TVM {fields['tvm']}, this is {TVM_VERSION}")
+    if not _is_date(fields["date"]):
+        raise ValueError("not a tuning record (its date is none)")
+    require_plain(fields["trace"])
+    return Record(**fields)
+
+
+def _is_plain_text(value: object) -> bool:
+    """Whether it is a text of a line, without what steers a terminal."""
+    return isinstance(value, str) and len(value) <= LONGEST_TEXT and value.isprintable()
+
+
+def _is_date(text: str) -> bool:
+    try:
+        datetime.date.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _figures(details: object) -> bool:
+    """Whether details can be figures by their names."""
+    return isinstance(details, dict) and all(
+        _is_plain_text(name) and type(figure) in (int, float) and math.isfinite(figure)
+        for name, figure in details.items()
+    )
+
+
+def append(path: Path, records: Iterable[Record]) -> None:
+    """Add records to a log and have them on the disk before returning.
+
+    Raises
+    ------
+    UsageError
+        If the log cannot be written.
+    """
+    append_text(path, "".join(record.line() + "\n" for record in records))
+
+
+def rewrite(path: Path, records: Sequence[Record]) -> None:
+    """Replace a log by these records, sorted by kernel; the old one stays whole until then.
+
+    Raises
+    ------
+    UsageError
+        If the log cannot be written.
+    """
+    with locked(path):
+        replace_text(path, sorted_lines(records))
+
+
+def log_text(shortlists: Iterable[Sequence[Record]]) -> str:
+    """Write shortlists as a log, by kernel; the best last, as it is when a tuner appends it."""
+    return sorted_lines(record for records in shortlists for record in reversed(records))
+
+
+def sorted_lines(records: Iterable[Record]) -> str:
+    """Write records as a log, by kernel."""
+    in_order = sorted(records, key=lambda record: (record.kernel, record.key))
+    return "".join(record.line() + "\n" for record in in_order)
+
+
+def compact(path: Path) -> None:
+    """Keep the best few of each kernel and source; a log with damaged lines is left as it is."""
+    if not path.exists():
+        return
+    with locked(path):
+        log = read_log(path)
+        if log.shortlists and not log.rejected:
+            replace_text(path, log_text(log.shortlists))
+
+
+def replace_scores(path: Path, records: Sequence[Record]) -> None:
+    """Let records take the place of all that their sources said of their kernels, then compact.
+
+    Scores that were found at different times would else be compared, and the luckiest one kept. A
+    log with damaged lines is left as it is.
+    """
+    with locked(path):
+        log = read_log(path)
+        if log.rejected or not log.shortlists:
+            return
+        said = {(record.key, record.source) for record in records}
+        kept = [few for few in log.shortlists if (few[0].key, few[0].source) not in said]
+        replace_text(path, sorted_lines([*(r for few in kept for r in reversed(few)), *records]))
+    compact(path)

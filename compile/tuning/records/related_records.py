@@ -1,0 +1,63 @@
+"""Records of related targets: what a target with none of its own is compiled with.
+
+Cores of one architecture with the same vectors share the code of their unscheduled kernels, so a
+record of one fits the other. A schedule that was found for a sibling is a better start than a
+form's default numbers; the target's own records always go first. Scores are not carried over:
+they were another core's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from shuffledeploy.compile.network import Chosen
+from shuffledeploy.compile.targets import CompileTarget, places_apart
+from shuffledeploy.compile.tuning.records.record_log import FILE_NAME, Record, log_path, read_log
+from shuffledeploy.model.folders import COMMITTED_RECORDS, records_folder
+
+
+def usable_records(log_folder: Path, target: CompileTarget) -> dict[str, Record]:
+    """Give each kernel's key its best record: of the target, else of the nearest related one.
+
+    Parameters
+    ----------
+    log_folder : Path
+        Where records are kept, a folder a target.
+    target : CompileTarget
+        What is compiled for.
+
+    Raises
+    ------
+    UsageError
+        If a log cannot be read.
+    """
+    folders = [log_folder]
+    if log_folder == records_folder() != COMMITTED_RECORDS:
+        # An installed copy: what the user found goes before what comes with the package.
+        folders.append(COMMITTED_RECORDS)
+    found: dict[str, Record] = {}
+    for folder in folders:
+        for key, record in read_log(log_path(folder, target.name)).preferred.items():
+            found.setdefault(key, record)
+    for folder in folders:
+        for name in related_targets(folder, target):
+            for key, record in read_log(log_path(folder, name)).preferred.items():
+                found.setdefault(key, record.borrowed_from(name))
+    return found
+
+
+def borrowed_targets(chosen: Mapping[str, Chosen]) -> tuple[str, ...]:
+    """Name the targets whose records were applied in the place of missing ones."""
+    records = (choice.record for choice in chosen.values())
+    return tuple(sorted({record.lender for record in records if record and record.lender}))
+
+
+def related_targets(log_folder: Path, target: CompileTarget) -> list[str]:
+    """List the targets with records that fit another, the nearest first."""
+    names = sorted(path.parent.name for path in log_folder.glob(f"*/{FILE_NAME}"))
+    distances = {name: places_apart(name, target) for name in names if name != target.name}
+    return sorted(
+        (name for name, distance in distances.items() if distance is not None),
+        key=lambda name: (distances[name], name),
+    )

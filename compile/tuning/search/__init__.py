@@ -1,0 +1,1 @@
+"""The search: tasks, proposals, building, scoring, keeping."""

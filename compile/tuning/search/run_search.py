@@ -1,0 +1,198 @@
+"""Spends a run's trials, minutes or shortlist on tasks, and says how far it is."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from shuffledeploy.compile.targets import CompileTarget
+from shuffledeploy.compile.tuning.records.record_log import (
+    Log,
+    Record,
+    append,
+    compact,
+    preferred,
+    read_log,
+    replace_scores,
+)
+from shuffledeploy.compile.tuning.records.recorded_schedules import make_record, recorded_schedule
+from shuffledeploy.compile.tuning.records.related_records import usable_records
+from shuffledeploy.compile.tuning.report.history import History, SearchResult
+from shuffledeploy.compile.tuning.report.progress_report import ProgressReport
+from shuffledeploy.compile.tuning.request import Request
+from shuffledeploy.compile.tuning.score import (
+    MEASURED_UNIT,
+    Devices,
+    KernelObject,
+    Score,
+    checked_score,
+    warnings_of,
+)
+from shuffledeploy.compile.tuning.search.candidates import Workers, build_candidates
+from shuffledeploy.compile.tuning.search.tasks import Progress, Task, begin, default_schedule
+from shuffledeploy.compile.tuning.search.tuner import DEFAULT_TRIALS_A_TASK, tune
+from shuffledeploy.model.errors import UsageError
+from shuffledeploy.model.scratch import scratch_folder
+
+UNLIMITED = 1 << 30
+
+
+def search(
+    request: Request,
+    tasks: Sequence[Task],
+    devices: Devices,
+    device: str,
+    log: Path,
+    console: Console,
+) -> SearchResult:
+    """Tune tasks for as many trials and minutes as were asked for.
+
+    Returns
+    -------
+    SearchResult
+        What was tried and what came of it; empty where there was nothing to do.
+    """
+    known = read_log(log).best
+    chosen = list(tasks)
+    if request.trials is None and request.minutes is None:
+        # With nothing said, kernels that have a record are left as they are.
+        chosen = [task for task in tasks if task.key not in known]
+    if request.trials == 0 or not chosen:
+        return SearchResult()
+    with (
+        Workers(polite=True) as workers,
+        devices.score(request.target, device, request.score) as score,
+    ):
+        records = read_log(log, score.source).best
+        trials = _trials(request, tasks, len(chosen), records)
+        if trials is not None and trials <= 0:
+            return SearchResult()
+        seconds = math.inf if request.minutes is None else 60 * request.minutes
+        history = History()
+        workers.warm_up()
+        with ProgressReport(console, "tuning", trials, seconds) as shown:
+
+            def report(states: Sequence[Progress], spent: int) -> None:
+                history.note(states, spent)
+                shown(states, spent)
+
+            states = tune(
+                chosen, records, score, request.target, log, seed=request.seed, workers=workers,
+                trials=UNLIMITED if trials is None else trials, report=report,
+                elsewhere=usable_records(request.log_folder, request.target),
+                seconds=seconds,
+            )  # fmt: skip
+        warnings = warnings_of(score)
+    compact(log)
+    return history.result(states, score.unit, warnings)
+
+
+def _trials(
+    request: Request, tasks: Sequence[Task], chosen: int, records: Mapping[str, Record]
+) -> int | None:
+    """How many candidates are still to be tried; None where only the clock ends the run."""
+    if request.trials is None:
+        return DEFAULT_TRIALS_A_TASK * chosen if request.minutes is None else None
+    # What earlier runs tried counts, so that the same command again learns nothing twice.
+    return request.trials - sum(records[t.key].trials for t in tasks if t.key in records)
+
+
+def measure_shortlist(
+    request: Request,
+    tasks: Sequence[Task],
+    devices: Devices,
+    device: str,
+    log: Path,
+    console: Console,
+) -> SearchResult:
+    """Time the best few of each task on a real device; what is fastest there is used from then on.
+
+    What was measured before is measured again, with the default schedule: one after the other, a
+    machine that is slower for a while makes schedules look so.
+
+    Raises
+    ------
+    UsageError
+        If the log has no shortlist for any of the tasks, or the device is emulated.
+    """
+    known = read_log(log)
+    shortlists = {**measured(known), **unmeasured(known)}
+    states = [begin(task) for task in tasks if task.key in shortlists]
+    if not states:
+        raise UsageError(f"{log} has no shortlist for this network: tune it first")
+    history, total = History(), sum(len(shortlists[state.task.key]) for state in states)
+    found: list[Record] = []
+    with (
+        devices.score(request.target, device, "latency") as score,
+        Workers() as workers,
+        ProgressReport(console, "measuring", total) as shown,
+    ):
+        for state in states:
+            shortlist = shortlists[state.task.key]
+            records, reasons = _measured(state.task, shortlist, score, request.target, workers)
+            append(log, records)
+            found += records
+            state.best = min(records, key=lambda record: record.score, default=None)
+            used = preferred(shortlist)
+            state.before = next((r.score for r in records if r.trace == used.trace), None)
+            state.trials, state.failures = len(records) + len(reasons), len(reasons)
+            state.last_failure = reasons[-1] if reasons else ""
+            state.updated = time.monotonic()
+            history.note(states, sum(state.trials for state in states))
+            shown(states, sum(state.trials for state in states))
+        warnings = warnings_of(score)
+    replace_scores(log, found)
+    return history.result(states, MEASURED_UNIT, warnings)
+
+
+def measured(log: Log) -> dict[str, tuple[Record, ...]]:
+    """Give what was measured of each key, by whatever source, the latest first."""
+    lists: dict[str, tuple[Record, ...]] = {}
+    for records in log.shortlists:
+        if records[0].unit == MEASURED_UNIT:
+            lists[records[0].key] = records + lists.get(records[0].key, ())
+    return lists
+
+
+def unmeasured(log: Log) -> dict[str, tuple[Record, ...]]:
+    """Give the shortlist of each key: of estimated scores, else of counted ones."""
+    lists = [records for records in log.shortlists if records[0].unit != MEASURED_UNIT]
+    lists.sort(key=lambda records: (records[0].trust, records[0].date))
+    return {records[0].key: records for records in lists}
+
+
+def _measured(
+    task: Task,
+    shortlist: Sequence[Record],
+    score: Score,
+    target: CompileTarget,
+    workers: Workers,
+) -> tuple[list[Record], list[str]]:
+    """Build and time the schedules of a shortlist, and the default beside what was measured."""
+    schedules = [recorded_schedule(task.function, record) for record in shortlist]
+    fitting = [schedule for schedule in schedules if schedule is not None]
+    trials = len(fitting)
+    if shortlist[0].unit == MEASURED_UNIT:
+        trials = max(record.trials for record in shortlist)
+        fitting.append(default_schedule(task.function, target.core))
+        fitting = list({str(schedule.mod["main"]): schedule for schedule in fitting}.values())
+    functions = [schedule.mod["main"] for schedule in fitting]
+    records: list[Record] = []
+    reasons = ["its schedule does not fit the kernel"] * schedules.count(None)
+    with scratch_folder("shortlist-") as scratch:
+        built = build_candidates(functions, target, scratch, workers, checks=False)
+        good = [kernel for kernel in built if isinstance(kernel, KernelObject)]
+        answers = iter(score(good))
+        for schedule, kernel in zip(fitting, built, strict=True):
+            result = checked_score(next(answers)) if isinstance(kernel, KernelObject) else kernel
+            if isinstance(result, str):
+                reasons.append(result)
+            else:
+                records.append(make_record(
+                    task.name, task.key, schedule, result, score.unit, score.source, trials
+                ))  # fmt: skip
+    return records, reasons

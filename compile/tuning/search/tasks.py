@@ -1,0 +1,87 @@
+"""Tasks: the kernels of a network that are worth tuning, and how far each has come."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import tvm
+from tvm.s_tir import Schedule
+
+from shuffledeploy.compile.kernels.schedules import forms
+from shuffledeploy.compile.kernels.tiling import Core
+from shuffledeploy.compile.network import Lowered
+from shuffledeploy.compile.targets import CompileTarget
+from shuffledeploy.compile.tuning.records.record_log import Record
+from shuffledeploy.compile.tuning.records.recorded_schedules import kernel_key
+from shuffledeploy.compile.tuning.search.evolution import sampled
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A kernel worth tuning.
+
+    Attributes
+    ----------
+    name, key : str
+        Of the kernel.
+    function : tirx.PrimFunc
+        Unscheduled.
+    calls : int
+        How often one inference calls it.
+    """
+
+    name: str
+    key: str
+    function: Any
+    calls: int
+
+
+@dataclasses.dataclass
+class Progress:
+    """How far one task has come; handed to the caller after every batch.
+
+    Attributes
+    ----------
+    start : float or None
+        Score of the form's default numbers, where this run tried them.
+    before : float or None
+        Score of one call when the run began: of the best record known, else `start`.
+    """
+
+    task: Task
+    start: float | None = None
+    before: float | None = None
+    best: Record | None = None
+    trials: int = 0
+    failures: int = 0
+    stale: int = 0
+    finished: bool = False
+    last_failure: str = ""
+    updated: float = 0.0
+    shortlist: tuple[float, ...] = ()
+
+
+def begin(task: Task, known: Record | None = None) -> Progress:
+    """Take up a task with what is known of it."""
+    return Progress(task, best=known, before=known.score if known else None)
+
+
+def find_tasks(lowered: Lowered, target: CompileTarget) -> list[Task]:
+    """List the kernels that have forms to search, one task for equal code, the heaviest first."""
+    tasks: dict[str, Task] = {}
+    for name, function in lowered.kernels.items():
+        if not forms(function, target.core):
+            continue
+        key, calls = kernel_key(function), lowered.calls.count(name)
+        if key in tasks:
+            calls += tasks[key].calls
+        tasks[key] = Task(name, key, function, calls)
+    return sorted(tasks.values(), key=lambda t: -t.calls * int(t.function.attrs["multiply_adds"]))
+
+
+def default_schedule(function: Any, core: Core) -> Schedule:
+    """Schedule a kernel with its first form's default numbers, written into the trace."""
+    schedule = Schedule(tvm.IRModule({"main": function}), debug_mask="none")
+    forms(function, core)[0](schedule, sampled(schedule, at_default=True))
+    return schedule

@@ -1,0 +1,79 @@
+"""A device is one word: ``emulated``, ``emulated:CORE``, ``local``, ``rpc://``, ``tracker://``."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from shuffledeploy.deploy.board.cores import DEFAULT_CORE, find_core
+from shuffledeploy.model.errors import UsageError
+
+DEVICE_HELP = (
+    "emulated or emulated:CORE (a Cortex-A board under QEMU, started and ended for you),"
+    " local (this machine), rpc://HOST:PORT (a board running"
+    " 'python -m tvm.exec.rpc_server --port PORT'), or tracker://HOST:PORT/KEY"
+)
+_REMOTE = re.compile(
+    r"(?P<kind>rpc|tracker)://(?P<host>[^\s:/]+):(?P<port>\d{1,5})(/(?P<key>\S+))?"
+)
+
+
+EMULATED_TIME = (
+    "{} is emulated: the time that an emulator takes says nothing of the core."
+    " Leave out --score, or name a real --device"
+)
+
+
+@dataclass(frozen=True)
+class DeviceName:
+    """A device's name, taken apart.
+
+    Attributes
+    ----------
+    text : str
+        As the user wrote it.
+    kind : str
+        ``emulated``, ``local``, ``rpc`` or ``tracker``.
+    core : str
+        The core to emulate, for ``emulated``.
+    host, port : str, int
+        Where the board or the tracker listens.
+    key : str
+        The board's name at the tracker.
+    """
+
+    text: str
+    kind: Literal["emulated", "local", "rpc", "tracker"]
+    core: str = ""
+    host: str = ""
+    port: int = 0
+    key: str = ""
+
+
+def parse_device_name(text: str, *, default_core: str = DEFAULT_CORE) -> DeviceName:
+    """Take a device's name apart, so that a mistake shows before any work is done.
+
+    Raises
+    ------
+    UsageError
+        When it is malformed, or names a core that cannot be emulated.
+    """
+    if text == "local":
+        return DeviceName(text, "local")
+    kind, separator, core = text.partition(":")
+    if kind == "emulated" and (core or not separator):
+        return DeviceName(text, "emulated", core=find_core(core or default_core).name)
+    found = _REMOTE.fullmatch(text)
+    if not found:
+        raise UsageError(f"'{text}' names no device; give {DEVICE_HELP}")
+    port = int(found["port"])
+    if not 0 < port < 65536:
+        raise UsageError(f"'{text}': {port} is no port; ports are 1 to 65535")
+    if found["kind"] == "tracker":
+        if not found["key"]:
+            raise UsageError(f"'{text}' lacks the board's key: tracker://HOST:PORT/KEY")
+        return DeviceName(text, "tracker", host=found["host"], port=port, key=found["key"])
+    if found["key"]:
+        raise UsageError(f"'{text}': a board's name ends at its port: rpc://HOST:PORT")
+    return DeviceName(text, "rpc", host=found["host"], port=port)

@@ -1,0 +1,234 @@
+"""Opens a device by its name; everything that runs compiled networks goes through here."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import tvm
+from tvm import rpc
+
+from shuffledeploy.compile.bundle.elf import machine_of
+from shuffledeploy.deploy.board.board_process import HOST, Board, running_board
+from shuffledeploy.deploy.board.cores import DEFAULT_CORE
+from shuffledeploy.deploy.devices import sessions
+from shuffledeploy.deploy.devices.device_information import (
+    DeviceInformation,
+    ask_emulated,
+    ask_local,
+    ask_stock,
+)
+from shuffledeploy.deploy.devices.device_names import DeviceName, parse_device_name
+from shuffledeploy.deploy.estimate.elf_symbols import read_functions
+from shuffledeploy.deploy.estimate.instruction_counts import InstructionCounts, fold
+from shuffledeploy.model.errors import Failure, UsageError
+
+CALL_TIMEOUT_S = 600.0
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device that is ready to run.
+
+    Attributes
+    ----------
+    name : str
+        As the user gave it.
+    is_emulated : bool
+        Whether it is one of this project's emulated boards: it counts, and its times mean nothing.
+    information : DeviceInformation
+        What it tells of itself.
+    session : tvm.rpc.RPCSession
+        TVM's session with it (a ``LocalSession`` for this machine).
+    board : Board or None
+        The emulated board's process, when this program started it.
+    address : str
+        ``HOST:PORT`` of the board itself, which a tracker's name does not tell; maybe empty.
+    """
+
+    name: str
+    is_emulated: bool
+    information: DeviceInformation
+    session: rpc.RPCSession
+    board: Board | None = None
+    address: str = ""
+    _loaded: dict[Path, str] = field(default_factory=dict, repr=False)
+    _uploads: Iterator[int] = field(default_factory=itertools.count, repr=False)
+
+    def upload_and_load(self, path: Path) -> tvm.runtime.Module:
+        """Send a library to the device and load it there.
+
+        Raises
+        ------
+        UsageError
+            When there is no such file.
+        Failure
+            When the device refuses it, such as a library for another architecture.
+        """
+        if not path.is_file():
+            raise UsageError(f"there is no library {path}")
+        # A name of its own each time: overwriting a loaded library would crash the session.
+        remote = f"{path.stem}-{next(self._uploads)}{path.suffix}"
+        if self.board is None:
+            self.session.upload(str(path), remote)
+        else:
+            # Received under emulation a library comes at 3 MB/s: a board of ours shares this disk.
+            place = self.session.get_function("tvm.rpc.server.workpath")(remote)
+            shutil.copyfile(path, str(place))
+        try:
+            module = self.session.load_module(remote)
+        except RuntimeError as error:
+            if remote not in str(error):
+                raise
+            reason = self._refusal(path, error)
+            raise Failure(f"{self.name} cannot load {path.name}: {reason}") from error
+        self._loaded[path.resolve()] = remote
+        return module
+
+    def _refusal(self, path: Path, error: Exception) -> str:
+        """Say why a library was refused: the loader itself calls a foreign one "not found"."""
+        with path.open("rb") as file:
+            built_for = machine_of(file.read(20))
+        here = self.information.architecture
+        if built_for is None:
+            return "it is no shared library"
+        if here and built_for != here:
+            return f"it is built for {built_for}, the device is {here}"
+        return str(error).strip().splitlines()[-1]
+
+    def count(self, call: Callable[[], object], library: Path | None) -> InstructionCounts:
+        """Count the instructions that a call executes on an emulated board.
+
+        Parameters
+        ----------
+        call : Callable
+            Runs something on the device, such as one warmed inference. Run once.
+        library : Path or None
+            A library that :meth:`upload_and_load` loaded: counts only its instructions, exactly
+            repeatable. None counts the whole process, the RPC and the interpreter included, which
+            varies a little.
+
+        Returns
+        -------
+        InstructionCounts
+            In total, by symbol, by kernel.
+
+        Raises
+        ------
+        UsageError
+            When the device is not emulated, or the library is not loaded on it.
+        """
+        if not self.is_emulated:
+            raise UsageError(f"{self.name} cannot count instructions; an emulated board can")
+        remote = self._loaded.get(library.resolve()) if library else ""
+        if remote is None:
+            raise UsageError(f"{library} is not loaded on {self.name}: upload and load it first")
+        if library:
+            read_functions(library)
+        begin = self.session.get_function("shuffledeploy.count_begin")
+        end = self.session.get_function("shuffledeploy.count_end")
+        base = int(begin(remote))
+        call()
+        try:
+            return fold(str(end()), base, library)
+        except (ValueError, TypeError) as error:
+            raise Failure(f"{self.name}: what it counted cannot be read: {error}") from error
+
+
+@contextmanager
+def open_device(
+    name: str, *, default_core: str = DEFAULT_CORE, timeout_s: float = CALL_TIMEOUT_S
+) -> Iterator[Device]:
+    """Give a device for the length of a ``with`` block.
+
+    Parameters
+    ----------
+    name : str
+        ``emulated``, ``emulated:CORE``, ``local``, ``rpc://HOST:PORT`` or
+        ``tracker://HOST:PORT/KEY``.
+    default_core : str
+        The core of plain ``emulated``.
+    timeout_s : float
+        How long one call on the device may take.
+
+    Yields
+    ------
+    Device
+        The device. Its session ends with the block; an emulated board started for it does too.
+
+    Raises
+    ------
+    UsageError
+        When the name is malformed.
+    Failure
+        When the device is not there, cannot be started, dies or hangs, in or before the block.
+    """
+    parsed = parse_device_name(name, default_core=default_core)
+    if parsed.kind == "local":
+        # TVM's server code reports every library it loads.
+        logging.getLogger("RPCServer").setLevel(logging.WARNING)
+        yield Device(name, False, ask_local(), rpc.LocalSession())
+        return
+    with ExitStack() as stack:
+        board = None
+        if parsed.kind == "emulated":
+            board = stack.enter_context(running_board(parsed.core))
+            parsed = DeviceName(name, "rpc", parsed.core, HOST, board.port)
+        connection = sessions.connect_board(parsed, timeout_s)
+        stack.callback(sessions.close, connection)
+        try:
+            yield _describe(parsed, connection, board)
+        except (UsageError, Failure):
+            raise
+        except Exception as error:
+            reason = _why_lost(connection, board, error)
+            if reason is None:
+                raise
+            raise Failure(f"{name}: {reason}") from error
+
+
+def attach(name: DeviceName, timeout_s: float) -> tuple[Device, sessions.Connection]:
+    """Begin a session with a board that is kept until `sessions.close` ends it.
+
+    Parameters
+    ----------
+    name : DeviceName
+        Of kind ``rpc`` or ``tracker``.
+    timeout_s : float
+        How long one call may take.
+
+    Raises
+    ------
+    Failure
+        When the board is not there.
+    """
+    connection = sessions.connect_board(name, timeout_s)
+    try:
+        return _describe(name, connection, None), connection
+    except Exception as error:
+        reason = sessions.why_lost(connection, error)
+        sessions.close(connection)
+        raise Failure(f"{name.text}: {reason or error}") from error
+
+
+def _describe(name: DeviceName, connection: sessions.Connection, board: Board | None) -> Device:
+    """Ask a connected board what it is."""
+    session, address = connection.session, connection.address
+    try:
+        session.get_function("shuffledeploy.describe")
+    except AttributeError:
+        return Device(name.text, False, ask_stock(session), session, address=address)
+    information = ask_emulated(session, board.core if board else None)
+    return Device(name.text, True, information, session, board, address)
+
+
+def _why_lost(connection: sessions.Connection, board: Board | None, error: Exception) -> str | None:
+    """Say in one line why a device was lost, None if it was not."""
+    if board and not board.is_running:
+        return f"the emulated board died (process {board.pid})"
+    return sessions.why_lost(connection, error)

@@ -1,0 +1,1 @@
+"""Cycles without the core: executed pieces of code times what they cost."""

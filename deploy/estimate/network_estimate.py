@@ -1,0 +1,104 @@
+"""Estimated cycles of a whole network: the sum over its kernels, as the tuner estimates each."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import defaultdict
+
+from shuffledeploy.compile.bundle.folder import Bundle
+from shuffledeploy.deploy.estimate.code_images import read_image
+from shuffledeploy.deploy.estimate.cycle_model import CycleModel
+from shuffledeploy.deploy.estimate.elf_symbols import function_at, read_functions
+from shuffledeploy.deploy.estimate.executed_blocks import Block
+from shuffledeploy.deploy.estimate.instruction_counts import InstructionCounts, kernel_behind
+from shuffledeploy.deploy.estimate.scheduling_models import model_of
+from shuffledeploy.deploy.runtime.execution import RunningNetwork
+from shuffledeploy.deploy.runtime.latency import count_library
+from shuffledeploy.model.errors import Failure, UsageError
+
+
+@dataclasses.dataclass(frozen=True)
+class Cycles:
+    """Cycles of one inference. The kind of these figures is: estimated.
+
+    Attributes
+    ----------
+    total : float
+        Of the network's library: caches hit, branches predicted, no other work on the core. What
+        the runtime around it does is not in it.
+    iterations, throughput : float
+        The two forms whose mean it is, see :class:`deploy.estimate.cycles.CycleEstimate`.
+    kernels : dict
+        By kernel, most first.
+    core, source : str
+        The core, and where the estimate comes from.
+    """
+
+    total: float
+    iterations: float
+    throughput: float
+    kernels: dict[str, float]
+    core: str
+    source: str
+
+    def milliseconds(self, clock_ghz: float) -> float:
+        """Turn cycles into time at a clock that somebody states. Estimated too."""
+        return self.total / clock_ghz / 1e6
+
+
+def estimate_network(network: RunningNetwork) -> Cycles:
+    """Estimate the cycles of one warmed inference of the stored reference input.
+
+    Raises
+    ------
+    UsageError
+        The device is not emulated, or LLVM has no scheduling model for its core.
+    Failure
+        There is no llvm-mca, or it does not understand the code.
+    """
+    counted = count_library(network)
+    core = network.device.information.cpu or "unknown core"
+    if model_of(core) is None:
+        raise UsageError(f"LLVM has no scheduling model for {core}: no cycles can be estimated")
+    return estimate_library(counted, network.bundle, CycleModel("aarch64", core), core)
+
+
+def estimate_library(
+    counted: InstructionCounts, bundle: Bundle, model: CycleModel, core: str
+) -> Cycles:
+    """Estimate the cycles of what was executed of a library.
+
+    Functions are costed apart: what lies side by side in a library is no nest of loops.
+
+    Parameters
+    ----------
+    counted : InstructionCounts
+        What was executed; addresses are offsets in the library.
+    bundle : Bundle
+        Built for AArch64.
+    model : CycleModel
+        Of the core.
+    core : str
+        The core's name.
+
+    Raises
+    ------
+    Failure
+        When llvm-mca does not understand the code.
+    """
+    functions, image = read_functions(bundle.library), read_image(bundle.library)
+    blocks: defaultdict[str, list[Block]] = defaultdict(list)
+    for block in counted.blocks:
+        blocks[function_at(functions, block.address)].append(block)
+    estimates = model.estimate([(own, image) for own in blocks.values()])
+    kernels: defaultdict[str, float] = defaultdict(float)
+    iterations = throughput = 0.0
+    for name, estimate in zip(blocks, estimates, strict=True):
+        if isinstance(estimate, str):
+            raise Failure(f"the cycles of {name} cannot be estimated: {estimate}")
+        iterations += estimate.iterations
+        throughput += estimate.throughput
+        kernels[kernel_behind(name, bundle.manifest)] += estimate.cycles
+    by_cycles = dict(sorted(kernels.items(), key=lambda kernel: -kernel[1]))
+    total = (iterations + throughput) / 2
+    return Cycles(total, iterations, throughput, by_cycles, core, model.source)

@@ -1,0 +1,185 @@
+"""What `run.py` says of one run: on screen and as JSON, every figure with its kind."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from rich.table import Table
+
+from shuffledeploy.compile.bundle.folder import Bundle
+from shuffledeploy.compile.bundle.manifest import Manifest
+from shuffledeploy.deploy.devices.device_names import parse_device_name
+from shuffledeploy.deploy.estimate.network_estimate import Cycles
+from shuffledeploy.deploy.runtime.execution import RunningNetwork
+from shuffledeploy.deploy.runtime.latency import Instructions, Latency
+from shuffledeploy.deploy.runtime.parity import Parity
+from shuffledeploy.deploy.runtime.pictures import Prediction
+from shuffledeploy.model.plain_console import plain_console
+
+_SHOWN_KERNELS = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What came of one run.
+
+    Attributes
+    ----------
+    parity : Parity
+        Against PyTorch.
+    figure : Latency or Instructions or None
+        What was measured or counted; None after a failed parity.
+    top : tuple of Prediction
+        The likeliest classes of the user's image; empty without one.
+    cycles : Cycles or str or None
+        Estimated with ``--count``; or why there are none.
+    """
+
+    parity: Parity
+    figure: Latency | Instructions | None
+    top: tuple[Prediction, ...]
+    cycles: Cycles | str | None = None
+
+
+def describe(network: RunningNetwork) -> dict[str, Any]:
+    """Describe the device for a JSON file."""
+    device = network.device
+    return {
+        "name": device.name,
+        "kind": parse_device_name(device.name).kind,
+        "is_emulated": device.is_emulated,
+        "architecture": device.information.architecture,
+        "cpu": device.information.cpu,
+        "tvm_version": device.information.tvm_version,
+        "not_checked": list(network.unchecked),
+    }
+
+
+def figure_json(figure: Latency | Instructions | None) -> dict[str, Any]:
+    """Give a figure's keys, its kind first; empty where there is none."""
+    if figure is None:
+        return {}
+    kind = "measured" if isinstance(figure, Latency) else "counted"
+    name = "latency" if isinstance(figure, Latency) else "instructions"
+    return {name: {"kind": kind, **dataclasses.asdict(figure)}}
+
+
+def cycles_json(cycles: Cycles | str | None, clock_ghz: float | None) -> dict[str, Any]:
+    """Give an estimate's key, its kind first; empty where there is none."""
+    if not isinstance(cycles, Cycles):
+        return {}
+    estimate = {"kind": "estimated", **dataclasses.asdict(cycles)}
+    if clock_ghz is not None:
+        estimate |= {"clock_ghz": clock_ghz, "milliseconds": cycles.milliseconds(clock_ghz)}
+    return {"cycles": estimate}
+
+
+def to_json(
+    manifest: Manifest, device: dict[str, Any], result: Result, clock_ghz: float | None = None
+) -> dict[str, Any]:
+    """Give everything that came of a run, for a JSON file."""
+    return {
+        "network": manifest.network,
+        "target": manifest.target,
+        "device": device,
+        "kernels": len(manifest.kernels),
+        "kernel_calls": manifest.kernel_calls,
+        "shuffle_kernels": manifest.shuffle_kernels,
+        "parity": result.parity.to_json(),
+        **figure_json(result.figure),
+        **cycles_json(result.cycles, clock_ghz),
+        "top5": [dataclasses.asdict(prediction) for prediction in result.top],
+    }
+
+
+def print_result(
+    bundle: Bundle,
+    device: dict[str, Any],
+    result: Result,
+    *,
+    every_kernel: bool,
+    clock_ghz: float | None = None,
+) -> None:
+    """Print what came of a run, readable at 80 columns."""
+    console = plain_console()
+    manifest = bundle.manifest
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column()
+    table.add_row("network", f"{manifest.network}, built for {manifest.target}")
+    core = device["cpu"] or "core unknown"
+    table.add_row("device", f"{device['name']} ({core}, TVM {device['tvm_version'] or '?'})")
+    if device["not_checked"]:
+        table.add_row(
+            "not checked", f"the device does not tell: {'; '.join(device['not_checked'])}"
+        )
+    table.add_row(
+        "kernels",
+        f"{len(manifest.kernels)}, {manifest.kernel_calls} calls, "
+        f"{manifest.shuffle_kernels or 'no'} shuffle kernels",
+    )
+    table.add_row("parity", result.parity.verdict)
+    if result.figure is not None:
+        table.add_row(*figure_row(result.figure))
+    if result.cycles is not None:
+        table.add_row("estimated", cycles_line(result.cycles, clock_ghz))
+    console.print(table)
+    if every_kernel and isinstance(result.figure, Instructions):
+        console.print(_kernel_table(result.figure, result.cycles))
+    if result.top:
+        console.print(_top_table(result.top))
+
+
+def figure_row(figure: Latency | Instructions) -> tuple[str, str]:
+    """Name a figure and give it with its kind."""
+    if isinstance(figure, Latency):
+        return "latency", (
+            f"{figure.median_ms:.3g} ms measured on {figure.core}: median of {figure.runs} runs,"
+            f" p10 {figure.p10_ms:.3g}, p90 {figure.p90_ms:.3g}, {figure.threads} thread"
+        )
+    return "instructions", (
+        f"{figure.total / 1e6:.2f} M counted in the library on an emulated {figure.core}"
+        f" ({figure.process / 1e6:.2f} M with the virtual machine and the RPC call)"
+    )
+
+
+def cycles_line(cycles: Cycles | str, clock_ghz: float | None) -> str:
+    """Say what was estimated, or why nothing was."""
+    if isinstance(cycles, str):
+        return f"no cycles: {cycles}"
+    line = f"{cycles.total / 1e6:.2f} M cycles in the library ({cycles.source})"
+    if clock_ghz is None:
+        return line
+    return f"{line}; {cycles.milliseconds(clock_ghz):.3g} ms (estimated) at {clock_ghz:g} GHz"
+
+
+def _kernel_table(figure: Instructions, cycles: Cycles | str | None) -> Table:
+    """List the heaviest kernels: by estimated cycles, where there are any."""
+    table = Table(box=None, pad_edge=False)
+    estimated = cycles.kernels if isinstance(cycles, Cycles) else {}
+    table.add_column("heaviest kernels", overflow="fold")
+    table.add_column("M instructions, counted", justify="right")
+    if estimated:
+        table.add_column("M cycles, estimated", justify="right")
+    table.add_column("share", justify="right")
+    shares = estimated or figure.kernels
+    total = max(1.0, sum(shares.values()))
+    for name in list(shares)[:_SHOWN_KERNELS]:
+        counted = f"{figure.kernels.get(name, 0) / 1e6:.3f}"
+        cells = [f"{estimated[name] / 1e6:.3f}"] if estimated else []
+        table.add_row(name, counted, *cells, f"{shares[name] / total:.1%}")
+    return table
+
+
+def _top_table(top: tuple[Prediction, ...]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("class", justify="right")
+    named = any(prediction.name for prediction in top)
+    if named:
+        table.add_column("name")
+    table.add_column("probability", justify="right")
+    for prediction in top:
+        name = [prediction.name or ""] if named else []
+        table.add_row(str(prediction.index), *name, f"{prediction.probability:.1%}")
+    return table

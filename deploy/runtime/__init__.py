@@ -1,0 +1,1 @@
+"""Running a bundle: execution, parity, latency, comparison, pictures."""

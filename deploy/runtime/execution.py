@@ -1,0 +1,266 @@
+"""Loads a bundle on a device, having checked first that it can run there, and runs it."""
+
+from __future__ import annotations
+
+import platform
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tvm
+from tvm import relax
+
+from shuffledeploy.compile.bundle.folder import Bundle
+from shuffledeploy.compile.bundle.manifest import Manifest
+from shuffledeploy.compile.ir.graph import ENTRY, Array
+from shuffledeploy.compile.passes.memory.expose_intermediates import INTERMEDIATES
+from shuffledeploy.compile.targets import CompileTarget, cpu_features
+from shuffledeploy.deploy.board.cores import CORES, DEFAULT_CORE
+from shuffledeploy.deploy.devices.device_names import parse_device_name
+from shuffledeploy.deploy.devices.opening import Device, open_device
+from shuffledeploy.model.errors import Failure, UsageError
+
+
+@dataclass(frozen=True)
+class RunningNetwork:
+    """A network that is loaded on a device.
+
+    Attributes
+    ----------
+    bundle : Bundle
+        What was loaded.
+    device : Device
+        Where.
+    unchecked : tuple of str
+        What of the device could not be compared with what the library needs.
+    """
+
+    bundle: Bundle
+    device: Device
+    unchecked: tuple[str, ...]
+    _place: tvm.runtime.Device
+    _machine: relax.VirtualMachine
+
+    def set_inputs(self, inputs: Sequence[Array], function: str = ENTRY) -> None:
+        """Send inputs to the device.
+
+        Raises
+        ------
+        UsageError
+            If their number, shapes or types are not the network's.
+        """
+        wanted = self.bundle.manifest.inputs
+        shapes = [(value.shape, str(value.dtype)) for value in inputs]
+        if shapes != [(spec.shape, spec.dtype) for spec in wanted]:
+            takes = ", ".join(f"{spec.name} {spec.shape} {spec.dtype}" for spec in wanted)
+            raise UsageError(f"{self.bundle.manifest.network} takes {takes}; it was given {shapes}")
+        tensors = [tvm.runtime.tensor(np.ascontiguousarray(x), self._place) for x in inputs]
+        self._machine.set_input(function, *tensors)
+
+    def invoke(self, function: str = ENTRY) -> None:
+        """Run on the inputs that were set."""
+        self._machine.invoke_stateful(function)
+
+    def outputs(self) -> list[Array]:
+        """Bring back what the last run wrote."""
+        return [tensor.numpy() for tensor in _tensors(self._machine.get_outputs(ENTRY))]
+
+    def run(self, inputs: Sequence[Array]) -> list[Array]:
+        """Send inputs, run, bring back the outputs.
+
+        Parameters
+        ----------
+        inputs : sequence of numpy.ndarray
+            Shapes and types of ``bundle.manifest.inputs``.
+        """
+        self.set_inputs(inputs)
+        self.invoke()
+        return self.outputs()
+
+    def intermediates(self, inputs: Sequence[Array]) -> Iterator[Array]:
+        """Run the library's second entry; give what each kernel call wrote, in call order."""
+        self.set_inputs(inputs, INTERMEDIATES)
+        self.invoke(INTERMEDIATES)
+        for tensor in _tensors(self._machine.get_outputs(INTERMEDIATES)):
+            yield tensor.numpy()
+
+    def times(self, runs: int) -> list[float]:
+        """Time single runs on the inputs that were set, by the device's own clock; in seconds.
+
+        TVM runs once more before the first, so that caches are warm.
+        """
+        evaluator = self._machine.time_evaluator(
+            "invoke_stateful", self._place, number=1, repeat=runs
+        )
+        return [float(seconds) for seconds in evaluator(ENTRY).results]
+
+
+def _tensors(value: object) -> list[Any]:
+    """Flatten what a virtual machine gives: a tensor, or tuples of them."""
+    if isinstance(value, list | tuple | tvm.ir.Array):
+        return [tensor for part in value for tensor in _tensors(part)]
+    return [value]
+
+
+def default_device(needs: Manifest | CompileTarget) -> str:
+    """Name the device to run on where the user named none.
+
+    This machine where the library fits it, else an emulated board with the core it is built for.
+
+    Raises
+    ------
+    UsageError
+        If it fits neither.
+    """
+    try:
+        check_cpu(needs, "local", platform.machine(), cpu_features())
+        return "local"
+    except UsageError:
+        pass
+    if needs.architecture == "aarch64":
+        # Base ARMv8.0 code, such as "generic", runs on every core.
+        if needs.cpu in CORES:
+            return f"emulated:{needs.cpu}"
+        if set(needs.features) <= set(CORES[DEFAULT_CORE].features.split()):
+            return f"emulated:{DEFAULT_CORE}"
+    raise UsageError(
+        f"the library is for {needs.cpu} ({needs.architecture}), which is not this machine"
+        " and cannot be emulated: name a board with --device"
+    )
+
+
+def check_cpu(
+    needs: Manifest | CompileTarget,
+    device: str,
+    architecture: str | None,
+    features: frozenset[str] | None,
+) -> tuple[str, ...]:
+    """Compare the processor with what the library is built for; None is what cannot be known.
+
+    Returns
+    -------
+    tuple of str
+        What could not be checked.
+
+    Raises
+    ------
+    UsageError
+        If the library cannot run there.
+    """
+    unchecked = []
+    if architecture is None:
+        unchecked.append("architecture")
+    elif architecture != needs.architecture:
+        raise UsageError(
+            f"the library is built for {needs.architecture} ({needs.cpu}), and {device} is"
+            f" {architecture}: compile for it with --target, or name another --device"
+        )
+    if features is None:
+        unchecked.append("processor features " + ", ".join(needs.features))
+    elif missing := sorted(set(needs.features) - features):
+        raise UsageError(
+            f"the library is built for {needs.cpu}, and {device} lacks {', '.join(missing)}:"
+            " compile for its core with --target, or name another --device"
+        )
+    return tuple(unchecked)
+
+
+def check_before_start(needs: Manifest, name: str, core: str) -> None:
+    """Refuse a library that a device cannot run, as far as its name tells.
+
+    Parameters
+    ----------
+    needs : Manifest
+        Of the library.
+    name : str
+        Of the device.
+    core : str
+        The core of plain ``emulated``.
+
+    Raises
+    ------
+    UsageError
+        If it cannot: a board takes seconds to start.
+    """
+    device = parse_device_name(name, default_core=core)
+    if device.kind == "local":
+        check_cpu(needs, name, platform.machine(), cpu_features() or None)
+    elif device.kind == "emulated":
+        check_cpu(needs, name, "aarch64", frozenset(CORES[device.core].features.split()))
+
+
+def check_fits(manifest: Manifest, device: Device) -> tuple[str, ...]:
+    """Check that a library can run on a device, before anything is sent there.
+
+    Returns
+    -------
+    tuple of str
+        What could not be checked: a stock RPC server does not tell everything.
+
+    Raises
+    ------
+    UsageError
+        If its architecture, its features or its TVM runtime are not what the library needs.
+    """
+    told = device.information
+    features = None if told.features is None else frozenset(told.features)
+    if parse_device_name(device.name).kind == "local":
+        # What it tells are LLVM's names; a manifest holds those of /proc/cpuinfo.
+        features = cpu_features() or None
+    unchecked = list(check_cpu(manifest, device.name, told.architecture, features))
+    built_with = manifest.versions.get("apache-tvm")
+    if built_with is None or told.tvm_version is None:
+        unchecked.append(f"TVM runtime {built_with or 'of unknown version'}")
+    elif _release(built_with) != _release(told.tvm_version):
+        raise UsageError(
+            f"the library is built with TVM {built_with}, and {device.name} runs"
+            f" {told.tvm_version}: install apache-tvm=={built_with} there, or compile again"
+        )
+    return tuple(unchecked)
+
+
+def _release(version: str) -> str:
+    """Drop what follows the release number: a post release has the same runtime."""
+    found = re.match(r"\d+(\.\d+)*", version)
+    return found.group() if found else version
+
+
+def start_network(bundle: Bundle, device: Device) -> RunningNetwork:
+    """Check that a bundle fits a device, send its library there and load it.
+
+    Raises
+    ------
+    UsageError
+        If it does not fit.
+    Failure
+        If the device refuses the library.
+    """
+    unchecked = check_fits(bundle.manifest, device)
+    module = device.upload_and_load(bundle.library)
+    place = device.session.cpu()
+    try:
+        machine = relax.VirtualMachine(module, place)
+    except AttributeError as error:
+        raise Failure(f"{device.name}: {bundle.library} holds no Relax program") from error
+    return RunningNetwork(bundle, device, unchecked, place, machine)
+
+
+@contextmanager
+def open_network(bundle: Bundle, device: str | None = None) -> Iterator[RunningNetwork]:
+    """Open a device (the default one where none is named) and load a bundle there.
+
+    Parameters
+    ----------
+    bundle : Bundle
+        What to load.
+    device : str, optional
+        See :func:`deploy.devices.opening.open_device`.
+    """
+    name = device or default_device(bundle.manifest)
+    core = bundle.manifest.cpu if bundle.manifest.cpu in CORES else DEFAULT_CORE
+    check_before_start(bundle.manifest, name, core)
+    with open_device(name, default_core=core) as opened:
+        yield start_network(bundle, opened)

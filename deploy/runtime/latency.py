@@ -1,0 +1,176 @@
+"""How fast: measured on a real device, counted on an emulated one, never the one for the other."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from shuffledeploy.deploy.devices.opening import Device
+from shuffledeploy.deploy.estimate.instruction_counts import InstructionCounts
+from shuffledeploy.deploy.runtime.execution import RunningNetwork
+from shuffledeploy.model.errors import UsageError
+
+#: Single runs of each network, and the seconds after which fewer will do.
+RUNS, BATCH, BUDGET_S = 200, 5, 15.0
+LEAST_BATCHES = 4
+THREADS = 1
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Time of one inference. The kind of these figures is: measured.
+
+    Attributes
+    ----------
+    median_ms, p10_ms, p90_ms : float
+        Of all runs, milliseconds, by the device's own clock, without transfers.
+    runs : int
+        Single runs.
+    threads : int
+        Threads that the runtime was allowed.
+    core : str
+        The processor, as LLVM names it, or "unknown core".
+    """
+
+    median_ms: float
+    p10_ms: float
+    p90_ms: float
+    runs: int
+    threads: int
+    core: str
+
+
+@dataclass(frozen=True)
+class Instructions:
+    """Instructions of one inference. The kind of these figures is: counted.
+
+    Attributes
+    ----------
+    total : int
+        Executed in the network's library; exactly repeatable.
+    process : int
+        Executed by the whole process on the board: the virtual machine, memory allocation and the
+        RPC call too. Varies a little.
+    kernels : dict
+        By kernel, most first.
+    core : str
+        The emulated core.
+    """
+
+    total: int
+    process: int
+    kernels: dict[str, int]
+    core: str
+
+
+def require_real(device: Device) -> None:
+    """Refuse to time an emulated board.
+
+    Raises
+    ------
+    UsageError
+        It is one: its times are QEMU's, and would be a lie about any ARM core.
+    """
+    if device.is_emulated:
+        raise UsageError(
+            f"{device.name} is emulated and its times say nothing about an ARM core: count its"
+            " instructions instead, or name a real --device"
+        )
+
+
+def measure_latency(network: RunningNetwork, *, runs: int = RUNS) -> Latency:
+    """Measure one network; see :func:`measure_interleaved`."""
+    return measure_interleaved([network], runs=runs)[0]
+
+
+def measure_interleaved(
+    networks: Sequence[RunningNetwork],
+    *,
+    runs: int = RUNS,
+    budget_s: float = BUDGET_S,
+    progress: Callable[[], None] = lambda: None,
+) -> list[Latency]:
+    """Measure networks in turns, so that noise on the machine hits all alike.
+
+    Parameters
+    ----------
+    networks : sequence of RunningNetwork
+        On one device or several; each runs its stored reference input.
+    runs : int
+        Single runs of each, in turns of `BATCH`.
+    budget_s : float
+        Seconds for each network, after which the turns end, but never before the fourth.
+    progress : Callable
+        Called after each turn of one network.
+
+    Returns
+    -------
+    list of Latency
+        One for each network.
+
+    Raises
+    ------
+    UsageError
+        A device is emulated.
+    """
+    for network in networks:
+        require_real(network.device)
+        # Libraries are built for one core; this keeps the runtime from starting more threads.
+        network.device.session.get_function("runtime.config_threadpool")(1, THREADS)
+        network.set_inputs(network.bundle.reference_inputs()[0])
+        network.invoke()
+    seconds: list[list[float]] = [[] for _ in networks]
+    batch = min(runs, BATCH)
+    deadline = time.monotonic() + budget_s * len(networks)
+    for turn in range(-(-runs // batch)):
+        if turn >= LEAST_BATCHES and time.monotonic() > deadline:
+            break
+        for network, times in zip(networks, seconds, strict=True):
+            times.extend(network.times(batch))
+            progress()
+    return [_summary(n.device, times) for n, times in zip(networks, seconds, strict=True)]
+
+
+def count_instructions(network: RunningNetwork) -> Instructions:
+    """Count the instructions of one warmed inference of the stored reference input.
+
+    Raises
+    ------
+    UsageError
+        The device is not emulated.
+    """
+    device = network.device
+    counted = count_library(network)
+    process = device.count(network.invoke, None)
+    core = device.information.cpu or "unknown core"
+    return Instructions(
+        counted.total, process.total, counted.by_kernel(network.bundle.manifest), core
+    )
+
+
+def count_library(network: RunningNetwork) -> InstructionCounts:
+    """Count what one warmed inference of the stored reference input executes of the library.
+
+    Raises
+    ------
+    UsageError
+        The device is not emulated.
+    """
+    device = network.device
+    if not device.is_emulated:
+        raise UsageError(
+            f"{device.name} cannot count instructions: an emulated board can"
+            " (--device emulated), for a library built for ARM"
+        )
+    network.set_inputs(network.bundle.reference_inputs()[0])
+    network.invoke()
+    return device.count(network.invoke, network.bundle.library)
+
+
+def _summary(device: Device, seconds: list[float]) -> Latency:
+    low, median, high = np.percentile(seconds, [10, 50, 90]) * 1e3
+    core = device.information.cpu or f"unknown {device.information.architecture or ''} core"
+    return Latency(float(median), float(low), float(high), len(seconds), THREADS, core)

@@ -1,0 +1,191 @@
+"""Parity: what a device answers, held against what PyTorch answered when the bundle was made."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from shuffledeploy.compile.bundle.folder import Bundle, sample
+from shuffledeploy.compile.ir.graph import Array
+from shuffledeploy.deploy.runtime.execution import RunningNetwork
+from shuffledeploy.model.errors import Failure
+
+GRAPH = "none: every kernel writes what it should, so the graph passes differ from PyTorch"
+
+
+@dataclasses.dataclass(frozen=True)
+class Parity:
+    """How far a device's answers are from PyTorch's.
+
+    Attributes
+    ----------
+    max_abs_error : float
+        Largest absolute difference of any output element in any case; NaN where one is.
+    max_rel_error : float
+        The same, relative to the largest magnitude among PyTorch's outputs of that case.
+    top1_agreement, top5_agreement : float
+        Share of cases with the same first class, and the same set of first five.
+    cases : int
+        Inputs that were tried: the stored reference and the seeded ones.
+    tolerance : float
+        Of the absolute error, for logits of order one. A case whose logits are larger is allowed
+        as many times more: float32 rounds relative to magnitude.
+    passed : bool
+        Whether each case is within its tolerance. NaN never is.
+    first_wrong_kernel : str or None
+        After a failure: the first kernel call that differs, or that none does.
+    """
+
+    max_abs_error: float
+    max_rel_error: float
+    top1_agreement: float
+    top5_agreement: float
+    cases: int
+    tolerance: float
+    passed: bool
+    first_wrong_kernel: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the fields for a JSON file, where numbers that are not finite become null."""
+        fields = dataclasses.asdict(self)
+        return {
+            key: None if isinstance(value, float) and not math.isfinite(value) else value
+            for key, value in fields.items()
+        }
+
+    @property
+    def verdict(self) -> str:
+        """One line for people."""
+        text = (
+            f"largest error {self.max_abs_error:.1e} ({self.max_rel_error:.1e} of the largest"
+            f" logit), tolerance {self.tolerance:.0e}; top-1 agrees in {self.top1_agreement:.0%},"
+            f" top-5 in {self.top5_agreement:.0%} of {self.cases} inputs"
+        )
+        return f"{'holds' if self.passed else 'does not hold'}: {text}"
+
+    def require(self, where: str) -> None:
+        """Raise where parity does not hold.
+
+        Raises
+        ------
+        Failure
+            Names the first wrong kernel.
+        """
+        if not self.passed:
+            raise Failure(
+                f"parity on {where} {self.verdict}; first wrong kernel: {self.first_wrong_kernel}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Case:
+    """One input's comparison."""
+
+    absolute: float
+    relative: float
+    within: bool
+    top1: bool
+    top5: bool
+
+
+def check_parity(
+    network: RunningNetwork, bundle: Bundle, progress: Callable[[], None] = lambda: None
+) -> Parity:
+    """Run every reference input on the device and compare; name the first wrong kernel.
+
+    Parameters
+    ----------
+    network : RunningNetwork
+        The bundle, loaded.
+    bundle : Bundle
+        Where inputs and PyTorch's outputs are.
+    progress : Callable
+        Called after each input.
+    """
+    tolerance = float(bundle.manifest.tolerance)
+    inputs = bundle.reference_inputs()
+    cases = []
+    for values, expected in zip(inputs, bundle.reference_outputs(), strict=True):
+        cases.append(compare_outputs(network.run(values), expected, tolerance))
+        progress()
+    passed = all(case.within for case in cases)
+    return Parity(
+        # Not max(): it forgets a NaN that is not the first.
+        max_abs_error=float(np.max([case.absolute for case in cases])),
+        max_rel_error=float(np.max([case.relative for case in cases])),
+        top1_agreement=sum(case.top1 for case in cases) / len(cases),
+        top5_agreement=sum(case.top5 for case in cases) / len(cases),
+        cases=len(cases), tolerance=tolerance, passed=passed,
+        first_wrong_kernel=None if passed else first_wrong_kernel(network, bundle, inputs[0]),
+    )  # fmt: skip
+
+
+def compare_outputs(actual: list[Array], expected: list[Array], tolerance: float) -> _Case:
+    """Compare all outputs of one run; classes are ranked by the first output.
+
+    Raises
+    ------
+    Failure
+        If number or shapes of the outputs differ.
+    """
+    if [a.shape for a in actual] != [e.shape for e in expected]:
+        raise Failure(
+            f"the device answers with shapes {[a.shape for a in actual]}, PyTorch with"
+            f" {[e.shape for e in expected]}"
+        )
+    errors = [_error(a, e) for a, e in zip(actual, expected, strict=True)]
+    magnitudes = [_magnitude(e) for e in expected]
+    within = all(
+        error <= tolerance * max(1.0, magnitude)
+        for error, magnitude in zip(errors, magnitudes, strict=True)
+    )
+    relative = [
+        error / magnitude if magnitude else error
+        for error, magnitude in zip(errors, magnitudes, strict=True)
+    ]
+    ranked, wanted = _first_classes(actual[0]), _first_classes(expected[0])
+    return _Case(
+        float(np.max(errors)), float(np.max(relative)), within,
+        bool((ranked[:, :1] == wanted[:, :1]).all()),
+        bool((np.sort(ranked) == np.sort(wanted)).all()),
+    )  # fmt: skip
+
+
+def first_wrong_kernel(network: RunningNetwork, bundle: Bundle, inputs: list[Array]) -> str:
+    """Find the first kernel call that writes something else than its unscheduled self.
+
+    Compared are the samples that the bundle holds, made by the same kernels without schedules; a
+    difference that spares all samples of a call shows at a later one.
+    """
+    names = bundle.manifest.kernel_order
+    written = network.intermediates(inputs)
+    for i, (name, expected, actual) in enumerate(
+        zip(names, bundle.intermediate_samples(), written, strict=True)
+    ):
+        allowed = bundle.manifest.tolerance * max(1.0, _magnitude(expected))
+        if not _error(sample(actual), expected) <= allowed:
+            return f"{name} (call {i + 1} of {len(names)})"
+    return GRAPH
+
+
+def _error(actual: Array, expected: Array) -> float:
+    if not actual.size:
+        return 0.0
+    with np.errstate(invalid="ignore"):
+        return float(np.max(np.abs(actual.astype(np.float64) - expected.astype(np.float64))))
+
+
+def _magnitude(values: Array) -> float:
+    """Give the largest magnitude; 1 where it is not finite, so that it excuses nothing."""
+    largest = float(np.max(np.abs(values.astype(np.float64)), initial=0.0))
+    return largest if math.isfinite(largest) else 1.0
+
+
+def _first_classes(values: Array) -> Array:
+    """Rank the last axis: the first five classes of each row."""
+    rows = values.reshape(-1, values.shape[-1] if values.ndim else 1)
+    return np.argsort(-rows.astype(np.float64), axis=-1, kind="stable")[:, :5]

@@ -1,0 +1,1 @@
+"""Scores for the tuner: counted, estimated, measured."""

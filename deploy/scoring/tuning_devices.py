@@ -1,0 +1,184 @@
+"""Devices as the tuner sees them: scores for candidates, and the parity check of what came out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
+
+from rich.text import Text
+
+from shuffledeploy.compile.bundle.folder import Bundle
+from shuffledeploy.compile.targets import CompileTarget
+from shuffledeploy.compile.tuning.score import Score
+from shuffledeploy.compile.tuning.search.candidates import Workers
+from shuffledeploy.compile.tuning.search.latency_score import LocalLatency
+from shuffledeploy.deploy.board.cores import guest_of
+from shuffledeploy.deploy.devices.device_names import EMULATED_TIME, DeviceName, parse_device_name
+from shuffledeploy.deploy.devices.opening import open_device
+from shuffledeploy.deploy.devices.tracked_boards import BoardScore
+from shuffledeploy.deploy.devices.trackers import Tracker
+from shuffledeploy.deploy.estimate.scheduling_models import model_of
+from shuffledeploy.deploy.report.command_output import CONSOLE
+from shuffledeploy.deploy.runtime.execution import default_device, start_network
+from shuffledeploy.deploy.runtime.parity import Parity, check_parity
+from shuffledeploy.deploy.scoring.scores import CountedInstructions, EstimatedCycles
+from shuffledeploy.model.cache_folder import cache_folder
+from shuffledeploy.model.errors import Failure, UsageError
+
+
+class TuningDevices:
+    """`compile.tuning.session.Devices`, by this package."""
+
+    def default_name(self, target: CompileTarget) -> str:
+        """Name the device that a target runs on where the user names none."""
+        return default_device(target)
+
+    def score(
+        self, target: CompileTarget, device: str, kind: str | None
+    ) -> AbstractContextManager[Score]:
+        """Give what scores candidates on a device."""
+        return score(target, device, kind)
+
+    def require(self, target: CompileTarget, device: str, kind: str | None) -> None:
+        """Refuse now a device or a score that cannot be had, before a network is traced."""
+        require(target, device, kind)
+
+    def check(self, bundle: Bundle, device: str) -> Parity:
+        """Run a bundle on a device and compare it with PyTorch."""
+        with open_device(device, default_core=bundle.manifest.cpu) as opened:
+            return check_parity(start_network(bundle, opened), bundle)
+
+
+def require(target: CompileTarget, device: str, kind: str | None) -> None:
+    """Refuse a device or a score that cannot be had; a board is connected to, for a moment.
+
+    Parameters
+    ----------
+    target : CompileTarget
+        What the candidates are built for.
+    device : str
+        A device's name.
+    kind : str, optional
+        The score that is wanted, if one is.
+
+    Raises
+    ------
+    UsageError
+        If the target's code does not run on the device, or it cannot give such a score.
+    Failure
+        If the device is not there; of a tracker's boards, with the keys that it has.
+    """
+    parsed = parse_device_name(device, default_core=target.cpu)
+    if parsed.kind == "local":
+        if kind in (None, "latency"):
+            _require_this_machine(target)
+        else:
+            _require_emulated(target, kind, device)
+    elif parsed.kind == "emulated":
+        cache_folder()
+        _require_emulated(target, kind, device)
+    elif parsed.kind == "tracker":
+        tracker = Tracker(parsed)
+        tracker.require_boards()
+        if kind == "latency" and tracker.free():
+            _require_board(target, kind, device)
+    else:
+        _require_board(target, kind, device)
+
+
+def _require_board(target: CompileTarget, kind: str | None, device: str) -> None:
+    with open_device(device) as opened:
+        if opened.is_emulated:
+            _require_emulated(target, kind, device)
+
+
+def _require_this_machine(target: CompileTarget) -> None:
+    if not target.fits_this_machine:
+        raise UsageError(f"{target.name} code does not run on this machine: name another --device")
+
+
+def _require_emulated(target: CompileTarget, kind: str | None, device: str) -> None:
+    if kind == "latency":
+        raise UsageError(EMULATED_TIME.format(device))
+    if target.architecture != "aarch64":
+        raise UsageError(f"there is no emulated core for {target.name}: use --score latency")
+
+
+@contextmanager
+def score(target: CompileTarget, device: str, kind: str | None = None) -> Iterator[Score]:
+    """Give what scores candidates on a device.
+
+    Parameters
+    ----------
+    target : CompileTarget
+        What the candidates are built for.
+    device : str
+        A device's name.
+    kind : str, optional
+        ``latency`` (what is taken on a real device where none is named), ``estimate`` (on an
+        emulated one) or ``instructions``; the latter two always come from an emulated core.
+
+    Raises
+    ------
+    UsageError
+        If the target's code does not run on the device, or a latency is asked of an emulated one.
+    Failure
+        If an estimate was asked for and there is no llvm-mca.
+    """
+    parsed = parse_device_name(device, default_core=target.cpu)
+    if parsed.kind == "emulated":
+        yield _emulated(parsed.core, target, kind, device)
+    elif kind in ("estimate", "instructions") and parsed.kind != "tracker":
+        yield _emulated(target.cpu, target, kind, device)
+    elif parsed.kind == "local":
+        _require_this_machine(target)
+        with Workers(1) as timer:
+            yield LocalLatency(timer, target.cpu)
+    else:
+        yield from _on_boards(parsed, target, kind)
+
+
+def _on_boards(name: DeviceName, target: CompileTarget, kind: str | None) -> Iterator[Score]:
+    """Score on one board, or on all of a tracker's; emulated ones only count."""
+    with open_device(name.text) as opened:
+        is_emulated = opened.is_emulated
+    counts = name.kind == "tracker" and kind == "instructions"
+    if kind == "estimate" or (is_emulated and not counts):
+        if name.kind == "tracker":
+            _tell(f"cycles are estimated on this machine, not on the boards of {name.text}")
+        yield _emulated(target.cpu, target, kind, name.text)
+        return
+    if counts and not is_emulated:
+        raise UsageError(f"{name.text} are real boards, which count nothing: use --score latency")
+    with closing(BoardScore(name, target, is_emulated=is_emulated, tell=_tell)) as scored:
+        yield scored
+
+
+def _emulated(core: str, target: CompileTarget, kind: str | None, device: str) -> Score:
+    """Give what an emulated core can honestly tell."""
+    workers = Workers().count
+    _require_emulated(target, kind, device)
+    if kind == "instructions":
+        return CountedInstructions(core, workers)
+    if model_of(core) is None:
+        _warn(f"LLVM has no scheduling model for {core}")
+        return CountedInstructions(core, workers)
+    try:
+        return EstimatedCycles(guest_of(core), core, workers)
+    except Failure as error:
+        if kind == "estimate":
+            raise
+        _warn(str(error))
+        return CountedInstructions(core, workers)
+
+
+def _tell(sentence: str) -> None:
+    CONSOLE.print(Text.assemble(("note:", "bold yellow"), f" {sentence}"))
+
+
+def _warn(reason: str) -> None:
+    sentence = (
+        f" no estimate of cycles: {reason}. Candidates are ranked by instructions alone, which"
+        " misleads where loads wait and units differ."
+    )
+    CONSOLE.print(Text.assemble(("warning:", "bold red"), sentence))

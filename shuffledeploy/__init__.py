@@ -1,0 +1,1 @@
+"""A PyTorch ShuffleNet, compiled for an ARM core."""

@@ -1,0 +1,57 @@
+"""The command ``shuffledeploy``: one name for all commands, each with its own help."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from importlib import metadata
+
+from shuffledeploy.model.errors import USAGE_STATUS
+
+#: Command, the module whose ``main`` it calls, what it does.
+COMMANDS = {
+    "tune": ("compile.tune", "compile and tune a network, prove it right, write a bundle"),
+    "run": ("deploy.run", "run a bundle on a device: parity first, then latency or a count"),
+    "compare": ("deploy.compare", "AlexNet, ShuffleNet and MobileNet beside the paper's table"),
+    "bench": ("deploy.bench", "beside ONNX Runtime, OpenVINO, ncnn and MNN on this machine"),
+    "peers": ("deploy.peers", "beside ncnn, ONNX Runtime and MNN on an emulated core"),
+    "logs": ("compile.logs", "show, check, prune and merge tuning records"),
+    "device": ("deploy.device", "build, start, list and stop emulated boards"),
+    "zoo": ("deploy.check_zoo", "every network on every target: parity and shuffle kernels"),
+    "fashion": ("deploy.fashion_accuracy", "accuracy on Fashion-MNIST beside PyTorch's"),
+    "complexity": ("model.complexity_table", "layers, multiply-adds and parameters of a network"),
+    "validate-score": ("compile.validate_score", "does the estimate rank schedules as time does?"),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command by its name; return its exit status."""
+    name, *arguments = sys.argv[1:] if argv is None else argv or ["--help"]
+    if name in ("--version", "-V"):
+        print(f"shuffledeploy {metadata.version('shuffledeploy')}")
+        return 0
+    if name in ("--help", "-h", "help"):
+        print(_help())
+        return 0
+    if name not in COMMANDS:
+        print(
+            f"error: there is no command {name!r}; there are {', '.join(COMMANDS)}",
+            file=sys.stderr,
+        )
+        return USAGE_STATUS
+    module = importlib.import_module(f"shuffledeploy.{COMMANDS[name][0]}")
+    return int(module.main(arguments))
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    rows = "\n".join(f"  {name:{width}}  {what}" for name, (_, what) in COMMANDS.items())
+    return (
+        "usage: shuffledeploy COMMAND ...\n\n"
+        "A PyTorch network, compiled for an ARM core and proven on a device.\n\n"
+        f"commands (COMMAND --help tells more):\n{rows}\n\n"
+        "first steps:\n"
+        "  shuffledeploy tune --target host     for this machine: no board is needed\n"
+        "  shuffledeploy device build           an emulated Cortex-A board, once\n"
+        "  shuffledeploy tune --target arm      for a Cortex-A72, checked on an emulated one"
+    )
