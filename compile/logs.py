@@ -22,7 +22,7 @@ from shuffledeploy.compile.tuning.records.coverage import (
 )
 from shuffledeploy.compile.tuning.records.record_log import SHORTLIST, Log, log_path, read_log
 from shuffledeploy.compile.tuning.request import LOG_FOLDER
-from shuffledeploy.model.errors import FAILURE_STATUS, command
+from shuffledeploy.model.errors import FAILURE_STATUS, command, program_name
 from shuffledeploy.model.plain_console import plain_console
 from shuffledeploy.model.registry import REPRESENTATIVE, names, parse_resolution
 
@@ -125,7 +125,7 @@ def _print_rows(rows: list[TaskCoverage], path: Path) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="logs.py", description=(__doc__ or "").splitlines()[0], epilog=EXAMPLES,
+        prog=program_name("logs.py"), description=(__doc__ or "").splitlines()[0], epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     actions = parser.add_subparsers(dest="action", required=True)

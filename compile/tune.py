@@ -16,7 +16,7 @@ from shuffledeploy.compile.tuning.score import KINDS
 from shuffledeploy.deploy.board.cores import DEFAULT_CORE
 from shuffledeploy.deploy.devices.device_names import EMULATED_TIME, parse_device_name
 from shuffledeploy.deploy.report.command_output import require_creatable, write_json
-from shuffledeploy.model.errors import UsageError, command
+from shuffledeploy.model.errors import UsageError, command, program_name
 from shuffledeploy.model.plain_console import plain_console
 
 EXAMPLES = """\
@@ -128,7 +128,7 @@ def _request(options: argparse.Namespace) -> Request:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="tune.py", description=(__doc__ or "").splitlines()[0], epilog=EXAMPLES,
+        prog=program_name("tune.py"), description=(__doc__ or "").splitlines()[0], epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     _add_inputs(parser)

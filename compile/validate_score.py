@@ -53,7 +53,7 @@ from shuffledeploy.deploy.board.cores import guest_like_host
 from shuffledeploy.deploy.report.command_output import CONSOLE, require_writable, write_json
 from shuffledeploy.deploy.report.validation_chart import draw_scatter
 from shuffledeploy.deploy.scoring.scores import EstimatedCycles
-from shuffledeploy.model.errors import command
+from shuffledeploy.model.errors import command, program_name
 from shuffledeploy.model.plain_console import plain_console
 
 SCORES = ("estimate", "core", "iterations", "throughput", "instructions", "noise")
@@ -189,7 +189,7 @@ def _print(document: dict[str, Any]) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="validate_score.py", description=__doc__,
+        prog=program_name("validate_score.py"), description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="of all that is drawn (default: 0)")

@@ -13,7 +13,7 @@ from shuffledeploy.deploy.benchmark.engines import ENGINES, OURS, find_engine
 from shuffledeploy.deploy.benchmark.rounds import Settings
 from shuffledeploy.deploy.benchmark.run_benchmark import run_groups
 from shuffledeploy.deploy.report.command_output import require_writable
-from shuffledeploy.model.errors import UsageError, command
+from shuffledeploy.model.errors import UsageError, command, program_name
 from shuffledeploy.model.folders import BUILD
 from shuffledeploy.model.registry import parse_resolution
 
@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="bench.py", description=_DESCRIPTION,
+        prog=program_name("bench.py"), description=_DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("--quick", action="store_true", help="a part of it, two minutes")

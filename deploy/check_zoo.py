@@ -16,7 +16,7 @@ from shuffledeploy.compile.zoo import compile_network
 from shuffledeploy.deploy.report.command_output import require_writable, steps, write_json
 from shuffledeploy.deploy.runtime.execution import open_network
 from shuffledeploy.deploy.runtime.parity import Parity, check_parity
-from shuffledeploy.model.errors import command
+from shuffledeploy.model.errors import command, program_name
 from shuffledeploy.model.plain_console import plain_console
 from shuffledeploy.model.registry import names, parse_resolution
 from shuffledeploy.model.scratch import scratch_folder
@@ -85,7 +85,9 @@ def check(model: str, target: str, resolution: tuple[int, int] | None = None) ->
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="check_zoo.py", description=(__doc__ or "").strip())
+    parser = argparse.ArgumentParser(
+        prog=program_name("check_zoo.py"), description=(__doc__ or "").strip()
+    )
     parser.add_argument("models", nargs="*", metavar="MODEL", help="networks (default: all)")
     parser.add_argument(
         "--targets", nargs="+", default=["host", "arm"], metavar="TARGET",

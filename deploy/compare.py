@@ -28,7 +28,7 @@ from shuffledeploy.deploy.runtime.comparison import (
 from shuffledeploy.deploy.runtime.execution import check_fits, default_device
 from shuffledeploy.deploy.runtime.latency import THREADS
 from shuffledeploy.deploy.runtime.parity import Parity
-from shuffledeploy.model.errors import UsageError, command
+from shuffledeploy.model.errors import UsageError, command, program_name
 from shuffledeploy.model.plain_console import plain_console
 from shuffledeploy.model.registry import parse_resolution
 
@@ -86,7 +86,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="compare.py", description=_DESCRIPTION,
+        prog=program_name("compare.py"), description=_DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument(

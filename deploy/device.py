@@ -24,7 +24,7 @@ from shuffledeploy.deploy.board.cores import CORES, DEFAULT_CORE
 from shuffledeploy.deploy.board.places import CONSOLE
 from shuffledeploy.deploy.board.qemu import ensure_emulator
 from shuffledeploy.deploy.board.sysroot import ensure_sysroot
-from shuffledeploy.model.errors import Failure, UsageError, command
+from shuffledeploy.model.errors import Failure, UsageError, command, program_name
 
 _DESCRIPTION = """\
 Emulated Cortex-A boards: real ARM code, real TVM runtime, real RPC, under QEMU; no root, no
@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="device.py", description=_DESCRIPTION,
+        prog=program_name("device.py"), description=_DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     actions = parser.add_subparsers(dest="action", required=True, metavar="build|start|list|stop")

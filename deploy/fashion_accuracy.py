@@ -19,7 +19,7 @@ from shuffledeploy.deploy.devices.device_names import DEVICE_HELP, parse_device_
 from shuffledeploy.deploy.report.command_output import require_writable, steps, write_json
 from shuffledeploy.deploy.runtime.comparison import cached_bundle
 from shuffledeploy.deploy.runtime.execution import RunningNetwork, default_device, open_network
-from shuffledeploy.model.errors import Failure, UsageError, command
+from shuffledeploy.model.errors import Failure, UsageError, command, program_name
 from shuffledeploy.model.fashion import to_input
 from shuffledeploy.model.fashion_data import CLASSES, Split, fetch, read_split
 from shuffledeploy.model.plain_console import plain_console
@@ -162,7 +162,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="fashion_accuracy.py", description=_DESCRIPTION,
+        prog=program_name("fashion_accuracy.py"), description=_DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     source = parser.add_mutually_exclusive_group()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from shuffledeploy.deploy.board.cores import DEFAULT_CORE
 from shuffledeploy.deploy.report.command_output import require_creatable, steps, write_json
-from shuffledeploy.model.errors import FAILURE_STATUS, command
+from shuffledeploy.model.errors import FAILURE_STATUS, command, program_name
 
 _DESCRIPTION = """\
 Runs each network on ncnn, ONNX Runtime, MNN and our own libraries, untuned and with the records of
@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="peers.py", description=_DESCRIPTION,
+        prog=program_name("peers.py"), description=_DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument(

@@ -24,7 +24,7 @@ from shuffledeploy.deploy.runtime.latency import (
 )
 from shuffledeploy.deploy.runtime.parity import check_parity
 from shuffledeploy.deploy.runtime.pictures import Prediction, image_input, top_predictions
-from shuffledeploy.model.errors import Failure, UsageError, command
+from shuffledeploy.model.errors import Failure, UsageError, command, program_name
 
 _DESCRIPTION = """\
 Runs a bundle (made by compile/tune.py) on a device. In order: every file of the bundle is held
@@ -72,7 +72,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="run.py", description=_DESCRIPTION, epilog=_EPILOG,
+        prog=program_name("run.py"), description=_DESCRIPTION, epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="folder made by tune.py")

@@ -26,7 +26,7 @@ from shuffledeploy.compile.zoo import trace_network
 from shuffledeploy.deploy.board.cores import DEFAULT_CORE, guest_of
 from shuffledeploy.deploy.report.command_output import CONSOLE, require_writable, write_json
 from shuffledeploy.deploy.scoring.scores import EstimatedCycles
-from shuffledeploy.model.errors import Failure, command
+from shuffledeploy.model.errors import Failure, command, program_name
 from shuffledeploy.model.scratch import scratch_folder
 
 CANDIDATES = 3
@@ -37,7 +37,7 @@ NETWORK = "shufflenet-g3-x1"
 def main(argv: list[str] | None = None) -> int:
     """Run the command; see ``--help``."""
     parser = argparse.ArgumentParser(
-        prog="score_speed.py", description=__doc__,
+        prog=program_name("score_speed.py"), description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("--core", default=DEFAULT_CORE, help=f"default: {DEFAULT_CORE}")

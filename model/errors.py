@@ -26,6 +26,11 @@ class Failure(RuntimeError):
     """The request was sound and the work failed (a device died, parity does not hold...)."""
 
 
+def program_name(script: str) -> str:
+    """Name a command in its help: by its script, or as a part of ``shuffledeploy``."""
+    return sys.argv[0] if sys.argv[0].startswith("shuffledeploy ") else script
+
+
 @contextmanager
 def _terminated_in_order() -> Iterator[None]:
     """Let SIGTERM end the block as an exception does, so that nothing is left behind."""

@@ -6,7 +6,7 @@ import importlib
 import sys
 from importlib import metadata
 
-from shuffledeploy.model.errors import USAGE_STATUS
+from shuffledeploy.model.errors import USAGE_STATUS, command
 
 #: Command, the module whose ``main`` it calls, what it does.
 COMMANDS = {
@@ -24,9 +24,10 @@ COMMANDS = {
 }
 
 
+@command
 def main(argv: list[str] | None = None) -> int:
     """Run a command by its name; return its exit status."""
-    name, *arguments = sys.argv[1:] if argv is None else argv or ["--help"]
+    name, *arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     if name in ("--version", "-V"):
         print(f"shuffledeploy {metadata.version('shuffledeploy')}")
         return 0
@@ -39,6 +40,7 @@ def main(argv: list[str] | None = None) -> int:
             file=sys.stderr,
         )
         return USAGE_STATUS
+    sys.argv[0] = f"shuffledeploy {name}"
     module = importlib.import_module(f"shuffledeploy.{COMMANDS[name][0]}")
     return int(module.main(arguments))
 

@@ -141,12 +141,8 @@ def _still_good(path: Path, target: CompileTarget) -> Bundle | None:
     if made_for != (target.name, target.cpu, target.features, versions()):
         return None
     sources = [*(PACKAGE / "compile").rglob("*.py"), *(PACKAGE / "model").rglob("*.py")]
-    sources += [
-        file
-        for folder in (LOG_FOLDER, COMMITTED_RECORDS)
-        for file in folder.rglob("*")
-        if file.is_file()
-    ]
+    for folder in {LOG_FOLDER, COMMITTED_RECORDS}:
+        sources += [file for file in folder.rglob("*") if file.is_file()]
     newest = max(file.stat().st_mtime for file in sources)
     return bundle if bundle.library.stat().st_mtime >= newest else None
 
