@@ -11,35 +11,26 @@ import sys
 import tvm
 from tvm.target import Target
 
+from shuffledeploy.compile.cores import CORES, DEFAULT_CORE
 from shuffledeploy.compile.kernels.tiling import Core
 from shuffledeploy.model.errors import UsageError
 
-DEFAULT_ARM_CORE = "cortex-a72"
 HOST = "host"
 AARCH64_TRIPLE = "aarch64-linux-gnu"
 X86_TRIPLE = "x86_64-linux-gnu"
 
-# Core -> where it is found (Wikipedia, "List of ARM processors" and its articles on the boards).
-ARM_CORES = {
-    "cortex-a53": "Raspberry Pi 3, Snapdragon 410/625 (in order)",
-    "cortex-a55": "little core of most phones since 2018 (in order)",
-    "cortex-a57": "Jetson TX1, Jetson Nano, Snapdragon 810",
-    "cortex-a72": "Raspberry Pi 4, RK3399, Snapdragon 650 (the default, also called arm)",
-    "cortex-a73": "Kirin 960, Snapdragon 835, Amlogic S922X",
-    "cortex-a76": "Raspberry Pi 5, RK3588, Snapdragon 855",
-    "cortex-a78": "Snapdragon 888, Jetson Orin (as A78AE), Dimensity 1200",
-    "neoverse-n1": "AWS Graviton 2, Ampere Altra",
-}
+# The cores that can be named as targets, in the order in which they are neighbours.
+ARM_CORES = tuple(core.name for core in CORES.values() if core.is_target)
 
 # What LLVM takes for granted on a core -> its name in /proc/cpuinfo.
 ARM_FEATURES = {
     "neon": "asimd", "lse": "atomics", "dotprod": "asimddp", "fullfp16": "asimdhp",
     "sve": "sve", "sve2": "sve2", "bf16": "bf16", "i8mm": "i8mm",
 }  # fmt: skip
-# Bytes of second-level cache that a core can count on. Of ARM's: the Raspberry Pi 3's four A53s
-# share so much, the Pi 5's A76s have it each. Of x86 with AVX-512: Skylake Server, Ice Lake Server
-# and Zen 4 have as much or more; before them, Zen had half of it.
-CACHE, CACHE_AVX512 = 1 << 19, 1 << 20
+# Bytes of second-level cache that strips may count on: a budget, not what a core has. Of ARM's: the
+# Raspberry Pi 3's four A53s share so much, the Pi 5's A76s have it each. Of x86 with AVX-512:
+# Skylake Server, Ice Lake Server and Zen 4 have as much or more; before them, Zen had half of it.
+CACHE_BUDGET, CACHE_BUDGET_AVX512 = 1 << 19, 1 << 20
 AVX512_FEATURES = ("avx512f", "avx512bw", "avx512dq", "avx512vl")
 
 
@@ -71,7 +62,7 @@ class CompileTarget:
     cpu: str
     features: tuple[str, ...]
     core: Core
-    cache: int = CACHE
+    cache: int = CACHE_BUDGET
 
     @property
     def tvm_target(self) -> Target:
@@ -116,7 +107,7 @@ def find_target(name: str) -> CompileTarget:
         Where there is no such target; the message lists those with a name.
     """
     if name == "arm":
-        name = DEFAULT_ARM_CORE
+        name = DEFAULT_CORE
     if name == HOST:
         return _host()
     if name in ARM_CORES:
@@ -169,7 +160,7 @@ def places_apart(name: str, target: CompileTarget) -> int | None:
         if name not in cores:
             return None
         # A core that is not listed, such as a host of this architecture: the default's neighbour.
-        here = cores.index(target.cpu if target.cpu in cores else DEFAULT_ARM_CORE)
+        here = cores.index(target.cpu if target.cpu in cores else DEFAULT_CORE)
         return abs(cores.index(name) - here)
     cpu = name.removeprefix(f"{HOST}-")
     try:
@@ -217,7 +208,7 @@ def _from_options(name: str, options: dict[str, str | int | list[str]]) -> Compi
         needed = tuple(linux for llvm, linux in ARM_FEATURES.items() if has(llvm, target))
         return CompileTarget(name, options, architecture, cpu, needed, Core(4, 32))
     needed, core = _x86_vectors(options)
-    cache = CACHE_AVX512 if core.lanes == 16 else CACHE
+    cache = CACHE_BUDGET_AVX512 if core.lanes == 16 else CACHE_BUDGET
     return CompileTarget(name, options, architecture, cpu, needed, core, cache)
 
 

@@ -11,9 +11,9 @@ import argparse
 import sys
 from pathlib import Path
 
+from shuffledeploy.compile.cores import DEFAULT_CORE
 from shuffledeploy.compile.tuning.request import LOG_FOLDER, Request
 from shuffledeploy.compile.tuning.score import KINDS
-from shuffledeploy.deploy.board.cores import DEFAULT_CORE
 from shuffledeploy.deploy.devices.device_names import EMULATED_TIME, parse_device_name
 from shuffledeploy.deploy.report.command_output import require_creatable, write_json
 from shuffledeploy.model.errors import UsageError, command, program_name
@@ -223,15 +223,15 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
 def _print_targets() -> None:
     from rich.table import Table
 
+    from shuffledeploy.compile.cores import CORES, describe_scheduling
     from shuffledeploy.compile.targets import ARM_CORES, HOST, find_target
-    from shuffledeploy.deploy.estimate.scheduling_models import describe
     from shuffledeploy.model.registry import names
 
     table = Table(
         "target", "found in", "estimates by LLVM's", title="Targets by name", title_justify="left"
     )
-    for name, where in ARM_CORES.items():
-        table.add_row(name, where, describe(name))
+    for name in ARM_CORES:
+        table.add_row(name, CORES[name].found_in, describe_scheduling(name))
     table.add_row(HOST, f"this machine: {find_target(HOST).cpu}", "")
     plain_console().print(table)
     print("networks: " + ", ".join(names()))

@@ -49,7 +49,7 @@ from shuffledeploy.compile.tuning.proof.rank_statistics import (
 from shuffledeploy.compile.tuning.proof.validation import Sample, draw_kernels, sample_kernels
 from shuffledeploy.compile.tuning.records.ties import TIE
 from shuffledeploy.compile.tuning.search.candidates import Workers
-from shuffledeploy.deploy.board.cores import guest_like_host
+from shuffledeploy.deploy.board.guests import guest_like_host
 from shuffledeploy.deploy.report.command_output import CONSOLE, require_writable, write_json
 from shuffledeploy.deploy.report.validation_chart import draw_scatter
 from shuffledeploy.deploy.scoring.scores import EstimatedCycles

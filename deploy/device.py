@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 
+from shuffledeploy.compile.cores import CORES, DEFAULT_CORE
 from shuffledeploy.deploy.board.board_process import (
     Board,
     find_board,
@@ -20,7 +21,6 @@ from shuffledeploy.deploy.board.board_process import (
     start_board,
     stop_board,
 )
-from shuffledeploy.deploy.board.cores import CORES, DEFAULT_CORE
 from shuffledeploy.deploy.board.places import CONSOLE
 from shuffledeploy.deploy.board.qemu import ensure_emulator
 from shuffledeploy.deploy.board.sysroot import ensure_sysroot

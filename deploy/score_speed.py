@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from shuffledeploy.compile.cores import DEFAULT_CORE
 from shuffledeploy.compile.network import lower
 from shuffledeploy.compile.targets import CompileTarget, find_target
 from shuffledeploy.compile.tuning.score import DetailedScore, KernelObject
@@ -23,7 +24,7 @@ from shuffledeploy.compile.tuning.search.candidates import Workers, build_candid
 from shuffledeploy.compile.tuning.search.evolution import TaskSearch, new_cost_model
 from shuffledeploy.compile.tuning.search.tasks import find_tasks
 from shuffledeploy.compile.zoo import trace_network
-from shuffledeploy.deploy.board.cores import DEFAULT_CORE, guest_of
+from shuffledeploy.deploy.board.guests import guest_of
 from shuffledeploy.deploy.report.command_output import CONSOLE, require_writable, write_json
 from shuffledeploy.deploy.scoring.scores import EstimatedCycles
 from shuffledeploy.model.errors import Failure, command, program_name

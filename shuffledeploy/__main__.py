@@ -5,4 +5,4 @@ import sys
 from shuffledeploy.command_line import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(None))

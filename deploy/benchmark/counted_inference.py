@@ -21,7 +21,7 @@ import numpy as np
 from shuffledeploy.deploy.benchmark import board_worker
 from shuffledeploy.deploy.benchmark.answers import Question, error_of
 from shuffledeploy.deploy.benchmark.engines import Engine
-from shuffledeploy.deploy.board.cores import find_core
+from shuffledeploy.deploy.board.guests import find_core
 from shuffledeploy.deploy.board.qemu import ensure_emulator
 from shuffledeploy.deploy.board.sysroot import ensure_sysroot, guest_python
 from shuffledeploy.deploy.estimate.code_images import Image

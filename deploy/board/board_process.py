@@ -16,7 +16,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from shuffledeploy.deploy.board.cores import DEFAULT_CORE, Core, find_core
+from shuffledeploy.compile.cores import DEFAULT_CORE, ArmCore
+from shuffledeploy.deploy.board.guests import find_core
 from shuffledeploy.deploy.board.places import PACKAGE, state_folder
 from shuffledeploy.deploy.board.qemu import Emulator, ensure_emulator
 from shuffledeploy.deploy.board.sysroot import Sysroot, ensure_sysroot, guest_python
@@ -218,7 +219,7 @@ def _check_addresses(port: int, tracker: str) -> None:
 
 
 def _launch(
-    emulator: Emulator, sysroot: Sysroot, core: Core, folder: Path, options: list[str],
+    emulator: Emulator, sysroot: Sysroot, core: ArmCore, folder: Path, options: list[str],
     background: bool,
 ) -> subprocess.Popen[bytes]:  # fmt: skip
     """Start QEMU with the board's Python on the server."""

@@ -10,15 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from shuffledeploy.compile import cores
+from shuffledeploy.compile.cores import CORES, DEFAULT_CORE
 from shuffledeploy.deploy.board import apt_tree
-from shuffledeploy.deploy.board.cores import (
-    CORES,
-    DEFAULT_CORE,
-    Core,
-    cpuinfo,
-    find_core,
-    main_id_register,
-)
+from shuffledeploy.deploy.board.guests import cpuinfo, find_core, main_id_register
 from shuffledeploy.deploy.board.places import PACKAGE, built_once, recipe_hash, step
 from shuffledeploy.deploy.board.qemu import Emulator, ensure_emulator
 from shuffledeploy.deploy.board.wheels import unpack_wheels
@@ -52,7 +47,7 @@ class Sysroot:
     folder: Path
     python: str
 
-    def root(self, core: Core) -> Path:
+    def root(self, core: ArmCore) -> Path:
         """Return the root of a board with this core."""
         return self.folder / "cores" / core.name
 
@@ -70,7 +65,13 @@ def ensure_sysroot() -> Sysroot:
     Failure
         When a package cannot be fetched, or this machine has no apt or pip.
     """
-    sources = (PACKAGE / "apt_tree.py", PACKAGE / "cores.py", PACKAGE / "wheels.py", Path(__file__))
+    sources = (
+        PACKAGE / "apt_tree.py",
+        PACKAGE / "guests.py",
+        Path(cores.__file__),
+        PACKAGE / "wheels.py",
+        Path(__file__),
+    )
     folder = built_once(f"board-{recipe_hash(*sources, *_wheels())}", _build)
     return Sysroot(folder, (folder / "python-version.txt").read_text())
 
@@ -119,7 +120,7 @@ def _compile_modules(sysroot: Sysroot) -> None:
 
 
 def guest_python(
-    emulator: Emulator, sysroot: Sysroot, core: Core, *, counts: Path | None = None,
+    emulator: Emulator, sysroot: Sysroot, core: ArmCore, *, counts: Path | None = None,
     temporary: Path | None = None, packages: Sequence[Path] = (),
 ) -> list[str]:  # fmt: skip
     """Return the command that starts the board's Python on an emulated core.
@@ -160,7 +161,7 @@ def guest_python(
     ]  # fmt: skip
 
 
-def _write_core(root: Path, system: Path, core: Core) -> None:
+def _write_core(root: Path, system: Path, core: ArmCore) -> None:
     """Make a root that shares the system's files and shows one core."""
     root.mkdir(parents=True)
     for entry in system.iterdir():

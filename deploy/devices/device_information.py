@@ -11,7 +11,7 @@ import tvm
 from tvm import rpc
 
 from shuffledeploy.compile.bundle.elf import machine_of
-from shuffledeploy.deploy.board.cores import CORES
+from shuffledeploy.compile.cores import CORES
 from shuffledeploy.model.errors import Failure
 from shuffledeploy.model.printable import printable_line
 

@@ -6,7 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from shuffledeploy.deploy.board.cores import DEFAULT_CORE, find_core
+from shuffledeploy.compile.cores import DEFAULT_CORE
+from shuffledeploy.deploy.board.guests import find_core
 from shuffledeploy.model.errors import UsageError
 
 DEVICE_HELP = (

@@ -14,8 +14,8 @@ import tvm
 from tvm import rpc
 
 from shuffledeploy.compile.bundle.elf import machine_of
+from shuffledeploy.compile.cores import DEFAULT_CORE
 from shuffledeploy.deploy.board.board_process import HOST, Board, running_board
-from shuffledeploy.deploy.board.cores import DEFAULT_CORE
 from shuffledeploy.deploy.devices import sessions
 from shuffledeploy.deploy.devices.device_information import (
     DeviceInformation,

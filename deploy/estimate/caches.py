@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from shuffledeploy.compile.cores import CORES, ArmCore
 from shuffledeploy.deploy.estimate.executed_blocks import MemoryEvents
 
 KIB = 1024
@@ -110,9 +111,10 @@ class Caches:
         return self.translation.cycles * events.page_misses + BLOCKED_LOAD * events.blocked_loads
 
 
-def _arm(pages: int, first: Cache, second: Cache, first_bytes: float = 16) -> Caches:
-    # All of them are fully associative; 128 bits to the interconnect.
-    return Caches(first, second, Translation(pages, pages, ARM_LOOKUP), first_bytes, 16)
+def _arm(core: ArmCore) -> Caches:
+    # 128 bits to the interconnect.
+    translation = Translation(core.pages, core.pages, ARM_LOOKUP)
+    return Caches(_kib(*core.first), _kib(*core.second), translation, core.first_bytes, 16)
 
 
 def _kib(size: int, ways: int) -> Cache:
@@ -122,17 +124,7 @@ def _kib(size: int, ways: int) -> Cache:
 _SKYLAKE_SERVER = Caches(_kib(32, 8), _kib(1024, 16), Translation(64, 4, INTEL_LOOKUP), 52, 15)
 
 CACHES: dict[str, Caches] = {
-    "cortex-a35": _arm(10, _kib(32, 4), _kib(512, 8)),
-    "cortex-a53": _arm(10, _kib(32, 4), _kib(512, 16)),
-    "cortex-a55": _arm(16, _kib(32, 4), _kib(128, 4)),
-    "cortex-a57": _arm(32, _kib(32, 2), _kib(2048, 16)),
-    "cortex-a72": _arm(32, _kib(32, 2), _kib(1024, 16)),
-    "cortex-a73": _arm(48, _kib(32, 4), _kib(1024, 16)),
-    "cortex-a75": _arm(48, _kib(64, 16), _kib(256, 8)),
-    "cortex-a76": _arm(48, _kib(64, 4), _kib(512, 8), 32),
-    "cortex-a77": _arm(48, _kib(64, 4), _kib(256, 8), 32),
-    "cortex-a78": _arm(32, _kib(64, 4), _kib(512, 8), 32),
-    "neoverse-n1": _arm(48, _kib(64, 4), _kib(1024, 8), 32),
+    **{name: _arm(core) for name, core in CORES.items()},
     "skylake-avx512": _SKYLAKE_SERVER,
     "cascadelake": _SKYLAKE_SERVER,
     "cooperlake": _SKYLAKE_SERVER,

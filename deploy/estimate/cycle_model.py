@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from shuffledeploy.compile.cores import scheduling_of
 from shuffledeploy.deploy.estimate.block_costs import BlockCosts
 from shuffledeploy.deploy.estimate.code_images import Image
 from shuffledeploy.deploy.estimate.cycles import (
@@ -16,7 +17,6 @@ from shuffledeploy.deploy.estimate.cycles import (
 from shuffledeploy.deploy.estimate.executed_blocks import Block
 from shuffledeploy.deploy.estimate.llvm_tools import GOOD_RELEASE, ensure_llvm_tools
 from shuffledeploy.deploy.estimate.remembered_costs import RememberedCosts
-from shuffledeploy.deploy.estimate.scheduling_models import model_of
 
 
 class CycleModel:
@@ -47,7 +47,7 @@ class CycleModel:
     ) -> None:
         tools = ensure_llvm_tools()
         # Older releases of LLVM shared some models that newer ones have.
-        model = model_of(core) if tools.release >= GOOD_RELEASE else None
+        model = scheduling_of(core) if tools.release >= GOOD_RELEASE else None
         self.source = (
             f"estimated: cycles of {core} code by estimator {ESTIMATOR_VERSION}, "
             f"{model + ', ' if model else ''}llvm-mca {tools.version}"

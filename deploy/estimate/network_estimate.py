@@ -6,12 +6,12 @@ import dataclasses
 from collections import defaultdict
 
 from shuffledeploy.compile.bundle.folder import Bundle
+from shuffledeploy.compile.cores import scheduling_of
 from shuffledeploy.deploy.estimate.code_images import read_image
 from shuffledeploy.deploy.estimate.cycle_model import CycleModel
 from shuffledeploy.deploy.estimate.elf_symbols import function_at, read_functions
 from shuffledeploy.deploy.estimate.executed_blocks import Block
 from shuffledeploy.deploy.estimate.instruction_counts import InstructionCounts, kernel_behind
-from shuffledeploy.deploy.estimate.scheduling_models import model_of
 from shuffledeploy.deploy.runtime.execution import RunningNetwork
 from shuffledeploy.deploy.runtime.latency import count_library
 from shuffledeploy.model.errors import Failure, UsageError
@@ -58,7 +58,7 @@ def estimate_network(network: RunningNetwork) -> Cycles:
     """
     counted = count_library(network)
     core = network.device.information.cpu or "unknown core"
-    if model_of(core) is None:
+    if scheduling_of(core) is None:
         raise UsageError(f"LLVM has no scheduling model for {core}: no cycles can be estimated")
     return estimate_library(counted, network.bundle, CycleModel("aarch64", core), core)
 

@@ -15,10 +15,10 @@ from tvm import relax
 
 from shuffledeploy.compile.bundle.folder import Bundle
 from shuffledeploy.compile.bundle.manifest import Manifest
+from shuffledeploy.compile.cores import CORES, DEFAULT_CORE
 from shuffledeploy.compile.ir.graph import ENTRY, Array
 from shuffledeploy.compile.passes.memory.expose_intermediates import INTERMEDIATES
 from shuffledeploy.compile.targets import CompileTarget, cpu_features
-from shuffledeploy.deploy.board.cores import CORES, DEFAULT_CORE
 from shuffledeploy.deploy.devices.device_names import parse_device_name
 from shuffledeploy.deploy.devices.opening import Device, open_device
 from shuffledeploy.model.errors import Failure, UsageError

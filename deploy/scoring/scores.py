@@ -7,7 +7,7 @@ from pathlib import Path
 
 from shuffledeploy.compile.tuning.records.record_log import ESTIMATED_UNIT
 from shuffledeploy.compile.tuning.score import DetailedScore, KernelObject
-from shuffledeploy.deploy.board.cores import Guest, guest_of
+from shuffledeploy.deploy.board.guests import Guest, guest_of
 from shuffledeploy.deploy.board.qemu import ensure_emulator
 from shuffledeploy.deploy.estimate.caches import CACHES, Caches
 from shuffledeploy.deploy.estimate.cycle_model import CycleModel

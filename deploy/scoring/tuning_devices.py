@@ -8,16 +8,16 @@ from contextlib import AbstractContextManager, closing, contextmanager
 from rich.text import Text
 
 from shuffledeploy.compile.bundle.folder import Bundle
+from shuffledeploy.compile.cores import scheduling_of
 from shuffledeploy.compile.targets import CompileTarget
 from shuffledeploy.compile.tuning.score import Score
 from shuffledeploy.compile.tuning.search.candidates import Workers
 from shuffledeploy.compile.tuning.search.latency_score import LocalLatency
-from shuffledeploy.deploy.board.cores import guest_of
+from shuffledeploy.deploy.board.guests import guest_of
 from shuffledeploy.deploy.devices.device_names import EMULATED_TIME, DeviceName, parse_device_name
 from shuffledeploy.deploy.devices.opening import open_device
 from shuffledeploy.deploy.devices.tracked_boards import BoardScore
 from shuffledeploy.deploy.devices.trackers import Tracker
-from shuffledeploy.deploy.estimate.scheduling_models import model_of
 from shuffledeploy.deploy.report.command_output import CONSOLE
 from shuffledeploy.deploy.runtime.execution import default_device, start_network
 from shuffledeploy.deploy.runtime.parity import Parity, check_parity
@@ -160,7 +160,7 @@ def _emulated(core: str, target: CompileTarget, kind: str | None, device: str) -
     _require_emulated(target, kind, device)
     if kind == "instructions":
         return CountedInstructions(core, workers)
-    if model_of(core) is None:
+    if scheduling_of(core) is None:
         _warn(f"LLVM has no scheduling model for {core}")
         return CountedInstructions(core, workers)
     try:

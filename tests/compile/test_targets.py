@@ -9,7 +9,8 @@ import platform
 import pytest
 import tvm
 
-from shuffledeploy.compile.targets import ARM_CORES, DEFAULT_ARM_CORE, cpu_features, find_target
+from shuffledeploy.compile.cores import DEFAULT_CORE
+from shuffledeploy.compile.targets import ARM_CORES, cpu_features, find_target
 from shuffledeploy.model.errors import UsageError
 
 pytestmark = pytest.mark.smoke
@@ -28,7 +29,7 @@ def test_every_core_by_name(name: str) -> None:
 
 
 def test_arm_is_the_default_core() -> None:
-    assert find_target("arm") == find_target(DEFAULT_ARM_CORE)
+    assert find_target("arm") == find_target(DEFAULT_CORE)
 
 
 def test_the_host_fits_this_machine() -> None:

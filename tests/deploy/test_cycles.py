@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from shuffledeploy.compile.cores import CORES, describe_scheduling, scheduling_of
 from shuffledeploy.compile.targets import find_target
 from shuffledeploy.compile.tuning.score import DetailedScore, KernelObject
-from shuffledeploy.deploy.board.cores import CORES, guest_like_host, guest_of
+from shuffledeploy.deploy.board.guests import guest_like_host, guest_of
 from shuffledeploy.deploy.board.qemu import Emulator
 from shuffledeploy.deploy.board.toolchain import compile_c
 from shuffledeploy.deploy.estimate import block_costs, cycles
@@ -23,7 +24,6 @@ from shuffledeploy.deploy.estimate.cycles import (
 )
 from shuffledeploy.deploy.estimate.executed_blocks import Block, read_blocks
 from shuffledeploy.deploy.estimate.llvm_tools import GOOD_RELEASE, LlvmTools
-from shuffledeploy.deploy.estimate.scheduling_models import MODELS, describe, model_of
 from shuffledeploy.deploy.scoring import tuning_devices
 from shuffledeploy.deploy.scoring.count_kernels import KernelCount, count_kernels
 from shuffledeploy.deploy.scoring.scores import CountedInstructions, EstimatedCycles
@@ -158,15 +158,15 @@ def test_the_table_of_shared_models_is_what_llvm_mca_says(tools: LlvmTools) -> N
         pytest.skip(f"llvm-mca {tools.version} shares more models")
     sample = "fmla v0.4s,v1.4s,v2.s[0]\nldp q1,q2,[x0]\nstr q0,[x1]\nldr q4,[x3],#16\n"
     answers = {
-        core: tools.run(tools.mca, ["-mtriple=aarch64", f"-mcpu={core}"], sample) for core in MODELS
+        core: tools.run(tools.mca, ["-mtriple=aarch64", f"-mcpu={core}"], sample) for core in CORES
     }
-    for one in MODELS:
-        for other in MODELS:
-            assert (answers[one] == answers[other]) == (MODELS[one] == MODELS[other]), (one, other)
-    assert set(MODELS) == set(CORES)
-    assert "made for the cortex-a57" in describe("cortex-a72")
-    assert "its own" in describe("cortex-a53")
-    assert model_of("apple-m1") is None
+    for one, core in CORES.items():
+        for other, beside in CORES.items():
+            alike = core.scheduling == beside.scheduling
+            assert (answers[one] == answers[other]) == alike, (one, other)
+    assert "made for the cortex-a57" in describe_scheduling("cortex-a72")
+    assert "its own" in describe_scheduling("cortex-a53")
+    assert scheduling_of("apple-m1") is None
 
 
 def _kernel(folder: Path, body: str, architecture: str = "aarch64") -> KernelObject:
@@ -239,7 +239,7 @@ def test_what_scores_an_emulated_core(
     )
     with pytest.raises(Failure, match="no llvm-mca"):
         kind("estimate")
-    monkeypatch.setattr(tuning_devices, "model_of", lambda _: None)
+    monkeypatch.setattr(tuning_devices, "scheduling_of", lambda _: None)
     assert kind(None) is CountedInstructions
     assert "LLVM has no scheduling model" in capsys.readouterr().err
 

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from shuffledeploy.deploy.board.cores import CORES, find_core
+from shuffledeploy.compile.cores import CORES
+from shuffledeploy.deploy.board.guests import find_core
 from shuffledeploy.deploy.device import main
 from shuffledeploy.deploy.devices.device_names import parse_device_name
 from shuffledeploy.deploy.devices.opening import open_device

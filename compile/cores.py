@@ -1,0 +1,141 @@
+"""ARM's cores, one row each: all that this project knows of a core stands here.
+
+Sources: part numbers and features from Linux (``arch/arm64``) and ARM's technical reference
+manuals; caches and first-level translation from these manuals, the second level's size as boards
+have it (Wikipedia, articles on the boards); scheduling models from LLVM 19,
+``llvm/lib/Target/AArch64/AArch64Processors.td``; boards from Wikipedia, "List of ARM processors".
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+DEFAULT_CORE = "cortex-a72"
+
+
+@dataclasses.dataclass(frozen=True)
+class Scheduling:
+    """A scheduling model of LLVM's: several cores share one.
+
+    Attributes
+    ----------
+    name : str
+        As LLVM calls it.
+    made_for : str
+        The core that it describes.
+    in_order : bool
+        Whether that core executes in order.
+    """
+
+    name: str
+    made_for: str
+    in_order: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class ArmCore:
+    """One core.
+
+    Attributes
+    ----------
+    name : str
+        The name that LLVM (``-mcpu``) and this project use.
+    found_in : str
+        Boards and phones that have it.
+    qemu : str
+        The ``-cpu`` model of QEMU 7.2. Another core's name means a stand-in: the same generation of
+        the instruction set, so that what is legal on one is legal on the other.
+    part, variant, revision : int
+        In ``/proc/cpuinfo`` (implementer 0x41, ARM).
+    features : str
+        The line ``Features`` of ``/proc/cpuinfo``, as Linux prints it on such a core.
+    scheduling : Scheduling
+        What llvm-mca knows of it.
+    first, second : tuple of int
+        Data caches: KiB and ways. The second level is as large as boards have it; how much of that
+        strips may take is a budget of its own (`compile.targets.CACHE_BUDGET`).
+    pages : int
+        Entries of the first level of its translation of addresses, fully associative.
+    first_bytes : int
+        Bytes a cycle from the second level into the first.
+    is_target : bool
+        Whether it is offered as a target; else it can only be emulated.
+    """
+
+    name: str
+    found_in: str
+    qemu: str
+    part: int
+    variant: int
+    revision: int
+    features: str
+    scheduling: Scheduling
+    first: tuple[int, int]
+    second: tuple[int, int]
+    pages: int
+    first_bytes: int = 16
+    is_target: bool = True
+
+    @property
+    def is_stand_in(self) -> bool:
+        """Whether QEMU has no model of this very core."""
+        return self.qemu != self.name
+
+
+_V8_0 = "fp asimd evtstrm aes pmull sha1 sha2 crc32 cpuid"
+_V8_2 = (
+    "fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop"
+    " asimddp"
+)
+_V8_2_SSBS = _V8_2 + " ssbs"
+_A53 = Scheduling("CortexA53Model", "cortex-a53", in_order=True)
+_A55 = Scheduling("CortexA55Model", "cortex-a55", in_order=True)
+_A57 = Scheduling("CortexA57Model", "cortex-a57")
+_N1 = Scheduling("NeoverseN1Model", "neoverse-n1")
+
+CORES: dict[str, ArmCore] = {
+    core.name: core
+    for core in (
+        ArmCore("cortex-a35", "i.MX 8X, RK3308 (in order)",
+                "cortex-a35", 0xD04, 1, 0, _V8_0, _A53, (32, 4), (512, 8), 10, is_target=False),
+        ArmCore("cortex-a53", "Raspberry Pi 3, Snapdragon 410/625 (in order)",
+                "cortex-a53", 0xD03, 0, 4, _V8_0, _A53, (32, 4), (512, 16), 10),
+        # QEMU 7.2 has no A55: the A76 has the same ARMv8.2 instructions (dot products, fp16).
+        ArmCore("cortex-a55", "little core of most phones since 2018 (in order)",
+                "cortex-a76", 0xD05, 2, 0, _V8_2, _A55, (32, 4), (128, 4), 16),
+        ArmCore("cortex-a57", "Jetson TX1, Jetson Nano, Snapdragon 810",
+                "cortex-a57", 0xD07, 1, 3, _V8_0, _A57, (32, 2), (2048, 16), 32),
+        ArmCore("cortex-a72",
+                "Raspberry Pi 4, RK3399, Snapdragon 650 (the default, also called arm)",
+                "cortex-a72", 0xD08, 0, 3, _V8_0, _A57, (32, 2), (1024, 16), 32),
+        # ARMv8.0, like the A72.
+        ArmCore("cortex-a73", "Kirin 960, Snapdragon 835, Amlogic S922X",
+                "cortex-a72", 0xD09, 0, 2, _V8_0, _A57, (32, 4), (1024, 16), 48),
+        # ARMv8.2, like the A76.
+        ArmCore("cortex-a75", "Snapdragon 845, Exynos 9820",
+                "cortex-a76", 0xD0A, 3, 1, _V8_2, _A57, (64, 16), (256, 8), 48, is_target=False),
+        ArmCore("cortex-a76", "Raspberry Pi 5, RK3588, Snapdragon 855",
+                "cortex-a76", 0xD0B, 4, 1, _V8_2_SSBS, _A57, (64, 4), (512, 8), 48, 32),
+        ArmCore("cortex-a77", "Snapdragon 865, Dimensity 1000",
+                "cortex-a76", 0xD0D, 1, 0, _V8_2_SSBS, _A57, (64, 4), (256, 8), 48, 32,
+                is_target=False),
+        ArmCore("cortex-a78", "Snapdragon 888, Jetson Orin (as A78AE), Dimensity 1200",
+                "cortex-a76", 0xD41, 1, 0, _V8_2_SSBS, _A57, (64, 4), (512, 8), 32, 32),
+        ArmCore("neoverse-n1", "AWS Graviton 2, Ampere Altra",
+                "neoverse-n1", 0xD0C, 3, 1, _V8_2_SSBS, _N1, (64, 4), (1024, 8), 48, 32),
+    )
+}  # fmt: skip
+
+
+def scheduling_of(name: str) -> str | None:
+    """Name LLVM's scheduling model of a core, None for a core that is not known here."""
+    return CORES[name].scheduling.name if name in CORES else None
+
+
+def describe_scheduling(name: str) -> str:
+    """Say which scheduling model a core has, and whose it really is."""
+    if name not in CORES:
+        return "none known: ranked by instructions"
+    model = CORES[name].scheduling
+    own = "its own" if model.made_for == name else f"made for the {model.made_for}"
+    return f"{model.name}, {own}"

@@ -1,0 +1,57 @@
+"""Guests: what QEMU is to be for a core, and what the board says of itself then."""
+
+from __future__ import annotations
+
+import difflib
+import platform
+from dataclasses import dataclass
+
+from shuffledeploy.compile.cores import CORES, ArmCore
+from shuffledeploy.model.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Guest:
+    """What QEMU is to be: an architecture, and one of its ``-cpu`` models for it."""
+
+    architecture: str
+    model: str
+
+
+def find_core(name: str) -> ArmCore:
+    """Return a core by its name.
+
+    Raises
+    ------
+    UsageError
+        When it cannot be emulated; names those that can.
+    """
+    if name in CORES:
+        return CORES[name]
+    near = difflib.get_close_matches(name, CORES, n=1)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    raise UsageError(f"core '{name}' cannot be emulated{hint}; choose one of {', '.join(CORES)}")
+
+
+def guest_of(core: str) -> Guest:
+    """Return the guest with a core of `compile.cores.CORES`."""
+    return Guest("aarch64", find_core(core).qemu)
+
+
+def guest_like_host() -> Guest:
+    """Return the guest that runs what this machine runs, as far as QEMU can."""
+    return Guest(platform.machine(), "max")
+
+
+def cpuinfo(core: ArmCore) -> str:
+    """Return ``/proc/cpuinfo`` of a board with one such core."""
+    return (
+        f"processor\t: 0\nBogoMIPS\t: 108.00\nFeatures\t: {core.features}\n"
+        f"CPU implementer\t: 0x41\nCPU architecture: 8\nCPU variant\t: 0x{core.variant:x}\n"
+        f"CPU part\t: 0x{core.part:03x}\nCPU revision\t: {core.revision}\n\n"
+    )
+
+
+def main_id_register(core: ArmCore) -> int:
+    """Return MIDR_EL1 of a core: implementer, variant, architecture, part, revision."""
+    return 0x41 << 24 | core.variant << 20 | 0xF << 16 | core.part << 4 | core.revision
