@@ -53,7 +53,7 @@ class ArmCore:
         What llvm-mca knows of it.
     first, second : tuple of int
         Data caches: KiB and ways. The second level is as large as boards have it; how much of that
-        strips may take is a budget of its own (`compile.targets.CACHE_BUDGET`).
+        strips may take is a budget of its own (`compiler.targets.CACHE_BUDGET`).
     pages : int
         Entries of the first level of its translation of addresses, fully associative.
     first_bytes : int

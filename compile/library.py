@@ -14,9 +14,9 @@ import tvm
 from tvm.s_tir.pipeline import default_s_tir_pipeline
 from tvm.tirx.compilation_pipeline import register_tir_pipeline
 
-from shuffledeploy.compile.passes.memory.constants_in_place import CONSTANTS, constants_object
-from shuffledeploy.compile.pipeline import Dump, Phase, Step, pipeline, run_steps, steps_of
-from shuffledeploy.compile.targets import CompileTarget
+from shuffledeploy.compiler.passes.memory.constants_in_place import CONSTANTS, constants_object
+from shuffledeploy.compiler.pipeline import Dump, Phase, Step, pipeline, run_steps, steps_of
+from shuffledeploy.compiler.targets import CompileTarget
 from shuffledeploy.model.errors import Failure
 from shuffledeploy.model.scratch import scratch_folder
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from rich.table import Table
 
-from shuffledeploy.compile.targets import CompileTarget, find_target
-from shuffledeploy.compile.tuning.records.coverage import (
+from shuffledeploy.compiler.targets import CompileTarget, find_target
+from shuffledeploy.compiler.tuning.records.coverage import (
     KnownKernel,
     TaskCoverage,
     covered,
@@ -20,8 +20,8 @@ from shuffledeploy.compile.tuning.records.coverage import (
     prune,
     unfit,
 )
-from shuffledeploy.compile.tuning.records.record_log import SHORTLIST, Log, log_path, read_log
-from shuffledeploy.compile.tuning.request import LOG_FOLDER
+from shuffledeploy.compiler.tuning.records.record_log import SHORTLIST, Log, log_path, read_log
+from shuffledeploy.compiler.tuning.request import LOG_FOLDER
 from shuffledeploy.model.errors import FAILURE_STATUS, command, program_name
 from shuffledeploy.model.plain_console import plain_console
 from shuffledeploy.model.registry import REPRESENTATIVE, names, parse_resolution

@@ -15,9 +15,9 @@ import tvm
 from torch.export import ExportedProgram
 from tvm import relax
 
-from shuffledeploy.compile.bundle import folder as bundles
-from shuffledeploy.compile.bundle.folder import Bundle
-from shuffledeploy.compile.bundle.manifest import (
+from shuffledeploy.compiler.bundle import folder as bundles
+from shuffledeploy.compiler.bundle.folder import Bundle
+from shuffledeploy.compiler.bundle.manifest import (
     ImageStatistics,
     KernelEntry,
     Manifest,
@@ -25,22 +25,22 @@ from shuffledeploy.compile.bundle.manifest import (
     Tensor,
     data_type,
 )
-from shuffledeploy.compile.frontend.program import Program, import_program
-from shuffledeploy.compile.ir.attributes import JOINED_IN_PLACE, STRIPS, attribute, kernel_of
-from shuffledeploy.compile.ir.graph import ENTRY, Array
-from shuffledeploy.compile.ir.inspection import is_shuffle, kernel_functions, moves_only
-from shuffledeploy.compile.kernels.schedules import scheduled
-from shuffledeploy.compile.library import build_library
-from shuffledeploy.compile.passes.memory.constants_in_place import constant_bytes
-from shuffledeploy.compile.passes.memory.expose_intermediates import (
+from shuffledeploy.compiler.frontend.program import Program, import_program
+from shuffledeploy.compiler.ir.attributes import JOINED_IN_PLACE, STRIPS, attribute, kernel_of
+from shuffledeploy.compiler.ir.graph import ENTRY, Array
+from shuffledeploy.compiler.ir.inspection import is_shuffle, kernel_functions, moves_only
+from shuffledeploy.compiler.kernels.schedules import scheduled
+from shuffledeploy.compiler.library import build_library
+from shuffledeploy.compiler.passes.memory.constants_in_place import constant_bytes
+from shuffledeploy.compiler.passes.memory.expose_intermediates import (
     INTERMEDIATES,
     expose_intermediates,
     kernel_calls,
 )
-from shuffledeploy.compile.pipeline import Dump, Phase, pipeline, run_steps, steps_of
-from shuffledeploy.compile.targets import CompileTarget, find_target
-from shuffledeploy.compile.tuning.records.record_log import Record
-from shuffledeploy.compile.tuning.records.recorded_schedules import apply_record, kernel_key
+from shuffledeploy.compiler.pipeline import Dump, Phase, pipeline, run_steps, steps_of
+from shuffledeploy.compiler.targets import CompileTarget, find_target
+from shuffledeploy.compiler.tuning.records.record_log import Record
+from shuffledeploy.compiler.tuning.records.recorded_schedules import apply_record, kernel_key
 from shuffledeploy.model.scratch import scratch_folder
 
 # Largest absolute error of a logit, for logits of order one (float32, a few hundred layers'
@@ -187,7 +187,7 @@ def link_kernels(
     Returns
     -------
     tvm.IRModule
-        What :func:`compile.library.build_library` takes, and what a manifest is read from.
+        What :func:`compiler.library.build_library` takes, and what a manifest is read from.
     """
     steps = pipeline(target, lowered.kernels, functions)
     return run_steps(lowered.module, steps_of(steps, Phase.SCHEDULE, Phase.MEMORY), dump)

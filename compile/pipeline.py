@@ -1,7 +1,7 @@
 """The way from an imported network to object code: every step, in order, in one list.
 
 A step takes a module and gives a module. What it found out stands in attributes of the functions
-that it is about (:mod:`compile.ir.attributes`).
+that it is about (:mod:`compiler.ir.attributes`).
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ from typing import Any
 import tvm
 from tvm import relax, tirx
 
-from shuffledeploy.compile.ir.attributes import SHARED, attribute, kind_of
-from shuffledeploy.compile.passes.graph.absorb_flatten import absorb_flatten
-from shuffledeploy.compile.passes.graph.choose_layouts import choose_layouts
-from shuffledeploy.compile.passes.graph.eliminate_channel_shuffle import eliminate_channel_shuffle
-from shuffledeploy.compile.passes.graph.fold_batch_norm import fold_batch_norm
-from shuffledeploy.compile.passes.graph.fuse_rest import fuse_rest
-from shuffledeploy.compile.passes.graph.lower_to_kernels import lower_to_kernels
-from shuffledeploy.compile.passes.graph.simplify_pools import simplify_pools
-from shuffledeploy.compile.passes.graph.write_in_read_order import write_in_read_order
-from shuffledeploy.compile.passes.memory.compute_in_strips import compute_in_strips
-from shuffledeploy.compile.passes.memory.constants_in_place import constants_in_place
-from shuffledeploy.compile.passes.memory.expose_intermediates import expose_intermediates
-from shuffledeploy.compile.passes.memory.join_in_place import join_in_place
-from shuffledeploy.compile.passes.memory.replace_kernels import replace_kernels
-from shuffledeploy.compile.passes.memory.residual_in_place import residual_in_place
-from shuffledeploy.compile.passes.tir.fetch_weights import fetch_next_weights
-from shuffledeploy.compile.passes.tir.last_tile import part_last_tile
-from shuffledeploy.compile.passes.tir.masked_vectors import has_masks, mask_odd_vectors
-from shuffledeploy.compile.passes.tir.odd_vectors import cut_odd_vectors
-from shuffledeploy.compile.passes.tir.shared_vectors import mark_shared, share_vectors
-from shuffledeploy.compile.passes.tir.tiles_in_registers import keep_on_stack, load_whole_vectors
-from shuffledeploy.compile.targets import CompileTarget
+from shuffledeploy.compiler.ir.attributes import SHARED, attribute, kind_of
+from shuffledeploy.compiler.passes.graph.absorb_flatten import absorb_flatten
+from shuffledeploy.compiler.passes.graph.choose_layouts import choose_layouts
+from shuffledeploy.compiler.passes.graph.eliminate_channel_shuffle import eliminate_channel_shuffle
+from shuffledeploy.compiler.passes.graph.fold_batch_norm import fold_batch_norm
+from shuffledeploy.compiler.passes.graph.fuse_rest import fuse_rest
+from shuffledeploy.compiler.passes.graph.lower_to_kernels import lower_to_kernels
+from shuffledeploy.compiler.passes.graph.simplify_pools import simplify_pools
+from shuffledeploy.compiler.passes.graph.write_in_read_order import write_in_read_order
+from shuffledeploy.compiler.passes.memory.compute_in_strips import compute_in_strips
+from shuffledeploy.compiler.passes.memory.constants_in_place import constants_in_place
+from shuffledeploy.compiler.passes.memory.expose_intermediates import expose_intermediates
+from shuffledeploy.compiler.passes.memory.join_in_place import join_in_place
+from shuffledeploy.compiler.passes.memory.replace_kernels import replace_kernels
+from shuffledeploy.compiler.passes.memory.residual_in_place import residual_in_place
+from shuffledeploy.compiler.passes.tir.fetch_weights import fetch_next_weights
+from shuffledeploy.compiler.passes.tir.last_tile import part_last_tile
+from shuffledeploy.compiler.passes.tir.masked_vectors import has_masks, mask_odd_vectors
+from shuffledeploy.compiler.passes.tir.odd_vectors import cut_odd_vectors
+from shuffledeploy.compiler.passes.tir.shared_vectors import mark_shared, share_vectors
+from shuffledeploy.compiler.passes.tir.tiles_in_registers import keep_on_stack, load_whole_vectors
+from shuffledeploy.compiler.targets import CompileTarget
 from shuffledeploy.model.errors import UsageError
 
 Pass = Callable[[tvm.IRModule], tvm.IRModule]

@@ -11,8 +11,8 @@ import sys
 import tvm
 from tvm.target import Target
 
-from shuffledeploy.compile.cores import CORES, DEFAULT_CORE
-from shuffledeploy.compile.kernels.tiling import Core
+from shuffledeploy.compiler.cores import CORES, DEFAULT_CORE
+from shuffledeploy.compiler.kernels.tiling import Core
 from shuffledeploy.model.errors import UsageError
 
 HOST = "host"

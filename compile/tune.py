@@ -11,9 +11,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from shuffledeploy.compile.cores import DEFAULT_CORE
-from shuffledeploy.compile.tuning.request import LOG_FOLDER, Request
-from shuffledeploy.compile.tuning.score import KINDS
+from shuffledeploy.compiler.cores import DEFAULT_CORE
+from shuffledeploy.compiler.tuning.request import LOG_FOLDER, Request
+from shuffledeploy.compiler.tuning.score import KINDS
 from shuffledeploy.deploy.devices.device_names import EMULATED_TIME, parse_device_name
 from shuffledeploy.deploy.report.command_output import require_creatable, write_json
 from shuffledeploy.model.errors import UsageError, command, program_name
@@ -40,8 +40,8 @@ def main(argv: list[str] | None = None) -> int:
         _print_targets()
         return 0
     beside = _refuse_early(options)
-    from shuffledeploy.compile.tuning.report.outcome_tables import print_outcome
-    from shuffledeploy.compile.tuning.session import tune_network
+    from shuffledeploy.compiler.tuning.report.outcome_tables import print_outcome
+    from shuffledeploy.compiler.tuning.session import tune_network
     from shuffledeploy.deploy.scoring.tuning_devices import TuningDevices
 
     outcome = tune_network(_request(options), TuningDevices())
@@ -103,7 +103,7 @@ def _refuse_early(options: argparse.Namespace) -> dict[str, float]:
 
 
 def _request(options: argparse.Namespace) -> Request:
-    from shuffledeploy.compile.targets import find_target
+    from shuffledeploy.compiler.targets import find_target
     from shuffledeploy.model.registry import parse_resolution
 
     target = find_target(options.target)
@@ -223,8 +223,8 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
 def _print_targets() -> None:
     from rich.table import Table
 
-    from shuffledeploy.compile.cores import CORES, describe_scheduling
-    from shuffledeploy.compile.targets import ARM_CORES, HOST, find_target
+    from shuffledeploy.compiler.cores import CORES, describe_scheduling
+    from shuffledeploy.compiler.targets import ARM_CORES, HOST, find_target
     from shuffledeploy.model.registry import names
 
     table = Table(

@@ -39,16 +39,16 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from shuffledeploy.compile.targets import HOST, CompileTarget, find_target
-from shuffledeploy.compile.tuning.proof.rank_statistics import (
+from shuffledeploy.compiler.targets import HOST, CompileTarget, find_target
+from shuffledeploy.compiler.tuning.proof.rank_statistics import (
     Ranking,
     choice_regret,
     rank_kernel,
     rank_pooled,
 )
-from shuffledeploy.compile.tuning.proof.validation import Sample, draw_kernels, sample_kernels
-from shuffledeploy.compile.tuning.records.ties import TIE
-from shuffledeploy.compile.tuning.search.candidates import Workers
+from shuffledeploy.compiler.tuning.proof.validation import Sample, draw_kernels, sample_kernels
+from shuffledeploy.compiler.tuning.records.ties import TIE
+from shuffledeploy.compiler.tuning.search.candidates import Workers
 from shuffledeploy.deploy.board.guests import guest_like_host
 from shuffledeploy.deploy.report.command_output import CONSOLE, require_writable, write_json
 from shuffledeploy.deploy.report.validation_chart import draw_scatter

@@ -9,12 +9,12 @@ from typing import Any
 
 from torch.export import ExportedProgram
 
-from shuffledeploy.compile.bundle.folder import Bundle
-from shuffledeploy.compile.frontend.program import trace
-from shuffledeploy.compile.network import choose_schedules, lower, write_bundle
-from shuffledeploy.compile.targets import CompileTarget
-from shuffledeploy.compile.tuning.records.related_records import usable_records
-from shuffledeploy.compile.tuning.request import LOG_FOLDER
+from shuffledeploy.compiler.bundle.folder import Bundle
+from shuffledeploy.compiler.frontend.program import trace
+from shuffledeploy.compiler.network import choose_schedules, lower, write_bundle
+from shuffledeploy.compiler.targets import CompileTarget
+from shuffledeploy.compiler.tuning.records.related_records import usable_records
+from shuffledeploy.compiler.tuning.request import LOG_FOLDER
 from shuffledeploy.model.registry import build, input_shape, normalisation
 from shuffledeploy.model.weights import load_weights
 

@@ -11,8 +11,8 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from shuffledeploy.compile.targets import find_target
-from shuffledeploy.compile.zoo import compile_network
+from shuffledeploy.compiler.targets import find_target
+from shuffledeploy.compiler.zoo import compile_network
 from shuffledeploy.deploy.report.command_output import require_writable, steps, write_json
 from shuffledeploy.deploy.runtime.execution import open_network
 from shuffledeploy.deploy.runtime.parity import Parity, check_parity

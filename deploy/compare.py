@@ -11,7 +11,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from shuffledeploy.compile.targets import CompileTarget, find_target
+from shuffledeploy.compiler.targets import CompileTarget, find_target
 from shuffledeploy.deploy.devices.device_names import DEVICE_HELP, parse_device_name
 from shuffledeploy.deploy.devices.opening import Device
 from shuffledeploy.deploy.report.command_output import require_writable, steps, write_json

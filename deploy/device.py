@@ -13,7 +13,7 @@ import signal
 import sys
 import time
 
-from shuffledeploy.compile.cores import CORES, DEFAULT_CORE
+from shuffledeploy.compiler.cores import CORES, DEFAULT_CORE
 from shuffledeploy.deploy.board.board_process import (
     Board,
     find_board,

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from rich.table import Table
 
-from shuffledeploy.compile.bundle.folder import load_bundle
-from shuffledeploy.compile.targets import find_target
+from shuffledeploy.compiler.bundle.folder import load_bundle
+from shuffledeploy.compiler.targets import find_target
 from shuffledeploy.deploy.devices.device_names import DEVICE_HELP, parse_device_name
 from shuffledeploy.deploy.report.command_output import require_writable, steps, write_json
 from shuffledeploy.deploy.runtime.comparison import cached_bundle

@@ -7,8 +7,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from shuffledeploy.compile.bundle.folder import load_bundle
-from shuffledeploy.compile.ir.graph import Array
+from shuffledeploy.compiler.bundle.folder import load_bundle
+from shuffledeploy.compiler.ir.graph import Array
 from shuffledeploy.deploy.devices.device_names import DEVICE_HELP, parse_device_name
 from shuffledeploy.deploy.estimate.network_estimate import Cycles, estimate_network
 from shuffledeploy.deploy.report.command_output import require_writable, steps, write_json

@@ -16,14 +16,14 @@ from pathlib import Path
 
 import numpy as np
 
-from shuffledeploy.compile.cores import DEFAULT_CORE
-from shuffledeploy.compile.network import lower
-from shuffledeploy.compile.targets import CompileTarget, find_target
-from shuffledeploy.compile.tuning.score import DetailedScore, KernelObject
-from shuffledeploy.compile.tuning.search.candidates import Workers, build_candidates
-from shuffledeploy.compile.tuning.search.evolution import TaskSearch, new_cost_model
-from shuffledeploy.compile.tuning.search.tasks import find_tasks
-from shuffledeploy.compile.zoo import trace_network
+from shuffledeploy.compiler.cores import DEFAULT_CORE
+from shuffledeploy.compiler.network import lower
+from shuffledeploy.compiler.targets import CompileTarget, find_target
+from shuffledeploy.compiler.tuning.score import DetailedScore, KernelObject
+from shuffledeploy.compiler.tuning.search.candidates import Workers, build_candidates
+from shuffledeploy.compiler.tuning.search.evolution import TaskSearch, new_cost_model
+from shuffledeploy.compiler.tuning.search.tasks import find_tasks
+from shuffledeploy.compiler.zoo import trace_network
 from shuffledeploy.deploy.board.guests import guest_of
 from shuffledeploy.deploy.report.command_output import CONSOLE, require_writable, write_json
 from shuffledeploy.deploy.scoring.scores import EstimatedCycles

@@ -10,17 +10,17 @@ from shuffledeploy.model.errors import USAGE_STATUS, command
 
 #: Command, the module whose ``main`` it calls, what it does.
 COMMANDS = {
-    "tune": ("compile.tune", "compile and tune a network, prove it right, write a bundle"),
+    "tune": ("compiler.tune", "compile and tune a network, prove it right, write a bundle"),
     "run": ("deploy.run", "run a bundle on a device: parity first, then latency or a count"),
     "compare": ("deploy.compare", "AlexNet, ShuffleNet and MobileNet beside the paper's table"),
     "bench": ("deploy.bench", "beside ONNX Runtime, OpenVINO, ncnn and MNN on this machine"),
     "peers": ("deploy.peers", "beside ncnn, ONNX Runtime and MNN on an emulated core"),
-    "logs": ("compile.logs", "show, check, prune and merge tuning records"),
+    "logs": ("compiler.logs", "show, check, prune and merge tuning records"),
     "device": ("deploy.device", "build, start, list and stop emulated boards"),
     "zoo": ("deploy.check_zoo", "every network on every target: parity and shuffle kernels"),
     "fashion": ("deploy.fashion_accuracy", "accuracy on Fashion-MNIST beside PyTorch's"),
     "complexity": ("model.complexity_table", "layers, multiply-adds and parameters of a network"),
-    "validate-score": ("compile.validate_score", "does the estimate rank schedules as time does?"),
+    "validate-score": ("compiler.validate_score", "does the estimate rank schedules as time does?"),
 }
 
 

@@ -17,7 +17,7 @@ import pytest
 if name := os.environ.get("HOST_CPU"):
     import tvm
 
-    # Where `compile.targets` learns which core this is; other conftest files ask it when they load.
+    # Where `compiler.targets` learns which core this is; other conftest files ask when they load.
     tvm.register_global_func("target.llvm_get_system_cpu", lambda: name, override=True)
 
 

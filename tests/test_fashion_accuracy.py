@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from shuffledeploy.compile.targets import find_target
+from shuffledeploy.compiler.targets import find_target
 from shuffledeploy.deploy.board.sysroot import ensure_sysroot
 from shuffledeploy.deploy.fashion_accuracy import ALLOWED, first_images, main, measure_accuracy
 from shuffledeploy.deploy.runtime.comparison import cached_bundle

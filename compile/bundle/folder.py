@@ -21,9 +21,9 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from shuffledeploy.compile.bundle.arrays import NUMBER, Array, Expected, check_arrays, read_arrays
-from shuffledeploy.compile.bundle.elf import check_library
-from shuffledeploy.compile.bundle.manifest import (
+from shuffledeploy.compiler.bundle.arrays import NUMBER, Array, Expected, check_arrays, read_arrays
+from shuffledeploy.compiler.bundle.elf import check_library
+from shuffledeploy.compiler.bundle.manifest import (
     LONGEST_MANIFEST,
     Manifest,
     Tensor,

@@ -4,9 +4,9 @@ A ``.pt2`` file may hold pickles (weights, constants, sample inputs), compiled l
 symbolic extents that SymPy evaluates as Python. PyTorch 2.13 opens all of them without being asked.
 Programs with fixed shapes and plain tensors need none of them.
 
-It is a second wall: `compile.frontend.program_archive` refuses such files, or leaves these things
+It is a second wall: `compiler.frontend.program_archive` refuses such files, or leaves these things
 out, before PyTorch sees them. It is no sandbox: PyTorch writes Python from the graph and compiles
-it; that the names in it are plain is for `compile.frontend.program_archive` to see to.
+it; that the names in it are plain is for `compiler.frontend.program_archive` to see to.
 """
 
 from __future__ import annotations

@@ -16,9 +16,9 @@ from torch.export import ExportedProgram
 from tvm import relax
 from tvm.relax.frontend.torch import from_exported_program
 
-from shuffledeploy.compile.bundle.manifest import Tensor, data_type
-from shuffledeploy.compile.frontend.guarded_loading import no_code_from_programs
-from shuffledeploy.compile.frontend.program_archive import checked_copy
+from shuffledeploy.compiler.bundle.manifest import Tensor, data_type
+from shuffledeploy.compiler.frontend.guarded_loading import no_code_from_programs
+from shuffledeploy.compiler.frontend.program_archive import checked_copy
 from shuffledeploy.model.errors import UsageError
 from shuffledeploy.model.printable import printable_line
 from shuffledeploy.model.weights import weight_fault
@@ -51,14 +51,26 @@ def trace(module: torch.nn.Module, input_shape: tuple[int, ...]) -> ExportedProg
     UsageError
         If the module cannot take an input of this shape.
     """
-    example = torch.zeros(input_shape)
+    return trace_module(module.eval(), (torch.zeros(input_shape),))
+
+
+def trace_module(
+    module: torch.nn.Module, example_inputs: tuple[torch.Tensor, ...]
+) -> ExportedProgram:
+    """Trace a PyTorch module with `torch.export` for the shapes of example inputs.
+
+    Raises
+    ------
+    UsageError
+        If the module cannot take them.
+    """
     try:
         with torch.no_grad(), _quiet():
-            return torch.export.export(module.eval(), (example,))
+            return torch.export.export(module, example_inputs)
     except Exception as error:
+        shapes = ", ".join(str(tuple(value.shape)) for value in example_inputs)
         raise UsageError(
-            f"the network cannot be traced with an input of shape {tuple(input_shape)}: "
-            f"{_reason(error)}"
+            f"the network cannot be traced with an input of shape {shapes}: {_reason(error)}"
         ) from error
 
 
@@ -69,7 +81,7 @@ def load_program(path: Path) -> ExportedProgram:
     ------
     UsageError
         If the file is missing, is not such a program, is cut short, or would run code of its own
-        when it is opened (see `compile.frontend.program_archive`).
+        when it is opened (see `compiler.frontend.program_archive`).
     """
     if not path.is_file():
         raise UsageError(f"no program at {path}: save one with torch.export.save(program, path)")

@@ -16,14 +16,14 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from shuffledeploy.compile.frontend.plain_names import (
+from shuffledeploy.compiler.frontend.plain_names import (
     check_argument_name,
     check_name,
     check_operator,
     check_path,
 )
-from shuffledeploy.compile.frontend.program_schema import SavedProgram
-from shuffledeploy.compile.frontend.program_tensors import (
+from shuffledeploy.compiler.frontend.program_schema import SavedProgram
+from shuffledeploy.compiler.frontend.program_tensors import (
     MOST_ELEMENTS,
     ArgumentName,
     DottedName,

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from msgspec import UNSET, UnsetType, field
 
-from shuffledeploy.compile.frontend.program_tensors import (
+from shuffledeploy.compiler.frontend.program_tensors import (
     ArgumentName,
     Choice,
     Code,

@@ -8,7 +8,7 @@ import tvm
 from tvm import tirx
 from tvm_ffi import structural_walk
 
-from shuffledeploy.compile.ir.attributes import JOINED, kind_of
+from shuffledeploy.compiler.ir.attributes import JOINED, kind_of
 
 _ARITHMETIC = (tirx.Add, tirx.Sub, tirx.Mul, tirx.Div, tirx.Max, tirx.Min, tirx.Cast)
 

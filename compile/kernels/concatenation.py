@@ -8,7 +8,7 @@ from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script.builder import ir as T
 
-from shuffledeploy.compile.kernels.blocks import Step, apply_steps, axes, epilogue_operands
+from shuffledeploy.compiler.kernels.blocks import Step, apply_steps, axes, epilogue_operands
 
 PART = "part"
 

@@ -22,8 +22,8 @@ from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script.builder import ir as T
 
-from shuffledeploy.compile.ir.graph import Array
-from shuffledeploy.compile.kernels.blocks import (
+from shuffledeploy.compiler.ir.graph import Array
+from shuffledeploy.compiler.kernels.blocks import (
     ACCUMULATE,
     FINISHED,
     OUTPUT,

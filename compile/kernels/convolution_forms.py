@@ -10,9 +10,9 @@ import tvm
 from tvm import tirx
 from tvm.s_tir import Schedule
 
-from shuffledeploy.compile.ir.attributes import SHARED
-from shuffledeploy.compile.ir.memory_layout import FLOAT_BYTES
-from shuffledeploy.compile.kernels.blocks import (
+from shuffledeploy.compiler.ir.attributes import SHARED
+from shuffledeploy.compiler.ir.memory_layout import FLOAT_BYTES
+from shuffledeploy.compiler.kernels.blocks import (
     ACCUMULATE,
     FINISHED,
     OUTPUT,
@@ -20,7 +20,7 @@ from shuffledeploy.compile.kernels.blocks import (
     TAKEN,
     WEIGHT,
 )
-from shuffledeploy.compile.kernels.tiling import (
+from shuffledeploy.compiler.kernels.tiling import (
     MOST_PIXELS_IN_TILE,
     MOST_WRITTEN_OUT,
     Choose,
@@ -31,7 +31,7 @@ from shuffledeploy.compile.kernels.tiling import (
     tile_in_registers,
     vectorize_copy,
 )
-from shuffledeploy.compile.passes.tir.shared_vectors import QUARTER, RESTS
+from shuffledeploy.compiler.passes.tir.shared_vectors import QUARTER, RESTS
 
 # Channels of a sum written out.
 MOST_STEPS = 10

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from shuffledeploy.compile.ir.graph import Array
-from shuffledeploy.compile.kernels.convolution import Convolution, bias_shape
+from shuffledeploy.compiler.ir.graph import Array
+from shuffledeploy.compiler.kernels.convolution import Convolution, bias_shape
 
 
 def pack_weight(weight: Array, conv: Convolution) -> Array:

@@ -11,11 +11,11 @@ import tvm
 from tvm import tirx
 from tvm.s_tir import Schedule
 
-from shuffledeploy.compile.ir.attributes import JOINED, WINDOW, kind_of
-from shuffledeploy.compile.kernels.concatenation import PART
-from shuffledeploy.compile.kernels.convolution_forms import convolution_forms
-from shuffledeploy.compile.kernels.tiling import Choose, Core, Form, divisors, vectorize_copy
-from shuffledeploy.compile.kernels.window_forms import window_forms
+from shuffledeploy.compiler.ir.attributes import JOINED, WINDOW, kind_of
+from shuffledeploy.compiler.kernels.concatenation import PART
+from shuffledeploy.compiler.kernels.convolution_forms import convolution_forms
+from shuffledeploy.compiler.kernels.tiling import Choose, Core, Form, divisors, vectorize_copy
+from shuffledeploy.compiler.kernels.window_forms import window_forms
 
 
 def forms(function: tirx.PrimFunc, core: Core) -> list[Form]:

@@ -13,7 +13,7 @@ from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script.builder import ir as T
 
-from shuffledeploy.compile.kernels.blocks import (
+from shuffledeploy.compiler.kernels.blocks import (
     ACCUMULATE,
     OUTPUT,
     WEIGHT,

@@ -6,8 +6,8 @@ import tvm
 from tvm import tirx
 from tvm.s_tir import Schedule
 
-from shuffledeploy.compile.kernels.blocks import ACCUMULATE, OUTPUT
-from shuffledeploy.compile.kernels.tiling import (
+from shuffledeploy.compiler.kernels.blocks import ACCUMULATE, OUTPUT
+from shuffledeploy.compiler.kernels.tiling import (
     MOST_PIXELS_IN_TILE,
     MOST_WRITTEN_OUT,
     Choose,

@@ -27,8 +27,8 @@ from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script.builder import ir as T
 
-from shuffledeploy.compile.ir.graph import Array
-from shuffledeploy.compile.kernels.blocks import Step, apply_steps, epilogue_operands, named, place
+from shuffledeploy.compiler.ir.graph import Array
+from shuffledeploy.compiler.kernels.blocks import Step, apply_steps, epilogue_operands, named, place
 
 # Height and width of an output tile (m), and of the windows: smaller tiles save less and move more
 # memory, larger ones round more.

@@ -10,9 +10,9 @@ import tvm
 from tvm import tirx
 from tvm.ir import PointerType, PrimType
 
-from shuffledeploy.compile.ir.memory_layout import FLOAT_BYTES
-from shuffledeploy.compile.strips.ranged import RANGE_TYPE
-from shuffledeploy.compile.strips.strip_plan import Layer, Move, Plan, Step
+from shuffledeploy.compiler.ir.memory_layout import FLOAT_BYTES
+from shuffledeploy.compiler.strips.ranged import RANGE_TYPE
+from shuffledeploy.compiler.strips.strip_plan import Layer, Move, Plan, Step
 
 
 @dataclasses.dataclass(frozen=True)

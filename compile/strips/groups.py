@@ -8,17 +8,17 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 import tvm
 from tvm import relax, tirx
 
-from shuffledeploy.compile.ir.graph import (
+from shuffledeploy.compiler.ir.graph import (
     Readers,
     fresh_variables,
     is_last_read,
     readers_of,
     shape_of,
 )
-from shuffledeploy.compile.ir.memory_layout import FLOAT_BYTES
-from shuffledeploy.compile.strips.kernel_calls import KernelCall, bytes_of, segments_of
-from shuffledeploy.compile.strips.ranged import rows_read
-from shuffledeploy.compile.strips.strip_plan import (
+from shuffledeploy.compiler.ir.memory_layout import FLOAT_BYTES
+from shuffledeploy.compiler.strips.kernel_calls import KernelCall, bytes_of, segments_of
+from shuffledeploy.compiler.strips.ranged import rows_read
+from shuffledeploy.compiler.strips.strip_plan import (
     Layer,
     Source,
     overwrites_unread,

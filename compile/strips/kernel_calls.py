@@ -10,11 +10,11 @@ from typing import Any
 import tvm
 from tvm import relax, tirx
 
-from shuffledeploy.compile.ir.attributes import kernel_of
-from shuffledeploy.compile.ir.graph import bindings_of, called_kernel, operator, shape_of
-from shuffledeploy.compile.ir.memory_layout import FLOAT_BYTES
-from shuffledeploy.compile.passes.memory.over_residual import residual_of
-from shuffledeploy.compile.strips.ranged import Ranged, ranged
+from shuffledeploy.compiler.ir.attributes import kernel_of
+from shuffledeploy.compiler.ir.graph import bindings_of, called_kernel, operator, shape_of
+from shuffledeploy.compiler.ir.memory_layout import FLOAT_BYTES
+from shuffledeploy.compiler.passes.memory.over_residual import residual_of
+from shuffledeploy.compiler.strips.ranged import Ranged, ranged
 
 
 @dataclasses.dataclass(frozen=True)

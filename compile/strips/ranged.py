@@ -23,9 +23,9 @@ from tvm import tirx
 from tvm.ir import PointerType, PrimType
 from tvm_ffi import structural_map, structural_visit
 
-from shuffledeploy.compile.ir.attributes import INTERNAL, kind_of
-from shuffledeploy.compile.kernels.blocks import with_parameters, with_values
-from shuffledeploy.compile.passes.tir.last_tile import part_last_tile
+from shuffledeploy.compiler.ir.attributes import INTERNAL, kind_of
+from shuffledeploy.compiler.kernels.blocks import with_parameters, with_values
+from shuffledeploy.compiler.passes.tir.last_tile import part_last_tile
 
 # Ranges are given as unsigned 16 bits: their sign needs no proof where an index is divided.
 RANGE_TYPE = "uint16"
@@ -68,7 +68,7 @@ def ranged(function: tirx.PrimFunc, output: int = -1) -> Ranged | None:
     Parameters
     ----------
     function : tirx.PrimFunc
-        A scheduled kernel. Those of `compile.kernels` have the output's pixels, row after row, as
+        A scheduled kernel. Those of `compiler.kernels` have the output's pixels, row after row, as
         first axis of all blocks; others compute whole layers.
     output : int
         Which of its parameters it writes.

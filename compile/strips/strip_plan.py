@@ -14,7 +14,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-from shuffledeploy.compile.ir.memory_layout import ALIGNMENT
+from shuffledeploy.compiler.ir.memory_layout import ALIGNMENT
 
 
 @dataclasses.dataclass(frozen=True)

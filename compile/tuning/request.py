@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 from shuffledeploy.model.folders import BUILD, records_folder
 
 if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
     # Only named here: a command that refuses its arguments should not have to import TVM for it.
-    from shuffledeploy.compile.targets import CompileTarget
+    from shuffledeploy.compiler.targets import CompileTarget
 
 LOG_FOLDER = records_folder()
 BUNDLE_FOLDER = BUILD / "bundles"
@@ -18,7 +20,15 @@ BUNDLE_FOLDER = BUILD / "bundles"
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """What a user asks for; see `compile/tune.py --help`."""
+    """What a user asks for; see `compile/tune.py --help`.
+
+    Attributes
+    ----------
+    exported : ExportedProgram, optional
+        The program itself, in place of a network's name or a file.
+    name : str, optional
+        Of the network, where it is not that of `model` or of the file.
+    """
 
     target: CompileTarget
     model: str | None
@@ -35,10 +45,14 @@ class Request:
     minutes: float | None = None
     score: str | None = None
     measure_shortlist: bool = False
+    exported: ExportedProgram | None = None
+    name: str | None = None
 
     @property
     def network(self) -> str:
         """Name of the network in reports and paths."""
+        if self.name is not None:
+            return self.name
         if self.model is None:
             return self.program.stem if self.program is not None else "network"
         size = f"-{self.resolution[0]}x{self.resolution[1]}" if self.resolution else ""

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     # Only named here: whoever scores kernels need not import TVM for it.
-    from shuffledeploy.compile.bundle.folder import Bundle
-    from shuffledeploy.compile.targets import CompileTarget
+    from shuffledeploy.compiler.bundle.folder import Bundle
+    from shuffledeploy.compiler.targets import CompileTarget
 
 
 @dataclasses.dataclass(frozen=True)

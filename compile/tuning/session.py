@@ -10,18 +10,18 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from shuffledeploy.compile.bundle.folder import Bundle, check_output
-from shuffledeploy.compile.frontend.program import load_program
-from shuffledeploy.compile.network import choose_schedules, lower, write_bundle
-from shuffledeploy.compile.tuning.records.log_files import require_appendable
-from shuffledeploy.compile.tuning.records.record_log import log_path, read_log
-from shuffledeploy.compile.tuning.records.related_records import borrowed_targets, usable_records
-from shuffledeploy.compile.tuning.report.history import SearchResult
-from shuffledeploy.compile.tuning.request import Request
-from shuffledeploy.compile.tuning.score import Devices, Verdict
-from shuffledeploy.compile.tuning.search.run_search import measure_shortlist, search
-from shuffledeploy.compile.tuning.search.tasks import find_tasks
-from shuffledeploy.compile.zoo import normalisation_of, trace_network
+from shuffledeploy.compiler.bundle.folder import Bundle, check_output
+from shuffledeploy.compiler.frontend.program import load_program
+from shuffledeploy.compiler.network import choose_schedules, lower, write_bundle
+from shuffledeploy.compiler.tuning.records.log_files import require_appendable
+from shuffledeploy.compiler.tuning.records.record_log import log_path, read_log
+from shuffledeploy.compiler.tuning.records.related_records import borrowed_targets, usable_records
+from shuffledeploy.compiler.tuning.report.history import SearchResult
+from shuffledeploy.compiler.tuning.request import Request
+from shuffledeploy.compiler.tuning.score import Devices, Verdict
+from shuffledeploy.compiler.tuning.search.run_search import measure_shortlist, search
+from shuffledeploy.compiler.tuning.search.tasks import find_tasks
+from shuffledeploy.compiler.zoo import normalisation_of, trace_network
 from shuffledeploy.model.errors import UsageError
 from shuffledeploy.model.plain_console import plain_console
 
@@ -118,8 +118,17 @@ class Outcome:
         yield f"bundle: {self.bundle.path}"
 
 
-def tune_network(request: Request, devices: Devices) -> Outcome:
+def tune_network(request: Request, devices: Devices, console: Console | None = None) -> Outcome:
     """Trace, lower, tune, build and check one network.
+
+    Parameters
+    ----------
+    request : Request
+        What is asked for.
+    devices : Devices
+        What scores and checks.
+    console : Console, optional
+        Where to say what is being done; standard error if nothing is said.
 
     Raises
     ------
@@ -127,7 +136,7 @@ def tune_network(request: Request, devices: Devices) -> Outcome:
         What is asked for cannot be done; found out before the network is traced where it can be.
     """
     check_output(request.bundle_path)
-    console = plain_console(stderr=True)
+    console = console or plain_console(stderr=True)
     say = _Narrator(console)
     device = request.device or devices.default_name(request.target)
     if request.check or request.searches:
@@ -166,6 +175,8 @@ def tune_network(request: Request, devices: Devices) -> Outcome:
 
 
 def _exported(request: Request) -> Any:
+    if request.exported is not None:
+        return request.exported
     if request.program is not None:
         if request.resolution or request.weights:
             raise UsageError("--program brings its own shape and weights: leave out "

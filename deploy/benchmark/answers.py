@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from shuffledeploy.compile.bundle.folder import Bundle
+from shuffledeploy.compiler.bundle.folder import Bundle
 from shuffledeploy.deploy.benchmark.worker_process import Asked
 from shuffledeploy.deploy.report.command_output import replaced
 from shuffledeploy.model.errors import Failure

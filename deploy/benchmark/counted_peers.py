@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from shuffledeploy.compile.targets import find_target
+from shuffledeploy.compiler.targets import find_target
 from shuffledeploy.deploy.benchmark.answers import questions
 from shuffledeploy.deploy.benchmark.benchmark_plan import OWN, Subject
 from shuffledeploy.deploy.benchmark.conversion import converted

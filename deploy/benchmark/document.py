@@ -11,8 +11,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from shuffledeploy.compile.bundle.folder import LIBRARY, Bundle
-from shuffledeploy.compile.network import versions
+from shuffledeploy.compiler.bundle.folder import LIBRARY, Bundle
+from shuffledeploy.compiler.network import versions
 from shuffledeploy.deploy.benchmark.benchmark_plan import ALEXNET, OWN, SHUFFLENET, Group
 from shuffledeploy.deploy.benchmark.engines import ENGINES, OURS
 from shuffledeploy.deploy.benchmark.processor import cpu_model

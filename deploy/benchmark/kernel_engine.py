@@ -40,7 +40,7 @@ class KernelTimer(OurNetwork):
         -------
         dict
             ``names``; and ``bytes`` of all tensors that a call is given, each read or written once
-            (constants are not given, see :mod:`compile.passes.memory.constants_in_place`).
+            (constants are not given, see :mod:`compiler.passes.memory.constants_in_place`).
         """
         names: list[str] = []
         sizes: list[int] = []

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from shuffledeploy.compile.bundle.manifest import Manifest
+from shuffledeploy.compiler.bundle.manifest import Manifest
 from shuffledeploy.deploy.estimate.instruction_counts import kernel_behind
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from shuffledeploy.compile.bundle.folder import Bundle
+from shuffledeploy.compiler.bundle.folder import Bundle
 from shuffledeploy.deploy.benchmark.answers import Question, WrongAnswer, check
 from shuffledeploy.deploy.benchmark.benchmark_plan import Group, Subject
 from shuffledeploy.deploy.benchmark.engines import ENGINES, OURS

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from shuffledeploy.compile.targets import HOST, find_target
+from shuffledeploy.compiler.targets import HOST, find_target
 from shuffledeploy.deploy.benchmark.answers import questions
 from shuffledeploy.deploy.benchmark.benchmark_plan import Group, Subject
 from shuffledeploy.deploy.benchmark.conversion import converted

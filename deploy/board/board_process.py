@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from shuffledeploy.compile.cores import DEFAULT_CORE, ArmCore
+from shuffledeploy.compiler.cores import DEFAULT_CORE, ArmCore
 from shuffledeploy.deploy.board.guests import find_core
 from shuffledeploy.deploy.board.places import PACKAGE, state_folder
 from shuffledeploy.deploy.board.qemu import Emulator, ensure_emulator
@@ -226,7 +226,7 @@ def _launch(
     counts, temporary = folder / "counts", folder / "tmp"
     command = [
         *guest_python(emulator, sysroot, core, counts=counts, temporary=temporary),
-        str(PACKAGE / "server.py"), "--counts", str(counts), *options,
+        str(PACKAGE / "board_server.py"), "--counts", str(counts), *options,
         *([] if background else ["--watch", "0"]),
     ]  # fmt: skip
     with (folder / "log").open("wb") as log:

@@ -1,7 +1,7 @@
 """The RPC server on the emulated board: TVM's own, plus what the board can tell of itself.
 
-Started by ``process.py`` under QEMU with the board's Python; imports nothing of this project but
-what lies here, since none of it is on the board.
+Started by ``board_process.py`` under QEMU with the board's Python; imports nothing of this project
+but what lies here, since none of it is on the board.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import threading
 import time
 from pathlib import Path
 
-# As in counter.c and blocks.py, which the board does not have.
+# As in counter.c and executed_blocks.py, which the board does not have.
 MARK_BEGIN = 7001
 MARK_END = 7002
 _PR_SET_PDEATHSIG = 1

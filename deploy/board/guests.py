@@ -6,7 +6,7 @@ import difflib
 import platform
 from dataclasses import dataclass
 
-from shuffledeploy.compile.cores import CORES, ArmCore
+from shuffledeploy.compiler.cores import CORES, ArmCore
 from shuffledeploy.model.errors import UsageError
 
 
@@ -34,7 +34,7 @@ def find_core(name: str) -> ArmCore:
 
 
 def guest_of(core: str) -> Guest:
-    """Return the guest with a core of `compile.cores.CORES`."""
+    """Return the guest with a core of `compiler.cores.CORES`."""
     return Guest("aarch64", find_core(core).qemu)
 
 

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from shuffledeploy.compile import cores
-from shuffledeploy.compile.cores import CORES, DEFAULT_CORE, ArmCore
+from shuffledeploy.compiler import cores
+from shuffledeploy.compiler.cores import CORES, DEFAULT_CORE, ArmCore
 from shuffledeploy.deploy.board import apt_tree
 from shuffledeploy.deploy.board.guests import cpuinfo, find_core, main_id_register
 from shuffledeploy.deploy.board.places import PACKAGE, built_once, recipe_hash, step

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from shuffledeploy.compile.tuning.score import KernelObject
+from shuffledeploy.compiler.tuning.score import KernelObject
 from shuffledeploy.model.errors import Failure
 
 STRIKES = 3

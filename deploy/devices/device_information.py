@@ -10,8 +10,8 @@ import msgspec
 import tvm
 from tvm import rpc
 
-from shuffledeploy.compile.bundle.elf import machine_of
-from shuffledeploy.compile.cores import CORES
+from shuffledeploy.compiler.bundle.elf import machine_of
+from shuffledeploy.compiler.cores import CORES
 from shuffledeploy.model.errors import Failure
 from shuffledeploy.model.printable import printable_line
 
@@ -64,7 +64,7 @@ _Word = Annotated[str, msgspec.Meta(pattern=r"^[\w.+-]{1,60}$")]
 
 
 class _Description(msgspec.Struct, forbid_unknown_fields=True):
-    """What a board of this project says of itself (`deploy/emulator/server.py`)."""
+    """What a board of this project says of itself (`deploy/board/board_server.py`)."""
 
     tvm_version: _Word
     architecture: _Word

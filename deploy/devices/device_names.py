@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from shuffledeploy.compile.cores import DEFAULT_CORE
+from shuffledeploy.compiler.cores import DEFAULT_CORE
 from shuffledeploy.deploy.board.guests import find_core
 from shuffledeploy.model.errors import UsageError
 

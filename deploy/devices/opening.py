@@ -13,8 +13,8 @@ from pathlib import Path
 import tvm
 from tvm import rpc
 
-from shuffledeploy.compile.bundle.elf import machine_of
-from shuffledeploy.compile.cores import DEFAULT_CORE
+from shuffledeploy.compiler.bundle.elf import machine_of
+from shuffledeploy.compiler.cores import DEFAULT_CORE
 from shuffledeploy.deploy.board.board_process import HOST, Board, running_board
 from shuffledeploy.deploy.devices import sessions
 from shuffledeploy.deploy.devices.device_information import (

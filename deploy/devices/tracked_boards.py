@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tvm
 
-from shuffledeploy.compile.library import link
-from shuffledeploy.compile.targets import CompileTarget
-from shuffledeploy.compile.tuning.score import MEASURED_UNIT, KernelObject
-from shuffledeploy.compile.tuning.search.latency_score import board_source, time_on_board
+from shuffledeploy.compiler.library import link
+from shuffledeploy.compiler.targets import CompileTarget
+from shuffledeploy.compiler.tuning.score import MEASURED_UNIT, KernelObject
+from shuffledeploy.compiler.tuning.search.latency_score import board_source, time_on_board
 from shuffledeploy.deploy.devices import sessions
 from shuffledeploy.deploy.devices.board_farm import Board, BoardFarm
 from shuffledeploy.deploy.devices.device_names import DeviceName

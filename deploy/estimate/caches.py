@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from shuffledeploy.compile.cores import CORES, ArmCore
+from shuffledeploy.compiler.cores import CORES, ArmCore
 from shuffledeploy.deploy.estimate.executed_blocks import MemoryEvents
 
 KIB = 1024

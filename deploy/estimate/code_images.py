@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from shuffledeploy.compile.bundle.elf import sections_of
+from shuffledeploy.compiler.bundle.elf import sections_of
 
 _PROGBITS, _EXECUTABLE = 1, 4
 

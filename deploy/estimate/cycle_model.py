@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from shuffledeploy.compile.cores import scheduling_of
+from shuffledeploy.compiler.cores import scheduling_of
 from shuffledeploy.deploy.estimate.block_costs import BlockCosts
 from shuffledeploy.deploy.estimate.code_images import Image
 from shuffledeploy.deploy.estimate.cycles import (

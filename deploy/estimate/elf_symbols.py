@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from shuffledeploy.compile.bundle.elf import AARCH64, Section, machine_of, sections_of
+from shuffledeploy.compiler.bundle.elf import AARCH64, Section, machine_of, sections_of
 from shuffledeploy.model.errors import UsageError
 
 _SHT_SYMTAB, _SHT_DYNSYM = 2, 11

@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from shuffledeploy.compile.bundle.manifest import Manifest
+from shuffledeploy.compiler.bundle.manifest import Manifest
 from shuffledeploy.deploy.estimate.elf_symbols import function_at, read_functions
 from shuffledeploy.deploy.estimate.executed_blocks import Block, instructions_in, read_blocks
 

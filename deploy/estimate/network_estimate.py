@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections import defaultdict
 
-from shuffledeploy.compile.bundle.folder import Bundle
-from shuffledeploy.compile.cores import scheduling_of
+from shuffledeploy.compiler.bundle.folder import Bundle
+from shuffledeploy.compiler.cores import scheduling_of
 from shuffledeploy.deploy.estimate.code_images import read_image
 from shuffledeploy.deploy.estimate.cycle_model import CycleModel
 from shuffledeploy.deploy.estimate.elf_symbols import function_at, read_functions

@@ -7,8 +7,8 @@ from typing import Any
 
 from rich.table import Table
 
-from shuffledeploy.compile.bundle.folder import Bundle
-from shuffledeploy.compile.bundle.manifest import Manifest
+from shuffledeploy.compiler.bundle.folder import Bundle
+from shuffledeploy.compiler.bundle.manifest import Manifest
 from shuffledeploy.deploy.devices.device_names import parse_device_name
 from shuffledeploy.deploy.estimate.network_estimate import Cycles
 from shuffledeploy.deploy.runtime.execution import RunningNetwork

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shuffledeploy.compile.tuning.score import MEASURED_UNIT
+from shuffledeploy.compiler.tuning.score import MEASURED_UNIT
 from shuffledeploy.deploy.benchmark.engines import OURS
 from shuffledeploy.deploy.report.command_output import replaced
 from shuffledeploy.model.errors import UsageError
 
 if TYPE_CHECKING:
-    from shuffledeploy.compile.tuning.session import Outcome
+    from shuffledeploy.compiler.tuning.session import Outcome
 
 LINE, PEER, INK = "#1f6f8b", "#d9a441", "#222222"
 NS_PER_MS = 1e6

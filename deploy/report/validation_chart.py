@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from shuffledeploy.compile.tuning.proof.validation import Sample
+from shuffledeploy.compiler.tuning.proof.validation import Sample
 from shuffledeploy.deploy.report.command_output import replaced
 
 COLUMNS = 4

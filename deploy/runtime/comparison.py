@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from shuffledeploy.compile.bundle.folder import Bundle, load_bundle
-from shuffledeploy.compile.cores import CORES, DEFAULT_CORE
-from shuffledeploy.compile.network import versions
-from shuffledeploy.compile.targets import CompileTarget
-from shuffledeploy.compile.tuning.request import LOG_FOLDER
-from shuffledeploy.compile.zoo import compile_network
+from shuffledeploy.compiler.bundle.folder import Bundle, load_bundle
+from shuffledeploy.compiler.cores import CORES, DEFAULT_CORE
+from shuffledeploy.compiler.network import versions
+from shuffledeploy.compiler.targets import CompileTarget
+from shuffledeploy.compiler.tuning.request import LOG_FOLDER
+from shuffledeploy.compiler.zoo import compile_network
 from shuffledeploy.deploy.devices.opening import Device, open_device
 from shuffledeploy.deploy.runtime.execution import RunningNetwork, start_network
 from shuffledeploy.deploy.runtime.latency import (

@@ -13,12 +13,12 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from shuffledeploy.compile.bundle.folder import Bundle
-from shuffledeploy.compile.bundle.manifest import Manifest
-from shuffledeploy.compile.cores import CORES, DEFAULT_CORE
-from shuffledeploy.compile.ir.graph import ENTRY, Array
-from shuffledeploy.compile.passes.memory.expose_intermediates import INTERMEDIATES
-from shuffledeploy.compile.targets import CompileTarget, cpu_features
+from shuffledeploy.compiler.bundle.folder import Bundle
+from shuffledeploy.compiler.bundle.manifest import Manifest
+from shuffledeploy.compiler.cores import CORES, DEFAULT_CORE
+from shuffledeploy.compiler.ir.graph import ENTRY, Array
+from shuffledeploy.compiler.passes.memory.expose_intermediates import INTERMEDIATES
+from shuffledeploy.compiler.targets import CompileTarget, cpu_features
 from shuffledeploy.deploy.devices.device_names import parse_device_name
 from shuffledeploy.deploy.devices.opening import Device, open_device
 from shuffledeploy.model.errors import Failure, UsageError

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from shuffledeploy.compile.bundle.folder import Bundle, sample
-from shuffledeploy.compile.ir.graph import Array
+from shuffledeploy.compiler.bundle.folder import Bundle, sample
+from shuffledeploy.compiler.ir.graph import Array
 from shuffledeploy.deploy.runtime.execution import RunningNetwork
 from shuffledeploy.model.errors import Failure
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from shuffledeploy.compile.bundle.arrays import Array
-from shuffledeploy.compile.bundle.manifest import ImageStatistics, Manifest
+from shuffledeploy.compiler.bundle.arrays import Array
+from shuffledeploy.compiler.bundle.manifest import ImageStatistics, Manifest
 from shuffledeploy.model.errors import UsageError
 from shuffledeploy.model.fashion_data import CLASSES
 from shuffledeploy.model.registry import FASHION

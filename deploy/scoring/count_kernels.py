@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from shuffledeploy.compile.tuning.score import KernelObject
+from shuffledeploy.compiler.tuning.score import KernelObject
 from shuffledeploy.deploy.board.guests import Guest, guest_of
 from shuffledeploy.deploy.board.qemu import Emulator, ensure_emulator
 from shuffledeploy.deploy.board.toolchain import KERNEL_BASE, link_static

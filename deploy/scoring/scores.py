@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from shuffledeploy.compile.tuning.records.record_log import ESTIMATED_UNIT
-from shuffledeploy.compile.tuning.score import DetailedScore, KernelObject
+from shuffledeploy.compiler.tuning.records.record_log import ESTIMATED_UNIT
+from shuffledeploy.compiler.tuning.score import DetailedScore, KernelObject
 from shuffledeploy.deploy.board.guests import Guest, guest_of
 from shuffledeploy.deploy.board.qemu import ensure_emulator
 from shuffledeploy.deploy.estimate.caches import CACHES, Caches

@@ -7,12 +7,12 @@ from contextlib import AbstractContextManager, closing, contextmanager
 
 from rich.text import Text
 
-from shuffledeploy.compile.bundle.folder import Bundle
-from shuffledeploy.compile.cores import scheduling_of
-from shuffledeploy.compile.targets import CompileTarget
-from shuffledeploy.compile.tuning.score import Score
-from shuffledeploy.compile.tuning.search.candidates import Workers
-from shuffledeploy.compile.tuning.search.latency_score import LocalLatency
+from shuffledeploy.compiler.bundle.folder import Bundle
+from shuffledeploy.compiler.cores import scheduling_of
+from shuffledeploy.compiler.targets import CompileTarget
+from shuffledeploy.compiler.tuning.score import Score
+from shuffledeploy.compiler.tuning.search.candidates import Workers
+from shuffledeploy.compiler.tuning.search.latency_score import LocalLatency
 from shuffledeploy.deploy.board.guests import guest_of
 from shuffledeploy.deploy.devices.device_names import EMULATED_TIME, DeviceName, parse_device_name
 from shuffledeploy.deploy.devices.opening import open_device
@@ -27,7 +27,7 @@ from shuffledeploy.model.errors import Failure, UsageError
 
 
 class TuningDevices:
-    """`compile.tuning.session.Devices`, by this package."""
+    """`compiler.tuning.session.Devices`, by this package."""
 
     def default_name(self, target: CompileTarget) -> str:
         """Name the device that a target runs on where the user names none."""

@@ -10,7 +10,7 @@ import pytest
 import stages
 from shuffled_bundle import write_shuffled
 
-from shuffledeploy.compile.bundle.folder import Bundle
+from shuffledeploy.compiler.bundle.folder import Bundle
 
 # Going over some millions of live objects again and again took a third of the tests' time.
 assert stages.HOST

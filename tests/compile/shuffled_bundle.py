@@ -8,10 +8,10 @@ import torch
 from stages import HOST, seeded
 from torch import nn
 
-from shuffledeploy.compile.bundle.folder import Bundle
-from shuffledeploy.compile.frontend.program import trace
-from shuffledeploy.compile.network import choose_schedules, lower, write_bundle
-from shuffledeploy.compile.targets import CompileTarget
+from shuffledeploy.compiler.bundle.folder import Bundle
+from shuffledeploy.compiler.frontend.program import trace
+from shuffledeploy.compiler.network import choose_schedules, lower, write_bundle
+from shuffledeploy.compiler.targets import CompileTarget
 
 
 class Shuffled(nn.Module):

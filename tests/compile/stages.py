@@ -17,19 +17,19 @@ import tvm
 from torch import nn
 from tvm import relax, tirx
 
-from shuffledeploy.compile.frontend.program import Program, import_program, trace
-from shuffledeploy.compile.ir.graph import Array, bindings_of, operator
-from shuffledeploy.compile.ir.inspection import is_shuffle, kernel_functions
-from shuffledeploy.compile.kernels.schedules import scheduled
-from shuffledeploy.compile.kernels.tiling import Core
-from shuffledeploy.compile.library import build_library
-from shuffledeploy.compile.passes.graph.eliminate_channel_shuffle import eliminate_channel_shuffle
-from shuffledeploy.compile.passes.graph.fold_batch_norm import fold_batch_norm
-from shuffledeploy.compile.passes.graph.fuse_rest import fuse_rest
-from shuffledeploy.compile.passes.memory.expose_intermediates import kernel_calls
-from shuffledeploy.compile.passes.memory.replace_kernels import replace_kernels
-from shuffledeploy.compile.pipeline import Phase, pipeline, run_steps, steps_of
-from shuffledeploy.compile.targets import CompileTarget, find_target
+from shuffledeploy.compiler.frontend.program import Program, import_program, trace
+from shuffledeploy.compiler.ir.graph import Array, bindings_of, operator
+from shuffledeploy.compiler.ir.inspection import is_shuffle, kernel_functions
+from shuffledeploy.compiler.kernels.schedules import scheduled
+from shuffledeploy.compiler.kernels.tiling import Core
+from shuffledeploy.compiler.library import build_library
+from shuffledeploy.compiler.passes.graph.eliminate_channel_shuffle import eliminate_channel_shuffle
+from shuffledeploy.compiler.passes.graph.fold_batch_norm import fold_batch_norm
+from shuffledeploy.compiler.passes.graph.fuse_rest import fuse_rest
+from shuffledeploy.compiler.passes.memory.expose_intermediates import kernel_calls
+from shuffledeploy.compiler.passes.memory.replace_kernels import replace_kernels
+from shuffledeploy.compiler.pipeline import Phase, pipeline, run_steps, steps_of
+from shuffledeploy.compiler.targets import CompileTarget, find_target
 from shuffledeploy.model.errors import UsageError
 
 HOST: CompileTarget = find_target("host")

@@ -7,7 +7,7 @@ import tvm
 from torch import nn
 from torch.nn import functional
 
-from shuffledeploy.compile.ir.graph import bindings_of, called_kernel
+from shuffledeploy.compiler.ir.graph import bindings_of, called_kernel
 
 # So small that tensors of a few kilobytes go by strips.
 SMALL = 8192

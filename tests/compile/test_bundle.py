@@ -13,8 +13,8 @@ import tvm
 from shuffled_bundle import write_shuffled
 from tvm import relax
 
-from shuffledeploy.compile.bundle import folder as bundles
-from shuffledeploy.compile.bundle.folder import (
+from shuffledeploy.compiler.bundle import folder as bundles
+from shuffledeploy.compiler.bundle.folder import (
     INTERMEDIATES,
     LIBRARY,
     MANIFEST,
@@ -27,8 +27,8 @@ from shuffledeploy.compile.bundle.folder import (
     write_manifest,
     written_beside,
 )
-from shuffledeploy.compile.bundle.manifest import Tensor
-from shuffledeploy.compile.targets import find_target
+from shuffledeploy.compiler.bundle.manifest import Tensor
+from shuffledeploy.compiler.targets import find_target
 from shuffledeploy.model.errors import Failure, UsageError
 
 

@@ -28,18 +28,18 @@ from test_random_networks import Drawn
 from torch import nn
 from tvm import relax
 
-from shuffledeploy.compile.bundle.folder import load_bundle
-from shuffledeploy.compile.bundle.manifest import StripCall
-from shuffledeploy.compile.frontend.program import trace
-from shuffledeploy.compile.ir.inspection import kernel_functions
-from shuffledeploy.compile.kernels.schedules import scheduled
-from shuffledeploy.compile.network import choose_schedules, lower, strip_calls, write_bundle
-from shuffledeploy.compile.passes.memory.compute_in_strips import compute_in_strips
-from shuffledeploy.compile.passes.memory.expose_intermediates import (
+from shuffledeploy.compiler.bundle.folder import load_bundle
+from shuffledeploy.compiler.bundle.manifest import StripCall
+from shuffledeploy.compiler.frontend.program import trace
+from shuffledeploy.compiler.ir.inspection import kernel_functions
+from shuffledeploy.compiler.kernels.schedules import scheduled
+from shuffledeploy.compiler.network import choose_schedules, lower, strip_calls, write_bundle
+from shuffledeploy.compiler.passes.memory.compute_in_strips import compute_in_strips
+from shuffledeploy.compiler.passes.memory.expose_intermediates import (
     INTERMEDIATES,
     expose_intermediates,
 )
-from shuffledeploy.compile.strips.ranged import ranged, rows_read
+from shuffledeploy.compiler.strips.ranged import ranged, rows_read
 
 
 def in_strips(

@@ -13,13 +13,13 @@ from torch import nn
 from tvm import tirx
 from tvm_ffi import structural_visit
 
-from shuffledeploy.compile.ir.graph import Array
-from shuffledeploy.compile.ir.inspection import kernel_functions
-from shuffledeploy.compile.kernels.blocks import WEIGHT
-from shuffledeploy.compile.kernels.schedules import scheduled
-from shuffledeploy.compile.kernels.tiling import Core
-from shuffledeploy.compile.library import compiled_kernel
-from shuffledeploy.compile.passes.tir.fetch_weights import LINE, fetch_next_weights
+from shuffledeploy.compiler.ir.graph import Array
+from shuffledeploy.compiler.ir.inspection import kernel_functions
+from shuffledeploy.compiler.kernels.blocks import WEIGHT
+from shuffledeploy.compiler.kernels.schedules import scheduled
+from shuffledeploy.compiler.kernels.tiling import Core
+from shuffledeploy.compiler.library import compiled_kernel
+from shuffledeploy.compiler.passes.tir.fetch_weights import LINE, fetch_next_weights
 
 CORE = Core(16, 32)
 # Fetches in every step of a sum, in one of several, a few at once before a tile.

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from shuffledeploy.compile.bundle.folder import (
+from shuffledeploy.compiler.bundle.folder import (
     INTERMEDIATES,
     LIBRARY,
     MANIFEST,
@@ -26,7 +26,7 @@ from shuffledeploy.compile.bundle.folder import (
     load_bundle,
     written_beside,
 )
-from shuffledeploy.compile.bundle.manifest import FORMAT
+from shuffledeploy.compiler.bundle.manifest import FORMAT
 from shuffledeploy.model.errors import UsageError
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -215,12 +215,12 @@ def test_an_array_that_is_cut_short_or_missing(copy: Path) -> None:
 LOADED = """
 import sys
 from pathlib import Path
-from shuffledeploy.compile.bundle.folder import load_bundle
+from shuffledeploy.compiler.bundle.folder import load_bundle
 from shuffledeploy.model.errors import UsageError
 library, length = Path(sys.argv[1]) / "network.so", None
 for length in map(int, sys.argv[2:]):
     library.write_bytes(library.read_bytes()[:length])
-    import json; from shuffledeploy.compile.bundle.folder import file_hash
+    import json; from shuffledeploy.compiler.bundle.folder import file_hash
     manifest = Path(sys.argv[1]) / "manifest.json"
     fields = json.loads(manifest.read_text()); fields["files"]["network.so"] = file_hash(library)
     manifest.write_text(json.dumps(fields))

@@ -21,17 +21,17 @@ from strip_networks import SMALL, Units, calls
 from torch import nn
 from torch.nn import functional
 
-from shuffledeploy.compile.ir.attributes import kernel_of
-from shuffledeploy.compile.ir.graph import bindings_of, operator
-from shuffledeploy.compile.ir.inspection import kernel_functions
-from shuffledeploy.compile.network import joined_in_place, strip_calls
-from shuffledeploy.compile.passes.memory.compute_in_strips import compute_in_strips
-from shuffledeploy.compile.passes.memory.expose_intermediates import (
+from shuffledeploy.compiler.ir.attributes import kernel_of
+from shuffledeploy.compiler.ir.graph import bindings_of, operator
+from shuffledeploy.compiler.ir.inspection import kernel_functions
+from shuffledeploy.compiler.network import joined_in_place, strip_calls
+from shuffledeploy.compiler.passes.memory.compute_in_strips import compute_in_strips
+from shuffledeploy.compiler.passes.memory.expose_intermediates import (
     INTERMEDIATES,
     expose_intermediates,
 )
-from shuffledeploy.compile.passes.memory.join_in_place import join_in_place
-from shuffledeploy.compile.passes.memory.residual_in_place import residual_in_place
+from shuffledeploy.compiler.passes.memory.join_in_place import join_in_place
+from shuffledeploy.compiler.passes.memory.residual_in_place import residual_in_place
 
 SHAPE = (1, 12, 15, 10)
 

@@ -31,14 +31,14 @@ from torch.nn import functional
 from tvm import tirx
 from tvm.s_tir import Schedule
 
-from shuffledeploy.compile.ir.attributes import LANES
-from shuffledeploy.compile.ir.inspection import kernel_functions
-from shuffledeploy.compile.kernels.convolution import contiguous_run
-from shuffledeploy.compile.kernels.schedules import forms, scheduled
-from shuffledeploy.compile.kernels.tiling import Core
-from shuffledeploy.compile.kernels.winograd import Winograd, transform_input, transform_output
-from shuffledeploy.compile.passes.graph.sites import lanes_for
-from shuffledeploy.compile.passes.tir.tiles_in_registers import load_whole_vectors
+from shuffledeploy.compiler.ir.attributes import LANES
+from shuffledeploy.compiler.ir.inspection import kernel_functions
+from shuffledeploy.compiler.kernels.convolution import contiguous_run
+from shuffledeploy.compiler.kernels.schedules import forms, scheduled
+from shuffledeploy.compiler.kernels.tiling import Core
+from shuffledeploy.compiler.kernels.winograd import Winograd, transform_input, transform_output
+from shuffledeploy.compiler.passes.graph.sites import lanes_for
+from shuffledeploy.compiler.passes.tir.tiles_in_registers import load_whole_vectors
 
 #: 512, 256 and 128 bits; the last two run on any machine that has the first.
 CORES = [Core(16, 32), Core(8, 16), Core(4, 32)]

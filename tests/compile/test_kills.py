@@ -17,8 +17,8 @@ from stages import seeded
 from test_tuner import _tune, network_tasks
 from torch import nn
 
-from shuffledeploy.compile.tuning.records.record_log import read_log
-from shuffledeploy.compile.tuning.search.trial_plan import BATCH
+from shuffledeploy.compiler.tuning.records.record_log import read_log
+from shuffledeploy.compiler.tuning.search.trial_plan import BATCH
 
 if TYPE_CHECKING:
     from tests.conftest import Leftovers
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 PROJECT = Path(__file__).resolve().parents[2]
 WORKERS = """
 import sys, time
-from shuffledeploy.compile.tuning.search.candidates import Workers
+from shuffledeploy.compiler.tuning.search.candidates import Workers
 from shuffledeploy.model.scratch import scratch_folder
 with Workers(2) as workers, scratch_folder("mine-") as folder:
     workers.warm_up()

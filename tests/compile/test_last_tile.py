@@ -14,12 +14,12 @@ from tvm import s_tir, tirx
 from tvm.s_tir import Schedule
 from tvm_ffi import structural_visit
 
-from shuffledeploy.compile.ir.inspection import kernel_functions
-from shuffledeploy.compile.kernels.schedules import forms, scheduled
-from shuffledeploy.compile.kernels.tiling import Core
-from shuffledeploy.compile.passes.memory.replace_kernels import replace_kernels
-from shuffledeploy.compile.passes.tir.last_tile import part_last_tile
-from shuffledeploy.compile.strips.ranged import ranged
+from shuffledeploy.compiler.ir.inspection import kernel_functions
+from shuffledeploy.compiler.kernels.schedules import forms, scheduled
+from shuffledeploy.compiler.kernels.tiling import Core
+from shuffledeploy.compiler.passes.memory.replace_kernels import replace_kernels
+from shuffledeploy.compiler.passes.tir.last_tile import part_last_tile
+from shuffledeploy.compiler.strips.ranged import ranged
 
 CORE = Core(16, 32)
 PIXELS = 49

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from shuffledeploy.compile.tuning.score import KernelObject
-from shuffledeploy.compile.tuning.search import interleaved_timing, latency_score
-from shuffledeploy.compile.tuning.search.candidates import Workers
-from shuffledeploy.compile.tuning.search.interleaved_timing import FAR, LEAST_WEIGHTS, time_turns
-from shuffledeploy.compile.tuning.search.latency_score import LocalLatency
+from shuffledeploy.compiler.tuning.score import KernelObject
+from shuffledeploy.compiler.tuning.search import interleaved_timing, latency_score
+from shuffledeploy.compiler.tuning.search.candidates import Workers
+from shuffledeploy.compiler.tuning.search.interleaved_timing import FAR, LEAST_WEIGHTS, time_turns
+from shuffledeploy.compiler.tuning.search.latency_score import LocalLatency
 
 ARGUMENTS = (((1, 64), "float32"), ((64, 64), "float32"), ((1, 64), "float32"))
 

@@ -11,19 +11,19 @@ import torch
 from stages import seeded
 from torch import nn
 
-from shuffledeploy.compile.frontend.program import trace
-from shuffledeploy.compile.logs import main
-from shuffledeploy.compile.targets import find_target
-from shuffledeploy.compile.tuning.records.coverage import KnownKernel, covered, known_kernels
-from shuffledeploy.compile.tuning.records.record_log import (
+from shuffledeploy.compiler.frontend.program import trace
+from shuffledeploy.compiler.logs import main
+from shuffledeploy.compiler.targets import find_target
+from shuffledeploy.compiler.tuning.records.coverage import KnownKernel, covered, known_kernels
+from shuffledeploy.compiler.tuning.records.record_log import (
     SHORTLIST,
     Record,
     append,
     log_path,
     read_log,
 )
-from shuffledeploy.compile.tuning.records.recorded_schedules import make_record
-from shuffledeploy.compile.tuning.search.tasks import default_schedule
+from shuffledeploy.compiler.tuning.records.recorded_schedules import make_record
+from shuffledeploy.compiler.tuning.search.tasks import default_schedule
 
 ARM = find_target("arm")
 #: A trace that a template could leave, of a block that no kernel has.

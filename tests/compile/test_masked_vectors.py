@@ -22,11 +22,11 @@ from torch import nn
 from torch.nn import functional
 from tvm import tirx
 
-from shuffledeploy.compile.ir.attributes import kind_of
-from shuffledeploy.compile.ir.inspection import kernel_functions
-from shuffledeploy.compile.kernels.tiling import Core
-from shuffledeploy.compile.passes.tir.masked_vectors import mask_odd_vectors
-from shuffledeploy.compile.targets import find_target
+from shuffledeploy.compiler.ir.attributes import kind_of
+from shuffledeploy.compiler.ir.inspection import kernel_functions
+from shuffledeploy.compiler.kernels.tiling import Core
+from shuffledeploy.compiler.passes.tir.masked_vectors import mask_odd_vectors
+from shuffledeploy.compiler.targets import find_target
 
 
 def _function(lanes: int, *, where: Any = 7, operation: Any = None) -> tirx.PrimFunc:

@@ -17,12 +17,12 @@ from stages import (
 from torch import nn
 from torch.nn import functional
 
-from shuffledeploy.compile.passes.graph.absorb_flatten import absorb_flatten
-from shuffledeploy.compile.passes.graph.choose_layouts import choose_layouts
-from shuffledeploy.compile.passes.graph.data_movement import follow_movements
-from shuffledeploy.compile.passes.graph.fold_batch_norm import fold_batch_norm
-from shuffledeploy.compile.passes.graph.lower_to_kernels import lower_to_kernels
-from shuffledeploy.compile.passes.graph.simplify_pools import simplify_pools
+from shuffledeploy.compiler.passes.graph.absorb_flatten import absorb_flatten
+from shuffledeploy.compiler.passes.graph.choose_layouts import choose_layouts
+from shuffledeploy.compiler.passes.graph.data_movement import follow_movements
+from shuffledeploy.compiler.passes.graph.fold_batch_norm import fold_batch_norm
+from shuffledeploy.compiler.passes.graph.lower_to_kernels import lower_to_kernels
+from shuffledeploy.compiler.passes.graph.simplify_pools import simplify_pools
 
 
 class _Norms(nn.Module):

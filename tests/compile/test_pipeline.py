@@ -11,17 +11,17 @@ import torch
 from stages import HOST, assert_same, draw, imported, lowered, run, seeded, shuffle_kernels
 from torch import nn
 
-from shuffledeploy.compile.frontend.program import trace
-from shuffledeploy.compile.ir.inspection import kernel_functions, moves_only
-from shuffledeploy.compile.network import choose_schedules, lower, write_bundle
-from shuffledeploy.compile.passes.graph.eliminate_channel_shuffle import eliminate_channel_shuffle
-from shuffledeploy.compile.passes.graph.fold_batch_norm import fold_batch_norm
-from shuffledeploy.compile.passes.memory.expose_intermediates import (
+from shuffledeploy.compiler.frontend.program import trace
+from shuffledeploy.compiler.ir.inspection import kernel_functions, moves_only
+from shuffledeploy.compiler.network import choose_schedules, lower, write_bundle
+from shuffledeploy.compiler.passes.graph.eliminate_channel_shuffle import eliminate_channel_shuffle
+from shuffledeploy.compiler.passes.graph.fold_batch_norm import fold_batch_norm
+from shuffledeploy.compiler.passes.memory.expose_intermediates import (
     INTERMEDIATES,
     expose_intermediates,
     kernel_calls,
 )
-from shuffledeploy.compile.pipeline import pipeline
+from shuffledeploy.compiler.pipeline import pipeline
 from shuffledeploy.model.errors import UsageError
 
 

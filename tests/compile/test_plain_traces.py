@@ -10,12 +10,12 @@ import pytest
 from stages import HOST, imported, lowered
 from torch import nn
 
-from shuffledeploy.compile.ir.inspection import kernel_functions
-from shuffledeploy.compile.tuning.records.plain_traces import require_plain
-from shuffledeploy.compile.tuning.records.record_log import Record, log_path, read_log
-from shuffledeploy.compile.tuning.records.recorded_schedules import make_record, recorded_schedule
-from shuffledeploy.compile.tuning.request import LOG_FOLDER
-from shuffledeploy.compile.tuning.search.tasks import default_schedule
+from shuffledeploy.compiler.ir.inspection import kernel_functions
+from shuffledeploy.compiler.tuning.records.plain_traces import require_plain
+from shuffledeploy.compiler.tuning.records.record_log import Record, log_path, read_log
+from shuffledeploy.compiler.tuning.records.recorded_schedules import make_record, recorded_schedule
+from shuffledeploy.compiler.tuning.request import LOG_FOLDER
+from shuffledeploy.compiler.tuning.search.tasks import default_schedule
 
 CODE = 'void touched() { system("touch marker"); }'
 

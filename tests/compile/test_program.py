@@ -15,7 +15,7 @@ from programs import Small, rewritten, with_member
 from torch import nn
 
 import compile as compiler
-from shuffledeploy.compile.frontend.program import import_program, load_program, trace
+from shuffledeploy.compiler.frontend.program import import_program, load_program, trace
 from shuffledeploy.model.errors import UsageError
 
 

@@ -17,8 +17,8 @@ from programs import Small, edited, rewritten, with_member
 from torch import nn
 from torch._export.serde.serialize import serialize
 
-from shuffledeploy.compile.frontend import program_archive
-from shuffledeploy.compile.frontend.program import import_program, load_program, trace
+from shuffledeploy.compiler.frontend import program_archive
+from shuffledeploy.compiler.frontend.program import import_program, load_program, trace
 from shuffledeploy.model import stored_archive
 from shuffledeploy.model.errors import UsageError
 

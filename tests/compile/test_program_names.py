@@ -11,7 +11,7 @@ import pytest
 import torch
 from programs import Held, edited
 
-from shuffledeploy.compile.frontend.program import import_program, load_program
+from shuffledeploy.compiler.frontend.program import import_program, load_program
 from shuffledeploy.model.errors import UsageError
 
 #: What stands in the edits for a name that leaves a file behind where it is run.

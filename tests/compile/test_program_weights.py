@@ -9,7 +9,7 @@ import torch
 from programs import Small
 from torch import nn
 
-from shuffledeploy.compile.frontend.program import import_program, load_program, trace
+from shuffledeploy.compiler.frontend.program import import_program, load_program, trace
 from shuffledeploy.model.errors import UsageError
 
 

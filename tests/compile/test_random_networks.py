@@ -21,7 +21,7 @@ from stages import (
 from torch import nn
 from torch.nn import functional
 
-from shuffledeploy.compile.network import lower
+from shuffledeploy.compiler.network import lower
 from shuffledeploy.model.errors import UsageError
 
 

@@ -15,9 +15,9 @@ from torch import nn
 from tvm.s_tir import Schedule
 from tvm_ffi import structural_equal
 
-from shuffledeploy.compile.ir.inspection import kernel_functions
-from shuffledeploy.compile.kernels.schedules import forms
-from shuffledeploy.compile.tuning.records.record_log import (
+from shuffledeploy.compiler.ir.inspection import kernel_functions
+from shuffledeploy.compiler.kernels.schedules import forms
+from shuffledeploy.compiler.tuning.records.record_log import (
     ESTIMATED_UNIT,
     SHORTLIST,
     Record,
@@ -28,7 +28,7 @@ from shuffledeploy.compile.tuning.records.record_log import (
     read_log,
     rewrite,
 )
-from shuffledeploy.compile.tuning.records.recorded_schedules import (
+from shuffledeploy.compiler.tuning.records.recorded_schedules import (
     apply_record,
     kernel_key,
     make_record,

@@ -24,16 +24,16 @@ from strip_networks import SMALL, Units
 from torch import nn
 from tvm import relax
 
-from shuffledeploy.compile.ir.attributes import kernel_of
-from shuffledeploy.compile.ir.graph import called_kernel
-from shuffledeploy.compile.ir.inspection import kernel_functions
-from shuffledeploy.compile.network import strip_calls
-from shuffledeploy.compile.passes.memory.compute_in_strips import compute_in_strips
-from shuffledeploy.compile.passes.memory.expose_intermediates import (
+from shuffledeploy.compiler.ir.attributes import kernel_of
+from shuffledeploy.compiler.ir.graph import called_kernel
+from shuffledeploy.compiler.ir.inspection import kernel_functions
+from shuffledeploy.compiler.network import strip_calls
+from shuffledeploy.compiler.passes.memory.compute_in_strips import compute_in_strips
+from shuffledeploy.compiler.passes.memory.expose_intermediates import (
     INTERMEDIATES,
     expose_intermediates,
 )
-from shuffledeploy.compile.passes.memory.residual_in_place import residual_in_place
+from shuffledeploy.compiler.passes.memory.residual_in_place import residual_in_place
 
 SHAPE = (1, 3, 29, 21)
 

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from shuffledeploy.compile.tuning.records.record_log import Record
-from shuffledeploy.compile.tuning.report import progress_report
-from shuffledeploy.compile.tuning.report.history import History, gain, task_results
-from shuffledeploy.compile.tuning.report.outcome_tables import search_table
-from shuffledeploy.compile.tuning.report.progress_report import ProgressReport
-from shuffledeploy.compile.tuning.score import DetailedScore
-from shuffledeploy.compile.tuning.search.tasks import Progress, Task
+from shuffledeploy.compiler.tuning.records.record_log import Record
+from shuffledeploy.compiler.tuning.report import progress_report
+from shuffledeploy.compiler.tuning.report.history import History, gain, task_results
+from shuffledeploy.compiler.tuning.report.outcome_tables import search_table
+from shuffledeploy.compiler.tuning.report.progress_report import ProgressReport
+from shuffledeploy.compiler.tuning.score import DetailedScore
+from shuffledeploy.compiler.tuning.search.tasks import Progress, Task
 from shuffledeploy.model.progress import seconds_left
 
 pytestmark = pytest.mark.smoke

@@ -24,12 +24,12 @@ from torch.nn import functional
 from tvm import tirx
 from tvm.s_tir import Schedule
 
-from shuffledeploy.compile.ir.attributes import SHARED
-from shuffledeploy.compile.ir.inspection import kernel_functions
-from shuffledeploy.compile.kernels.schedules import forms
-from shuffledeploy.compile.kernels.tiling import Core
-from shuffledeploy.compile.passes.tir.masked_vectors import has_masks
-from shuffledeploy.compile.passes.tir.shared_vectors import is_shared, share_vectors
+from shuffledeploy.compiler.ir.attributes import SHARED
+from shuffledeploy.compiler.ir.inspection import kernel_functions
+from shuffledeploy.compiler.kernels.schedules import forms
+from shuffledeploy.compiler.kernels.tiling import Core
+from shuffledeploy.compiler.passes.tir.masked_vectors import has_masks
+from shuffledeploy.compiler.passes.tir.shared_vectors import is_shared, share_vectors
 
 AMD, INTEL, AVX2 = Core(16, 32, shuffles_beside=True), Core(16, 32), Core(8, 16)
 WAYS = [0, 1]

@@ -8,7 +8,7 @@ import random
 import numpy as np
 import pytest
 
-from shuffledeploy.compile.strips.strip_plan import (
+from shuffledeploy.compiler.strips.strip_plan import (
     Layer,
     Move,
     Plan,

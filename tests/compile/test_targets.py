@@ -9,8 +9,8 @@ import platform
 import pytest
 import tvm
 
-from shuffledeploy.compile.cores import DEFAULT_CORE
-from shuffledeploy.compile.targets import ARM_CORES, cpu_features, find_target
+from shuffledeploy.compiler.cores import DEFAULT_CORE
+from shuffledeploy.compiler.targets import ARM_CORES, cpu_features, find_target
 from shuffledeploy.model.errors import UsageError
 
 pytestmark = pytest.mark.smoke

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from test_tuner import _CodeSize, _tune, network_tasks
 
-from shuffledeploy.compile.tuning.records.record_log import read_log
-from shuffledeploy.compile.tuning.score import DetailedScore, KernelObject
+from shuffledeploy.compiler.tuning.records.record_log import read_log
+from shuffledeploy.compiler.tuning.score import DetailedScore, KernelObject
 
 
 class _Close(_CodeSize):

@@ -14,10 +14,10 @@ import torch
 from stages import HOST, seeded
 from torch import nn
 
-from shuffledeploy.compile.bundle.folder import MANIFEST, load_bundle
-from shuffledeploy.compile.frontend.program import trace
-from shuffledeploy.compile.tune import main
-from shuffledeploy.compile.tuning.records.record_log import log_path, read_log
+from shuffledeploy.compiler.bundle.folder import MANIFEST, load_bundle
+from shuffledeploy.compiler.frontend.program import trace
+from shuffledeploy.compiler.tune import main
+from shuffledeploy.compiler.tuning.records.record_log import log_path, read_log
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -127,7 +127,7 @@ def test_what_the_parser_refuses(arguments: list[str]) -> None:
 
 def test_a_mistake_is_told_before_tvm_is_imported(tmp_path: Path) -> None:
     code = (
-        "import sys; from shuffledeploy.compile.tune import main\n"
+        "import sys; from shuffledeploy.compiler.tune import main\n"
         "assert main(['--device', 'emulated', '--score', 'latency']) == 2\n"
         "assert main(['--json', '/dev/null/x.json']) == 2\n"
         "assert 'torch' not in sys.modules\n"

@@ -14,18 +14,18 @@ import torch
 from stages import HOST, QUICK, seeded
 from torch import nn
 
-from shuffledeploy.compile.frontend.program import trace
-from shuffledeploy.compile.network import choose_schedules, lower
-from shuffledeploy.compile.tuning.records.record_log import read_log
-from shuffledeploy.compile.tuning.score import KernelObject
-from shuffledeploy.compile.tuning.search import candidates
-from shuffledeploy.compile.tuning.search import trial_plan as plan
-from shuffledeploy.compile.tuning.search.build_ahead import BuildAhead
-from shuffledeploy.compile.tuning.search.candidates import Workers
-from shuffledeploy.compile.tuning.search.latency_score import LocalLatency
-from shuffledeploy.compile.tuning.search.tasks import Progress, Task, find_tasks
-from shuffledeploy.compile.tuning.search.trial_plan import BATCH
-from shuffledeploy.compile.tuning.search.tuner import tune
+from shuffledeploy.compiler.frontend.program import trace
+from shuffledeploy.compiler.network import choose_schedules, lower
+from shuffledeploy.compiler.tuning.records.record_log import read_log
+from shuffledeploy.compiler.tuning.score import KernelObject
+from shuffledeploy.compiler.tuning.search import candidates
+from shuffledeploy.compiler.tuning.search import trial_plan as plan
+from shuffledeploy.compiler.tuning.search.build_ahead import BuildAhead
+from shuffledeploy.compiler.tuning.search.candidates import Workers
+from shuffledeploy.compiler.tuning.search.latency_score import LocalLatency
+from shuffledeploy.compiler.tuning.search.tasks import Progress, Task, find_tasks
+from shuffledeploy.compiler.tuning.search.trial_plan import BATCH
+from shuffledeploy.compiler.tuning.search.tuner import tune
 
 
 class _Here(Workers):

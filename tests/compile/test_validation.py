@@ -14,9 +14,9 @@ from stages import HOST, QUICK, finished
 from test_tuner import _Here, network_tasks
 from tvm_ffi import structural_hash
 
-from shuffledeploy.compile import validate_score
-from shuffledeploy.compile.tuning.proof import rank_statistics, validation
-from shuffledeploy.compile.tuning.proof.rank_statistics import (
+from shuffledeploy.compiler import validate_score
+from shuffledeploy.compiler.tuning.proof import rank_statistics, validation
+from shuffledeploy.compiler.tuning.proof.rank_statistics import (
     choice_regret,
     kendall,
     rank_kernel,
@@ -25,10 +25,10 @@ from shuffledeploy.compile.tuning.proof.rank_statistics import (
     regret,
     spearman,
 )
-from shuffledeploy.compile.tuning.proof.validation import Drawn, Sample, typical
-from shuffledeploy.compile.tuning.search import interleaved_timing
-from shuffledeploy.compile.tuning.search.stock_space import stock_schedules
-from shuffledeploy.compile.validate_score import holds, host_target, summarise
+from shuffledeploy.compiler.tuning.proof.validation import Drawn, Sample, typical
+from shuffledeploy.compiler.tuning.search import interleaved_timing
+from shuffledeploy.compiler.tuning.search.stock_space import stock_schedules
+from shuffledeploy.compiler.validate_score import holds, host_target, summarise
 from shuffledeploy.deploy.report.validation_chart import draw_scatter
 
 TIMES = np.array([10.0, 20.0, 30.0, 40.0])

@@ -7,9 +7,9 @@ import pytest
 from stages import assert_same, draw, imported, lowered, run, seeded, with_schedules
 from torch import nn
 
-from shuffledeploy.compile.ir.inspection import kernel_functions
-from shuffledeploy.compile.kernels.tiling import Core
-from shuffledeploy.compile.kernels.winograd import STEP, matrices, tile_of
+from shuffledeploy.compiler.ir.inspection import kernel_functions
+from shuffledeploy.compiler.kernels.tiling import Core
+from shuffledeploy.compiler.kernels.winograd import STEP, matrices, tile_of
 
 CORE = Core(8, 16)
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from shuffledeploy.compile.tuning.search import candidates
-from shuffledeploy.compile.tuning.search.candidates import Workers
+from shuffledeploy.compiler.tuning.search import candidates
+from shuffledeploy.compiler.tuning.search.candidates import Workers
 
 
 @pytest.fixture

@@ -21,9 +21,9 @@ from stages import (
 from torch import nn
 from torch.nn import functional
 
-from shuffledeploy.compile.ir.inspection import kernel_functions
-from shuffledeploy.compile.kernels.tiling import Core
-from shuffledeploy.compile.passes.graph.write_in_read_order import write_in_read_order
+from shuffledeploy.compiler.ir.inspection import kernel_functions
+from shuffledeploy.compiler.kernels.tiling import Core
+from shuffledeploy.compiler.passes.graph.write_in_read_order import write_in_read_order
 
 ARM = Core(4, 32)
 

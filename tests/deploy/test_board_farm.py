@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from shuffledeploy.compile.tuning.score import KernelObject
+from shuffledeploy.compiler.tuning.score import KernelObject
 from shuffledeploy.deploy.devices.board_farm import STRIKES, Board, BoardFarm
 from shuffledeploy.model.errors import Failure
 

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 from tiny import SIDE, tiny_bundle
 
-from shuffledeploy.compile.bundle.folder import Bundle
-from shuffledeploy.compile.targets import find_target
+from shuffledeploy.compiler.bundle.folder import Bundle
+from shuffledeploy.compiler.targets import find_target
 from shuffledeploy.deploy import compare as command
 from shuffledeploy.deploy.devices.opening import Device
 from shuffledeploy.deploy.runtime import comparison

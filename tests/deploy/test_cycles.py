@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from shuffledeploy.compile.cores import CORES, describe_scheduling, scheduling_of
-from shuffledeploy.compile.targets import find_target
-from shuffledeploy.compile.tuning.score import DetailedScore, KernelObject
+from shuffledeploy.compiler.cores import CORES, describe_scheduling, scheduling_of
+from shuffledeploy.compiler.targets import find_target
+from shuffledeploy.compiler.tuning.score import DetailedScore, KernelObject
 from shuffledeploy.deploy.board.guests import guest_like_host, guest_of
 from shuffledeploy.deploy.board.qemu import Emulator
 from shuffledeploy.deploy.board.toolchain import compile_c

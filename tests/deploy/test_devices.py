@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from shuffledeploy.compile.cores import CORES
+from shuffledeploy.compiler.cores import CORES
 from shuffledeploy.deploy.board.guests import find_core
 from shuffledeploy.deploy.device import main
 from shuffledeploy.deploy.devices.device_names import parse_device_name

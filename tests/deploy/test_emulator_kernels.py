@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from shuffledeploy.compile.cores import CORES
+from shuffledeploy.compiler.cores import CORES
 from shuffledeploy.deploy.board.qemu import Emulator
 from shuffledeploy.deploy.board.toolchain import compile_c
 from shuffledeploy.deploy.estimate.caches import (

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from tiny import NORMALISATION, SIDE, tiny_bundle
 
-from shuffledeploy.compile.bundle.manifest import ImageStatistics, Manifest, Tensor
+from shuffledeploy.compiler.bundle.manifest import ImageStatistics, Manifest, Tensor
 from shuffledeploy.deploy.runtime.pictures import image_input, top_predictions
 from shuffledeploy.model.errors import UsageError
 

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 from tiny import tiny_bundle
 
-from shuffledeploy.compile.bundle.manifest import Manifest
+from shuffledeploy.compiler.bundle.manifest import Manifest
 from shuffledeploy.deploy.estimate.instruction_counts import kernel_behind
 
 

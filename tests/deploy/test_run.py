@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 from tiny import SIDE, tiny_bundle
 
-from shuffledeploy.compile.bundle.folder import LIBRARY, MANIFEST, file_hash, load_bundle
+from shuffledeploy.compiler.bundle.folder import LIBRARY, MANIFEST, file_hash, load_bundle
 from shuffledeploy.deploy.devices.opening import Device, open_device
 from shuffledeploy.deploy.estimate.llvm_tools import LlvmTools
 from shuffledeploy.deploy.estimate.network_estimate import estimate_network

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 from tvm import te
 
-from shuffledeploy.compile.targets import find_target
-from shuffledeploy.compile.tuning.score import KernelObject
-from shuffledeploy.compile.tuning.search.candidates import build_calls, build_candidate
+from shuffledeploy.compiler.targets import find_target
+from shuffledeploy.compiler.tuning.score import KernelObject
+from shuffledeploy.compiler.tuning.search.candidates import build_calls, build_candidate
 from shuffledeploy.deploy.board.board_process import Board, running_board
 from shuffledeploy.deploy.devices.device_names import parse_device_name
 from shuffledeploy.deploy.devices.tracked_boards import BoardScore

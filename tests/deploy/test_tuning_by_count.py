@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from tiny import lowered
 
-from shuffledeploy.compile.targets import find_target
-from shuffledeploy.compile.tuning.records.record_log import read_log
-from shuffledeploy.compile.tuning.search.candidates import Workers
-from shuffledeploy.compile.tuning.search.tasks import find_tasks
-from shuffledeploy.compile.tuning.search.tuner import tune
+from shuffledeploy.compiler.targets import find_target
+from shuffledeploy.compiler.tuning.records.record_log import read_log
+from shuffledeploy.compiler.tuning.search.candidates import Workers
+from shuffledeploy.compiler.tuning.search.tasks import find_tasks
+from shuffledeploy.compiler.tuning.search.tuner import tune
 from shuffledeploy.deploy.board.qemu import Emulator
 from shuffledeploy.deploy.scoring.scores import CountedInstructions
 

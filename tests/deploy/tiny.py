@@ -12,10 +12,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from shuffledeploy.compile.bundle.folder import Bundle
-from shuffledeploy.compile.frontend.program import trace
-from shuffledeploy.compile.network import Lowered, choose_schedules, lower, write_bundle
-from shuffledeploy.compile.targets import find_target
+from shuffledeploy.compiler.bundle.folder import Bundle
+from shuffledeploy.compiler.frontend.program import trace
+from shuffledeploy.compiler.network import Lowered, choose_schedules, lower, write_bundle
+from shuffledeploy.compiler.targets import find_target
 
 SIDE = 16
 NORMALISATION = {"mean": [0.5, 0.4, 0.3], "std": [0.25, 0.2, 0.1]}

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from shuffledeploy.compile.bundle.arrays import NUMBER, read_arrays
-from shuffledeploy.compile.bundle.elf import check_library
-from shuffledeploy.compile.bundle.manifest import FORMAT, parse_manifest
+from shuffledeploy.compiler.bundle.arrays import NUMBER, read_arrays
+from shuffledeploy.compiler.bundle.elf import check_library
+from shuffledeploy.compiler.bundle.manifest import FORMAT, parse_manifest
 from shuffledeploy.deploy.estimate.elf_symbols import read_functions
 from shuffledeploy.deploy.runtime.pictures import FORMATS, image_input
 from shuffledeploy.model.errors import UsageError

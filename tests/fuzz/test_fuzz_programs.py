@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.export import ExportedProgram
 
-from shuffledeploy.compile.frontend.program import import_program, load_program
+from shuffledeploy.compiler.frontend.program import import_program, load_program
 from shuffledeploy.model.errors import UsageError
 from shuffledeploy.model.weights import load_weights
 

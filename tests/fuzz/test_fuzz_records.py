@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shuffledeploy.compile.tuning.records.plain_traces import require_plain
-from shuffledeploy.compile.tuning.records.record_log import LONGEST_TEXT, read_log
-from shuffledeploy.compile.tuning.request import LOG_FOLDER
+from shuffledeploy.compiler.tuning.records.plain_traces import require_plain
+from shuffledeploy.compiler.tuning.records.record_log import LONGEST_TEXT, read_log
+from shuffledeploy.compiler.tuning.request import LOG_FOLDER
 
 LOG = LOG_FOLDER / "cortex-a72" / "records.jsonl"
 LINES = [json.loads(line) for line in LOG.read_text().splitlines()[:40]]

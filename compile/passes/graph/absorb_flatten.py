@@ -20,7 +20,7 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from shuffledeploy.compile.ir.graph import (
+from shuffledeploy.compiler.ir.graph import (
     Current,
     bindings_of,
     constant,
@@ -29,7 +29,7 @@ from shuffledeploy.compile.ir.graph import (
     rewrite,
     shape_of,
 )
-from shuffledeploy.compile.passes.graph.choose_layouts import TO_CHANNELS_FIRST, permutation
+from shuffledeploy.compiler.passes.graph.choose_layouts import TO_CHANNELS_FIRST, permutation
 
 
 def absorb_flatten(module: tvm.IRModule) -> tvm.IRModule:

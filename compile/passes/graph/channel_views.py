@@ -10,7 +10,7 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from shuffledeploy.compile.ir.graph import (
+from shuffledeploy.compiler.ir.graph import (
     Array,
     constant,
     constant_of,
@@ -18,7 +18,7 @@ from shuffledeploy.compile.ir.graph import (
     operator,
     shape_of,
 )
-from shuffledeploy.compile.passes.graph.data_movement import CHANNEL_AXIS
+from shuffledeploy.compiler.passes.graph.data_movement import CHANNEL_AXIS
 
 
 @dataclasses.dataclass(frozen=True)

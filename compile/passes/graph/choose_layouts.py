@@ -23,7 +23,7 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from shuffledeploy.compile.ir.graph import (
+from shuffledeploy.compiler.ir.graph import (
     Current,
     constant,
     constant_of,
@@ -32,13 +32,13 @@ from shuffledeploy.compile.ir.graph import (
     shape_of,
     substitute,
 )
-from shuffledeploy.compile.passes.graph.channel_views import (
+from shuffledeploy.compiler.passes.graph.channel_views import (
     BINARY,
     ELEMENTWISE,
     SPATIAL_REDUCTIONS,
     keeps_channels,
 )
-from shuffledeploy.compile.passes.graph.data_movement import CHANNEL_AXIS
+from shuffledeploy.compiler.passes.graph.data_movement import CHANNEL_AXIS
 
 TO_CHANNELS_LAST = [0, 2, 3, 1]
 TO_CHANNELS_FIRST = [0, 3, 1, 2]

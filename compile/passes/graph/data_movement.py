@@ -9,7 +9,7 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from shuffledeploy.compile.ir.graph import Array, bindings_of, constant_of, operator, shape_of
+from shuffledeploy.compiler.ir.graph import Array, bindings_of, constant_of, operator, shape_of
 
 CHANNEL_AXIS = 1
 

@@ -31,9 +31,9 @@ from typing import Any
 import tvm
 from tvm import relax
 
-from shuffledeploy.compile.ir.graph import bindings_of, rebuild, substitute
-from shuffledeploy.compile.passes.graph.channel_views import View, ViewRules
-from shuffledeploy.compile.passes.graph.data_movement import Movement, follow_movements
+from shuffledeploy.compiler.ir.graph import bindings_of, rebuild, substitute
+from shuffledeploy.compiler.passes.graph.channel_views import View, ViewRules
+from shuffledeploy.compiler.passes.graph.data_movement import Movement, follow_movements
 
 
 def eliminate_channel_shuffle(module: tvm.IRModule) -> tvm.IRModule:

@@ -9,7 +9,7 @@ from typing import Any
 import tvm
 from tvm import relax
 
-from shuffledeploy.compile.ir.graph import (
+from shuffledeploy.compiler.ir.graph import (
     Array,
     bindings_of,
     constant_of,
@@ -20,7 +20,7 @@ from shuffledeploy.compile.ir.graph import (
     operator,
     shape_of,
 )
-from shuffledeploy.compile.kernels.blocks import Step
+from shuffledeploy.compiler.kernels.blocks import Step
 
 _Readers = dict[relax.Var, tuple[relax.Var, Any]]
 

@@ -23,7 +23,7 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from shuffledeploy.compile.ir.graph import (
+from shuffledeploy.compiler.ir.graph import (
     Array,
     Current,
     bindings_of,

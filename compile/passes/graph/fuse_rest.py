@@ -16,7 +16,7 @@ from __future__ import annotations
 import tvm
 from tvm import relax
 
-from shuffledeploy.compile.ir.graph import bindings_of, operator
+from shuffledeploy.compiler.ir.graph import bindings_of, operator
 from shuffledeploy.model.errors import UsageError
 
 # What the virtual machine takes as it is; "" is no call of an operator.

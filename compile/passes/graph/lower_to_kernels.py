@@ -22,7 +22,7 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from shuffledeploy.compile.ir.graph import (
+from shuffledeploy.compiler.ir.graph import (
     bindings_of,
     constant_of,
     operator,
@@ -30,12 +30,12 @@ from shuffledeploy.compile.ir.graph import (
     shape_of,
     substitute,
 )
-from shuffledeploy.compile.kernels.blocks import starting_bias
-from shuffledeploy.compile.kernels.tiling import Core
-from shuffledeploy.compile.passes.graph.choose_layouts import LAST_AXIS
-from shuffledeploy.compile.passes.graph.epilogues import find_chains
-from shuffledeploy.compile.passes.graph.operator_kernels import kernel_for
-from shuffledeploy.compile.passes.graph.sites import Site, emit_call, reshaped
+from shuffledeploy.compiler.kernels.blocks import starting_bias
+from shuffledeploy.compiler.kernels.tiling import Core
+from shuffledeploy.compiler.passes.graph.choose_layouts import LAST_AXIS
+from shuffledeploy.compiler.passes.graph.epilogues import find_chains
+from shuffledeploy.compiler.passes.graph.operator_kernels import kernel_for
+from shuffledeploy.compiler.passes.graph.sites import Site, emit_call, reshaped
 
 
 def lower_to_kernels(module: tvm.IRModule, core: Core) -> tvm.IRModule:

@@ -7,17 +7,17 @@ from typing import Any
 import numpy as np
 from tvm import relax
 
-from shuffledeploy.compile.ir.attributes import JOINED, LANES
-from shuffledeploy.compile.ir.graph import Array, constant_of, operator, shape_of
-from shuffledeploy.compile.kernels import concatenation as joined
-from shuffledeploy.compile.kernels import convolution, window
-from shuffledeploy.compile.kernels.packing import pack_weight
-from shuffledeploy.compile.passes.graph.choose_layouts import (
+from shuffledeploy.compiler.ir.attributes import JOINED, LANES
+from shuffledeploy.compiler.ir.graph import Array, constant_of, operator, shape_of
+from shuffledeploy.compiler.kernels import concatenation as joined
+from shuffledeploy.compiler.kernels import convolution, window
+from shuffledeploy.compiler.kernels.packing import pack_weight
+from shuffledeploy.compiler.passes.graph.choose_layouts import (
     LAST_AXIS,
     TO_CHANNELS_LAST,
     permutation,
 )
-from shuffledeploy.compile.passes.graph.sites import (
+from shuffledeploy.compiler.passes.graph.sites import (
     Kernel,
     Site,
     convolution_kernel,
@@ -26,7 +26,7 @@ from shuffledeploy.compile.passes.graph.sites import (
     quadruple,
     reshaped,
 )
-from shuffledeploy.compile.passes.graph.winograd_layers import is_winograd, winograd
+from shuffledeploy.compiler.passes.graph.winograd_layers import is_winograd, winograd
 
 
 def kernel_for(site: Site) -> Kernel:

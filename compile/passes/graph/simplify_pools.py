@@ -20,7 +20,7 @@ from typing import Any
 import tvm
 from tvm import relax
 
-from shuffledeploy.compile.ir.graph import operator, rewrite, shape_of, substitute
+from shuffledeploy.compiler.ir.graph import operator, rewrite, shape_of, substitute
 
 
 def simplify_pools(module: tvm.IRModule) -> tvm.IRModule:

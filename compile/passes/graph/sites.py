@@ -9,12 +9,12 @@ from typing import Any
 
 from tvm import relax
 
-from shuffledeploy.compile.ir.attributes import KIND
-from shuffledeploy.compile.ir.graph import Array, Current, shape_of, substitute
-from shuffledeploy.compile.kernels import convolution
-from shuffledeploy.compile.kernels.packing import pack_bias
-from shuffledeploy.compile.kernels.tiling import Core
-from shuffledeploy.compile.passes.graph.epilogues import Chain
+from shuffledeploy.compiler.ir.attributes import KIND
+from shuffledeploy.compiler.ir.graph import Array, Current, shape_of, substitute
+from shuffledeploy.compiler.kernels import convolution
+from shuffledeploy.compiler.kernels.packing import pack_bias
+from shuffledeploy.compiler.kernels.tiling import Core
+from shuffledeploy.compiler.passes.graph.epilogues import Chain
 
 # So that FuseOps leaves a kernel that is already fused alone
 # (tvm/include/tvm/relax/op_attr_types.h).

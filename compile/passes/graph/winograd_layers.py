@@ -18,10 +18,10 @@ from typing import Any
 
 from tvm import relax
 
-from shuffledeploy.compile.ir.graph import Array
-from shuffledeploy.compile.kernels import convolution
-from shuffledeploy.compile.kernels.packing import pack_weight
-from shuffledeploy.compile.kernels.winograd import (
+from shuffledeploy.compiler.ir.graph import Array
+from shuffledeploy.compiler.kernels import convolution
+from shuffledeploy.compiler.kernels.packing import pack_weight
+from shuffledeploy.compiler.kernels.winograd import (
     WINDOWS,
     Winograd,
     saves,
@@ -29,7 +29,7 @@ from shuffledeploy.compile.kernels.winograd import (
     transform_output,
     transform_weight,
 )
-from shuffledeploy.compile.passes.graph.sites import (
+from shuffledeploy.compiler.passes.graph.sites import (
     Kernel,
     Site,
     convolution_kernel,

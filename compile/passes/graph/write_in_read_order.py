@@ -28,7 +28,7 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from shuffledeploy.compile.ir.graph import (
+from shuffledeploy.compiler.ir.graph import (
     Array,
     Current,
     bindings_of,
@@ -43,10 +43,10 @@ from shuffledeploy.compile.ir.graph import (
     shape_of,
     substitute,
 )
-from shuffledeploy.compile.kernels.convolution import contiguous_run
-from shuffledeploy.compile.kernels.tiling import Core
-from shuffledeploy.compile.passes.graph.channel_views import BINARY, ELEMENTWISE, take_channels
-from shuffledeploy.compile.passes.graph.data_movement import CHANNEL_AXIS
+from shuffledeploy.compiler.kernels.convolution import contiguous_run
+from shuffledeploy.compiler.kernels.tiling import Core
+from shuffledeploy.compiler.passes.graph.channel_views import BINARY, ELEMENTWISE, take_channels
+from shuffledeploy.compiler.passes.graph.data_movement import CHANNEL_AXIS
 
 # Floats that one load brings for as many multiply-adds by lane.
 WHOLE_RUN = 4

@@ -20,15 +20,15 @@ from typing import Any
 import tvm
 from tvm import relax, tirx
 
-from shuffledeploy.compile.ir.attributes import OF_KERNEL, STRIPS
-from shuffledeploy.compile.ir.graph import rebuild, shape_of, substitute
-from shuffledeploy.compile.ir.memory_layout import FLOAT_BYTES
-from shuffledeploy.compile.passes.memory.over_residual import over_residual
-from shuffledeploy.compile.strips.driver import Callee, Inside, Outside, strip_driver, whole_range
-from shuffledeploy.compile.strips.groups import Group, find_groups
-from shuffledeploy.compile.strips.kernel_calls import KernelCall
-from shuffledeploy.compile.strips.ranged import ranged
-from shuffledeploy.compile.strips.strip_plan import plan_strips
+from shuffledeploy.compiler.ir.attributes import OF_KERNEL, STRIPS
+from shuffledeploy.compiler.ir.graph import rebuild, shape_of, substitute
+from shuffledeploy.compiler.ir.memory_layout import FLOAT_BYTES
+from shuffledeploy.compiler.passes.memory.over_residual import over_residual
+from shuffledeploy.compiler.strips.driver import Callee, Inside, Outside, strip_driver, whole_range
+from shuffledeploy.compiler.strips.groups import Group, find_groups
+from shuffledeploy.compiler.strips.kernel_calls import KernelCall
+from shuffledeploy.compiler.strips.ranged import ranged
+from shuffledeploy.compiler.strips.strip_plan import plan_strips
 
 # Ranged kernels by name, and by whether they are written over a residual.
 References = dict[tuple[str, bool], Any]
@@ -52,7 +52,7 @@ def compute_in_strips(
     -------
     tvm.IRModule
         Answers as before, bit for bit. Each new function is marked with the kernels that it calls,
-        in order: :mod:`compile.ir.attributes`.
+        in order: :mod:`compiler.ir.attributes`.
     """
     found = find_groups(module, unscheduled, cache)
     if not found:

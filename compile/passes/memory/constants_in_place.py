@@ -28,9 +28,9 @@ import tvm
 from tvm import relax, s_tir, tirx
 from tvm.ir import StringImm
 
-from shuffledeploy.compile.ir.graph import Array, called_kernel, constant_of
-from shuffledeploy.compile.ir.memory_layout import ALIGNMENT
-from shuffledeploy.compile.targets import CompileTarget
+from shuffledeploy.compiler.ir.graph import Array, called_kernel, constant_of
+from shuffledeploy.compiler.ir.memory_layout import ALIGNMENT
+from shuffledeploy.compiler.targets import CompileTarget
 
 _SYMBOL = "shuffledeploy_constants"
 _PLACE = f"{_SYMBOL}_at"

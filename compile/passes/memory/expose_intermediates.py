@@ -20,7 +20,7 @@ from typing import Any
 import tvm
 from tvm import relax
 
-from shuffledeploy.compile.ir.graph import ENTRY, bindings_of, called_kernel
+from shuffledeploy.compiler.ir.graph import ENTRY, bindings_of, called_kernel
 
 INTERMEDIATES = "intermediates"
 

@@ -25,8 +25,8 @@ import tvm
 from tvm import relax, tirx
 from tvm_ffi import structural_map, structural_visit
 
-from shuffledeploy.compile.ir.attributes import JOINED, JOINED_IN_PLACE, OF_KERNEL, kind_of
-from shuffledeploy.compile.ir.graph import (
+from shuffledeploy.compiler.ir.attributes import JOINED, JOINED_IN_PLACE, OF_KERNEL, kind_of
+from shuffledeploy.compiler.ir.graph import (
     ENTRY,
     Current,
     bindings_of,
@@ -36,7 +36,7 @@ from shuffledeploy.compile.ir.graph import (
     shape_of,
     substitute,
 )
-from shuffledeploy.compile.kernels.blocks import loads_in, with_parameters, with_values
+from shuffledeploy.compiler.kernels.blocks import loads_in, with_parameters, with_values
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +85,7 @@ def join_in_place(module: tvm.IRModule, unscheduled: Mapping[str, tirx.PrimFunc]
     tvm.IRModule
         Answers as before, bit for bit. New kernels are marked with that whose part they write, the
         entry function with the concatenations that are not called (see
-        :mod:`compile.ir.attributes`). Functions beside the entry are left as they were.
+        :mod:`compiler.ir.attributes`). Functions beside the entry are left as they were.
     """
     functions = {gv.name_hint: f for gv, f in module.functions.items()}
     stores = {name: found for name, f in unscheduled.items() if (found := _stores(f))}

@@ -17,7 +17,7 @@ from typing import Any
 import tvm
 from tvm import relax, tirx
 
-from shuffledeploy.compile.ir.graph import (
+from shuffledeploy.compiler.ir.graph import (
     Array,
     Current,
     called_kernel,

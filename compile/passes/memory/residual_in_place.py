@@ -19,8 +19,8 @@ from typing import Any
 import tvm
 from tvm import relax
 
-from shuffledeploy.compile.ir.attributes import OF_KERNEL, kernel_of
-from shuffledeploy.compile.ir.graph import (
+from shuffledeploy.compiler.ir.attributes import OF_KERNEL, kernel_of
+from shuffledeploy.compiler.ir.graph import (
     Current,
     called_kernel,
     fresh_variables,
@@ -31,7 +31,7 @@ from shuffledeploy.compile.ir.graph import (
     shape_of,
     substitute,
 )
-from shuffledeploy.compile.passes.memory.over_residual import over_residual, residual_of
+from shuffledeploy.compiler.passes.memory.over_residual import over_residual, residual_of
 
 
 def residual_in_place(module: tvm.IRModule) -> tvm.IRModule:

@@ -35,9 +35,9 @@ from tvm import s_tir, tirx
 from tvm.ir import Op, PrimType
 from tvm_ffi import structural_map, structural_visit
 
-from shuffledeploy.compile.ir.attributes import FETCHES
-from shuffledeploy.compile.ir.memory_layout import FLOAT_BYTES
-from shuffledeploy.compile.kernels.blocks import WEIGHT, with_values
+from shuffledeploy.compiler.ir.attributes import FETCHES
+from shuffledeploy.compiler.ir.memory_layout import FLOAT_BYTES
+from shuffledeploy.compiler.kernels.blocks import WEIGHT, with_values
 
 # Floats in a line of the cache.
 LINE = 64 // FLOAT_BYTES

@@ -24,8 +24,8 @@ import tvm
 from tvm import tirx
 from tvm_ffi import structural_map
 
-from shuffledeploy.compile.kernels.blocks import loads_in, picked, tiles_in
-from shuffledeploy.compile.kernels.tiling import MASKED_LANES as LANES
+from shuffledeploy.compiler.kernels.blocks import loads_in, picked, tiles_in
+from shuffledeploy.compiler.kernels.tiling import MASKED_LANES as LANES
 
 _FEATURE = "avx512f"
 _ELEMENTWISE = (tirx.Add, tirx.Sub, tirx.Mul, tirx.Div, tirx.Max, tirx.Min)

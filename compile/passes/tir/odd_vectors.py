@@ -11,9 +11,9 @@ from typing import Any
 from tvm import tirx
 from tvm_ffi import structural_map
 
-from shuffledeploy.compile.ir.attributes import LANES, WINDOW, attribute, kind_of
-from shuffledeploy.compile.kernels.blocks import with_values
-from shuffledeploy.compile.kernels.tiling import MASKED_LANES
+from shuffledeploy.compiler.ir.attributes import LANES, WINDOW, attribute, kind_of
+from shuffledeploy.compiler.kernels.blocks import with_values
+from shuffledeploy.compiler.kernels.tiling import MASKED_LANES
 
 
 def cut_odd_vectors(function: tirx.PrimFunc) -> tirx.PrimFunc:
@@ -30,7 +30,7 @@ def cut_odd_vectors(function: tirx.PrimFunc) -> tirx.PrimFunc:
         for o in vectorized(8): out[32 + o] = total[32 + o]
 
     A vector of 40 read from sums that stand in vectors of 16 would take them through memory. The
-    sums of windows stand in vectors of 40, too: see :mod:`compile.passes.tir.masked_vectors`.
+    sums of windows stand in vectors of 40, too: see :mod:`compiler.passes.tir.masked_vectors`.
     """
     lanes = int(attribute(function, LANES) or 0)
     if not lanes or (lanes == MASKED_LANES and kind_of(function) == WINDOW):

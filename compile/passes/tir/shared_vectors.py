@@ -26,9 +26,9 @@ import tvm.sym
 from tvm import s_tir, tirx
 from tvm_ffi import structural_equal, structural_map, structural_walk
 
-from shuffledeploy.compile.ir.attributes import SHARED
-from shuffledeploy.compile.kernels.blocks import loads_in, picked, tiles_in, with_values
-from shuffledeploy.compile.kernels.tiling import MASKED_LANES as LANES
+from shuffledeploy.compiler.ir.attributes import SHARED
+from shuffledeploy.compiler.kernels.blocks import loads_in, picked, tiles_in, with_values
+from shuffledeploy.compiler.kernels.tiling import MASKED_LANES as LANES
 
 #: Outputs that lie beside whole vectors.
 RESTS = (4, 8)

@@ -8,8 +8,8 @@ import tvm
 from tvm import tirx
 from tvm_ffi import structural_map
 
-from shuffledeploy.compile.ir.attributes import FETCHES, INTERNAL, LANES, attribute
-from shuffledeploy.compile.kernels.blocks import picked, tiles_in
+from shuffledeploy.compiler.ir.attributes import FETCHES, INTERNAL, LANES, attribute
+from shuffledeploy.compiler.kernels.blocks import picked, tiles_in
 
 
 def load_whole_vectors(function: tirx.PrimFunc) -> tirx.PrimFunc:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from shuffledeploy.compile.tuning.records.ties import leanest
+from shuffledeploy.compiler.tuning.records.ties import leanest
 
 Values = NDArray[np.float64]
 SUBSET, DRAWS = 40, 2000

@@ -13,16 +13,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shuffledeploy.compile.library import link
-from shuffledeploy.compile.network import lower
-from shuffledeploy.compile.targets import CompileTarget
-from shuffledeploy.compile.tuning.score import DetailedScore, KernelObject, Score
-from shuffledeploy.compile.tuning.search.candidates import Workers, build_candidates
-from shuffledeploy.compile.tuning.search.evolution import TaskSearch, new_cost_model
-from shuffledeploy.compile.tuning.search.interleaved_timing import time_interleaved, typical
-from shuffledeploy.compile.tuning.search.stock_space import stock_schedules
-from shuffledeploy.compile.tuning.search.tasks import Task, find_tasks
-from shuffledeploy.compile.zoo import trace_network
+from shuffledeploy.compiler.library import link
+from shuffledeploy.compiler.network import lower
+from shuffledeploy.compiler.targets import CompileTarget
+from shuffledeploy.compiler.tuning.score import DetailedScore, KernelObject, Score
+from shuffledeploy.compiler.tuning.search.candidates import Workers, build_candidates
+from shuffledeploy.compiler.tuning.search.evolution import TaskSearch, new_cost_model
+from shuffledeploy.compiler.tuning.search.interleaved_timing import time_interleaved, typical
+from shuffledeploy.compiler.tuning.search.stock_space import stock_schedules
+from shuffledeploy.compiler.tuning.search.tasks import Task, find_tasks
+from shuffledeploy.compiler.zoo import trace_network
 from shuffledeploy.model.errors import Failure
 from shuffledeploy.model.registry import names
 from shuffledeploy.model.scratch import scratch_folder

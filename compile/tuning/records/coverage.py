@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from shuffledeploy.compile.frontend.program import load_program
-from shuffledeploy.compile.network import lower
-from shuffledeploy.compile.targets import CompileTarget
-from shuffledeploy.compile.tuning.records.log_files import locked, replace_text
-from shuffledeploy.compile.tuning.records.record_log import (
+from shuffledeploy.compiler.frontend.program import load_program
+from shuffledeploy.compiler.network import lower
+from shuffledeploy.compiler.targets import CompileTarget
+from shuffledeploy.compiler.tuning.records.log_files import locked, replace_text
+from shuffledeploy.compiler.tuning.records.record_log import (
     FILE_NAME,
     Log,
     Record,
@@ -19,9 +19,9 @@ from shuffledeploy.compile.tuning.records.record_log import (
     log_text,
     read_log,
 )
-from shuffledeploy.compile.tuning.records.recorded_schedules import apply_record
-from shuffledeploy.compile.tuning.search.tasks import find_tasks
-from shuffledeploy.compile.zoo import trace_network
+from shuffledeploy.compiler.tuning.records.recorded_schedules import apply_record
+from shuffledeploy.compiler.tuning.search.tasks import find_tasks
+from shuffledeploy.compiler.zoo import trace_network
 from shuffledeploy.model.errors import UsageError
 
 

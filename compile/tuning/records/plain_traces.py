@@ -2,7 +2,7 @@
 
 A trace comes from a file and is applied to a kernel that is then built. TVM knows instructions and
 annotations that bring code of their own into a build (``pragma_import_c``, ``pragma_import_llvm``,
-intrinsics by name): whatever no template of `compile.kernels` writes is refused before TVM sees it.
+intrinsics by name): what no template of `compiler.kernels` writes is refused before TVM sees it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MOST_NODES = 64
 _BLOCKS = frozenset({"accumulate", "output", "taken", "finished", "root"})
 _BLOCK_OF_A_PART = re.compile(r"part_\d{1,3}")
 _AXES = frozenset({"g", "kh", "kw", "k", "o"})
-#: The one annotation that templates make (`compile.ir.attributes.SHARED`).
+#: The one annotation that templates make (`compiler.ir.attributes.SHARED`).
 _ANNOTATIONS = frozenset({"shared_vectors"})
 _VARIABLE = re.compile(r"[blv]\d{1,4}")
 

@@ -24,16 +24,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from shuffledeploy.compile import TVM_VERSION
-from shuffledeploy.compile.tuning.records.log_files import (
+from shuffledeploy.compiler import TVM_VERSION
+from shuffledeploy.compiler.tuning.records.log_files import (
     append_text,
     locked,
     read_text,
     replace_text,
 )
-from shuffledeploy.compile.tuning.records.plain_traces import require_plain
-from shuffledeploy.compile.tuning.records.ties import instructions_of, leanest
-from shuffledeploy.compile.tuning.score import LARGEST_SCORE, MEASURED_UNIT
+from shuffledeploy.compiler.tuning.records.plain_traces import require_plain
+from shuffledeploy.compiler.tuning.records.ties import instructions_of, leanest
+from shuffledeploy.compiler.tuning.score import LARGEST_SCORE, MEASURED_UNIT
 from shuffledeploy.model.errors import UsageError
 
 FILE_NAME = "records.jsonl"

@@ -13,9 +13,9 @@ from tvm.s_tir import Schedule
 from tvm.s_tir.schedule import Trace
 from tvm_ffi import structural_visit
 
-from shuffledeploy.compile import TVM_VERSION
-from shuffledeploy.compile.tuning.records.record_log import Record
-from shuffledeploy.compile.tuning.score import details_of
+from shuffledeploy.compiler import TVM_VERSION
+from shuffledeploy.compiler.tuning.records.record_log import Record
+from shuffledeploy.compiler.tuning.score import details_of
 
 KEY_LENGTH = 20
 # Of the committed records the largest has 3840: more would keep LLVM busy for hours.

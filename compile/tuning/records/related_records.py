@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from shuffledeploy.compile.network import Chosen
-from shuffledeploy.compile.targets import CompileTarget, places_apart
-from shuffledeploy.compile.tuning.records.record_log import FILE_NAME, Record, log_path, read_log
+from shuffledeploy.compiler.network import Chosen
+from shuffledeploy.compiler.targets import CompileTarget, places_apart
+from shuffledeploy.compiler.tuning.records.record_log import FILE_NAME, Record, log_path, read_log
 from shuffledeploy.model.folders import COMMITTED_RECORDS, records_folder
 
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from shuffledeploy.compile.tuning.search.tasks import Progress
+from shuffledeploy.compiler.tuning.search.tasks import Progress
 
 
 @dataclasses.dataclass(frozen=True)

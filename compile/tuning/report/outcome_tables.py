@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from rich.table import Table
 
-from shuffledeploy.compile.tuning.report.history import SearchResult, gain
-from shuffledeploy.compile.tuning.report.progress_report import cells
-from shuffledeploy.compile.tuning.session import Outcome
+from shuffledeploy.compiler.tuning.report.history import SearchResult, gain
+from shuffledeploy.compiler.tuning.report.progress_report import cells
+from shuffledeploy.compiler.tuning.session import Outcome
 from shuffledeploy.model.plain_console import plain_console
 
 _MOST_KERNELS = 12

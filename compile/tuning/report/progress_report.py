@@ -12,8 +12,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from shuffledeploy.compile.tuning.report.history import TaskResult, gain, task_results
-from shuffledeploy.compile.tuning.search.tasks import Progress
+from shuffledeploy.compiler.tuning.report.history import TaskResult, gain, task_results
+from shuffledeploy.compiler.tuning.search.tasks import Progress
 from shuffledeploy.model.progress import LINE_EVERY_S, clock, seconds_left
 
 _REFRESH_HZ = 4

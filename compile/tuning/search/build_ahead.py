@@ -10,9 +10,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from shuffledeploy.compile.targets import CompileTarget
-from shuffledeploy.compile.tuning.score import MEASURED_UNIT, KernelObject, Score, checked_score
-from shuffledeploy.compile.tuning.search.candidates import Workers, build_calls, run_builds
+from shuffledeploy.compiler.targets import CompileTarget
+from shuffledeploy.compiler.tuning.score import MEASURED_UNIT, KernelObject, Score, checked_score
+from shuffledeploy.compiler.tuning.search.candidates import Workers, build_calls, run_builds
 from shuffledeploy.model.errors import Failure
 
 Built = list[KernelObject | str]

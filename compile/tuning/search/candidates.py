@@ -20,11 +20,11 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shuffledeploy.compile.tuning.score import KernelObject
+from shuffledeploy.compiler.tuning.score import KernelObject
 
 if TYPE_CHECKING:
     # Workers import this module before they have said what TVM may import.
-    from shuffledeploy.compile.targets import CompileTarget
+    from shuffledeploy.compiler.targets import CompileTarget
 
 ENTRY_SYMBOL = "__tvm_ffi_main"
 BUILD_TIMEOUT_S = 60.0
@@ -170,7 +170,7 @@ def build_candidate(module_json: str, target: CompileTarget, path: str, checks: 
     """
     from tvm_ffi.serialization import from_json_graph_str
 
-    from shuffledeploy.compile.library import build_object
+    from shuffledeploy.compiler.library import build_object
 
     # What `load_json` does to texts of older versions costs a tenth of a build: this one is ours.
     build_object(from_json_graph_str(module_json), target, Path(path), checks=checks)
@@ -198,7 +198,7 @@ def build_calls(
     """
     import tvm
 
-    from shuffledeploy.compile.kernels.blocks import WEIGHT
+    from shuffledeploy.compiler.kernels.blocks import WEIGHT
 
     calls: list[BuildCall] = []
     kernels = []

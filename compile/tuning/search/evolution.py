@@ -16,8 +16,8 @@ from tvm.s_tir import Schedule
 from tvm.s_tir import meta_schedule as ms
 from tvm_ffi import structural_hash
 
-from shuffledeploy.compile.kernels.schedules import forms
-from shuffledeploy.compile.kernels.tiling import Choose, Core
+from shuffledeploy.compiler.kernels.schedules import forms
+from shuffledeploy.compiler.kernels.tiling import Choose, Core
 
 # Importing this module parses some hundreds of GPU and DSP intrinsics, 35 s of CPU, and TuneContext
 # imports it whether or not anything is tensorized. Nothing here is: an empty module stands in.
@@ -157,6 +157,6 @@ def sampled(schedule: Schedule, *, at_default: bool) -> Choose:
 
 
 def _quiet_logger() -> logging.Logger:
-    logger = logging.getLogger("shuffledeploy.compile.tuning.metaschedule")
+    logger = logging.getLogger("shuffledeploy.compiler.tuning.metaschedule")
     logger.setLevel(logging.ERROR)
     return logger

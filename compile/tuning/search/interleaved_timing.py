@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shuffledeploy.compile.ir.memory_layout import ALIGNMENT, FLOAT_BYTES
+from shuffledeploy.compiler.ir.memory_layout import ALIGNMENT, FLOAT_BYTES
 
 NS_PER_S = 1e9
 # One measurement takes at least this long.

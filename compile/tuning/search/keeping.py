@@ -10,12 +10,12 @@ from pathlib import Path
 
 from tvm.s_tir import Schedule
 
-from shuffledeploy.compile.tuning.records.record_log import SHORTLIST, Record, append
-from shuffledeploy.compile.tuning.records.recorded_schedules import make_record
-from shuffledeploy.compile.tuning.records.ties import instructions_of, leanest
-from shuffledeploy.compile.tuning.score import MEASURED_UNIT, details_of
-from shuffledeploy.compile.tuning.search.tasks import Progress
-from shuffledeploy.compile.tuning.search.trial_plan import Batch
+from shuffledeploy.compiler.tuning.records.record_log import SHORTLIST, Record, append
+from shuffledeploy.compiler.tuning.records.recorded_schedules import make_record
+from shuffledeploy.compiler.tuning.records.ties import instructions_of, leanest
+from shuffledeploy.compiler.tuning.score import MEASURED_UNIT, details_of
+from shuffledeploy.compiler.tuning.search.tasks import Progress
+from shuffledeploy.compiler.tuning.search.trial_plan import Batch
 
 # A gain of less than this part is none.
 SMALL_GAIN = 0.005

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from shuffledeploy.compile import TVM_VERSION
-from shuffledeploy.compile.library import link
-from shuffledeploy.compile.tuning.score import MEASURED_UNIT, KernelObject
-from shuffledeploy.compile.tuning.search.candidates import Workers
-from shuffledeploy.compile.tuning.search.interleaved_timing import (
+from shuffledeploy.compiler import TVM_VERSION
+from shuffledeploy.compiler.library import link
+from shuffledeploy.compiler.tuning.score import MEASURED_UNIT, KernelObject
+from shuffledeploy.compiler.tuning.search.candidates import Workers
+from shuffledeploy.compiler.tuning.search.interleaved_timing import (
     NS_PER_S,
     Arguments,
     time_interleaved,

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from shuffledeploy.compile.targets import CompileTarget
-from shuffledeploy.compile.tuning.records.record_log import (
+from shuffledeploy.compiler.targets import CompileTarget
+from shuffledeploy.compiler.tuning.records.record_log import (
     Log,
     Record,
     append,
@@ -19,12 +19,12 @@ from shuffledeploy.compile.tuning.records.record_log import (
     read_log,
     replace_scores,
 )
-from shuffledeploy.compile.tuning.records.recorded_schedules import make_record, recorded_schedule
-from shuffledeploy.compile.tuning.records.related_records import usable_records
-from shuffledeploy.compile.tuning.report.history import History, SearchResult
-from shuffledeploy.compile.tuning.report.progress_report import ProgressReport
-from shuffledeploy.compile.tuning.request import Request
-from shuffledeploy.compile.tuning.score import (
+from shuffledeploy.compiler.tuning.records.recorded_schedules import make_record, recorded_schedule
+from shuffledeploy.compiler.tuning.records.related_records import usable_records
+from shuffledeploy.compiler.tuning.report.history import History, SearchResult
+from shuffledeploy.compiler.tuning.report.progress_report import ProgressReport
+from shuffledeploy.compiler.tuning.request import Request
+from shuffledeploy.compiler.tuning.score import (
     MEASURED_UNIT,
     Devices,
     KernelObject,
@@ -32,9 +32,9 @@ from shuffledeploy.compile.tuning.score import (
     checked_score,
     warnings_of,
 )
-from shuffledeploy.compile.tuning.search.candidates import Workers, build_candidates
-from shuffledeploy.compile.tuning.search.tasks import Progress, Task, begin, default_schedule
-from shuffledeploy.compile.tuning.search.tuner import DEFAULT_TRIALS_A_TASK, tune
+from shuffledeploy.compiler.tuning.search.candidates import Workers, build_candidates
+from shuffledeploy.compiler.tuning.search.tasks import Progress, Task, begin, default_schedule
+from shuffledeploy.compiler.tuning.search.tuner import DEFAULT_TRIALS_A_TASK, tune
 from shuffledeploy.model.errors import UsageError
 from shuffledeploy.model.scratch import scratch_folder
 

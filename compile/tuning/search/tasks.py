@@ -8,13 +8,13 @@ from typing import Any
 import tvm
 from tvm.s_tir import Schedule
 
-from shuffledeploy.compile.kernels.schedules import forms
-from shuffledeploy.compile.kernels.tiling import Core
-from shuffledeploy.compile.network import Lowered
-from shuffledeploy.compile.targets import CompileTarget
-from shuffledeploy.compile.tuning.records.record_log import Record
-from shuffledeploy.compile.tuning.records.recorded_schedules import kernel_key
-from shuffledeploy.compile.tuning.search.evolution import sampled
+from shuffledeploy.compiler.kernels.schedules import forms
+from shuffledeploy.compiler.kernels.tiling import Core
+from shuffledeploy.compiler.network import Lowered
+from shuffledeploy.compiler.targets import CompileTarget
+from shuffledeploy.compiler.tuning.records.record_log import Record
+from shuffledeploy.compiler.tuning.records.recorded_schedules import kernel_key
+from shuffledeploy.compiler.tuning.search.evolution import sampled
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 
 from tvm.s_tir import Schedule
 
-from shuffledeploy.compile.targets import CompileTarget
-from shuffledeploy.compile.tuning.records.record_log import Record
-from shuffledeploy.compile.tuning.records.recorded_schedules import recorded_schedule
-from shuffledeploy.compile.tuning.search.evolution import Candidate, TaskSearch, new_cost_model
-from shuffledeploy.compile.tuning.search.tasks import Progress, Task, default_schedule
+from shuffledeploy.compiler.targets import CompileTarget
+from shuffledeploy.compiler.tuning.records.record_log import Record
+from shuffledeploy.compiler.tuning.records.recorded_schedules import recorded_schedule
+from shuffledeploy.compiler.tuning.search.evolution import Candidate, TaskSearch, new_cost_model
+from shuffledeploy.compiler.tuning.search.tasks import Progress, Task, default_schedule
 
 BATCH = 16
 # Batches without a gain after which a task is left alone.

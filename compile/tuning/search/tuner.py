@@ -10,14 +10,14 @@ from concurrent.futures import Future
 from pathlib import Path
 from types import MappingProxyType
 
-from shuffledeploy.compile.targets import CompileTarget
-from shuffledeploy.compile.tuning.records.record_log import Record
-from shuffledeploy.compile.tuning.score import Score
-from shuffledeploy.compile.tuning.search.build_ahead import BuildAhead, Built, Results
-from shuffledeploy.compile.tuning.search.candidates import Workers
-from shuffledeploy.compile.tuning.search.keeping import Keeper
-from shuffledeploy.compile.tuning.search.tasks import Progress, Task, begin
-from shuffledeploy.compile.tuning.search.trial_plan import Batch, Plan
+from shuffledeploy.compiler.targets import CompileTarget
+from shuffledeploy.compiler.tuning.records.record_log import Record
+from shuffledeploy.compiler.tuning.score import Score
+from shuffledeploy.compiler.tuning.search.build_ahead import BuildAhead, Built, Results
+from shuffledeploy.compiler.tuning.search.candidates import Workers
+from shuffledeploy.compiler.tuning.search.keeping import Keeper
+from shuffledeploy.compiler.tuning.search.tasks import Progress, Task, begin
+from shuffledeploy.compiler.tuning.search.trial_plan import Batch, Plan
 from shuffledeploy.model.scratch import scratch_folder
 
 DEFAULT_TRIALS_A_TASK = 32
