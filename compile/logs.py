@@ -10,7 +10,8 @@ from pathlib import Path
 from rich.table import Table
 
 from shuffledeploy.compiler.targets import CompileTarget, find_target
-from shuffledeploy.compiler.tuning.records.coverage import (
+from shuffledeploy.compiler.tuning.records.record_log import SHORTLIST, Log, log_path, read_log
+from shuffledeploy.compiler.tuning.report.coverage import (
     KnownKernel,
     TaskCoverage,
     covered,
@@ -20,7 +21,6 @@ from shuffledeploy.compiler.tuning.records.coverage import (
     prune,
     unfit,
 )
-from shuffledeploy.compiler.tuning.records.record_log import SHORTLIST, Log, log_path, read_log
 from shuffledeploy.compiler.tuning.request import LOG_FOLDER
 from shuffledeploy.model.errors import FAILURE_STATUS, command, program_name
 from shuffledeploy.model.plain_console import plain_console

@@ -114,6 +114,12 @@ def choose_schedules(
     return chosen
 
 
+def borrowed_targets(chosen: Mapping[str, Chosen]) -> tuple[str, ...]:
+    """Name the targets whose records were applied in the place of missing ones."""
+    records = (choice.record for choice in chosen.values())
+    return tuple(sorted({record.lender for record in records if record and record.lender}))
+
+
 def write_bundle(
     output: Path,
     lowered: Lowered,

@@ -15,7 +15,7 @@ from shuffledeploy.compiler.cores import DEFAULT_CORE
 from shuffledeploy.compiler.tuning.request import LOG_FOLDER, Request
 from shuffledeploy.compiler.tuning.score import KINDS
 from shuffledeploy.deploy.devices.device_names import EMULATED_TIME, parse_device_name
-from shuffledeploy.deploy.report.command_output import require_creatable, write_json
+from shuffledeploy.model.command_output import require_creatable, write_json
 from shuffledeploy.model.errors import UsageError, command, program_name
 from shuffledeploy.model.plain_console import plain_console
 

@@ -50,9 +50,9 @@ from shuffledeploy.compiler.tuning.proof.validation import Sample, draw_kernels,
 from shuffledeploy.compiler.tuning.records.ties import TIE
 from shuffledeploy.compiler.tuning.search.candidates import Workers
 from shuffledeploy.deploy.board.guests import guest_like_host
-from shuffledeploy.deploy.report.command_output import CONSOLE, require_writable, write_json
 from shuffledeploy.deploy.report.validation_chart import draw_scatter
 from shuffledeploy.deploy.scoring.scores import EstimatedCycles
+from shuffledeploy.model.command_output import CONSOLE, require_writable, write_json
 from shuffledeploy.model.errors import command, program_name
 from shuffledeploy.model.plain_console import plain_console
 

@@ -14,7 +14,7 @@ from shuffledeploy.compiler.frontend.program import trace
 from shuffledeploy.compiler.network import choose_schedules, lower, write_bundle
 from shuffledeploy.compiler.targets import CompileTarget
 from shuffledeploy.compiler.tuning.records.related_records import usable_records
-from shuffledeploy.compiler.tuning.request import LOG_FOLDER
+from shuffledeploy.model.folders import records_folder
 from shuffledeploy.model.registry import build, input_shape, normalisation
 from shuffledeploy.model.weights import load_weights
 
@@ -47,7 +47,7 @@ def compile_network(
     output: Path,
     *,
     resolution: tuple[int, int] | None = None,
-    log_folder: Path = LOG_FOLDER,
+    log_folder: Path | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Bundle:
     """Compile a network of the zoo with the committed records; nothing is tuned.
@@ -62,8 +62,8 @@ def compile_network(
         Folder of the bundle.
     resolution : tuple of int, optional
         Height and width; the network's own where absent.
-    log_folder : Path
-        Where tuning records are kept, a folder a target.
+    log_folder : Path, optional
+        Where tuning records are kept, a folder a target; those of the project if nothing is said.
     progress : Callable
         Told in a few words what is being done.
     """
@@ -71,7 +71,7 @@ def compile_network(
     exported = trace_network(name, resolution)
     progress("running the graph passes")
     lowered = lower(exported, target)
-    records = usable_records(log_folder, target)
+    records = usable_records(log_folder or records_folder(), target)
     options: dict[str, Any] = {"model": name, "resolution": resolution and list(resolution)}
     return write_bundle(
         output, lowered, choose_schedules(lowered, target, records), target, network=name,

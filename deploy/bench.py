@@ -12,7 +12,7 @@ from shuffledeploy.deploy.benchmark.benchmark_report import print_document
 from shuffledeploy.deploy.benchmark.engines import ENGINES, OURS, find_engine
 from shuffledeploy.deploy.benchmark.rounds import Settings
 from shuffledeploy.deploy.benchmark.run_benchmark import run_groups
-from shuffledeploy.deploy.report.command_output import require_writable
+from shuffledeploy.model.command_output import require_writable
 from shuffledeploy.model.errors import UsageError, command, program_name
 from shuffledeploy.model.folders import BUILD
 from shuffledeploy.model.registry import parse_resolution

@@ -13,9 +13,9 @@ from rich.table import Table
 
 from shuffledeploy.compiler.targets import find_target
 from shuffledeploy.compiler.zoo import compile_network
-from shuffledeploy.deploy.report.command_output import require_writable, steps, write_json
 from shuffledeploy.deploy.runtime.execution import open_network
 from shuffledeploy.deploy.runtime.parity import Parity, check_parity
+from shuffledeploy.model.command_output import require_writable, steps, write_json
 from shuffledeploy.model.errors import command, program_name
 from shuffledeploy.model.plain_console import plain_console
 from shuffledeploy.model.registry import names, parse_resolution

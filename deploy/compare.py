@@ -14,7 +14,6 @@ from rich.table import Table
 from shuffledeploy.compiler.targets import CompileTarget, find_target
 from shuffledeploy.deploy.devices.device_names import DEVICE_HELP, parse_device_name
 from shuffledeploy.deploy.devices.opening import Device
-from shuffledeploy.deploy.report.command_output import require_writable, steps, write_json
 from shuffledeploy.deploy.runtime.comparison import (
     ALEXNET,
     MODELS,
@@ -28,6 +27,7 @@ from shuffledeploy.deploy.runtime.comparison import (
 from shuffledeploy.deploy.runtime.execution import check_fits, default_device
 from shuffledeploy.deploy.runtime.latency import THREADS
 from shuffledeploy.deploy.runtime.parity import Parity
+from shuffledeploy.model.command_output import require_writable, steps, write_json
 from shuffledeploy.model.errors import UsageError, command, program_name
 from shuffledeploy.model.plain_console import plain_console
 from shuffledeploy.model.registry import parse_resolution

@@ -16,9 +16,9 @@ from rich.table import Table
 from shuffledeploy.compiler.bundle.folder import load_bundle
 from shuffledeploy.compiler.targets import find_target
 from shuffledeploy.deploy.devices.device_names import DEVICE_HELP, parse_device_name
-from shuffledeploy.deploy.report.command_output import require_writable, steps, write_json
 from shuffledeploy.deploy.runtime.comparison import cached_bundle
 from shuffledeploy.deploy.runtime.execution import RunningNetwork, default_device, open_network
+from shuffledeploy.model.command_output import require_writable, steps, write_json
 from shuffledeploy.model.errors import Failure, UsageError, command, program_name
 from shuffledeploy.model.fashion import to_input
 from shuffledeploy.model.fashion_data import CLASSES, Split, fetch, read_split

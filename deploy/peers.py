@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from shuffledeploy.compiler.cores import DEFAULT_CORE
-from shuffledeploy.deploy.report.command_output import require_creatable, steps, write_json
+from shuffledeploy.model.command_output import require_creatable, steps, write_json
 from shuffledeploy.model.errors import FAILURE_STATUS, command, program_name
 
 _DESCRIPTION = """\

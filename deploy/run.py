@@ -10,8 +10,6 @@ from pathlib import Path
 from shuffledeploy.compiler.bundle.folder import load_bundle
 from shuffledeploy.compiler.ir.graph import Array
 from shuffledeploy.deploy.devices.device_names import DEVICE_HELP, parse_device_name
-from shuffledeploy.deploy.estimate.network_estimate import Cycles, estimate_network
-from shuffledeploy.deploy.report.command_output import require_writable, steps, write_json
 from shuffledeploy.deploy.report.run_report import Result, describe, print_result, to_json
 from shuffledeploy.deploy.runtime.execution import RunningNetwork, open_network
 from shuffledeploy.deploy.runtime.latency import (
@@ -22,8 +20,10 @@ from shuffledeploy.deploy.runtime.latency import (
     measure_latency,
     require_real,
 )
+from shuffledeploy.deploy.runtime.network_estimate import Cycles, estimate_network
 from shuffledeploy.deploy.runtime.parity import check_parity
 from shuffledeploy.deploy.runtime.pictures import Prediction, image_input, top_predictions
+from shuffledeploy.model.command_output import require_writable, steps, write_json
 from shuffledeploy.model.errors import Failure, UsageError, command, program_name
 
 _DESCRIPTION = """\

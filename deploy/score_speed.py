@@ -25,8 +25,8 @@ from shuffledeploy.compiler.tuning.search.evolution import TaskSearch, new_cost_
 from shuffledeploy.compiler.tuning.search.tasks import find_tasks
 from shuffledeploy.compiler.zoo import trace_network
 from shuffledeploy.deploy.board.guests import guest_of
-from shuffledeploy.deploy.report.command_output import CONSOLE, require_writable, write_json
 from shuffledeploy.deploy.scoring.scores import EstimatedCycles
+from shuffledeploy.model.command_output import CONSOLE, require_writable, write_json
 from shuffledeploy.model.errors import Failure, command, program_name
 from shuffledeploy.model.scratch import scratch_folder
 

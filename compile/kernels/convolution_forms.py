@@ -23,6 +23,8 @@ from shuffledeploy.compiler.kernels.blocks import (
 from shuffledeploy.compiler.kernels.tiling import (
     MOST_PIXELS_IN_TILE,
     MOST_WRITTEN_OUT,
+    QUARTER,
+    RESTS,
     Choose,
     Core,
     Form,
@@ -31,7 +33,6 @@ from shuffledeploy.compiler.kernels.tiling import (
     tile_in_registers,
     vectorize_copy,
 )
-from shuffledeploy.compiler.passes.tir.shared_vectors import QUARTER, RESTS
 
 # Channels of a sum written out.
 MOST_STEPS = 10

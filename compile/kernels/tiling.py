@@ -13,6 +13,10 @@ MOST_PIXELS_IN_TILE = 28
 MOST_WRITTEN_OUT = 25
 # Of vectors that move under a mask (x86 with AVX-512).
 MASKED_LANES = 16
+# Outputs beside whole vectors that pixels can share one for.
+RESTS = (4, 8)
+# Floats in a quarter of a vector, within which shuffles are cheap.
+QUARTER = 4
 # Vectors in one step of a copy.
 VECTORS_IN_COPY = 8
 

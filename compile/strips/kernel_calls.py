@@ -13,7 +13,7 @@ from tvm import relax, tirx
 from shuffledeploy.compiler.ir.attributes import kernel_of
 from shuffledeploy.compiler.ir.graph import bindings_of, called_kernel, operator, shape_of
 from shuffledeploy.compiler.ir.memory_layout import FLOAT_BYTES
-from shuffledeploy.compiler.passes.memory.over_residual import residual_of
+from shuffledeploy.compiler.passes.tir.over_residual import residual_of
 from shuffledeploy.compiler.strips.ranged import Ranged, ranged
 
 

@@ -24,7 +24,7 @@ from tvm.ir import PointerType, PrimType
 from tvm_ffi import structural_map, structural_visit
 
 from shuffledeploy.compiler.ir.attributes import INTERNAL, kind_of
-from shuffledeploy.compiler.kernels.blocks import with_parameters, with_values
+from shuffledeploy.compiler.ir.tir import with_parameters, with_values
 from shuffledeploy.compiler.passes.tir.last_tile import part_last_tile
 
 # Ranges are given as unsigned 16 bits: their sign needs no proof where an index is divided.

@@ -12,14 +12,14 @@ from rich.text import Text
 
 from shuffledeploy.compiler.bundle.folder import Bundle, check_output
 from shuffledeploy.compiler.frontend.program import load_program
-from shuffledeploy.compiler.network import choose_schedules, lower, write_bundle
+from shuffledeploy.compiler.network import borrowed_targets, choose_schedules, lower, write_bundle
 from shuffledeploy.compiler.tuning.records.log_files import require_appendable
 from shuffledeploy.compiler.tuning.records.record_log import log_path, read_log
-from shuffledeploy.compiler.tuning.records.related_records import borrowed_targets, usable_records
+from shuffledeploy.compiler.tuning.records.related_records import usable_records
 from shuffledeploy.compiler.tuning.report.history import SearchResult
 from shuffledeploy.compiler.tuning.request import Request
+from shuffledeploy.compiler.tuning.run_search import measure_shortlist, search
 from shuffledeploy.compiler.tuning.score import Devices, Verdict
-from shuffledeploy.compiler.tuning.search.run_search import measure_shortlist, search
 from shuffledeploy.compiler.tuning.search.tasks import find_tasks
 from shuffledeploy.compiler.zoo import normalisation_of, trace_network
 from shuffledeploy.model.errors import UsageError

@@ -11,7 +11,7 @@ import numpy as np
 
 from shuffledeploy.compiler.bundle.folder import Bundle
 from shuffledeploy.deploy.benchmark.worker_process import Asked
-from shuffledeploy.deploy.report.command_output import replaced
+from shuffledeploy.model.command_output import replaced
 from shuffledeploy.model.errors import Failure
 
 #: Largest absolute error of a logit of order one. Winograd in float32 comes to some 1e-5 on these

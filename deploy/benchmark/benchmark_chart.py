@@ -13,7 +13,7 @@ from matplotlib import pyplot as plt
 
 from shuffledeploy.deploy.benchmark.document import noisy_places
 from shuffledeploy.deploy.benchmark.engines import ENGINES, OURS
-from shuffledeploy.deploy.report.command_output import replaced
+from shuffledeploy.model.command_output import replaced
 from shuffledeploy.model.registry import UNSHUFFLED
 
 COLORS = {OURS: "#1f6f8b", "onnxruntime": "#d9a441", "openvino": "#b5838d", "ncnn": "#7a9e7e",

@@ -9,7 +9,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.progress import TimeRemainingColumn as TimeLeftColumn
 
 from shuffledeploy.deploy.benchmark.benchmark_plan import Group
-from shuffledeploy.deploy.report.command_output import CONSOLE
+from shuffledeploy.model.command_output import CONSOLE
 
 #: Millions of multiply-adds at 224x224, about: for the bar alone.
 _WORK = {"alexnet": 724, "resnext50-32x4d": 4200, "mobilenet-x1.0": 569, "shufflenet-g3-x1": 138}

@@ -19,8 +19,8 @@ from shuffledeploy.deploy.board.places import built_once, recipe_hash
 from shuffledeploy.deploy.board.sysroot import ensure_sysroot
 from shuffledeploy.deploy.board.wheels import unpack_wheels
 from shuffledeploy.deploy.estimate.cycle_model import CycleModel
-from shuffledeploy.deploy.report.command_output import write_json
 from shuffledeploy.deploy.runtime.comparison import cached_bundle
+from shuffledeploy.model.command_output import write_json
 from shuffledeploy.model.errors import Failure, UsageError
 from shuffledeploy.model.folders import BUILD
 from shuffledeploy.model.registry import input_shape

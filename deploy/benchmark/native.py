@@ -8,7 +8,7 @@ from pathlib import Path
 
 from shuffledeploy.deploy.benchmark.processor import cpu_model
 from shuffledeploy.deploy.board.toolchain import compile_c
-from shuffledeploy.deploy.report.command_output import replaced
+from shuffledeploy.model.command_output import replaced
 from shuffledeploy.model.folders import BUILD
 
 # clang would halve vectors of 64 bytes on the cores where it takes them for slow.

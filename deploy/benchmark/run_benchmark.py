@@ -14,7 +14,7 @@ from shuffledeploy.deploy.benchmark.measurement import Prepared, Start, measure_
 from shuffledeploy.deploy.benchmark.preparation import prepare
 from shuffledeploy.deploy.benchmark.rounds import Settings
 from shuffledeploy.deploy.benchmark.worker_process import WorkerProcess
-from shuffledeploy.deploy.report.command_output import write_json
+from shuffledeploy.model.command_output import write_json
 
 Prepare = Callable[[Group, Callable[[str], None]], Prepared]
 

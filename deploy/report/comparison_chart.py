@@ -11,8 +11,8 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-from shuffledeploy.deploy.report.command_output import replaced
 from shuffledeploy.deploy.runtime.comparison import Row
+from shuffledeploy.model.command_output import replaced
 
 OURS, PAPERS, INK, FAINT = "#1f6f8b", "#d9a441", "#222222", "#8a8a8a"
 _STYLE: Any = {

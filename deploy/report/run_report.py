@@ -10,9 +10,9 @@ from rich.table import Table
 from shuffledeploy.compiler.bundle.folder import Bundle
 from shuffledeploy.compiler.bundle.manifest import Manifest
 from shuffledeploy.deploy.devices.device_names import parse_device_name
-from shuffledeploy.deploy.estimate.network_estimate import Cycles
 from shuffledeploy.deploy.runtime.execution import RunningNetwork
 from shuffledeploy.deploy.runtime.latency import Instructions, Latency
+from shuffledeploy.deploy.runtime.network_estimate import Cycles
 from shuffledeploy.deploy.runtime.parity import Parity
 from shuffledeploy.deploy.runtime.pictures import Prediction
 from shuffledeploy.model.plain_console import plain_console

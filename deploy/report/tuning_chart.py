@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from shuffledeploy.compiler.tuning.score import MEASURED_UNIT
 from shuffledeploy.deploy.benchmark.engines import OURS
-from shuffledeploy.deploy.report.command_output import replaced
+from shuffledeploy.model.command_output import replaced
 from shuffledeploy.model.errors import UsageError
 
 if TYPE_CHECKING:

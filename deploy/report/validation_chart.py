@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from shuffledeploy.compiler.tuning.proof.validation import Sample
-from shuffledeploy.deploy.report.command_output import replaced
+from shuffledeploy.model.command_output import replaced
 
 COLUMNS = 4
 

@@ -16,13 +16,13 @@ from shuffledeploy.compiler.tuning.search.latency_score import LocalLatency
 from shuffledeploy.deploy.board.guests import guest_of
 from shuffledeploy.deploy.devices.device_names import EMULATED_TIME, DeviceName, parse_device_name
 from shuffledeploy.deploy.devices.opening import open_device
-from shuffledeploy.deploy.devices.tracked_boards import BoardScore
 from shuffledeploy.deploy.devices.trackers import Tracker
-from shuffledeploy.deploy.report.command_output import CONSOLE
 from shuffledeploy.deploy.runtime.execution import default_device, start_network
 from shuffledeploy.deploy.runtime.parity import Parity, check_parity
 from shuffledeploy.deploy.scoring.scores import CountedInstructions, EstimatedCycles
+from shuffledeploy.deploy.scoring.tracked_boards import BoardScore
 from shuffledeploy.model.cache_folder import cache_folder
+from shuffledeploy.model.command_output import CONSOLE
 from shuffledeploy.model.errors import Failure, UsageError
 
 

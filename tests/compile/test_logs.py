@@ -14,7 +14,6 @@ from torch import nn
 from shuffledeploy.compiler.frontend.program import trace
 from shuffledeploy.compiler.logs import main
 from shuffledeploy.compiler.targets import find_target
-from shuffledeploy.compiler.tuning.records.coverage import KnownKernel, covered, known_kernels
 from shuffledeploy.compiler.tuning.records.record_log import (
     SHORTLIST,
     Record,
@@ -23,6 +22,7 @@ from shuffledeploy.compiler.tuning.records.record_log import (
     read_log,
 )
 from shuffledeploy.compiler.tuning.records.recorded_schedules import make_record
+from shuffledeploy.compiler.tuning.report.coverage import KnownKernel, covered, known_kernels
 from shuffledeploy.compiler.tuning.search.tasks import default_schedule
 
 ARM = find_target("arm")

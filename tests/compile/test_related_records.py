@@ -11,11 +11,11 @@ from tvm.s_tir import Schedule
 
 from shuffledeploy.compiler.frontend.program import trace
 from shuffledeploy.compiler.kernels.schedules import forms
-from shuffledeploy.compiler.network import choose_schedules, kernel_entries, lower
+from shuffledeploy.compiler.network import borrowed_targets, choose_schedules, kernel_entries, lower
 from shuffledeploy.compiler.targets import find_target, places_apart
 from shuffledeploy.compiler.tuning.records.record_log import Record, append, log_path
 from shuffledeploy.compiler.tuning.records.recorded_schedules import make_record
-from shuffledeploy.compiler.tuning.records.related_records import borrowed_targets, usable_records
+from shuffledeploy.compiler.tuning.records.related_records import usable_records
 from shuffledeploy.compiler.tuning.search.tasks import find_tasks
 
 TVM = "0.27.0.post1"

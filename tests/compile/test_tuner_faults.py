@@ -19,14 +19,14 @@ from rich.console import Console
 from stages import QUICK
 from test_tuner import _CodeSize, _Here, _tune, network_tasks, tasks
 
+from shuffledeploy.compiler.tuning import run_search
 from shuffledeploy.compiler.tuning.records import log_files
 from shuffledeploy.compiler.tuning.records.record_log import SHORTLIST, append, log_path, read_log
 from shuffledeploy.compiler.tuning.records.recorded_schedules import make_record
 from shuffledeploy.compiler.tuning.report.history import SearchResult
 from shuffledeploy.compiler.tuning.request import Request
+from shuffledeploy.compiler.tuning.run_search import measure_shortlist, search, unmeasured
 from shuffledeploy.compiler.tuning.score import KINDS, MEASURED_UNIT, KernelObject, checked_score
-from shuffledeploy.compiler.tuning.search import run_search
-from shuffledeploy.compiler.tuning.search.run_search import measure_shortlist, search, unmeasured
 from shuffledeploy.compiler.tuning.search.tasks import Task, default_schedule
 from shuffledeploy.compiler.tuning.search.trial_plan import BATCH
 from shuffledeploy.model.errors import Failure, UsageError

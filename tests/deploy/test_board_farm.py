@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from shuffledeploy.compiler.tuning.score import KernelObject
-from shuffledeploy.deploy.devices.board_farm import STRIKES, Board, BoardFarm
+from shuffledeploy.deploy.scoring.board_farm import STRIKES, Board, BoardFarm
 from shuffledeploy.model.errors import Failure
 
 pytestmark = pytest.mark.smoke

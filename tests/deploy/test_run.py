@@ -18,10 +18,10 @@ from tiny import SIDE, tiny_bundle
 from shuffledeploy.compiler.bundle.folder import LIBRARY, MANIFEST, file_hash, load_bundle
 from shuffledeploy.deploy.devices.opening import Device, open_device
 from shuffledeploy.deploy.estimate.llvm_tools import LlvmTools
-from shuffledeploy.deploy.estimate.network_estimate import estimate_network
 from shuffledeploy.deploy.run import main
 from shuffledeploy.deploy.runtime.execution import check_fits, default_device, start_network
 from shuffledeploy.deploy.runtime.latency import count_instructions, measure_latency
+from shuffledeploy.deploy.runtime.network_estimate import estimate_network
 from shuffledeploy.deploy.runtime.parity import check_parity
 from shuffledeploy.model.errors import Failure, UsageError
 

@@ -20,8 +20,8 @@ from shuffledeploy.compiler.tuning.score import KernelObject
 from shuffledeploy.compiler.tuning.search.candidates import build_calls, build_candidate
 from shuffledeploy.deploy.board.board_process import Board, running_board
 from shuffledeploy.deploy.devices.device_names import parse_device_name
-from shuffledeploy.deploy.devices.tracked_boards import BoardScore
 from shuffledeploy.deploy.devices.trackers import Tracker
+from shuffledeploy.deploy.scoring.tracked_boards import BoardScore
 from shuffledeploy.deploy.scoring.tuning_devices import require, score
 from shuffledeploy.model.errors import Failure, UsageError
 

@@ -23,7 +23,7 @@ from tvm import relax, tirx
 from shuffledeploy.compiler.ir.attributes import OF_KERNEL, STRIPS
 from shuffledeploy.compiler.ir.graph import rebuild, shape_of, substitute
 from shuffledeploy.compiler.ir.memory_layout import FLOAT_BYTES
-from shuffledeploy.compiler.passes.memory.over_residual import over_residual
+from shuffledeploy.compiler.passes.tir.over_residual import over_residual
 from shuffledeploy.compiler.strips.driver import Callee, Inside, Outside, strip_driver, whole_range
 from shuffledeploy.compiler.strips.groups import Group, find_groups
 from shuffledeploy.compiler.strips.kernel_calls import KernelCall

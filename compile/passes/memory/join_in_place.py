@@ -36,7 +36,7 @@ from shuffledeploy.compiler.ir.graph import (
     shape_of,
     substitute,
 )
-from shuffledeploy.compiler.kernels.blocks import loads_in, with_parameters, with_values
+from shuffledeploy.compiler.ir.tir import loads_in, with_parameters, with_values
 
 
 @dataclasses.dataclass(frozen=True)

@@ -31,7 +31,7 @@ from shuffledeploy.compiler.ir.graph import (
     shape_of,
     substitute,
 )
-from shuffledeploy.compiler.passes.memory.over_residual import over_residual, residual_of
+from shuffledeploy.compiler.passes.tir.over_residual import over_residual, residual_of
 
 
 def residual_in_place(module: tvm.IRModule) -> tvm.IRModule:

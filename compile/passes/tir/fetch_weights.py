@@ -37,7 +37,8 @@ from tvm_ffi import structural_map, structural_visit
 
 from shuffledeploy.compiler.ir.attributes import FETCHES
 from shuffledeploy.compiler.ir.memory_layout import FLOAT_BYTES
-from shuffledeploy.compiler.kernels.blocks import WEIGHT, with_values
+from shuffledeploy.compiler.ir.tir import with_values
+from shuffledeploy.compiler.kernels.blocks import WEIGHT
 
 # Floats in a line of the cache.
 LINE = 64 // FLOAT_BYTES

@@ -25,7 +25,7 @@ import tvm.sym
 from tvm import s_tir, tirx
 from tvm_ffi import structural_map, structural_visit
 
-from shuffledeploy.compiler.kernels.blocks import with_values
+from shuffledeploy.compiler.ir.tir import with_values
 
 
 def part_last_tile(function: tirx.PrimFunc, bounds: tuple[Any, Any] | None = None) -> tirx.PrimFunc:

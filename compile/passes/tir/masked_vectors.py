@@ -24,7 +24,7 @@ import tvm
 from tvm import tirx
 from tvm_ffi import structural_map
 
-from shuffledeploy.compiler.kernels.blocks import loads_in, picked, tiles_in
+from shuffledeploy.compiler.ir.tir import loads_in, picked, tiles_in
 from shuffledeploy.compiler.kernels.tiling import MASKED_LANES as LANES
 
 _FEATURE = "avx512f"

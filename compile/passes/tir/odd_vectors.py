@@ -12,7 +12,7 @@ from tvm import tirx
 from tvm_ffi import structural_map
 
 from shuffledeploy.compiler.ir.attributes import LANES, WINDOW, attribute, kind_of
-from shuffledeploy.compiler.kernels.blocks import with_values
+from shuffledeploy.compiler.ir.tir import with_values
 from shuffledeploy.compiler.kernels.tiling import MASKED_LANES
 
 

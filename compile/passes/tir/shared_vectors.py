@@ -27,13 +27,9 @@ from tvm import s_tir, tirx
 from tvm_ffi import structural_equal, structural_map, structural_walk
 
 from shuffledeploy.compiler.ir.attributes import SHARED
-from shuffledeploy.compiler.kernels.blocks import loads_in, picked, tiles_in, with_values
+from shuffledeploy.compiler.ir.tir import loads_in, picked, tiles_in, with_values
 from shuffledeploy.compiler.kernels.tiling import MASKED_LANES as LANES
-
-#: Outputs that lie beside whole vectors.
-RESTS = (4, 8)
-#: Floats in a quarter of a vector, within which shuffles are cheap.
-QUARTER = 4
+from shuffledeploy.compiler.kernels.tiling import QUARTER, RESTS
 
 
 def is_shared(function: tirx.PrimFunc) -> bool:

@@ -9,7 +9,7 @@ from tvm import tirx
 from tvm_ffi import structural_map
 
 from shuffledeploy.compiler.ir.attributes import FETCHES, INTERNAL, LANES, attribute
-from shuffledeploy.compiler.kernels.blocks import picked, tiles_in
+from shuffledeploy.compiler.ir.tir import picked, tiles_in
 
 
 def load_whole_vectors(function: tirx.PrimFunc) -> tirx.PrimFunc:

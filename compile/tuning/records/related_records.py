@@ -8,10 +8,8 @@ they were another core's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
-from shuffledeploy.compiler.network import Chosen
 from shuffledeploy.compiler.targets import CompileTarget, places_apart
 from shuffledeploy.compiler.tuning.records.record_log import FILE_NAME, Record, log_path, read_log
 from shuffledeploy.model.folders import COMMITTED_RECORDS, records_folder
@@ -45,12 +43,6 @@ def usable_records(log_folder: Path, target: CompileTarget) -> dict[str, Record]
             for key, record in read_log(log_path(folder, name)).preferred.items():
                 found.setdefault(key, record.borrowed_from(name))
     return found
-
-
-def borrowed_targets(chosen: Mapping[str, Chosen]) -> tuple[str, ...]:
-    """Name the targets whose records were applied in the place of missing ones."""
-    records = (choice.record for choice in chosen.values())
-    return tuple(sorted({record.lender for record in records if record and record.lender}))
 
 
 def related_targets(log_folder: Path, target: CompileTarget) -> list[str]:

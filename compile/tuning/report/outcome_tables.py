@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from rich.table import Table
 
 from shuffledeploy.compiler.tuning.report.history import SearchResult, gain
 from shuffledeploy.compiler.tuning.report.progress_report import cells
-from shuffledeploy.compiler.tuning.session import Outcome
 from shuffledeploy.model.plain_console import plain_console
+
+if TYPE_CHECKING:
+    from shuffledeploy.compiler.tuning.session import Outcome
 
 _MOST_KERNELS = 12
 

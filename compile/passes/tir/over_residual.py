@@ -18,7 +18,7 @@ from tvm import tirx
 from tvm_ffi import structural_visit
 
 from shuffledeploy.compiler.ir.attributes import kind_of
-from shuffledeploy.compiler.kernels.blocks import loads_in, with_parameters, with_values
+from shuffledeploy.compiler.ir.tir import loads_in, with_parameters, with_values
 
 
 def residual_of(function: Any) -> int | None:

@@ -12,11 +12,11 @@ from shuffledeploy.compiler.targets import CompileTarget
 from shuffledeploy.compiler.tuning.score import MEASURED_UNIT, KernelObject
 from shuffledeploy.compiler.tuning.search.latency_score import board_source, time_on_board
 from shuffledeploy.deploy.devices import sessions
-from shuffledeploy.deploy.devices.board_farm import Board, BoardFarm
 from shuffledeploy.deploy.devices.device_names import DeviceName
 from shuffledeploy.deploy.devices.opening import Device, attach
 from shuffledeploy.deploy.devices.trackers import Tracker
 from shuffledeploy.deploy.runtime.execution import check_cpu
+from shuffledeploy.deploy.scoring.board_farm import Board, BoardFarm
 from shuffledeploy.model.errors import Failure, UsageError
 
 TRIAL_S = 60.0
