@@ -74,7 +74,7 @@ def compile(
     >>> import torch
     >>> from torch import nn
     >>> layers = nn.Conv2d(3, 8, 1), nn.ChannelShuffle(2), nn.AdaptiveAvgPool2d(1), nn.Flatten()
-    >>> network = nn.Sequential(*layers).eval()
+    >>> network = nn.Sequential(*layers, nn.Linear(8, 5)).eval()
     >>> bundle = compile(network, (torch.zeros(1, 3, 8, 8),), target="host", output=folder)
     >>> bundle.manifest.shuffle_kernels
     0
