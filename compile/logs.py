@@ -6,28 +6,25 @@ import argparse
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from shuffledeploy.compiler.targets import CompileTarget, find_target
+from shuffledeploy.compiler.cores import CORES, DEFAULT_CORE
+from shuffledeploy.compiler.tuning.records.log_upkeep import find_log, merge, prune
 from shuffledeploy.compiler.tuning.records.record_log import SHORTLIST, Log, log_path, read_log
-from shuffledeploy.compiler.tuning.report.coverage import (
-    KnownKernel,
-    TaskCoverage,
-    covered,
-    find_log,
-    known_kernels,
-    merge,
-    prune,
-    unfit,
-)
 from shuffledeploy.compiler.tuning.request import LOG_FOLDER
 from shuffledeploy.model.errors import FAILURE_STATUS, command, program_name
 from shuffledeploy.model.plain_console import plain_console
-from shuffledeploy.model.registry import REPRESENTATIVE, names, parse_resolution
+
+if TYPE_CHECKING:
+    from shuffledeploy.compiler.tuning.report.coverage import KnownKernel, TaskCoverage
+
+_LINE = "{:<42.42} {:>14} {:>6}  {:<10} {}"
 
 EXAMPLES = """\
 examples:
+  python compile/logs.py show --target arm
   python compile/logs.py show --target arm --model shufflenet-g3-x1
   python compile/logs.py check --target arm --model shufflenet-g3-x1   (status 1 if a task has none)
   python compile/logs.py prune --target arm --dry-run
@@ -45,10 +42,15 @@ def main(argv: list[str] | None = None) -> int:
         into, other = find_log(options.into), find_log(options.other)
         print(f"{into}: {merge(into, other)} records")
         return 0
-    target = find_target(options.target)
-    path = log_path(options.logs, target.name)
+    name = _target_name(options.target, options.logs)
+    path = log_path(options.logs, name)
+    if options.action == "show" and not (options.model or options.program):
+        _print_log(path)
+        return 0
+    from shuffledeploy.compiler.tuning.report.coverage import covered
+
     log = read_log(path)
-    kernels = _kernels(options, target)
+    kernels = _kernels(options)
     if options.action == "prune":
         return _prune(options, path, log, kernels)
     rows = covered(kernels, log)
@@ -57,12 +59,55 @@ def main(argv: list[str] | None = None) -> int:
     return _report_gaps(rows, log, path, status=options.action == "check")
 
 
-def _kernels(options: argparse.Namespace, target: CompileTarget) -> dict[str, KnownKernel]:
-    models = options.model or (() if options.program else options.models)
+def _target_name(text: str, logs: Path) -> str:
+    """Name a target's folder; TVM is asked only where the name alone does not tell."""
+    if text == "arm":
+        return DEFAULT_CORE
+    if text in CORES or (Path(text).name == text and log_path(logs, text).exists()):
+        return text
+    from shuffledeploy.compiler.targets import find_target
+
+    return find_target(text).name
+
+
+def _kernels(options: argparse.Namespace) -> dict[str, KnownKernel]:
+    from shuffledeploy.compiler.targets import find_target
+    from shuffledeploy.compiler.tuning.report.coverage import known_kernels
+    from shuffledeploy.model.registry import REPRESENTATIVE, names, parse_resolution
+
+    everything = names() if options.action == "prune" else REPRESENTATIVE
+    models = options.model or (() if options.program else everything)
     sizes = [None, *(parse_resolution(text) for text in options.resolution)]
     console = plain_console(stderr=True)
     with console.status("") as status:
-        return known_kernels(target, models, options.program, sizes, status.update)
+
+        def tell(what: str) -> None:
+            status.update(what)
+            if not console.is_terminal:
+                console.print(what)
+
+        return known_kernels(find_target(options.target), models, options.program, sizes, tell)
+
+
+def _print_log(path: Path) -> None:
+    """Show what a log holds, kernel by kernel, at 80 columns."""
+    log = read_log(path)
+    if not log.shortlists and not log.rejected:
+        print(f"no records in {path}")
+        return
+    records = sorted(log.preferred.values(), key=lambda record: (record.kernel, record.key))
+    sources = sorted({(record.source, record.unit) for record in records})
+    # Lines by hand: a table of a thousand rows takes longer to lay out than to read.
+    print(_LINE.format("kernel", "score", "trials", "when", "by"))
+    for record in records:
+        by = f"({sources.index((record.source, record.unit)) + 1})"
+        score = f"{record.score:,.0f}"
+        print(_LINE.format(record.kernel, score, record.trials, record.date, by))
+    for number, (source, unit) in enumerate(sources, start=1):
+        print(f"({number}) {unit}, {source}")
+    for sentence in log.rejected:
+        print(f"not used: {sentence}")
+    print(f"{len(records)} kernels in {path}")
 
 
 def _report_gaps(rows: list[TaskCoverage], log: Log, path: Path, *, status: bool) -> int:
@@ -72,6 +117,8 @@ def _report_gaps(rows: list[TaskCoverage], log: Log, path: Path, *, status: bool
         print(f"no record: {row.kernel.name} ({row.weight:.1%} of {_networks(row.kernel)})")
     for sentence in log.rejected:
         print(f"not used: {sentence}")
+    from shuffledeploy.compiler.tuning.report.coverage import unfit
+
     kernels = {row.kernel.key: row.kernel for row in rows}
     stale = [pair for pair in unfit(kernels, log) if pair[0].key in kernels]
     for record, reason in stale:
@@ -84,6 +131,8 @@ def _prune(
     options: argparse.Namespace, path: Path, log: Log, kernels: Mapping[str, KnownKernel]
 ) -> int:
     path = find_log(path)
+    from shuffledeploy.compiler.tuning.report.coverage import unfit
+
     drop = unfit(kernels, log)
     for record, reason in drop:
         print(f"{record.kernel} ({record.key}, {record.score:g} {record.unit}): {reason}")
@@ -129,16 +178,15 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     actions = parser.add_subparsers(dest="action", required=True)
-    for name, what, models in (
-        ("show", "each task: weight, best score, trials, when, with what", REPRESENTATIVE),
-        ("check", "name the tasks without a record; status 1 if there are any", REPRESENTATIVE),
-        ("prune", "name and remove records that no network can use", names()),
+    for name, what in (
+        ("show", "what a log holds: kernel, score, trials, when, by what; of --model, its tasks"),
+        ("check", "name the tasks without a record; status 1 if there are any"),
+        ("prune", "name and remove records that no network can use"),
     ):
         action = actions.add_parser(name, help=what, description=what)
-        action.set_defaults(models=models)
         add = action.add_argument
         add("--target", default="arm", metavar="TARGET", help="as of tune.py (default: arm)")
-        default = "all" if name == "prune" else "those that comparisons show"
+        default = {"prune": "all", "check": "those that comparisons show", "show": "none"}[name]
         add("--model", action="append", default=[], metavar="NAME",
             help=f"a network of the zoo; may be repeated (default: {default})")  # fmt: skip
         add("--program", action="append", default=[], type=Path, metavar="FILE.pt2",

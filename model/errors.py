@@ -31,12 +31,16 @@ def program_name(script: str) -> str:
     return sys.argv[0] if sys.argv[0].startswith("shuffledeploy ") else script
 
 
+class _Terminated(SystemExit):
+    """SIGTERM came."""
+
+
 @contextmanager
 def _terminated_in_order() -> Iterator[None]:
     """Let SIGTERM end the block as an exception does, so that nothing is left behind."""
 
     def end(*_: object) -> None:
-        raise SystemExit(TERMINATED_STATUS)
+        raise _Terminated(TERMINATED_STATUS)
 
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -44,6 +48,11 @@ def _terminated_in_order() -> Iterator[None]:
     before = signal.signal(signal.SIGTERM, end)
     try:
         yield
+    except _Terminated:
+        # All is cleaned up. Threads may still be in TVM, which Python would take down under them.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(TERMINATED_STATUS)
     finally:
         signal.signal(signal.SIGTERM, before)
 

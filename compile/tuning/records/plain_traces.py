@@ -24,7 +24,12 @@ _BLOCK_OF_A_PART = re.compile(r"part_\d{1,3}")
 _AXES = frozenset({"g", "kh", "kw", "k", "o"})
 #: The one annotation that templates make (`compiler.ir.attributes.SHARED`).
 _ANNOTATIONS = frozenset({"shared_vectors"})
-_VARIABLE = re.compile(r"[blv]\d{1,4}")
+_MOST_VARIABLES = 1000
+_VARIABLES = frozenset(f"{kind}{i}" for kind in "blv" for i in range(_MOST_VARIABLES))
+#: Variables, numbers, and an extent that is left open.
+_INPUTS = _VARIABLES | {"None"} | frozenset(range(1, LARGEST_NUMBER + 1))
+
+_PLAIN_TYPES = frozenset({str, int})
 
 Rule = Callable[[list[Any]], bool]
 
@@ -145,19 +150,15 @@ def _require_plain_instruction(instruction: object) -> None:
         raise ValueError(f"its trace has an {what} that is not ours: {_shown(given)}")
     last = inputs[-1] if inputs else None
     plain = inputs[:-1] if name == "TransformLayout" else inputs
-    if not all(_is_input(value) for value in plain) or not all(
-        isinstance(value, str) and _VARIABLE.fullmatch(value) for value in results
-    ):
+    if not _all_in(_INPUTS, plain) or not _all_in(_VARIABLES, results):
         raise ValueError(f"its trace gives {name} something that is not ours")
     if name == "TransformLayout" and not (isinstance(last, str) and _is_plain_map(last)):
         raise ValueError("its trace has a layout that is not ours")
 
 
-def _is_input(value: object) -> bool:
-    """Whether it is a variable, a number or an extent that is left open."""
-    if isinstance(value, str):
-        return value == "None" or _VARIABLE.fullmatch(value) is not None
-    return _number(value)
+def _all_in(allowed: frozenset[Any], values: list[Any]) -> bool:
+    """Whether all values are allowed; truth values and floats are no numbers here."""
+    return _PLAIN_TYPES.issuperset(map(type, values)) and allowed.issuperset(values)
 
 
 @functools.lru_cache(maxsize=256)
