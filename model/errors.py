@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import functools
 import os
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from shuffledeploy.model.printable import printable
 
 USAGE_STATUS = 2
 FAILURE_STATUS = 1
 INTERRUPTED_STATUS = 130
-TERMINATED_STATUS = 143
 
 
 class UsageError(ValueError):
@@ -31,32 +27,6 @@ def program_name(script: str) -> str:
     return sys.argv[0] if sys.argv[0].startswith("shuffledeploy ") else script
 
 
-class _Terminated(SystemExit):
-    """SIGTERM came."""
-
-
-@contextmanager
-def _terminated_in_order() -> Iterator[None]:
-    """Let SIGTERM end the block as an exception does, so that nothing is left behind."""
-
-    def end(*_: object) -> None:
-        raise _Terminated(TERMINATED_STATUS)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    except _Terminated:
-        # All is cleaned up. Threads may still be in TVM, which Python would take down under them.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(TERMINATED_STATUS)
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 def command(main: Callable[[list[str] | None], int]) -> Callable[[list[str] | None], int]:
     """Wrap a command so that a user's mistake prints one line and never a stack trace.
 
@@ -69,15 +39,14 @@ def command(main: Callable[[list[str] | None], int]) -> Callable[[list[str] | No
     -------
     Callable
         The same command: a :class:`UsageError` becomes status 2, a :class:`Failure` status 1,
-        Ctrl-C status 130, SIGTERM status 143 with everything cleaned up, a closed pipe
-        (``| head``) status 0.
+        Ctrl-C status 130, a closed pipe (``| head``) status 0. A signal ends it at once: what it
+        started and its scratch folders go with it (`model.scratch`).
     """
 
     @functools.wraps(main)
     def wrapped(argv: list[str] | None = None) -> int:
         try:
-            with _terminated_in_order():
-                return main(argv)
+            return main(argv)
         except UsageError as error:
             print(f"error: {printable(error)}", file=sys.stderr)
             return USAGE_STATUS
