@@ -20,7 +20,7 @@ from shuffledeploy.compiler.tuning.records.record_log import (
     replace_scores,
 )
 from shuffledeploy.compiler.tuning.records.recorded_schedules import make_record, recorded_schedule
-from shuffledeploy.compiler.tuning.records.related_records import usable_records
+from shuffledeploy.compiler.tuning.records.related_records import own_records, usable_records
 from shuffledeploy.compiler.tuning.report.history import History, SearchResult
 from shuffledeploy.compiler.tuning.report.progress_report import ProgressReport
 from shuffledeploy.compiler.tuning.request import Request
@@ -56,7 +56,7 @@ def search(
     SearchResult
         What was tried and what came of it; empty where there was nothing to do.
     """
-    known = read_log(log).best
+    known = own_records(request.log_folder, request.target)
     chosen = list(tasks)
     if request.trials is None and request.minutes is None:
         # With nothing said, kernels that have a record are left as they are.

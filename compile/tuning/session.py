@@ -15,7 +15,7 @@ from shuffledeploy.compiler.frontend.program import load_program
 from shuffledeploy.compiler.network import borrowed_targets, choose_schedules, lower, write_bundle
 from shuffledeploy.compiler.tuning.records.log_files import require_appendable
 from shuffledeploy.compiler.tuning.records.record_log import log_path, read_log
-from shuffledeploy.compiler.tuning.records.related_records import usable_records
+from shuffledeploy.compiler.tuning.records.related_records import own_records, usable_records
 from shuffledeploy.compiler.tuning.report.history import SearchResult
 from shuffledeploy.compiler.tuning.request import Request
 from shuffledeploy.compiler.tuning.run_search import measure_shortlist, search
@@ -155,6 +155,7 @@ def tune_network(request: Request, devices: Devices, console: Console | None = N
     result = find(request, tasks, devices, device, log, console)
     seconds = time.monotonic() - began
     found = read_log(log)
+    own = own_records(request.log_folder, request.target)
     records = usable_records(request.log_folder, request.target)
     chosen = choose_schedules(lowered, request.target, records)
     bundle = write_bundle(
@@ -168,7 +169,7 @@ def tune_network(request: Request, devices: Devices, console: Console | None = N
         say(f"checking it on {device}")
         parity = devices.check(bundle, device)
     return Outcome(
-        bundle, device, len(tasks), sum(task.key in found.best for task in tasks), result, seconds,
+        bundle, device, len(tasks), sum(task.key in own for task in tasks), result, seconds,
         parity, sum(choice.refused for choice in chosen.values()), found.rejected,
         borrowed_targets(chosen),
     )  # fmt: skip

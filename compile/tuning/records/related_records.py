@@ -30,19 +30,28 @@ def usable_records(log_folder: Path, target: CompileTarget) -> dict[str, Record]
     UsageError
         If a log cannot be read.
     """
-    folders = [log_folder]
-    if log_folder == records_folder() != COMMITTED_RECORDS:
-        # An installed copy: what the user found goes before what comes with the package.
-        folders.append(COMMITTED_RECORDS)
-    found: dict[str, Record] = {}
-    for folder in folders:
-        for key, record in read_log(log_path(folder, target.name)).preferred.items():
-            found.setdefault(key, record)
-    for folder in folders:
+    found = own_records(log_folder, target)
+    for folder in _folders(log_folder):
         for name in related_targets(folder, target):
             for key, record in read_log(log_path(folder, name)).preferred.items():
                 found.setdefault(key, record.borrowed_from(name))
     return found
+
+
+def own_records(log_folder: Path, target: CompileTarget) -> dict[str, Record]:
+    """Give each kernel's key its best record of the target itself."""
+    found: dict[str, Record] = {}
+    for folder in _folders(log_folder):
+        for key, record in read_log(log_path(folder, target.name)).preferred.items():
+            found.setdefault(key, record)
+    return found
+
+
+def _folders(log_folder: Path) -> list[Path]:
+    """List where records are looked for: an installed copy brings some along, used after others."""
+    if log_folder == records_folder() != COMMITTED_RECORDS:
+        return [log_folder, COMMITTED_RECORDS]
+    return [log_folder]
 
 
 def related_targets(log_folder: Path, target: CompileTarget) -> list[str]:
