@@ -52,7 +52,7 @@ from shuffledeploy.compiler.tuning.search.candidates import Workers
 from shuffledeploy.deploy.board.guests import guest_like_host
 from shuffledeploy.deploy.report.validation_chart import draw_scatter
 from shuffledeploy.deploy.scoring.scores import EstimatedCycles
-from shuffledeploy.model.command_output import CONSOLE, require_writable, write_json
+from shuffledeploy.model.command_output import require_writable, shares, write_json
 from shuffledeploy.model.errors import command, program_name
 from shuffledeploy.model.plain_console import plain_console
 
@@ -70,9 +70,9 @@ def main(argv: list[str] | None = None) -> int:
     require_writable(options.plot)
     target = host_target()
     score = EstimatedCycles(guest_like_host(), target.cpu, Workers().count)
-    with CONSOLE.status("") as status:
-        drawn = draw_kernels(options.seed, target, status.update)
-        samples = sample_kernels(drawn, target, score, options.seed, status.update)
+    with shares("drawing kernels") as say:
+        drawn = draw_kernels(options.seed, target, lambda what: say(what, 0.0))
+        samples = sample_kernels(drawn, target, score, options.seed, say)
     document = summarise(samples, options.seed)
     document |= {"source": score.source, "target": target.name}
     _print(document)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from shuffledeploy.deploy.benchmark.benchmark_plan import Group, plan
+from shuffledeploy.deploy.benchmark.benchmark_plan import SubjectGroup, plan
 from shuffledeploy.deploy.benchmark.benchmark_report import print_document
 from shuffledeploy.deploy.benchmark.engines import ENGINES, OURS, find_engine
 from shuffledeploy.deploy.benchmark.rounds import Settings
@@ -86,7 +86,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
 
 def _checked(
     options: argparse.Namespace,
-) -> tuple[Sequence[Group], Settings, Path, Path]:
+) -> tuple[Sequence[SubjectGroup], Settings, Path, Path]:
     """Refuse before any work what cannot be done."""
     if options.rounds < 2:
         raise UsageError(f"at least two rounds are needed, not {options.rounds}")

@@ -23,7 +23,7 @@ from shuffledeploy.model.scratch import scratch_folder
 
 
 @dataclass(frozen=True)
-class Row:
+class ZooRow:
     """What was found of one network on one target."""
 
     model: str
@@ -70,7 +70,7 @@ def main(argv: list[str] | None = None) -> int:
     return 0 if all(row.passed for row in rows) else 1
 
 
-def check(model: str, target: str, resolution: tuple[int, int] | None = None) -> Row:
+def check(model: str, target: str, resolution: tuple[int, int] | None = None) -> ZooRow:
     """Compile one network with the committed records, run it and compare it with PyTorch."""
     with scratch_folder("zoo-") as folder:
         path = folder / "bundle"
@@ -79,7 +79,7 @@ def check(model: str, target: str, resolution: tuple[int, int] | None = None) ->
             parity = check_parity(network, bundle)
     manifest = bundle.manifest
     records = sum(kernel.record for kernel in manifest.kernels)
-    return Row(
+    return ZooRow(
         model, manifest.target, manifest.kernel_calls, manifest.shuffle_kernels, records, parity
     )
 
@@ -98,7 +98,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def _print(rows: list[Row]) -> None:
+def _print(rows: list[ZooRow]) -> None:
     table = Table("network", "target", box=box.SIMPLE)
     for heading in ("calls", "shuffles", "error", "parity"):
         table.add_column(heading, justify="right")

@@ -18,7 +18,7 @@ from shuffledeploy.deploy.runtime.comparison import (
     ALEXNET,
     MODELS,
     PAPER,
-    Row,
+    ComparisonRow,
     cached_bundle,
     compare,
     compared_on,
@@ -134,7 +134,7 @@ def _title(target: CompileTarget, device: Device) -> str:
 
 
 def _to_json(
-    target: CompileTarget, device: Device, groups: Sequence[Sequence[Row]]
+    target: CompileTarget, device: Device, groups: Sequence[Sequence[ComparisonRow]]
 ) -> dict[str, Any]:
     return {
         "target": target.name,
@@ -151,7 +151,7 @@ def _to_json(
     }
 
 
-def print_table(rows: Sequence[Row], title: str) -> None:
+def print_table(rows: Sequence[ComparisonRow], title: str) -> None:
     """Print one resolution's rows, readable at 80 columns."""
     measured = rows[0].kind == "measured"
     scale = 1.0 if measured else 1e6
@@ -177,7 +177,7 @@ def print_table(rows: Sequence[Row], title: str) -> None:
     console.print()
 
 
-def _caption(rows: Sequence[Row]) -> str:
+def _caption(rows: Sequence[ComparisonRow]) -> str:
     """Say what the columns are, and the kind of each figure."""
     parities: list[Parity] = [row.parity for row in rows]
     first = (

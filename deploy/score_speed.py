@@ -21,7 +21,7 @@ from shuffledeploy.compiler.network import lower
 from shuffledeploy.compiler.targets import CompileTarget, find_target
 from shuffledeploy.compiler.tuning.score import DetailedScore, KernelObject
 from shuffledeploy.compiler.tuning.search.candidates import Workers, build_candidates
-from shuffledeploy.compiler.tuning.search.evolution import TaskSearch, new_cost_model
+from shuffledeploy.compiler.tuning.search.evolution import CostModel, TaskSearch
 from shuffledeploy.compiler.tuning.search.tasks import find_tasks
 from shuffledeploy.compiler.zoo import trace_network
 from shuffledeploy.deploy.board.guests import guest_of
@@ -68,7 +68,7 @@ def _candidates(model: str, target: CompileTarget, folder: Path) -> list[KernelO
     with Workers() as workers:
         for task in find_tasks(lower(trace_network(model), target), target):
             search = TaskSearch(
-                task.function, target.core, target.tvm_target, new_cost_model(0), 0,
+                task.function, target.core, target.tvm_target, CostModel(0), 0,
                 batch=CANDIDATES,
             )  # fmt: skip
             functions = [candidate.schedule.mod["main"] for candidate in search.propose()]

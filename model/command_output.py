@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from shuffledeploy.model.plain_console import plain_console
 from shuffledeploy.model.progress import LINE_EVERY_S, clock, seconds_left
 
 CONSOLE = plain_console(stderr=True)
+# Of what is done: less tells nothing of the time left.
+SMALL_SHARE = 0.01
 
 
 @contextmanager
@@ -51,6 +53,34 @@ def steps(text: str, total: int) -> Iterator[Callable[[str | None], None]]:
                 bar.advance(task)
             else:
                 bar.update(task, description=now)
+
+        yield tell
+
+
+@contextmanager
+def shares(text: str) -> Iterator[Callable[[str | None, float], None]]:
+    """Tell of work whose parts are not alike: what is being done, and the share that is done.
+
+    On a terminal one line that changes; in a file, a line now and then with the time left.
+    """
+    began = said = time.monotonic()
+    doing = text
+
+    def line(share: float) -> str:
+        elapsed = time.monotonic() - began
+        left = f", about {clock(elapsed * (1 / share - 1))} left" if share > SMALL_SHARE else ""
+        return f"{share:.0%} in {clock(elapsed)}{left}; {doing}"
+
+    with CONSOLE.status(text) if CONSOLE.is_terminal else nullcontext() as status:
+
+        def tell(what: str | None, share: float) -> None:
+            nonlocal said, doing
+            doing = what or doing
+            if status is not None:
+                status.update(line(share))
+            elif time.monotonic() - said >= LINE_EVERY_S:
+                said = time.monotonic()
+                CONSOLE.print(line(share), soft_wrap=True)
 
         yield tell
 

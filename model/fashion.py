@@ -33,7 +33,7 @@ WEIGHT_DECAY = 4e-5
 
 
 @dataclass(frozen=True)
-class Step:
+class TrainingStep:
     """Where training stands: for a progress bar.
 
     Attributes
@@ -57,7 +57,7 @@ def to_input(images: npt.NDArray[np.uint8]) -> torch.Tensor:
 
 
 def train(
-    split: Split, *, epochs: int, seed: int, progress: Callable[[Step], None] | None = None
+    split: Split, *, epochs: int, seed: int, progress: Callable[[TrainingStep], None] | None = None
 ) -> nn.Module:
     """Train the network: SGD, one cycle of the learning rate, random flips.
 
@@ -109,7 +109,7 @@ def train(
             if not math.isfinite(loss.item()):
                 raise Failure(f"training diverged in epoch {epoch + 1}: the loss is {loss.item()}")
             if progress is not None:
-                progress(Step(epoch * batches + i + 1, epochs * batches, loss.item()))
+                progress(TrainingStep(epoch * batches + i + 1, epochs * batches, loss.item()))
     return module.eval()
 
 

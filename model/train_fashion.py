@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from shuffledeploy.model.errors import UsageError, command
-from shuffledeploy.model.fashion import Step, accuracy, save_checkpoint, train
+from shuffledeploy.model.fashion import TrainingStep, accuracy, save_checkpoint, train
 from shuffledeploy.model.fashion_data import Split, fetch, read_split
 from shuffledeploy.model.registry import FASHION_CHECKPOINT
 
@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
     with Progress(TextColumn("{task.description}"), *columns) as bar:
         task = bar.add_task("training")
 
-        def show(step: Step) -> None:
+        def show(step: TrainingStep) -> None:
             text = f"training, loss {step.loss:.3f}"
             bar.update(task, completed=step.done, total=step.total, description=text)
 

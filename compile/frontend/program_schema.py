@@ -16,15 +16,15 @@ from shuffledeploy.compiler.frontend.program_tensors import (
     ArgumentName,
     Choice,
     Code,
-    Device,
     DottedName,
     Float,
     Name,
     Operator,
-    Record,
     Symbolic,
     SymbolicArgument,
+    TensorDevice,
     TensorMeta,
+    TensorRecord,
     Text,
     Tree,
     Whole,
@@ -34,7 +34,7 @@ from shuffledeploy.compiler.frontend.program_tensors import (
 MOST_NODES = 10_000
 
 
-class TensorArgument(Record):
+class TensorArgument(TensorRecord):
     """The name of a tensor."""
 
     name: Name
@@ -47,7 +47,7 @@ class OptionalTensor(Choice):
     as_none: bool | UnsetType = UNSET
 
 
-class GraphArgument(Record):
+class GraphArgument(TensorRecord):
     """A graph that an operator runs."""
 
     name: Name
@@ -73,7 +73,7 @@ class Argument(Choice):
     as_scalar_type: Code | UnsetType = UNSET
     as_memory_format: Code | UnsetType = UNSET
     as_layout: Code | UnsetType = UNSET
-    as_device: Device | UnsetType = UNSET
+    as_device: TensorDevice | UnsetType = UNSET
     as_bool: bool | UnsetType = UNSET
     as_bools: list[bool] | UnsetType = UNSET
     as_graph: GraphArgument | UnsetType = UNSET
@@ -81,7 +81,7 @@ class Argument(Choice):
     as_optional_tensors: list[OptionalTensor] | UnsetType = UNSET
 
 
-class NamedArgument(Record):
+class NamedArgument(TensorRecord):
     """An argument of an operator."""
 
     name: ArgumentName
@@ -89,7 +89,7 @@ class NamedArgument(Record):
     kind: Code | None = None
 
 
-class Node(Record):
+class Node(TensorRecord):
     """A call of an operator. Its metadata (stack traces, modules, functions) are left out."""
 
     target: Operator
@@ -103,7 +103,7 @@ class Node(Record):
         self.metadata = {}
 
 
-class Graph(Record):
+class Graph(TensorRecord):
     """Calls in their order, and the kinds of their tensors."""
 
     inputs: list[Argument]
@@ -124,14 +124,14 @@ class Graph(Record):
                     yield from argument.arg.as_graph.graph.walk()
 
 
-class Parameter(Record):
+class Parameter(TensorRecord):
     """An input that is a parameter."""
 
     arg: TensorArgument
     parameter_name: DottedName
 
 
-class Buffer(Record):
+class Buffer(TensorRecord):
     """An input that is a buffer."""
 
     arg: TensorArgument
@@ -139,7 +139,7 @@ class Buffer(Record):
     persistent: bool
 
 
-class Constant(Record):
+class Constant(TensorRecord):
     """An input that is a constant tensor."""
 
     arg: TensorArgument
@@ -156,14 +156,14 @@ class Number(Choice):
     as_bool: bool | UnsetType = UNSET
 
 
-class NumberInput(Record):
+class NumberInput(TensorRecord):
     """An input that is no tensor."""
 
     name: Name
     value: Number
 
 
-class User(Record):
+class User(TensorRecord):
     """What a user gives or gets."""
 
     arg: Argument
@@ -179,14 +179,14 @@ class Input(Choice):
     constant_input: NumberInput | UnsetType = UNSET
 
 
-class BufferMutation(Record):
+class BufferMutation(TensorRecord):
     """An output that a buffer becomes."""
 
     arg: TensorArgument
     buffer_name: DottedName
 
 
-class InputMutation(Record):
+class InputMutation(TensorRecord):
     """An output that an input becomes."""
 
     arg: TensorArgument
@@ -201,14 +201,14 @@ class Output(Choice):
     user_input_mutation: InputMutation | UnsetType = UNSET
 
 
-class Signature(Record):
+class Signature(TensorRecord):
     """What the inputs and outputs are, in their order."""
 
     input_specs: list[Input]
     output_specs: list[Output]
 
 
-class CallSignature(Record):
+class CallSignature(TensorRecord):
     """How a module is called."""
 
     inputs: list[Argument]
@@ -218,14 +218,14 @@ class CallSignature(Record):
     forward_arg_names: list[Name] | None = None
 
 
-class ModuleCall(Record):
+class ModuleCall(TensorRecord):
     """A module and how it is called."""
 
     fqn: str
     signature: CallSignature | None = None
 
 
-class GraphModule(Record):
+class GraphModule(TensorRecord):
     """The graph and its signature. Of modules only the outermost matters."""
 
     graph: Graph
@@ -236,14 +236,14 @@ class GraphModule(Record):
         self.module_call_graph = [call for call in self.module_call_graph if not call.fqn]
 
 
-class Version(Record):
+class Version(TensorRecord):
     """Of the schema."""
 
     major: Whole
     minor: Whole
 
 
-class SavedProgram(Record):
+class SavedProgram(TensorRecord):
     """The whole program. Ranges of extents are left out: fixed shapes have none."""
 
     graph_module: GraphModule

@@ -34,7 +34,7 @@ class Tree(str):
     """How inputs or outputs are nested: JSON within the JSON."""
 
 
-class Record(msgspec.Struct):
+class TensorRecord(msgspec.Struct):
     """A record of which fields that are not listed are left out."""
 
 
@@ -80,20 +80,20 @@ class SymbolicArgument(Choice):
     as_float: Float | UnsetType = UNSET
 
 
-class Device(Record):
+class TensorDevice(TensorRecord):
     """Where a tensor is: only here."""
 
     type: Literal["cpu"]
     index: Annotated[int, Meta(ge=0, le=127)] | None = None
 
 
-class TensorMeta(Record):
+class TensorMeta(TensorRecord):
     """Shape and kind of a tensor."""
 
     dtype: Code
     sizes: Annotated[list[Symbolic], Meta(max_length=32)]
     requires_grad: bool
-    device: Device
+    device: TensorDevice
     strides: Annotated[list[Symbolic], Meta(max_length=32)]
     storage_offset: Symbolic
     layout: Code
@@ -107,7 +107,7 @@ class TensorMeta(Record):
         return math.prod(size.as_int for size in self.sizes if isinstance(size.as_int, int))
 
 
-class Payload(Record):
+class Payload(TensorRecord):
     """One weight or constant: where its bytes are, and what they are."""
 
     path_name: Annotated[str, Meta(pattern=r"^(?:weight|tensor)_[0-9]{1,6}\Z")]
@@ -120,7 +120,7 @@ class Payload(Record):
             raise ValueError("its layout is sparse, which cannot be deployed")
 
 
-class Payloads(Record):
+class Payloads(TensorRecord):
     """All weights, or all constants."""
 
     config: dict[str, Payload]

@@ -73,7 +73,7 @@ def axes(kinds: str, names: str, loops: Any) -> list[Any]:
 
 
 @dataclasses.dataclass(frozen=True)
-class Step:
+class EpilogueStep:
     """One operation of an epilogue.
 
     Attributes
@@ -89,13 +89,13 @@ class Step:
 
 
 def epilogue_operands(
-    epilogue: tuple[Step, ...], shape: tuple[int, ...], first_bias: tuple[int, ...]
+    epilogue: tuple[EpilogueStep, ...], shape: tuple[int, ...], first_bias: tuple[int, ...]
 ) -> list[Any]:
     """Declare the parameters that an epilogue reads, ``None`` for a step that reads none.
 
     Parameters
     ----------
-    epilogue : tuple of Step
+    epilogue : tuple of EpilogueStep
         The steps.
     shape : tuple of int
         Shape of the kernel's output, NHWC.
@@ -114,7 +114,7 @@ def epilogue_operands(
     return operands
 
 
-def apply_step(step: Step, operand: Any, value: Any, at: tuple[Any, ...]) -> Any:
+def apply_step(step: EpilogueStep, operand: Any, value: Any, at: tuple[Any, ...]) -> Any:
     """Append one step of an epilogue to a value at NHWC index `at`."""
     if step.kind == "bias":
         return value + operand[at[3]]
@@ -127,13 +127,13 @@ def apply_step(step: Step, operand: Any, value: Any, at: tuple[Any, ...]) -> Any
     raise ValueError(f"no epilogue step is called {step.kind!r}")
 
 
-def starting_bias(epilogue: tuple[Step, ...]) -> bool:
+def starting_bias(epilogue: tuple[EpilogueStep, ...]) -> bool:
     """Whether sums can start from a bias instead of from zero."""
     return bool(epilogue) and epilogue[0].kind == "bias"
 
 
 def apply_steps(
-    epilogue: tuple[Step, ...], operands: list[Any], value: Any, at: tuple[Any, ...]
+    epilogue: tuple[EpilogueStep, ...], operands: list[Any], value: Any, at: tuple[Any, ...]
 ) -> Any:
     """Append a whole epilogue to a value at NHWC index `at`."""
     for step, operand in zip(epilogue, operands, strict=True):

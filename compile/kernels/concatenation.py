@@ -8,7 +8,7 @@ from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script.builder import ir as T
 
-from shuffledeploy.compiler.kernels.blocks import Step, apply_steps, axes, epilogue_operands
+from shuffledeploy.compiler.kernels.blocks import EpilogueStep, apply_steps, axes, epilogue_operands
 
 PART = "part"
 
@@ -42,14 +42,14 @@ class Joined:
         Of every part.
     parts : tuple of Part
         What is joined.
-    epilogue : tuple of Step
+    epilogue : tuple of EpilogueStep
         What follows, in order.
     """
 
     height: int
     width: int
     parts: tuple[Part, ...]
-    epilogue: tuple[Step, ...]
+    epilogue: tuple[EpilogueStep, ...]
 
     @property
     def output_shape(self) -> tuple[int, int, int, int]:

@@ -30,7 +30,7 @@ from shuffledeploy.compiler.kernels.blocks import (
     POSITIONS,
     TAKEN,
     WEIGHT,
-    Step,
+    EpilogueStep,
     apply_steps,
     axes,
     epilogue_operands,
@@ -64,7 +64,7 @@ class Convolution:
         Whether the input is NCHW (the network's own input).
     lanes : int
         Floats in a vector of the target; output channels are padded to a multiple of it.
-    epilogue : tuple of Step
+    epilogue : tuple of EpilogueStep
         What follows, in order.
     planes : int
         Images one after another (the N of NHWC, of input and output), each with its share of the
@@ -85,7 +85,7 @@ class Convolution:
     scattered: bool
     channels_first: bool
     lanes: int
-    epilogue: tuple[Step, ...]
+    epilogue: tuple[EpilogueStep, ...]
     planes: int = 1
 
     @property

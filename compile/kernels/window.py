@@ -17,8 +17,8 @@ from shuffledeploy.compiler.kernels.blocks import (
     ACCUMULATE,
     OUTPUT,
     WEIGHT,
+    EpilogueStep,
     Place,
-    Step,
     apply_steps,
     axes,
     epilogue_operands,
@@ -45,7 +45,7 @@ class Window:
         Height and width; padding is top, left, bottom, right.
     divisor : float
         What a sum is divided by; 0 where the divisor is the number of pixels inside the image.
-    epilogue : tuple of Step
+    epilogue : tuple of EpilogueStep
         What follows, in order.
     """
 
@@ -58,7 +58,7 @@ class Window:
     padding: tuple[int, int, int, int]
     dilation: tuple[int, int]
     divisor: float
-    epilogue: tuple[Step, ...]
+    epilogue: tuple[EpilogueStep, ...]
 
     @property
     def output_height(self) -> int:

@@ -28,7 +28,13 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script.builder import ir as T
 
 from shuffledeploy.compiler.ir.graph import Array
-from shuffledeploy.compiler.kernels.blocks import Step, apply_steps, epilogue_operands, named, place
+from shuffledeploy.compiler.kernels.blocks import (
+    EpilogueStep,
+    apply_steps,
+    epilogue_operands,
+    named,
+    place,
+)
 
 # Height and width of an output tile (m), and of the windows: smaller tiles save less and move more
 # memory, larger ones round more.
@@ -55,7 +61,7 @@ class Winograd:
         Top, left, bottom, right.
     lanes : int
         Floats in a vector of the target.
-    epilogue : tuple of Step
+    epilogue : tuple of EpilogueStep
         What follows, in order.
     """
 
@@ -66,7 +72,7 @@ class Winograd:
     window: int
     padding: tuple[int, int, int, int]
     lanes: int
-    epilogue: tuple[Step, ...]
+    epilogue: tuple[EpilogueStep, ...]
 
     @property
     def tile(self) -> int:

@@ -12,7 +12,7 @@ from tvm.ir import PointerType, PrimType
 
 from shuffledeploy.compiler.ir.memory_layout import FLOAT_BYTES
 from shuffledeploy.compiler.strips.ranged import RANGE_TYPE
-from shuffledeploy.compiler.strips.strip_plan import Layer, Move, Plan, Step
+from shuffledeploy.compiler.strips.strip_plan import Layer, Move, PlannedRun, StripPlan
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Callee:
 
 
 def strip_driver(
-    plan: Plan,
+    plan: StripPlan,
     layers: Sequence[Layer],
     callees: Mapping[int, Callee],
     inputs: Sequence[Any],
@@ -48,7 +48,7 @@ def strip_driver(
 
     Parameters
     ----------
-    plan : Plan
+    plan : StripPlan
         What to compute in which order, and where rows stand.
     layers : sequence of Layer
         The group.
@@ -83,7 +83,7 @@ def strip_driver(
         top, now = rows_from(step.layer, 0), rows_from(step.layer, step.by)
         return tirx.call_extern("handle", "memmove", top, now, size)
 
-    def run(step: Step) -> Any:
+    def run(step: PlannedRun) -> Any:
         callee = callees[step.run.layer]
         pointers = [
             inputs[argument.position].data

@@ -31,7 +31,7 @@ STRIPS_IN_CACHE = 16
 
 
 @dataclasses.dataclass(frozen=True)
-class Group:
+class StripGroup:
     """Calls that are computed together.
 
     Attributes
@@ -65,7 +65,7 @@ class Group:
 
 def find_groups(
     module: tvm.IRModule, unscheduled: Mapping[str, tirx.PrimFunc], cache: int
-) -> list[Group]:
+) -> list[StripGroup]:
     """Find the groups of two layers and more that move the fewest bytes to and from memory.
 
     Parameters
@@ -112,7 +112,7 @@ class _Finder:
         """Bytes up to which a tensor stays in the cache from layer to layer."""
         return self.cache // 2
 
-    def cut(self, segment: Sequence[KernelCall]) -> list[Group]:
+    def cut(self, segment: Sequence[KernelCall]) -> list[StripGroup]:
         """Cut neighbours into the groups that move the fewest bytes, the shortest of equals.
 
         None where no tensor is large: nothing moves, whatever the groups are.
@@ -122,26 +122,26 @@ class _Finder:
         }
         if all(bytes_of(tensor) <= self.large for tensor in tensors):
             return []
-        ending: list[list[tuple[int, Group]]] = [[] for _ in range(len(segment) + 1)]
+        ending: list[list[tuple[int, StripGroup]]] = [[] for _ in range(len(segment) + 1)]
         for start in range(len(segment)):
             for group in self._groups_from(segment[start:]):
                 ending[start + len(group.calls)].append((start, group))
         # Of the first calls: fewest bytes, most groups, and the last group.
-        best: list[tuple[int, int, Group | None]] = [(0, 0, None)]
+        best: list[tuple[int, int, StripGroup | None]] = [(0, 0, None)]
         for groups in ending[1:]:
             options = [
                 (best[start][0] + self._moved(group), best[start][1] - 1, group)
                 for start, group in groups
             ]
             best.append(min(options, key=lambda option: option[:2]))
-        found: list[Group] = []
+        found: list[StripGroup] = []
         at = len(segment)
         while (last := best[at][2]) is not None:
             found.append(last)
             at -= len(last.calls)
         return found[::-1]
 
-    def _groups_from(self, segment: Sequence[KernelCall]) -> Iterator[Group]:
+    def _groups_from(self, segment: Sequence[KernelCall]) -> Iterator[StripGroup]:
         """Yield the groups that begin with a call and fit most of the cache."""
         for length in range(1, len(segment) + 1):
             calls = tuple(segment[:length])
@@ -157,9 +157,9 @@ class _Finder:
             )
             if length > 1 and working_set(layers, strips) + weights > self.cache * 3 // 4:
                 return
-            yield Group(given, calls, layers, strips)
+            yield StripGroup(given, calls, layers, strips)
 
-    def _moved(self, group: Group) -> int:
+    def _moved(self, group: StripGroup) -> int:
         """Bytes of activations that a group takes from memory and brings there.
 
         A cache reads what is written first, unless it did already. Small tensors stay in it from

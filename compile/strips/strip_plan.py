@@ -84,7 +84,7 @@ class Layer:
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class RowRun:
     """One call of a layer's kernel: units from ``first`` to before ``last``."""
 
     layer: int
@@ -93,7 +93,7 @@ class Run:
 
 
 @dataclasses.dataclass(frozen=True)
-class Window:
+class RowWindow:
     """Where the rows of a layer, and of those written over it, stand in the workspace.
 
     Attributes
@@ -118,22 +118,22 @@ class Move:
 
 
 @dataclasses.dataclass(frozen=True)
-class Step:
+class PlannedRun:
     """A run, and the row that stands at the top of each window meanwhile."""
 
-    run: Run
+    run: RowRun
     tops: tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class StripPlan:
     """All that a group does, in order.
 
     Attributes
     ----------
     steps : tuple
         Runs of kernels and moves of rows.
-    windows : tuple of Window
+    windows : tuple of RowWindow
         One for each layer.
     places : tuple of int
         For each layer, in whose window or whole tensor it stands.
@@ -141,19 +141,19 @@ class Plan:
         Bytes of all windows.
     """
 
-    steps: tuple[Step | Move, ...]
-    windows: tuple[Window, ...]
+    steps: tuple[PlannedRun | Move, ...]
+    windows: tuple[RowWindow, ...]
     places: tuple[int, ...]
     workspace: int
 
 
-def plan_strips(layers: Sequence[Layer], strips: int) -> Plan:
+def plan_strips(layers: Sequence[Layer], strips: int) -> StripPlan:
     """Plan a group in so many strips."""
     runs = order_runs(layers, strips)
     places = places_of(layers)
     windows, workspace = _windows(layers, runs)
     done, tops = _given_units(layers), [0] * len(layers)
-    steps: list[Step | Move] = []
+    steps: list[PlannedRun | Move] = []
     for run in runs:
         layer, place = layers[run.layer], places[run.layer]
         rows, top = windows[place].rows, tops[place]
@@ -166,9 +166,9 @@ def plan_strips(layers: Sequence[Layer], strips: int) -> Plan:
             )
             if begun > tops[place]:
                 steps.append(Move(place, tops[place] - top, begun - tops[place]))
-        steps.append(Step(run, tuple(tops[place] for place in places)))
+        steps.append(PlannedRun(run, tuple(tops[place] for place in places)))
         done[run.layer] = run.last
-    return Plan(tuple(steps), windows, places, workspace)
+    return StripPlan(tuple(steps), windows, places, workspace)
 
 
 def places_of(layers: Sequence[Layer]) -> tuple[int, ...]:
@@ -208,7 +208,7 @@ def overwrites_unread(layers: Sequence[Layer], strips: int) -> set[int]:
     return found
 
 
-def order_runs(layers: Sequence[Layer], strips: int) -> list[Run]:
+def order_runs(layers: Sequence[Layer], strips: int) -> list[RowRun]:
     """Order the work of a group: in each strip, each layer goes as far as what it reads allows."""
     done = _given_units(layers)
     runs = []
@@ -218,7 +218,7 @@ def order_runs(layers: Sequence[Layer], strips: int) -> list[Run]:
             if layer.sources:
                 last = _units_allowed(layers, layer, done)
             if last > done[index]:
-                runs.append(Run(index, done[index], last))
+                runs.append(RowRun(index, done[index], last))
                 done[index] = last
     return runs
 
@@ -247,7 +247,7 @@ def _first_kept(
     return first - first % layers[place].aligned_rows
 
 
-def live_rows(layers: Sequence[Layer], runs: Sequence[Run]) -> list[int]:
+def live_rows(layers: Sequence[Layer], runs: Sequence[RowRun]) -> list[int]:
     """Most rows that stand in each place at once, from the first needed to the last."""
     places = places_of(layers)
     done, most = _given_units(layers), [0] * len(layers)
@@ -274,12 +274,12 @@ def working_set(layers: Sequence[Layer], strips: int) -> int:
     return sum(rows * layer.row_bytes for rows, layer in zip(live, layers, strict=True))
 
 
-def _windows(layers: Sequence[Layer], runs: Sequence[Run]) -> tuple[tuple[Window, ...], int]:
+def _windows(layers: Sequence[Layer], runs: Sequence[RowRun]) -> tuple[tuple[RowWindow, ...], int]:
     start, windows = 0, []
     for layer, live in zip(layers, live_rows(layers, runs), strict=True):
         # Some room, or rows would move up at every run.
         room = live + max(live // 2, layer.aligned_rows)
         rows = 0 if layer.kept or not live else min(layer.height, room)
-        windows.append(Window(start, rows))
+        windows.append(RowWindow(start, rows))
         start += -(-rows * layer.row_bytes // ALIGNMENT) * ALIGNMENT
     return tuple(windows), start

@@ -53,7 +53,7 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Group:
+class SubjectGroup:
     """Subjects that take turns."""
 
     models: tuple[str, ...]
@@ -87,7 +87,7 @@ def plan(
     sizes: Sequence[tuple[int, int]] = (),
     threads: Sequence[int] = (),
     quick: bool = False,
-) -> list[Group]:
+) -> list[SubjectGroup]:
     """List the groups of a run.
 
     Parameters
@@ -118,7 +118,7 @@ def plan(
                 input_shape(model, size)
             # A second pass of its own accord is for the networks, not for the resolutions.
             if threads or count == 1 or size == OWN:
-                groups.append(Group(together, size, tuple(engines), count))
+                groups.append(SubjectGroup(together, size, tuple(engines), count))
     return groups
 
 

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.progress import TimeRemainingColumn as TimeLeftColumn
 
-from shuffledeploy.deploy.benchmark.benchmark_plan import Group
-from shuffledeploy.model.command_output import CONSOLE
+from shuffledeploy.deploy.benchmark.benchmark_plan import SubjectGroup
+from shuffledeploy.model.command_output import CONSOLE, shares
 
 #: Millions of multiply-adds at 224x224, about: for the bar alone.
 _WORK = {"alexnet": 724, "resnext50-32x4d": 4200, "mobilenet-x1.0": 569, "shufflenet-g3-x1": 138}
@@ -19,12 +19,12 @@ Report = Callable[[int, str | None, float], None]
 
 
 @contextmanager
-def progress(groups: Sequence[Group], runs: int) -> Iterator[Report]:
+def progress(groups: Sequence[SubjectGroup], runs: int) -> Iterator[Report]:
     """Show a bar on standard error.
 
     Parameters
     ----------
-    groups : sequence of Group
+    groups : sequence of SubjectGroup
         What is to be done.
     runs : int
         Inferences of each subject.
@@ -35,6 +35,12 @@ def progress(groups: Sequence[Group], runs: int) -> Iterator[Report]:
         Takes a group's place, what is being done (or None), and the share of it that is done.
     """
     weights = [_weight(group, runs) for group in groups]
+    if not CONSOLE.is_terminal:
+        with shares("starting") as say:
+            yield lambda place, what, share: say(
+                what, (sum(weights[:place]) + share * weights[place]) / sum(weights)
+            )
+        return
     columns = (
         SpinnerColumn(), TextColumn("{task.description:<44.44}"), BarColumn(12),
         TimeElapsedColumn(), TextColumn("left"), TimeLeftColumn(),
@@ -50,7 +56,7 @@ def progress(groups: Sequence[Group], runs: int) -> Iterator[Report]:
         yield report
 
 
-def _weight(group: Group, runs: int) -> float:
+def _weight(group: SubjectGroup, runs: int) -> float:
     area = group.size[0] * group.size[1] / 224**2
     millions = sum(_WORK.get(model, _OTHER_WORK) for model in group.models) * area
     return _PREPARING_S + millions / _MILLIONS_A_SECOND * runs * len(group.engines)

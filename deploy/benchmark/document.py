@@ -13,7 +13,7 @@ from typing import Any
 
 from shuffledeploy.compiler.bundle.folder import LIBRARY, Bundle
 from shuffledeploy.compiler.network import versions
-from shuffledeploy.deploy.benchmark.benchmark_plan import ALEXNET, OWN, SHUFFLENET, Group
+from shuffledeploy.deploy.benchmark.benchmark_plan import ALEXNET, OWN, SHUFFLENET, SubjectGroup
 from shuffledeploy.deploy.benchmark.engines import ENGINES, OURS
 from shuffledeploy.deploy.benchmark.processor import cpu_model
 from shuffledeploy.deploy.benchmark.rounds import Settings
@@ -26,7 +26,7 @@ FORMAT = 1
 _OWN_TEXT = "x".join(map(str, OWN))
 
 
-def part_key(group: Group, bundles: Mapping[str, Bundle], settings: Settings) -> str:
+def part_key(group: SubjectGroup, bundles: Mapping[str, Bundle], settings: Settings) -> str:
     """Hash what a part's figures depend on: libraries, engines, the processor, the settings."""
     told = {
         "format": FORMAT,

@@ -12,7 +12,7 @@ import numpy as np
 
 from shuffledeploy.compiler.bundle.folder import Bundle
 from shuffledeploy.deploy.benchmark.answers import Question, WrongAnswer, check
-from shuffledeploy.deploy.benchmark.benchmark_plan import Group, Subject
+from shuffledeploy.deploy.benchmark.benchmark_plan import Subject, SubjectGroup
 from shuffledeploy.deploy.benchmark.engines import ENGINES, OURS
 from shuffledeploy.deploy.benchmark.kernel_table import tabulate
 from shuffledeploy.deploy.benchmark.processor import (
@@ -68,7 +68,7 @@ class _Team:
 
 
 def measure_group(
-    group: Group,
+    group: SubjectGroup,
     prepared: Prepared,
     settings: Settings,
     tell: Tell,
@@ -78,7 +78,7 @@ def measure_group(
 
     Parameters
     ----------
-    group : Group
+    group : SubjectGroup
         What takes turns.
     prepared : Prepared
         Its files.
@@ -115,7 +115,9 @@ def measure_group(
     return part
 
 
-def _assemble(group: Group, prepared: Prepared, begin: Callable[[str], Asked], tell: Tell) -> _Team:
+def _assemble(
+    group: SubjectGroup, prepared: Prepared, begin: Callable[[str], Asked], tell: Tell
+) -> _Team:
     """Start a worker for each subject and keep those that answer as PyTorch does."""
     team = _Team(excluded=dict(prepared.failed))
     for subject in group.subjects:
@@ -151,7 +153,11 @@ def _assemble(group: Group, prepared: Prepared, begin: Callable[[str], Asked], t
 
 
 def _load(
-    worker: Asked, module: str, files: Mapping[str, str], asked: Sequence[Question], group: Group
+    worker: Asked,
+    module: str,
+    files: Mapping[str, str],
+    asked: Sequence[Question],
+    group: SubjectGroup,
 ) -> None:
     worker.ask(
         "load", module=module, files=dict(files), image=str(asked[0].image), threads=group.threads
@@ -159,7 +165,7 @@ def _load(
 
 
 def _part(
-    group: Group, prepared: Prepared, team: _Team, samples: Samples, stolen: float | None
+    group: SubjectGroup, prepared: Prepared, team: _Team, samples: Samples, stolen: float | None
 ) -> dict[str, Any]:
     ceilings = _ceilings(samples)
     seconds = samples.seconds
@@ -243,7 +249,7 @@ def _memory(subject: Subject, worker: Asked, files: Mapping[str, str]) -> dict[s
     }
 
 
-def _pairs(group: Group, subjects: Mapping[Subject, Any]) -> list[Pair]:
+def _pairs(group: SubjectGroup, subjects: Mapping[Subject, Any]) -> list[Pair]:
     """List our networks that have a twin without shuffles, with it."""
     pairs = [
         (
@@ -256,7 +262,7 @@ def _pairs(group: Group, subjects: Mapping[Subject, Any]) -> list[Pair]:
 
 
 def _shares(
-    group: Group, prepared: Prepared, seconds: Mapping[Subject, Any], ceilings: Any
+    group: SubjectGroup, prepared: Prepared, seconds: Mapping[Subject, Any], ceilings: Any
 ) -> dict[str, float]:
     shares = {}
     for model in group.models:
@@ -268,7 +274,7 @@ def _shares(
     return shares
 
 
-def _records(bundle: Bundle, group: Group) -> dict[str, Any]:
+def _records(bundle: Bundle, group: SubjectGroup) -> dict[str, Any]:
     kernels = bundle.manifest.kernels
     return {
         "model": bundle.manifest.network,

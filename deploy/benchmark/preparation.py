@@ -7,7 +7,7 @@ from pathlib import Path
 
 from shuffledeploy.compiler.targets import HOST, find_target
 from shuffledeploy.deploy.benchmark.answers import questions
-from shuffledeploy.deploy.benchmark.benchmark_plan import Group, Subject
+from shuffledeploy.deploy.benchmark.benchmark_plan import Subject, SubjectGroup
 from shuffledeploy.deploy.benchmark.conversion import converted
 from shuffledeploy.deploy.benchmark.engines import ENGINES, OURS
 from shuffledeploy.deploy.benchmark.measurement import Prepared
@@ -16,7 +16,7 @@ from shuffledeploy.deploy.runtime.comparison import cached_bundle
 from shuffledeploy.model.errors import Failure
 
 
-def prepare(group: Group, tell: Callable[[str], None], folder: Path = FOLDER) -> Prepared:
+def prepare(group: SubjectGroup, tell: Callable[[str], None], folder: Path = FOLDER) -> Prepared:
     """Compile and convert what a group needs and is not at hand.
 
     Our bundles are built for this machine with the records of ``tuning_logs``, and nothing is

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from shuffledeploy.deploy.benchmark.benchmark_plan import Group
+from shuffledeploy.deploy.benchmark.benchmark_plan import SubjectGroup
 from shuffledeploy.deploy.benchmark.benchmark_progress import progress
 from shuffledeploy.deploy.benchmark.document import merged, part_key, read_parts, to_document
 from shuffledeploy.deploy.benchmark.measurement import Prepared, Start, measure_group
@@ -16,11 +16,11 @@ from shuffledeploy.deploy.benchmark.rounds import Settings
 from shuffledeploy.deploy.benchmark.worker_process import WorkerProcess
 from shuffledeploy.model.command_output import write_json
 
-Prepare = Callable[[Group, Callable[[str], None]], Prepared]
+Prepare = Callable[[SubjectGroup, Callable[[str], None]], Prepared]
 
 
 def run_groups(
-    groups: Sequence[Group],
+    groups: Sequence[SubjectGroup],
     settings: Settings,
     results: Path,
     *,
@@ -32,7 +32,7 @@ def run_groups(
 
     Parameters
     ----------
-    groups : sequence of Group
+    groups : sequence of SubjectGroup
         What to measure.
     settings : Settings
         How many rounds of how many runs.
@@ -70,7 +70,7 @@ def run_groups(
 
 
 def _measured(
-    group: Group, prepared: Prepared, settings: Settings, tell: Any, start: Start
+    group: SubjectGroup, prepared: Prepared, settings: Settings, tell: Any, start: Start
 ) -> dict[str, Any]:
     began = time.monotonic()
     part = measure_group(group, prepared, settings, tell, start)

@@ -21,7 +21,7 @@ LONGEST_REGION = 8000
 
 
 @dataclass(frozen=True)
-class Run:
+class BlockRun:
     """A straight run of instructions and how often it was executed."""
 
     address: int
@@ -51,7 +51,7 @@ class CycleEstimate:
         return (self.iterations + self.throughput) / 2
 
 
-def straight_runs(blocks: Sequence[Block]) -> list[Run]:
+def straight_runs(blocks: Sequence[Block]) -> list[BlockRun]:
     """Turn translation blocks into the longest runs that were always executed as a whole.
 
     Translation blocks overlap where code jumps into the middle of one, and end at pages and after
@@ -62,15 +62,15 @@ def straight_runs(blocks: Sequence[Block]) -> list[Run]:
     for block in blocks:
         changes[block.address] += block.executions
         changes[block.address + block.size] -= block.executions
-    runs: list[Run] = []
+    runs: list[BlockRun] = []
     executions = 0
     for place, following in itertools.pairwise(sorted(changes)):
         executions += changes[place]
         last = runs[-1] if runs else None
         if last and last.executions == executions and last.address + last.size == place:
-            runs[-1] = Run(last.address, following - last.address, executions)
+            runs[-1] = BlockRun(last.address, following - last.address, executions)
         elif executions:
-            runs.append(Run(place, following - place, executions))
+            runs.append(BlockRun(place, following - place, executions))
     return runs
 
 

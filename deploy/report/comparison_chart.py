@@ -11,7 +11,7 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-from shuffledeploy.deploy.runtime.comparison import Row
+from shuffledeploy.deploy.runtime.comparison import ComparisonRow
 from shuffledeploy.model.command_output import replaced
 
 OURS, PAPERS, INK, FAINT = "#1f6f8b", "#d9a441", "#222222", "#8a8a8a"
@@ -22,14 +22,16 @@ _STYLE: Any = {
 }  # fmt: skip
 
 
-def draw_chart(path: Path, groups: Sequence[Sequence[Row]], title: str, source: str) -> None:
+def draw_chart(
+    path: Path, groups: Sequence[Sequence[ComparisonRow]], title: str, source: str
+) -> None:
     """Draw a PNG, written beside and renamed.
 
     Parameters
     ----------
     path : Path
         The file; PNG whatever its ending.
-    groups : sequence of sequence of Row
+    groups : sequence of sequence of ComparisonRow
         The rows of each resolution.
     title : str
         What was compared on what.
@@ -59,7 +61,7 @@ def draw_chart(path: Path, groups: Sequence[Sequence[Row]], title: str, source: 
             plt.close(figure)
 
 
-def _draw_values(axes: Any, rows: Sequence[Row]) -> None:
+def _draw_values(axes: Any, rows: Sequence[ComparisonRow]) -> None:
     """Draw one resolution's figures, with p10 to p90 where they were measured."""
     scale, unit = (1.0, "ms") if rows[0].unit == "ms" else (1e6, "million instructions")
     values = [row.value / scale for row in rows]
@@ -79,7 +81,7 @@ def _draw_values(axes: Any, rows: Sequence[Row]) -> None:
     _finish(axes, rows, f"{rows[0].resolution}: {unit}, {of} ({rows[0].kind})", max(ends))
 
 
-def _draw_ratios(axes: Any, rows: Sequence[Row]) -> None:
+def _draw_ratios(axes: Any, rows: Sequence[ComparisonRow]) -> None:
     """Draw how many times less than AlexNet each takes, the paper's beside ours."""
     pairs = [(row.ratio_to_alexnet, row.paper_ratio) for row in rows]
     largest = max((ratio for pair in pairs for ratio in pair if ratio), default=1.0)
@@ -97,7 +99,7 @@ def _draw_ratios(axes: Any, rows: Sequence[Row]) -> None:
     axes.set_yticklabels([])
 
 
-def _finish(axes: Any, rows: Sequence[Row], title: str, largest: float) -> None:
+def _finish(axes: Any, rows: Sequence[ComparisonRow], title: str, largest: float) -> None:
     axes.set_yticks(range(len(rows)), [row.model for row in rows])
     # The same on both sides, or the rows would not line up.
     axes.set_ylim(len(rows) - 0.4, -0.6)

@@ -45,7 +45,7 @@ Tell = Callable[[str | None], None]
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class ComparisonRow:
     """One network at one resolution.
 
     Attributes
@@ -155,7 +155,9 @@ def compared_on(name: str, target: CompileTarget) -> Iterator[Device]:
         yield device
 
 
-def compare(bundles: Sequence[Bundle], device: Device, tell: Tell = lambda _: None) -> list[Row]:
+def compare(
+    bundles: Sequence[Bundle], device: Device, tell: Tell = lambda _: None
+) -> list[ComparisonRow]:
     """Run networks of one resolution on a device: parity first, then times or counts.
 
     Parameters
@@ -169,7 +171,7 @@ def compare(bundles: Sequence[Bundle], device: Device, tell: Tell = lambda _: No
 
     Returns
     -------
-    list of Row
+    list of ComparisonRow
         In the same order.
 
     Raises
@@ -223,13 +225,13 @@ def _value(figure: Latency | Instructions) -> float:
 
 def _row(
     bundle: Bundle, figure: Latency | Instructions, parity: Parity, alexnet: float | None
-) -> Row:
+) -> ComparisonRow:
     manifest = bundle.manifest
     resolution = "x".join(map(str, manifest.inputs[0].shape[2:]))
     paper = PAPER_MS.get(manifest.network, {}).get(resolution)
     base = PAPER_MS[ALEXNET].get(resolution)
     measured = isinstance(figure, Latency)
-    return Row(
+    return ComparisonRow(
         model=manifest.network, resolution=resolution,
         kind="measured" if measured else "counted", value=_value(figure),
         unit="ms" if measured else "instructions",

@@ -26,7 +26,7 @@ ATTEMPTS = 2
 RENEW_S = 300.0
 
 
-class Board(Protocol):
+class FarmBoard(Protocol):
     """A session with one board."""
 
     @property
@@ -46,10 +46,10 @@ class Boards(Protocol):
     def free(self) -> int:
         """How many could be taken now."""
 
-    def take(self) -> Board:
+    def take(self) -> FarmBoard:
         """Take one; a `Failure` where there is none after all."""
 
-    def complaint(self, board: Board) -> str | None:
+    def complaint(self, board: FarmBoard) -> str | None:
         """Why a board's scores cannot be used, if they cannot."""
 
 
@@ -65,7 +65,7 @@ class _Job:
 class _Seat:
     """A board that is held, and the thread that works on it."""
 
-    board: Board
+    board: FarmBoard
     since: float = field(default_factory=time.monotonic)
     thread: threading.Thread | None = None
     lost: bool = False
@@ -97,7 +97,7 @@ class BoardFarm:
         self._boards, self._tell = boards, tell
         self._patience_s, self._poll_s = patience_s, poll_s
         self._seats: list[_Seat] = []
-        self._parked: list[Board] = []
+        self._parked: list[FarmBoard] = []
         self._aside: dict[str, str] = {}
         # Trials that failed here and worked elsewhere; that failed here twice, since the last that
         # worked; that are to be tried again elsewhere.

@@ -16,7 +16,7 @@ from shuffledeploy.deploy.devices.device_names import DeviceName
 from shuffledeploy.deploy.devices.opening import Device, attach
 from shuffledeploy.deploy.devices.trackers import Tracker
 from shuffledeploy.deploy.runtime.execution import check_cpu
-from shuffledeploy.deploy.scoring.board_farm import Board, BoardFarm
+from shuffledeploy.deploy.scoring.board_farm import BoardFarm, FarmBoard
 from shuffledeploy.model.errors import Failure, UsageError
 
 TRIAL_S = 60.0
@@ -112,7 +112,7 @@ class TrackedBoards:
         self._single = TrackedBoard(self._name)
         return self._single
 
-    def complaint(self, board: Board) -> str | None:
+    def complaint(self, board: FarmBoard) -> str | None:
         """Why a board's scores cannot be used beside those of the first one, if they cannot."""
         assert isinstance(board, TrackedBoard)
         told = board.device.information

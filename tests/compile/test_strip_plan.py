@@ -11,8 +11,8 @@ import pytest
 from shuffledeploy.compiler.strips.strip_plan import (
     Layer,
     Move,
-    Plan,
     Source,
+    StripPlan,
     overwrites_unread,
     plan_strips,
 )
@@ -141,7 +141,7 @@ def test_nothing_is_overwritten_that_is_still_read() -> None:
     assert overwrites_unread([first, slow, after], 5) == set()
 
 
-def assert_windows_are_apart(layers: list[Layer], plan: Plan) -> None:
+def assert_windows_are_apart(layers: list[Layer], plan: StripPlan) -> None:
     """Check that windows are aligned, in the workspace, and share no byte."""
     end, starts = 0, list[int]()
     for layer, window in zip(layers, plan.windows, strict=True):

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from stages import HOST, QUICK, seeded
@@ -289,3 +290,11 @@ def test_each_batch_is_timed_by_its_own_code(
         (latency,) = score([kernel for kernel in batch if isinstance(kernel, KernelObject)])
         assert isinstance(latency, float)
         assert latency > 0
+
+
+def test_the_programs_own_random_numbers_are_left_alone(tasks: list[Task], tmp_path: Path) -> None:
+    np.random.seed(5)
+    expected = np.random.random(3).tolist()
+    np.random.seed(5)
+    _tune(tasks[:1], tmp_path / "log", BATCH + 1)
+    assert np.random.random(3).tolist() == expected

@@ -15,7 +15,7 @@ from tiny import tiny_bundle
 from shuffledeploy.deploy import bench as command
 from shuffledeploy.deploy.benchmark import measurement
 from shuffledeploy.deploy.benchmark.answers import Question
-from shuffledeploy.deploy.benchmark.benchmark_plan import Group, Subject, plan
+from shuffledeploy.deploy.benchmark.benchmark_plan import Subject, SubjectGroup, plan
 from shuffledeploy.deploy.benchmark.benchmark_report import print_document, warnings
 from shuffledeploy.deploy.benchmark.engines import ENGINES, OURS
 from shuffledeploy.deploy.benchmark.measurement import Prepared
@@ -99,7 +99,7 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     yield tmp_path / "bench.json"
 
 
-def prepared(group: Group, _: Any = None) -> Prepared:
+def prepared(group: SubjectGroup, _: Any = None) -> Prepared:
     """Give files without converting anything: every network is the tiny one."""
     bundle = tiny_bundle("host", NAME)
     models = list(dict.fromkeys(subject.model for subject in group.subjects))

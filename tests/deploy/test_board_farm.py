@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from shuffledeploy.compiler.tuning.score import KernelObject
-from shuffledeploy.deploy.scoring.board_farm import STRIKES, Board, BoardFarm
+from shuffledeploy.deploy.scoring.board_farm import STRIKES, BoardFarm, FarmBoard
 from shuffledeploy.model.errors import Failure
 
 pytestmark = pytest.mark.smoke
@@ -63,7 +63,7 @@ class _Lab:
             raise Failure("none is free")
         return _Board(self, self.waiting.pop(0))
 
-    def complaint(self, board: Board) -> str | None:
+    def complaint(self, board: FarmBoard) -> str | None:
         return self.complaints.get(board.address)
 
     def enter(self, address: str) -> None:

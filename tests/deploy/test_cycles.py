@@ -15,8 +15,8 @@ from shuffledeploy.deploy.board.toolchain import compile_c
 from shuffledeploy.deploy.estimate import block_costs, cycles
 from shuffledeploy.deploy.estimate.block_costs import BlockCost, BlockCosts
 from shuffledeploy.deploy.estimate.cycles import (
+    BlockRun,
     Region,
-    Run,
     fold_loops,
     regions_of,
     straight_runs,
@@ -37,10 +37,10 @@ def test_overlapping_blocks_become_runs() -> None:
     # A loop of 12 bytes entered at its top once and in its middle 9 times, and what follows it.
     blocks = [Block(100, 12, 3, 1), Block(104, 8, 2, 9), Block(112, 8, 2, 1), Block(200, 4, 1, 1)]
     assert straight_runs(blocks) == [
-        Run(100, 4, 1), Run(104, 8, 10), Run(112, 8, 1), Run(200, 4, 1),
+        BlockRun(100, 4, 1), BlockRun(104, 8, 10), BlockRun(112, 8, 1), BlockRun(200, 4, 1),
     ]  # fmt: skip
     # One that was cut off, at a page or by its length, is joined again.
-    assert straight_runs([Block(0, 400, 100, 7), Block(400, 8, 2, 7)]) == [Run(0, 408, 7)]
+    assert straight_runs([Block(0, 400, 100, 7), Block(400, 8, 2, 7)]) == [BlockRun(0, 408, 7)]
 
 
 @pytest.mark.smoke
@@ -49,7 +49,7 @@ def test_an_instruction_across_two_pages_is_counted_once() -> None:
     told = "fa0 94 93 2\nffc 10 1 2\n1006 3 2 2\nend\n"
     blocks = read_blocks(told)
     assert blocks == (Block(0xFA0, 92, 92, 2), Block(0xFFC, 10, 1, 2), Block(0x1006, 3, 2, 2))
-    assert straight_runs(blocks) == [Run(0xFA0, 105, 2)]
+    assert straight_runs(blocks) == [BlockRun(0xFA0, 105, 2)]
     # Of one that ends with its page, nothing is told twice, wherever another begins in it.
     told = "fa0 96 24 2\nff0 16 4 1\nend\n"
     assert read_blocks(told) == (Block(0xFA0, 96, 24, 2), Block(0xFF0, 16, 4, 1))

@@ -12,7 +12,14 @@ import torch
 
 from shuffledeploy.model import fashion_data
 from shuffledeploy.model.errors import Failure, UsageError
-from shuffledeploy.model.fashion import BATCH, Step, accuracy, save_checkpoint, to_input, train
+from shuffledeploy.model.fashion import (
+    BATCH,
+    TrainingStep,
+    accuracy,
+    save_checkpoint,
+    to_input,
+    train,
+)
 from shuffledeploy.model.fashion_data import Split, fetch, read_idx, read_split
 from shuffledeploy.model.registry import FASHION, FASHION_CHECKPOINT, build, fashion_network
 from shuffledeploy.model.train_fashion import main
@@ -168,7 +175,7 @@ def test_training_learns_stripes(tmp_path: Path) -> None:
     images = np.zeros((len(labels), 28, 28), np.uint8)
     images[labels == 0, ::2, :] = 255
     images[labels == 1, :, ::2] = 255
-    losses: list[Step] = []
+    losses: list[TrainingStep] = []
     module = train(Split(images, labels), epochs=2, seed=0, progress=losses.append)
     assert [step.done for step in losses] == list(range(1, 9))
     assert losses[-1].loss < losses[0].loss / 2

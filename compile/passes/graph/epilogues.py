@@ -20,7 +20,7 @@ from shuffledeploy.compiler.ir.graph import (
     operator,
     shape_of,
 )
-from shuffledeploy.compiler.kernels.blocks import Step
+from shuffledeploy.compiler.kernels.blocks import EpilogueStep
 
 _Readers = dict[relax.Var, tuple[relax.Var, Any]]
 
@@ -35,7 +35,7 @@ class Chain:
         The convolution, pool, product or concatenation.
     variables : tuple of relax.Var
         The anchor's variable and those of the steps, in order; the last is what others read.
-    steps : tuple of Step
+    steps : tuple of EpilogueStep
         The epilogue.
     operands : tuple
         What the steps read beside the running value, in order: constants and variables.
@@ -45,7 +45,7 @@ class Chain:
 
     anchor: Any
     variables: tuple[relax.Var, ...]
-    steps: tuple[Step, ...]
+    steps: tuple[EpilogueStep, ...]
     operands: tuple[Any, ...]
     order: Array | None = None
 
@@ -102,18 +102,18 @@ def _extended(chain: Chain, variable: relax.Var, value: Any) -> Chain | None:
         return None
     operand = None
     if name == "relax.nn.relu":
-        step = Step("relu")
+        step = EpilogueStep("relu")
     elif name == "relax.nn.relu6":
-        step = Step("clip", (0.0, 6.0))
+        step = EpilogueStep("clip", (0.0, 6.0))
     elif name == "relax.clip":
-        step = Step("clip", (_number(value.args[1]), _number(value.args[2])))
+        step = EpilogueStep("clip", (_number(value.args[1]), _number(value.args[2])))
     elif name == "relax.add":
         left, right = value.args
         operand = right if left.same_as(before) else left
         kind = _addition(operand, shape_of(value), shape_of(before))
         if kind is None:
             return None
-        step = Step(kind)
+        step = EpilogueStep(kind)
     else:
         return None
     return Chain(

@@ -25,7 +25,7 @@ from shuffledeploy.compiler.ir.graph import rebuild, shape_of, substitute
 from shuffledeploy.compiler.ir.memory_layout import FLOAT_BYTES
 from shuffledeploy.compiler.passes.tir.over_residual import over_residual
 from shuffledeploy.compiler.strips.driver import Callee, Inside, Outside, strip_driver, whole_range
-from shuffledeploy.compiler.strips.groups import Group, find_groups
+from shuffledeploy.compiler.strips.groups import StripGroup, find_groups
 from shuffledeploy.compiler.strips.kernel_calls import KernelCall
 from shuffledeploy.compiler.strips.ranged import ranged
 from shuffledeploy.compiler.strips.strip_plan import plan_strips
@@ -76,7 +76,7 @@ def compute_in_strips(
 
 
 def _split_kernels(
-    module: tvm.IRModule, groups: Sequence[Group]
+    module: tvm.IRModule, groups: Sequence[StripGroup]
 ) -> tuple[tvm.IRModule, References]:
     """Let kernels be calls of their ranged forms, and list these."""
     functions = dict(module.functions)
@@ -113,7 +113,7 @@ def _ranged_in_place(function: tirx.PrimFunc, call: KernelCall) -> tirx.PrimFunc
 
 def _emit(
     builder: relax.BlockBuilder,
-    group: Group,
+    group: StripGroup,
     references: References,
     current: Callable[[relax.Var], Any],
 ) -> dict[relax.Var, Any]:

@@ -18,7 +18,7 @@ from shuffledeploy.compiler.network import lower
 from shuffledeploy.compiler.targets import CompileTarget
 from shuffledeploy.compiler.tuning.score import DetailedScore, KernelObject, Score
 from shuffledeploy.compiler.tuning.search.candidates import Workers, build_candidates
-from shuffledeploy.compiler.tuning.search.evolution import TaskSearch, new_cost_model
+from shuffledeploy.compiler.tuning.search.evolution import CostModel, TaskSearch
 from shuffledeploy.compiler.tuning.search.interleaved_timing import time_interleaved, typical
 from shuffledeploy.compiler.tuning.search.stock_space import stock_schedules
 from shuffledeploy.compiler.tuning.search.tasks import Task, find_tasks
@@ -44,6 +44,8 @@ BATCH = 16
 MOST_MULTIPLY_ADDS = 6_000_000
 SEARCH_ROUNDS, ROUNDS = 3, 21
 TIMEOUT_S = 240.0
+# Of the whole time, about: to build and roughly time candidates, and to score them.
+BUILDING, SCORING = 0.45, 0.35
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +84,7 @@ class Drawn:
 
 
 @dataclasses.dataclass(frozen=True)
-class Candidate:
+class DrawnCandidate:
     """A candidate that was built, with its library beside it."""
 
     kernel: KernelObject
@@ -122,7 +124,7 @@ def draw_kernels(
 
 def draw_candidates(
     drawn: Drawn, target: CompileTarget, folder: Path, seed: int, workers: Workers, timer: Workers
-) -> list[Candidate]:
+) -> list[DrawnCandidate]:
     """Draw good and bad candidates of a kernel, built and linked.
 
     A search of the tuner's own is steered by times, roughly taken on this machine: its first batch
@@ -131,22 +133,22 @@ def draw_candidates(
     """
     function = drawn.task.function
     search = TaskSearch(
-        function, target.core, target.tvm_target, new_cost_model(seed), seed, batch=BATCH
+        function, target.core, target.tvm_target, CostModel(seed), seed, batch=BATCH
     )
-    kept: list[Candidate] = []
+    kept: list[DrawnCandidate] = []
     codes: set[bytes] = set()
     while len(kept) < SEARCHED and (proposals := search.propose()):
         built = _build([p.schedule.mod["main"] for p in proposals], target, folder, workers)
         good = [kernel for kernel in built if kernel is not None]
         found = iter(typical(measure(good, timer, seed, SEARCH_ROUNDS))) if good else iter(())
         search.report(proposals, [None if k is None else float(next(found)) for k in built])
-        kept += [Candidate(kernel, is_stock=False) for kernel in _unlike(codes, good)]
+        kept += [DrawnCandidate(kernel, is_stock=False) for kernel in _unlike(codes, good)]
     del kept[SEARCHED:]
     more = stock_schedules(function, target.tvm_target, seed)
     while some := list(itertools.islice(more, min(BATCH, CANDIDATES - len(kept)))):
         built = _build(some, target, folder, workers)
         good = [kernel for kernel in built if kernel is not None]
-        kept += [Candidate(kernel, is_stock=True) for kernel in _unlike(codes, good)]
+        kept += [DrawnCandidate(kernel, is_stock=True) for kernel in _unlike(codes, good)]
     return kept
 
 
@@ -199,30 +201,52 @@ def sample_kernels(
     target: CompileTarget,
     score: Score,
     seed: int,
-    say: Callable[[str], None] = lambda _: None,
+    say: Callable[[str, float], None] = lambda *_: None,
 ) -> list[Sample]:
-    """Draw candidates of kernels, score them, and time them all."""
+    """Draw candidates of kernels, score them, and time them all.
+
+    Parameters
+    ----------
+    drawn : sequence of Drawn
+        The kernels.
+    target : CompileTarget
+        This machine.
+    score : Score
+        What is to be proved.
+    seed : int
+        Decides what is drawn.
+    say : Callable
+        Told what is being done, and which share of all is done.
+    """
+    count = len(drawn)
     with (
         scratch_folder("validation-") as scratch,
         Workers() as workers,
         Workers(1) as timer,
     ):
-        candidates: list[list[Candidate]] = []
+        candidates: list[list[DrawnCandidate]] = []
         for number, one in enumerate(drawn):
-            say(f"building candidates of {one.task.name} ({one.network})")
+            what = f"building candidates of {one.task.name} ({one.network})"
+            say(what, BUILDING * number / count)
             folder = scratch / str(number)
             folder.mkdir()
             candidates.append(draw_candidates(one, target, folder, seed, workers, timer))
         workers.stop()
         scores = []
-        for one, drawn_ones in zip(drawn, candidates, strict=True):
+        for number, (one, drawn_ones) in enumerate(zip(drawn, candidates, strict=True)):
+            share = BUILDING + SCORING * number / count
+            say(f"scoring candidates of {one.task.name}", share)
             began = time.monotonic()
             scores.append(score([candidate.kernel for candidate in drawn_ones]))
             took = (time.monotonic() - began) / max(1, len(drawn_ones))
-            say(f"scored {len(drawn_ones)} candidates of {one.task.name}, {took:.2f} s each")
-        say("timing all of them, pinned and in turns")
+            scored = f"scored {len(drawn_ones)} candidates of {one.task.name}, {took:.2f} s each"
+            say(scored, share + SCORING / count)
         samples = []
-        for one, drawn_ones, found in zip(drawn, candidates, scores, strict=True):
+        for number, (one, drawn_ones, found) in enumerate(
+            zip(drawn, candidates, scores, strict=True)
+        ):
+            share = BUILDING + SCORING + (1 - BUILDING - SCORING) * number / count
+            say(f"timing candidates of {one.task.name}, pinned and in turns", share)
             kernels = [candidate.kernel for candidate in drawn_ones]
             times = measure(kernels, timer, seed, ROUNDS)
             is_stock = np.array([candidate.is_stock for candidate in drawn_ones])

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -28,11 +29,34 @@ SECONDS_PER_UNIT = 1e-9
 WORST = 1e10
 
 
-def new_cost_model(seed: int) -> Any:
-    """Create the cost model that all tasks of one run share."""
-    # Until it has seen enough it answers with NumPy's global random numbers.
-    np.random.seed(seed % (1 << 32))
-    return ms.cost_model.XGBModel(num_warmup_samples=32, verbose_eval=0, num_tuning_cores=1)
+class CostModel:
+    """MetaSchedule's XGBoost model, shared by all tasks of one run.
+
+    Until it has seen enough it answers with NumPy's global random numbers: it is given its own,
+    and leaves those of the program as they were.
+
+    Parameters
+    ----------
+    seed : int
+        The same seed and the same scores give the same answers.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.model = ms.cost_model.XGBModel(
+            num_warmup_samples=32, verbose_eval=0, num_tuning_cores=1
+        )
+        self._numbers = np.random.RandomState(seed % (1 << 32)).get_state()
+
+    @contextmanager
+    def own_numbers(self) -> Iterator[None]:
+        """Let the model draw within a block."""
+        others = np.random.get_state()
+        np.random.set_state(self._numbers)
+        try:
+            yield
+        finally:
+            self._numbers = np.random.get_state()
+            np.random.set_state(others)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,8 +78,8 @@ class TaskSearch:
         What its forms need to know of the target.
     target : tvm.target.Target
         For the cost model's features.
-    cost_model : Any
-        From :func:`new_cost_model`.
+    cost_model : CostModel
+        Learns from all tasks.
     seed : int
         The same seed and the same scores give the same proposals.
     """
@@ -65,7 +89,7 @@ class TaskSearch:
         function: tirx.PrimFunc,
         core: Core,
         target: tvm.target.Target,
-        cost_model: Any,
+        cost_model: CostModel,
         seed: int,
         *,
         batch: int,
@@ -88,12 +112,13 @@ class TaskSearch:
         self._workload = database.commit_workload(module)
         self._database = database
         spaces = self._context.generate_design_space()
-        self._context.pre_tuning(1 << 20, batch, spaces, database, cost_model)
+        self._context.pre_tuning(1 << 20, batch, spaces, database, cost_model.model)
 
     def propose(self) -> list[Candidate]:
         """Return the next batch of schedules not proposed before; empty when there are no more."""
         for _ in range(4):
-            proposals = self._context.generate_measure_candidates()
+            with self._cost_model.own_numbers():
+                proposals = self._context.generate_measure_candidates()
             if not proposals:
                 return []
             fresh = []
@@ -113,7 +138,7 @@ class TaskSearch:
         candidates = list(candidates)
         proposals = [candidate.measure for candidate in candidates]
         results = self._tell(proposals, measured)
-        self._cost_model.update(self._context, proposals, results)
+        self._cost_model.model.update(self._context, proposals, results)
         for candidate, score in zip(candidates, scores, strict=True):
             if score is not None:
                 seconds = [score * SECONDS_PER_UNIT]

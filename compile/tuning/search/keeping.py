@@ -29,8 +29,8 @@ class Keeper:
     unit: str
     source: str
 
-    def __call__(self, batch: Batch, results: Sequence[float | str]) -> dict[int, bool]:
-        """Have a batch on the disk; tell for each task (by `id`) whether it gained."""
+    def __call__(self, batch: Batch, results: Sequence[float | str]) -> dict[str, bool]:
+        """Have a batch on the disk; tell for each task, by its key, whether it gained."""
         gained, records = {}, []
         for state, places in batch.members():
             before = state.best.score if state.best is not None else math.inf
@@ -38,7 +38,7 @@ class Keeper:
                 state, [batch.schedules[i] for i in places], [results[i] for i in places]
             )
             after = state.best.score if state.best is not None else math.inf
-            gained[id(state)] = after < before * (1 - SMALL_GAIN)
+            gained[state.task.key] = after < before * (1 - SMALL_GAIN)
         if records:
             append(self.log, records)
         return gained

@@ -12,7 +12,7 @@ from tvm.s_tir import Schedule
 from shuffledeploy.compiler.targets import CompileTarget
 from shuffledeploy.compiler.tuning.records.record_log import Record
 from shuffledeploy.compiler.tuning.records.recorded_schedules import recorded_schedule
-from shuffledeploy.compiler.tuning.search.evolution import Candidate, TaskSearch, new_cost_model
+from shuffledeploy.compiler.tuning.search.evolution import Candidate, CostModel, TaskSearch
 from shuffledeploy.compiler.tuning.search.tasks import Progress, Task, default_schedule
 
 BATCH = 16
@@ -40,13 +40,13 @@ class Batch:
 
     def members(self) -> list[tuple[Progress, list[int]]]:
         """List the tasks, each with the places of its candidates."""
-        places: dict[int, tuple[Progress, list[int]]] = {}
+        places: dict[str, tuple[Progress, list[int]]] = {}
         for place, state in enumerate(self.states):
-            places.setdefault(id(state), (state, []))[1].append(place)
+            places.setdefault(state.task.key, (state, []))[1].append(place)
         return list(places.values())
 
 
-class Plan:
+class TrialPlan:
     """Which candidates come next; tasks that have some under way are left out."""
 
     def __init__(
@@ -56,7 +56,7 @@ class Plan:
         self._states, self._elsewhere = states, elsewhere
         self._target, self._seed = target, seed
         self._searches: dict[str, TaskSearch] = {}
-        self._cost_model = new_cost_model(seed)
+        self._cost_model = CostModel(seed)
         self._untried = deque(state for state in states if state.best is None)
         self._busy: list[Progress] = []
         self.committed = 0
@@ -86,8 +86,8 @@ class Plan:
 
     def _proposed(self, most: int) -> Batch | None:
         while True:
-            busy = {id(state) for state in self._busy}
-            free = [s for s in self._states if not s.finished and id(s) not in busy]
+            busy = {state.task.key for state in self._busy}
+            free = [s for s in self._states if not s.finished and s.task.key not in busy]
             state = max(free, key=_promise, default=None)
             if state is None:
                 return None
@@ -106,12 +106,12 @@ class Plan:
         return self._searches[task.key]
 
     def learn(
-        self, batch: Batch, results: Sequence[float | str], gained: Mapping[int, bool]
+        self, batch: Batch, results: Sequence[float | str], gained: Mapping[str, bool]
     ) -> None:
         """Tell the search what came of its batch; tasks that stopped learning are left alone."""
         members = batch.members()
-        ended = {id(state) for state, _ in members}
-        self._busy = [state for state in self._busy if id(state) not in ended]
+        ended = {state.task.key for state, _ in members}
+        self._busy = [state for state in self._busy if state.task.key not in ended]
         if not batch.candidates:
             for state, places in members:
                 first = results[places[0]]
@@ -120,7 +120,7 @@ class Plan:
         (state,) = (state for state, _ in members)
         scores = [result if isinstance(result, float) else None for result in results]
         self._search(state.task).report(batch.candidates, scores)
-        state.stale = 0 if gained[id(state)] else state.stale + 1
+        state.stale = 0 if gained[state.task.key] else state.stale + 1
         state.finished = state.stale >= PATIENCE
 
 

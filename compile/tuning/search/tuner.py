@@ -17,7 +17,7 @@ from shuffledeploy.compiler.tuning.search.build_ahead import BuildAhead, Built, 
 from shuffledeploy.compiler.tuning.search.candidates import Workers
 from shuffledeploy.compiler.tuning.search.keeping import Keeper
 from shuffledeploy.compiler.tuning.search.tasks import Progress, Task, begin
-from shuffledeploy.compiler.tuning.search.trial_plan import Batch, Plan
+from shuffledeploy.compiler.tuning.search.trial_plan import Batch, TrialPlan
 from shuffledeploy.model.scratch import scratch_folder
 
 DEFAULT_TRIALS_A_TASK = 32
@@ -80,7 +80,7 @@ def tune(  # noqa: PLR0913 - all but the first five by name
         scratch_folder("candidates-") as scratch,
         BuildAhead(score, target, scratch, workers) as ahead,
     ):
-        plan = Plan(states, elsewhere, target, seed)
+        plan = TrialPlan(states, elsewhere, target, seed)
         keep = Keeper(log, score.unit, score.source)
         waiting: deque[tuple[Batch, Future[Built]]] = deque()
         current: tuple[Batch, Future[Results]] | None = None
