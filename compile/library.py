@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import tvm
-from tvm.s_tir.pipeline import default_s_tir_pipeline
-from tvm.tirx.compilation_pipeline import register_tir_pipeline
 
+from shuffledeploy.compiler.ir.tvm_edges import argument_checks, default_lowering, register_lowering
 from shuffledeploy.compiler.passes.memory.constants_in_place import CONSTANTS, constants_object
 from shuffledeploy.compiler.pipeline import Dump, Phase, Step, pipeline, run_steps, steps_of
 from shuffledeploy.compiler.targets import CompileTarget
@@ -81,7 +80,7 @@ def build_object(
         Whether the kernel checks its arguments. That is a third of the work of building it.
     """
     module = run_steps(module, steps_of(pipeline(target), Phase.KERNEL))
-    with tvm.transform.PassContext(config={"tirx.disable_assert": not checks}):
+    with tvm.transform.PassContext(config=argument_checks(checks)):
         compiled_kernel(module, target).mod.write_to_file(str(path), "o")
 
 
@@ -107,7 +106,7 @@ def _code_steps(steps: Sequence[Step], dump: Dump = Dump()) -> Iterator[None]:
 
 def _tir_pipeline() -> tuple[Any, Any, Any]:
     """Give the passes before, and for host and device, as TVM asks for them."""
-    _, finish_host, finish_device = default_s_tir_pipeline()
+    _, finish_host, finish_device = default_lowering()
     steps, dump = _steps_of_code.get()
 
     @tvm.transform.module_pass(opt_level=0)  # type: ignore[untyped-decorator]
@@ -117,7 +116,7 @@ def _tir_pipeline() -> tuple[Any, Any, Any]:
     return run, finish_host, finish_device
 
 
-register_tir_pipeline(_TIR_PIPELINE, _tir_pipeline)
+register_lowering(_TIR_PIPELINE, _tir_pipeline)
 
 
 def linker() -> list[str]:

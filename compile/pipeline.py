@@ -18,6 +18,7 @@ import tvm
 from tvm import relax, tirx
 
 from shuffledeploy.compiler.ir.attributes import SHARED, attribute, kind_of
+from shuffledeploy.compiler.ir.tvm_edges import default_lowering
 from shuffledeploy.compiler.passes.graph.absorb_flatten import absorb_flatten
 from shuffledeploy.compiler.passes.graph.choose_layouts import choose_layouts
 from shuffledeploy.compiler.passes.graph.eliminate_channel_shuffle import eliminate_channel_shuffle
@@ -208,9 +209,7 @@ def run_steps(module: tvm.IRModule, steps: Iterable[Step], dump: Dump = Dump()) 
 
 
 def _lower_tir(module: tvm.IRModule) -> tvm.IRModule:
-    from tvm.s_tir.pipeline import default_s_tir_pipeline
-
-    lower, *_ = default_s_tir_pipeline()
+    lower, *_ = default_lowering()
     return lower(module)
 
 

@@ -12,6 +12,7 @@ import tvm
 from tvm.target import Target
 
 from shuffledeploy.compiler.cores import CORES, DEFAULT_CORE
+from shuffledeploy.compiler.ir.tvm_edges import has_feature, known_cpus, system_cpu
 from shuffledeploy.compiler.kernels.tiling import Core
 from shuffledeploy.model.errors import UsageError
 
@@ -138,7 +139,7 @@ def _options_of_tag(name: str) -> dict[str, str | int | list[str]]:
 
 
 def _host() -> CompileTarget:
-    cpu = str(tvm.get_global_func("target.llvm_get_system_cpu")())
+    cpu = system_cpu()
     machine = platform.machine()
     triple = {"x86_64": X86_TRIPLE, "aarch64": AARCH64_TRIPLE}.get(machine)
     if triple is None:
@@ -200,12 +201,11 @@ def _from_options(name: str, options: dict[str, str | int | list[str]]) -> Compi
         )
     options = {**options, "num-cores": 1}
     bare = Target({"kind": "llvm", "mtriple": triple})
-    cores = tvm.get_global_func("target.llvm_get_cpu_archlist")(bare)
-    if cpu not in map(str, cores):
+    if cpu not in known_cpus(bare):
         raise UsageError(f"target {name!r}: LLVM knows no {architecture} core called {cpu!r}")
     if architecture == "aarch64":
-        has, target = tvm.get_global_func("target.target_has_feature"), Target(options)
-        needed = tuple(linux for llvm, linux in ARM_FEATURES.items() if has(llvm, target))
+        target = Target(options)
+        needed = tuple(linux for llvm, linux in ARM_FEATURES.items() if has_feature(llvm, target))
         return CompileTarget(name, options, architecture, cpu, needed, Core(4, 32))
     needed, core = _x86_vectors(options)
     cache = CACHE_BUDGET_AVX512 if core.lanes == 16 else CACHE_BUDGET
@@ -213,13 +213,12 @@ def _from_options(name: str, options: dict[str, str | int | list[str]]) -> Compi
 
 
 def _x86_vectors(options: dict[str, str | int | list[str]]) -> tuple[tuple[str, ...], Core]:
-    has = tvm.get_global_func("target.target_has_feature")
     target = Target(options)
-    if has("avx512f", target):
+    if has_feature("avx512f", target):
         # AMD multiplies on two pipes and shuffles on two, of which one is another; Intel's second
         # pipe that multiplies vectors of 512 bits is the only one that shuffles them (uops.info).
         is_amd = str(options.get("mcpu", "")).startswith("znver")
         return ("fma", "avx2", *AVX512_FEATURES), Core(16, 32, shuffles_beside=is_amd)
-    if has("avx2", target) and has("fma", target):
+    if has_feature("avx2", target) and has_feature("fma", target):
         return ("fma", "avx2"), Core(8, 16)
     return ("sse2",), Core(4, 16)

@@ -23,6 +23,7 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script.builder import ir as T
 
 from shuffledeploy.compiler.ir.graph import Array
+from shuffledeploy.compiler.ir.tvm_edges import NO_ALIAS
 from shuffledeploy.compiler.kernels.blocks import (
     ACCUMULATE,
     FINISHED,
@@ -167,7 +168,7 @@ def primitive_function(conv: Convolution) -> tirx.PrimFunc:
     """
     with IRBuilder() as builder:
         with T.prim_func(s_tir=True):
-            T.func_attr({"tirx.noalias": True})
+            T.func_attr({NO_ALIAS: True})
             _body(conv)
     return builder.get()
 

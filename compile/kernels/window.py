@@ -13,6 +13,7 @@ from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script.builder import ir as T
 
+from shuffledeploy.compiler.ir.tvm_edges import NO_ALIAS
 from shuffledeploy.compiler.kernels.blocks import (
     ACCUMULATE,
     OUTPUT,
@@ -96,7 +97,7 @@ def primitive_function(window: Window) -> tirx.PrimFunc:
     """
     with IRBuilder() as builder:
         with T.prim_func(s_tir=True):
-            T.func_attr({"tirx.noalias": True})
+            T.func_attr({NO_ALIAS: True})
             _body(window)
     return builder.get()
 

@@ -28,6 +28,7 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script.builder import ir as T
 
 from shuffledeploy.compiler.ir.graph import Array
+from shuffledeploy.compiler.ir.tvm_edges import NO_ALIAS
 from shuffledeploy.compiler.kernels.blocks import (
     EpilogueStep,
     apply_steps,
@@ -175,7 +176,7 @@ def transform_input(layer: Winograd) -> tirx.PrimFunc:
     padded = dataclasses.replace(layer, padding=_covering(layer))
     with IRBuilder() as builder:
         with T.prim_func(s_tir=True):
-            T.func_attr({"tirx.noalias": True})
+            T.func_attr({NO_ALIAS: True})
             x = T.arg("x", T.buffer((1, layer.height, layer.width, layer.inputs), "float32"))
             shape = (layer.tile**2, rows, columns, layer.inputs)
             out = T.arg("out", T.buffer(shape, "float32"))
@@ -207,7 +208,7 @@ def transform_output(layer: Winograd) -> tirx.PrimFunc:
     a, _, _ = matrices(layer.window)
     with IRBuilder() as builder:
         with T.prim_func(s_tir=True):
-            T.func_attr({"tirx.noalias": True})
+            T.func_attr({NO_ALIAS: True})
             products = (layer.tile**2, rows, columns, outputs)
             m = T.arg("m", T.buffer(products, "float32"))
             operands = epilogue_operands(layer.epilogue, layer.output_shape, (outputs,))

@@ -11,6 +11,7 @@ from tvm import tirx
 from tvm.ir import PointerType, PrimType
 
 from shuffledeploy.compiler.ir.memory_layout import FLOAT_BYTES
+from shuffledeploy.compiler.ir.tvm_edges import NO_ALIAS
 from shuffledeploy.compiler.strips.ranged import RANGE_TYPE
 from shuffledeploy.compiler.strips.strip_plan import Layer, Move, PlannedRun, StripPlan
 
@@ -114,7 +115,7 @@ def _call(reference: Any, pointers: Sequence[Any], first: int, last: int) -> Any
 
 
 def _function(parameters: Sequence[Any], body: Any) -> tirx.PrimFunc:
-    return tirx.PrimFunc(parameters, body).with_attr({"tirx.noalias": True, "s_tir": True})
+    return tirx.PrimFunc(parameters, body).with_attr({NO_ALIAS: True, "s_tir": True})
 
 
 def _at(pointer: Any, offset: int) -> Any:

@@ -25,14 +25,12 @@ from tvm_ffi import structural_map, structural_visit
 
 from shuffledeploy.compiler.ir.attributes import INTERNAL, kind_of
 from shuffledeploy.compiler.ir.tir import with_parameters, with_values
+from shuffledeploy.compiler.ir.tvm_edges import PLAIN_CALLS
 from shuffledeploy.compiler.passes.tir.last_tile import part_last_tile
 
 # Ranges are given as unsigned 16 bits: their sign needs no proof where an index is divided.
 RANGE_TYPE = "uint16"
 MOST_UNITS = (1 << 16) - 1
-
-# TVM's calling convention of functions whose arguments are packed already: it leaves them alone.
-PLAIN_ARGUMENTS = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +104,7 @@ def ranged(function: tirx.PrimFunc, output: int = -1) -> Ranged | None:
         for parameter, pointer in zip(function.params, pointers, strict=True)
     ]
     result = with_parameters(function, [*pointers, first, last], tirx.SeqStmt([*views, body]))
-    marks = {INTERNAL: True, "calling_conv": PLAIN_ARGUMENTS}
+    marks = {INTERNAL: True, **PLAIN_CALLS}
     return Ranged(result.with_attr(marks), unit, units)
 
 

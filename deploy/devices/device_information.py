@@ -12,6 +12,7 @@ from tvm import rpc
 
 from shuffledeploy.compiler.bundle.elf import machine_of
 from shuffledeploy.compiler.cores import CORES
+from shuffledeploy.deploy.devices.tvm_rpc_edges import DESCRIBE, is_remote
 from shuffledeploy.model.errors import Failure
 from shuffledeploy.model.printable import printable_line
 
@@ -57,7 +58,7 @@ def ask_local() -> DeviceInformation:
 
 def ask_emulated(session: rpc.RPCSession, core: str | None) -> DeviceInformation:
     """Ask a board of this project; ``core`` is what it was started with, if that is known."""
-    return read_description(str(session.get_function("shuffledeploy.describe")()), core)
+    return read_description(str(session.get_function(DESCRIBE)()), core)
 
 
 _Word = Annotated[str, msgspec.Meta(pattern=r"^[\w.+-]{1,60}$")]
@@ -137,6 +138,6 @@ def _download(session: rpc.RPCSession, path: str) -> bytes:
     try:
         return bytes(session.download(path))
     except (RuntimeError, TypeError) as error:
-        if "Error caught from RPC call" in str(error) or isinstance(error, TypeError):
+        if is_remote(error) or isinstance(error, TypeError):
             return b""
         raise

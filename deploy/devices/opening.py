@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import logging
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -24,6 +23,7 @@ from shuffledeploy.deploy.devices.device_information import (
     ask_stock,
 )
 from shuffledeploy.deploy.devices.device_names import DeviceName, parse_device_name
+from shuffledeploy.deploy.devices.tvm_rpc_edges import DESCRIBE, quieten_servers
 from shuffledeploy.deploy.estimate.elf_symbols import read_functions
 from shuffledeploy.deploy.estimate.instruction_counts import InstructionCounts, fold
 from shuffledeploy.model.errors import Failure, UsageError
@@ -170,8 +170,7 @@ def open_device(
     """
     parsed = parse_device_name(name, default_core=default_core)
     if parsed.kind == "local":
-        # TVM's server code reports every library it loads.
-        logging.getLogger("RPCServer").setLevel(logging.WARNING)
+        quieten_servers()
         yield Device(name, False, ask_local(), rpc.LocalSession())
         return
     with ExitStack() as stack:
@@ -220,7 +219,7 @@ def _describe(name: DeviceName, connection: sessions.Connection, board: Board | 
     """Ask a connected board what it is."""
     session, address = connection.session, connection.address
     try:
-        session.get_function("shuffledeploy.describe")
+        session.get_function(DESCRIBE)
     except AttributeError:
         return Device(name.text, False, ask_stock(session), session, address=address)
     information = ask_emulated(session, board.core if board else None)

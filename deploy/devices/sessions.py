@@ -17,6 +17,13 @@ from tvm import rpc
 from shuffledeploy.deploy.devices.device_names import DeviceName
 from shuffledeploy.deploy.devices.time_limits import within
 from shuffledeploy.deploy.devices.trackers import Tracker
+from shuffledeploy.deploy.devices.tvm_rpc_edges import (
+    CLOSE_SESSION,
+    is_refused,
+    is_session_time_out,
+    is_time_out,
+    is_unknown_host,
+)
 from shuffledeploy.model.errors import Failure
 
 CONNECT_S = 20.0
@@ -101,7 +108,7 @@ def _connect(name: DeviceName, timeout_s: float) -> Connection:
 def close(connection: Connection) -> None:
     """End a session, so that the board serves the next one."""
     with contextlib.suppress(Exception):
-        connection.session.get_function("CloseRPCConnection")()
+        connection.session.get_function(CLOSE_SESSION)()
     if connection.peer:
         with contextlib.suppress(OSError):
             connection.peer.shutdown(socket.SHUT_RDWR)
@@ -110,10 +117,9 @@ def close(connection: Connection) -> None:
 
 def why_lost(connection: Connection, error: Exception) -> str | None:
     """Return why a session is lost, None if the error was none of the connection's."""
-    text = str(error)
-    if "Resource temporarily unavailable" in text:
+    if is_time_out(error):
         return f"did not answer within {connection.timeout_s:g} s"
-    if "RPCSessionTimeoutError" in text:
+    if is_session_time_out(error):
         return "the session took too long and the board ended it"
     if connection.peer and _is_closed(connection.peer):
         return "the connection was lost: the board died, or its session crashed"
@@ -142,9 +148,9 @@ def _as_failure(name: DeviceName, error: Exception) -> Failure:
         return error
     text = str(error).strip()
     address = f"{name.host}:{name.port}"
-    if "cannot obtain address" in text or isinstance(error, socket.gaierror):
+    if is_unknown_host(error):
         return Failure(f"{name.text}: there is no host named {name.host}")
-    if "Connect to" in text:
+    if is_refused(error):
         return Failure(
             f"{name.text}: nothing listens at {address}; start a board there with"
             " 'python -m tvm.exec.rpc_server', or an emulated one with 'deploy/device.py start'"

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from shuffledeploy.compiler.bundle.manifest import Manifest
+from shuffledeploy.compiler.ir.tvm_edges import function_of
 from shuffledeploy.deploy.estimate.elf_symbols import function_at, read_functions
 from shuffledeploy.deploy.estimate.executed_blocks import Block, instructions_in, read_blocks
-
-# TVM splits a function: its entry, which checks arguments, and local functions that compute.
-_ENTRY = re.compile(r"^__tvm_ffi_")
-_COMPUTES = re.compile(r"_compute_(\.\d+)?$")
 
 
 @dataclass(frozen=True)
@@ -44,7 +40,7 @@ class InstructionCounts:
 
 def kernel_behind(symbol: str, manifest: Manifest) -> str:
     """Name the kernel whose work a function of a bundle's library does."""
-    function = _COMPUTES.sub("", _ENTRY.sub("", symbol))
+    function = function_of(symbol)
     return manifest.symbols.get(function, function)
 
 

@@ -11,6 +11,7 @@ from tvm import relax
 
 from shuffledeploy.compiler.ir.attributes import KIND
 from shuffledeploy.compiler.ir.graph import Array, Current, shape_of, substitute
+from shuffledeploy.compiler.ir.tvm_edges import FUSION
 from shuffledeploy.compiler.kernels import convolution
 from shuffledeploy.compiler.kernels.packing import pack_bias
 from shuffledeploy.compiler.kernels.tiling import Core
@@ -86,7 +87,7 @@ class Site:
 
 def emit_call(builder: relax.BlockBuilder, kernel: Kernel, operands: list[Any]) -> Any:
     """Emit the call of a kernel; `operands` are those of its epilogue."""
-    attributes = {**kernel.attributes, KIND: kernel.kind, "op_pattern": OPAQUE_PATTERN}
+    attributes = {**kernel.attributes, KIND: kernel.kind, FUSION: OPAQUE_PATTERN}
     reference = builder.add_func(kernel.function.with_attrs(attributes), kernel.name)
     arguments = relax.Tuple([*kernel.inputs, *operands, *kernel.tables])
     result = relax.TensorType(kernel.output_shape, "float32")

@@ -30,6 +30,7 @@ from tvm.ir import StringImm
 
 from shuffledeploy.compiler.ir.graph import Array, called_kernel, constant_of
 from shuffledeploy.compiler.ir.memory_layout import ALIGNMENT
+from shuffledeploy.compiler.ir.tvm_edges import IMPORT_LLVM
 from shuffledeploy.compiler.targets import CompileTarget
 
 _SYMBOL = "shuffledeploy_constants"
@@ -194,7 +195,7 @@ def _reading_in_place(function: tirx.PrimFunc, places: list[int]) -> tirx.PrimFu
 
 def _with_addresses(statements: list[Any]) -> Any:
     body = tirx.SeqStmt(statements)
-    return tirx.AttrStmt(StringImm(_SYMBOL), "pragma_import_llvm", StringImm(_ADDRESS), body)
+    return tirx.AttrStmt(StringImm(_SYMBOL), IMPORT_LLVM, StringImm(_ADDRESS), body)
 
 
 def constants_object(module: tvm.IRModule, target: CompileTarget, folder: Path) -> list[str]:

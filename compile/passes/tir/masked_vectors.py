@@ -25,6 +25,7 @@ from tvm import tirx
 from tvm_ffi import structural_map
 
 from shuffledeploy.compiler.ir.tir import loads_in, picked, tiles_in
+from shuffledeploy.compiler.ir.tvm_edges import has_feature
 from shuffledeploy.compiler.kernels.tiling import MASKED_LANES as LANES
 
 _FEATURE = "avx512f"
@@ -40,7 +41,7 @@ def has_masks(function: tirx.PrimFunc) -> bool:
     target = function.attrs["target"] if function.attrs and "target" in function.attrs else None
     if target is None or str(target.kind) != "llvm":
         return False
-    return bool(tvm.get_global_func("target.target_has_feature")(_FEATURE, target))
+    return has_feature(_FEATURE, target)
 
 
 def mask_odd_vectors(function: tirx.PrimFunc) -> tirx.PrimFunc:

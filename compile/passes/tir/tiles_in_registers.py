@@ -10,6 +10,7 @@ from tvm_ffi import structural_map
 
 from shuffledeploy.compiler.ir.attributes import FETCHES, INTERNAL, LANES, attribute
 from shuffledeploy.compiler.ir.tir import picked, tiles_in
+from shuffledeploy.compiler.ir.tvm_edges import ON_STACK
 
 
 def load_whole_vectors(function: tirx.PrimFunc) -> tirx.PrimFunc:
@@ -57,7 +58,7 @@ def keep_on_stack(function: tirx.PrimFunc) -> tirx.PrimFunc:
         return function
 
     def keep(allocation: Any) -> Any:
-        kept = {"disable_lower_builtin": tirx.IntImm("bool", 1)}
+        kept = {ON_STACK: tirx.IntImm("bool", 1)}
         return tirx.AllocBuffer(allocation.buffer, {**dict(allocation.annotations or {}), **kept})
 
     return function.with_body(structural_map(function.body, (tirx.AllocBuffer, keep)))

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     # Workers import this module before they have said what TVM may import.
     from shuffledeploy.compiler.targets import CompileTarget
 
-ENTRY_SYMBOL = "__tvm_ffi_main"
 BUILD_TIMEOUT_S = 60.0
 LOWEST_PRIORITY = 19
 _numbers = itertools.count()
@@ -168,12 +167,10 @@ def build_candidate(module_json: str, target: CompileTarget, path: str, checks: 
     checks : bool
         Whether the kernel checks its arguments.
     """
-    from tvm_ffi.serialization import from_json_graph_str
-
+    from shuffledeploy.compiler.ir.tvm_edges import module_from_json
     from shuffledeploy.compiler.library import build_object
 
-    # What `load_json` does to texts of older versions costs a tenth of a build: this one is ours.
-    build_object(from_json_graph_str(module_json), target, Path(path), checks=checks)
+    build_object(module_from_json(module_json), target, Path(path), checks=checks)
 
 
 BuildCall = tuple[str, "CompileTarget", str, bool]
@@ -198,6 +195,7 @@ def build_calls(
     """
     import tvm
 
+    from shuffledeploy.compiler.ir.tvm_edges import ENTRY_SYMBOL
     from shuffledeploy.compiler.kernels.blocks import WEIGHT
 
     calls: list[BuildCall] = []

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -17,12 +15,11 @@ from tvm.s_tir import Schedule
 from tvm.s_tir import meta_schedule as ms
 from tvm_ffi import structural_hash
 
+from shuffledeploy.compiler.ir.tvm_edges import without_gpu_intrinsics
 from shuffledeploy.compiler.kernels.schedules import forms
 from shuffledeploy.compiler.kernels.tiling import Choose, Core
 
-# Importing this module parses some hundreds of GPU and DSP intrinsics, 35 s of CPU, and TuneContext
-# imports it whether or not anything is tensorized. Nothing here is: an empty module stands in.
-sys.modules.setdefault("tvm.s_tir.tensor_intrin", ModuleType("tvm.s_tir.tensor_intrin"))
+without_gpu_intrinsics()
 
 # Scores are turned into these for the cost model, which wants run times.
 SECONDS_PER_UNIT = 1e-9

@@ -1,0 +1,93 @@
+"""All that the compiler takes from TVM beside its public API, each behind a name.
+
+What stands here may change with any release of TVM: `tests/compile/test_tvm_edges.py` has a canary
+for each, which says what to look at.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import tvm
+
+#: Entry of a kernel that was compiled alone, under the name ``main``.
+ENTRY_SYMBOL = "__tvm_ffi_main"
+_ENTRY = "__tvm_ffi_"
+_COMPUTES = re.compile(r"_compute_(\.\d+)?$")
+#: Attribute: an internal function's arguments are pointers, which TVM is to leave alone.
+PLAIN_CALLS = {"calling_conv": 1}
+#: Attribute: no two buffers of a kernel overlap.
+NO_ALIAS = "tirx.noalias"
+#: Statement: LLVM's code that is linked into the function.
+IMPORT_LLVM = "pragma_import_llvm"
+#: Annotation of an allocation: it stands on the stack, however large it is.
+ON_STACK = "disable_lower_builtin"
+#: Attribute: whether `FuseOps` may fuse a kernel, and with what.
+FUSION = "op_pattern"
+
+
+def function_of(symbol: str) -> str:
+    """Name the function of a module that a symbol of its library belongs to.
+
+    TVM splits a function: its entry, which checks arguments, and local functions that compute.
+    """
+    return _COMPUTES.sub("", symbol.removeprefix(_ENTRY))
+
+
+def argument_checks(wanted: bool) -> dict[str, bool]:
+    """Give the setting of a `PassContext` under which kernels check their arguments, or do not."""
+    return {"tirx.disable_assert": not wanted}
+
+
+def system_cpu() -> str:
+    """Name the core of this machine as LLVM does."""
+    return str(tvm.get_global_func("target.llvm_get_system_cpu")())
+
+
+def known_cpus(target: tvm.target.Target) -> frozenset[str]:
+    """List the cores that LLVM knows for a target's architecture."""
+    return frozenset(map(str, tvm.get_global_func("target.llvm_get_cpu_archlist")(target)))
+
+
+def has_feature(name: str, target: tvm.target.Target) -> bool:
+    """Whether LLVM takes a feature for granted on a target."""
+    return bool(tvm.get_global_func("target.target_has_feature")(name, target))
+
+
+def default_lowering() -> tuple[Callable[[tvm.IRModule], tvm.IRModule], Any, Any]:
+    """Give TVM's own lowering of scheduled TIR, and its last passes for host and device."""
+    from tvm.s_tir.pipeline import default_s_tir_pipeline
+
+    lower, finish_host, finish_device = default_s_tir_pipeline()
+    return lower, finish_host, finish_device
+
+
+def register_lowering(name: str, lowering: Callable[[], tuple[Any, Any, Any]]) -> None:
+    """Register a lowering by a name: `tvm.compile` asks for it by that alone."""
+    from tvm.tirx.compilation_pipeline import register_tir_pipeline
+
+    register_tir_pipeline(name, lowering)
+
+
+def module_from_json(text: str) -> tvm.IRModule:
+    """Read a module that `tvm.ir.save_json` of this very version wrote.
+
+    What `tvm.ir.load_json` does to texts of older versions costs a tenth of a kernel's build.
+    """
+    from tvm_ffi.serialization import from_json_graph_str
+
+    return from_json_graph_str(text)
+
+
+def without_gpu_intrinsics() -> None:
+    """Let MetaSchedule find an empty module in place of its tensor intrinsics.
+
+    To import them parses some hundreds for GPUs and DSPs, 35 s of CPU, and `TuneContext` does so
+    whether or not anything is tensorized.
+    """
+    name = "tvm.s_tir.tensor_intrin"
+    sys.modules.setdefault(name, ModuleType(name))

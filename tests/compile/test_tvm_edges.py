@@ -1,0 +1,76 @@
+"""Canaries: what the compiler takes from TVM beside its public API is still as it was found.
+
+Where one fails after an upgrade, `compile/ir/tvm_edges.py` names the place, and the message what to
+look at.
+"""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+
+import pytest
+import tvm
+from stages import HOST
+from tvm import tirx
+from tvm.s_tir import meta_schedule as ms
+
+from shuffledeploy.compiler.ir import tvm_edges
+
+
+def test_llvm_answers_for_cores_and_features() -> None:
+    arm = tvm.target.Target({"kind": "llvm", "mtriple": "aarch64-linux-gnu"})
+    assert {"cortex-a72", "neoverse-n1"} <= tvm_edges.known_cpus(arm), (
+        "target.llvm_get_cpu_archlist"
+    )
+    newer = tvm.target.Target(
+        {"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mcpu": "cortex-a76"}
+    )
+    assert tvm_edges.has_feature("dotprod", newer), "target.target_has_feature"
+    assert tvm_edges.system_cpu(), "target.llvm_get_system_cpu"
+
+
+def test_a_lowering_is_three_passes_and_can_be_registered() -> None:
+    lower, finish_host, finish_device = tvm_edges.default_lowering()
+    assert callable(lower), "tvm.s_tir.pipeline.default_s_tir_pipeline"
+    assert all(callable(finish) for finish in (finish_host, finish_device))
+    tvm_edges.register_lowering("canary", tvm_edges.default_lowering)
+    assert tirx.get_tir_pipeline("canary"), "tvm.tirx.compilation_pipeline.register_tir_pipeline"
+
+
+def test_modules_come_back_from_json() -> None:
+    module = tvm.IRModule({"main": tirx.PrimFunc([], tirx.Evaluate(0))})
+    again = tvm_edges.module_from_json(tvm.ir.save_json(module))
+    tvm.ir.assert_structural_equal(again, module)
+
+
+def test_a_kernel_has_an_entry_and_a_part_that_computes() -> None:
+    assert tvm_edges.ENTRY_SYMBOL == "__tvm_ffi_main"
+    for symbol in ("__tvm_ffi_conv", "conv", "conv_compute_", "conv_compute_.7"):
+        assert tvm_edges.function_of(symbol) == "conv"
+    buffer = tirx.decl_buffer((4,), "float32", "x")
+    body = tirx.BufferStore(buffer, tirx.FloatImm("float32", 1.0), [tirx.IntImm("int32", 0)])
+    function = tirx.PrimFunc([buffer], body).with_attr({"global_symbol": "one", "s_tir": True})
+    text = tvm.compile(tvm.IRModule({"one": function}), HOST.tvm_target).mod.inspect_source()
+    assert "__tvm_ffi_one" in text, "the names that TVM's LLVM code generator gives"
+
+
+def test_meta_schedule_imports_intrinsics_that_take_half_a_minute() -> None:
+    source = inspect.getsource(ms.tune_context)
+    assert "tensor_intrin" in source, "TuneContext imports them no more: without_gpu_intrinsics"
+
+
+@pytest.mark.parametrize("name", ["disable_lower_builtin", "pragma_import_llvm", "calling_conv"])
+def test_words_of_tvms_that_code_generation_obeys(name: str) -> None:
+    """They stand in the compiler's library: where one is gone, LLVM's code changes in silence."""
+    from pathlib import Path
+
+    folder = Path(tvm.__file__).parent
+    libraries = list(folder.rglob("libtvm_compiler.so")) or list(folder.rglob("libtvm.so"))
+    assert any(name.encode() in library.read_bytes() for library in libraries), name
+
+
+def test_tvm_imports_without_pytorch() -> None:
+    code = "import sys; sys.modules['torch'] = None; import tvm; tvm.target.Target('llvm')"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
