@@ -39,7 +39,7 @@ from shuffledeploy.compiler.passes.memory.expose_intermediates import (
 )
 from shuffledeploy.compiler.pipeline import Dump, Phase, pipeline, run_steps, steps_of
 from shuffledeploy.compiler.targets import CompileTarget, find_target
-from shuffledeploy.compiler.tuning.records.record_log import Record
+from shuffledeploy.compiler.tuning.records.record import Record
 from shuffledeploy.compiler.tuning.records.recorded_schedules import apply_record, kernel_key
 from shuffledeploy.model.scratch import scratch_folder
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from rich.console import Console
 
 from shuffledeploy.compiler.targets import CompileTarget
+from shuffledeploy.compiler.tuning.records.record import Record
 from shuffledeploy.compiler.tuning.records.record_log import (
     Log,
-    Record,
     append,
     compact,
     preferred,

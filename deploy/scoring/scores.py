@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from shuffledeploy.compiler.tuning.records.record_log import ESTIMATED_UNIT
+from shuffledeploy.compiler.tuning.records.record import ESTIMATED_UNIT
 from shuffledeploy.compiler.tuning.score import DetailedScore, KernelObject
 from shuffledeploy.deploy.board.guests import Guest, guest_of
 from shuffledeploy.deploy.board.qemu import ensure_emulator

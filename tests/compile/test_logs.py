@@ -14,13 +14,8 @@ from torch import nn
 from shuffledeploy.compiler.frontend.program import trace
 from shuffledeploy.compiler.logs import main
 from shuffledeploy.compiler.targets import find_target
-from shuffledeploy.compiler.tuning.records.record_log import (
-    SHORTLIST,
-    Record,
-    append,
-    log_path,
-    read_log,
-)
+from shuffledeploy.compiler.tuning.records.record import Record
+from shuffledeploy.compiler.tuning.records.record_log import SHORTLIST, append, log_path, read_log
 from shuffledeploy.compiler.tuning.records.recorded_schedules import make_record
 from shuffledeploy.compiler.tuning.report.coverage import KnownKernel, covered, known_kernels
 from shuffledeploy.compiler.tuning.search.tasks import default_schedule

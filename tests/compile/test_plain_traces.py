@@ -12,7 +12,8 @@ from torch import nn
 
 from shuffledeploy.compiler.ir.inspection import kernel_functions
 from shuffledeploy.compiler.tuning.records.plain_traces import require_plain
-from shuffledeploy.compiler.tuning.records.record_log import Record, log_path, read_log
+from shuffledeploy.compiler.tuning.records.record import Record
+from shuffledeploy.compiler.tuning.records.record_log import log_path, read_log
 from shuffledeploy.compiler.tuning.records.recorded_schedules import make_record, recorded_schedule
 from shuffledeploy.compiler.tuning.request import LOG_FOLDER
 from shuffledeploy.compiler.tuning.search.tasks import default_schedule

@@ -17,10 +17,9 @@ from tvm_ffi import structural_equal
 
 from shuffledeploy.compiler.ir.inspection import kernel_functions
 from shuffledeploy.compiler.kernels.schedules import forms
+from shuffledeploy.compiler.tuning.records.record import ESTIMATED_UNIT, Record
 from shuffledeploy.compiler.tuning.records.record_log import (
-    ESTIMATED_UNIT,
     SHORTLIST,
-    Record,
     append,
     best_few,
     compact,

@@ -13,7 +13,8 @@ from shuffledeploy.compiler.frontend.program import trace
 from shuffledeploy.compiler.kernels.schedules import forms
 from shuffledeploy.compiler.network import borrowed_targets, choose_schedules, kernel_entries, lower
 from shuffledeploy.compiler.targets import find_target, places_apart
-from shuffledeploy.compiler.tuning.records.record_log import Record, append, log_path
+from shuffledeploy.compiler.tuning.records.record import Record
+from shuffledeploy.compiler.tuning.records.record_log import append, log_path
 from shuffledeploy.compiler.tuning.records.recorded_schedules import make_record
 from shuffledeploy.compiler.tuning.records.related_records import usable_records
 from shuffledeploy.compiler.tuning.search.tasks import find_tasks

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from shuffledeploy.compiler.tuning.records.record_log import Record
+from shuffledeploy.compiler.tuning.records.record import Record
 from shuffledeploy.compiler.tuning.report import progress_report
 from shuffledeploy.compiler.tuning.report.history import History, gain, task_results
 from shuffledeploy.compiler.tuning.report.outcome_tables import search_table

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shuffledeploy.compiler.tuning.records.plain_traces import require_plain
-from shuffledeploy.compiler.tuning.records.record_log import LONGEST_TEXT, read_log
+from shuffledeploy.compiler.tuning.records.record import LONGEST_TEXT
+from shuffledeploy.compiler.tuning.records.record_log import read_log
 from shuffledeploy.compiler.tuning.request import LOG_FOLDER
 
 LOG = LOG_FOLDER / "cortex-a72" / "records.jsonl"

@@ -6,13 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from shuffledeploy.compiler.tuning.records.log_files import locked, replace_text
-from shuffledeploy.compiler.tuning.records.record_log import (
-    FILE_NAME,
-    Record,
-    best_few,
-    log_text,
-    read_log,
-)
+from shuffledeploy.compiler.tuning.records.record import Record
+from shuffledeploy.compiler.tuning.records.record_log import FILE_NAME, best_few, log_text, read_log
 from shuffledeploy.model.errors import UsageError
 
 

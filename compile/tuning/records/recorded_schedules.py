@@ -14,7 +14,7 @@ from tvm.s_tir.schedule import Trace
 from tvm_ffi import structural_visit
 
 from shuffledeploy.compiler import TVM_VERSION
-from shuffledeploy.compiler.tuning.records.record_log import Record
+from shuffledeploy.compiler.tuning.records.record import Record
 from shuffledeploy.compiler.tuning.score import details_of
 
 KEY_LENGTH = 20

@@ -11,7 +11,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from shuffledeploy.compiler.targets import CompileTarget, places_apart
-from shuffledeploy.compiler.tuning.records.record_log import FILE_NAME, Record, log_path, read_log
+from shuffledeploy.compiler.tuning.records.record import Record
+from shuffledeploy.compiler.tuning.records.record_log import FILE_NAME, log_path, read_log
 from shuffledeploy.model.folders import COMMITTED_RECORDS, records_folder
 
 

@@ -10,7 +10,8 @@ from typing import Any
 from shuffledeploy.compiler.frontend.program import load_program
 from shuffledeploy.compiler.network import lower
 from shuffledeploy.compiler.targets import CompileTarget
-from shuffledeploy.compiler.tuning.records.record_log import Log, Record
+from shuffledeploy.compiler.tuning.records.record import Record
+from shuffledeploy.compiler.tuning.records.record_log import Log
 from shuffledeploy.compiler.tuning.records.recorded_schedules import apply_record
 from shuffledeploy.compiler.tuning.search.tasks import find_tasks
 from shuffledeploy.compiler.zoo import trace_network

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from tvm.s_tir import Schedule
 
-from shuffledeploy.compiler.tuning.records.record_log import SHORTLIST, Record, append
+from shuffledeploy.compiler.tuning.records.record import Record
+from shuffledeploy.compiler.tuning.records.record_log import SHORTLIST, append
 from shuffledeploy.compiler.tuning.records.recorded_schedules import make_record
 from shuffledeploy.compiler.tuning.records.ties import instructions_of, leanest
 from shuffledeploy.compiler.tuning.score import MEASURED_UNIT, details_of

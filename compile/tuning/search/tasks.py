@@ -12,7 +12,7 @@ from shuffledeploy.compiler.kernels.schedules import forms
 from shuffledeploy.compiler.kernels.tiling import Core
 from shuffledeploy.compiler.network import Lowered
 from shuffledeploy.compiler.targets import CompileTarget
-from shuffledeploy.compiler.tuning.records.record_log import Record
+from shuffledeploy.compiler.tuning.records.record import Record
 from shuffledeploy.compiler.tuning.records.recorded_schedules import kernel_key
 from shuffledeploy.compiler.tuning.search.evolution import sampled
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from tvm.s_tir import Schedule
 
 from shuffledeploy.compiler.targets import CompileTarget
-from shuffledeploy.compiler.tuning.records.record_log import Record
+from shuffledeploy.compiler.tuning.records.record import Record
 from shuffledeploy.compiler.tuning.records.recorded_schedules import recorded_schedule
 from shuffledeploy.compiler.tuning.search.evolution import Candidate, CostModel, TaskSearch
 from shuffledeploy.compiler.tuning.search.tasks import Progress, Task, default_schedule

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from shuffledeploy.compiler.targets import CompileTarget
-from shuffledeploy.compiler.tuning.records.record_log import Record
+from shuffledeploy.compiler.tuning.records.record import Record
 from shuffledeploy.compiler.tuning.score import Score
 from shuffledeploy.compiler.tuning.search.build_ahead import BuildAhead, Built, Results
 from shuffledeploy.compiler.tuning.search.candidates import Workers
