@@ -73,7 +73,8 @@ def _target_name(text: str, logs: Path) -> str:
 def _kernels(options: argparse.Namespace) -> dict[str, KnownKernel]:
     from shuffledeploy.compiler.targets import find_target
     from shuffledeploy.compiler.tuning.report.coverage import known_kernels
-    from shuffledeploy.model.registry import REPRESENTATIVE, names, parse_resolution
+    from shuffledeploy.model.registry import REPRESENTATIVE, names
+    from shuffledeploy.model.resolution import parse_resolution
 
     everything = names() if options.action == "prune" else REPRESENTATIVE
     models = options.model or (() if options.program else everything)

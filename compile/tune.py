@@ -91,7 +91,8 @@ def _refuse_early(options: argparse.Namespace) -> dict[str, float]:
             raise UsageError(f"there is no program at {options.program}")
         return {}
     # Its import brings PyTorch, but not TVM, which takes longer.
-    from shuffledeploy.model.registry import input_shape, parse_resolution
+    from shuffledeploy.model.registry import input_shape
+    from shuffledeploy.model.resolution import parse_resolution
 
     size = options.resolution and parse_resolution(options.resolution)
     shape = input_shape(options.model, size)
@@ -104,7 +105,7 @@ def _refuse_early(options: argparse.Namespace) -> dict[str, float]:
 
 def _request(options: argparse.Namespace) -> Request:
     from shuffledeploy.compiler.targets import find_target
-    from shuffledeploy.model.registry import parse_resolution
+    from shuffledeploy.model.resolution import parse_resolution
 
     target = find_target(options.target)
     return Request(

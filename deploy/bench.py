@@ -4,20 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-from shuffledeploy.deploy.benchmark.benchmark_plan import SubjectGroup, plan
-from shuffledeploy.deploy.benchmark.benchmark_report import print_document
-from shuffledeploy.deploy.benchmark.engines import ENGINES, OURS, find_engine
-from shuffledeploy.deploy.benchmark.rounds import Settings
-from shuffledeploy.deploy.benchmark.run_benchmark import run_groups
-from shuffledeploy.model.command_output import require_writable
+from shuffledeploy.deploy.benchmark.engines import ENGINES
+from shuffledeploy.deploy.benchmark.settings import Settings
+from shuffledeploy.deploy.runtime.defaults import BENCH_RESULTS
 from shuffledeploy.model.errors import UsageError, command, program_name
-from shuffledeploy.model.folders import BUILD
-from shuffledeploy.model.registry import parse_resolution
-
-RESULTS = BUILD / "bench.json"
+from shuffledeploy.model.resolution import parse_resolution
 
 _DESCRIPTION = """\
 Every engine runs every network in a process of its own, pinned to one core, float32, one thread,
@@ -38,15 +31,12 @@ engine or the settings changed; --fresh measures all again.
 def main(argv: list[str] | None = None) -> int:
     """Run the command; see ``--help``."""
     options = _parse(argv)
-    groups, settings, results, chart = _checked(options)
-    document = run_groups(groups, settings, results, fresh=options.fresh)
-    print_document(document)
-    if document["rows"]:
-        from shuffledeploy.deploy.benchmark.benchmark_chart import draw_chart
+    if options.rounds < 2:
+        raise UsageError(f"at least two rounds are needed, not {options.rounds}")
+    options.resolution = [parse_resolution(text) for text in options.resolution]
+    from shuffledeploy.deploy.actions.compare_engines import compare_engines
 
-        draw_chart(chart, document)
-        print(f"{results}, {chart}")
-    return 1 if document["excluded"] else 0
+    return compare_engines(options)
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
@@ -74,7 +64,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         help="one pass for each; may repeat (default: 1, and 4 where there are four cores)",
     )  # fmt: skip
     parser.add_argument(
-        "--json", type=Path, default=RESULTS, metavar="FILE",
+        "--json", type=Path, default=BENCH_RESULTS, metavar="FILE",
         help="results, kept and resumed there (default: build/bench.json)",
     )  # fmt: skip
     parser.add_argument(
@@ -82,35 +72,6 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--fresh", action="store_true", help="measure all again")
     return parser.parse_args(argv)
-
-
-def _checked(
-    options: argparse.Namespace,
-) -> tuple[Sequence[SubjectGroup], Settings, Path, Path]:
-    """Refuse before any work what cannot be done."""
-    if options.rounds < 2:
-        raise UsageError(f"at least two rounds are needed, not {options.rounds}")
-    chosen = [find_engine(name) for name in dict.fromkeys(options.engine)] or list(ENGINES.values())
-    absent = [engine.package for engine in chosen if engine.version is None]
-    if absent:
-        raise UsageError(
-            f"not installed: {', '.join(absent)}; `make bench` installs them, --engine {OURS}"
-            " does without"
-        )
-    groups = plan(
-        [engine.name for engine in chosen],
-        options.model,
-        [parse_resolution(text) for text in options.resolution],
-        options.threads,
-        options.quick,
-    )
-    results = options.json
-    if results == RESULTS:
-        results.parent.mkdir(exist_ok=True)
-    chart = options.chart or results.with_suffix(".png")
-    require_writable(results)
-    require_writable(chart)
-    return groups, Settings(rounds=options.rounds), results, chart
 
 
 if __name__ == "__main__":

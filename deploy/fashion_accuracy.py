@@ -3,27 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import torch
-from rich.table import Table
-
-from shuffledeploy.compiler.bundle.folder import load_bundle
-from shuffledeploy.compiler.targets import find_target
 from shuffledeploy.deploy.devices.device_names import DEVICE_HELP, parse_device_name
-from shuffledeploy.deploy.runtime.comparison import cached_bundle
-from shuffledeploy.deploy.runtime.execution import RunningNetwork, default_device, open_network
-from shuffledeploy.model.command_output import require_writable, steps, write_json
-from shuffledeploy.model.errors import Failure, UsageError, command, program_name
-from shuffledeploy.model.fashion import to_input
-from shuffledeploy.model.fashion_data import CLASSES, Split, fetch, read_split
-from shuffledeploy.model.plain_console import plain_console
-from shuffledeploy.model.registry import FASHION, build
+from shuffledeploy.deploy.runtime.defaults import ALLOWED_DISAGREEMENTS
+from shuffledeploy.model.command_output import require_writable
+from shuffledeploy.model.errors import command, program_name
+from shuffledeploy.model.fashion_data import FASHION
 
 _DESCRIPTION = """\
 Runs Fashion-MNIST's test images, which training never saw, through the compiled ShuffleNet and
@@ -33,101 +20,6 @@ through PyTorch, and lists every image on which the two disagree. Exit status 1 
   fashion_accuracy.py                                    10,000 images on this machine
   fashion_accuracy.py --target arm --images 500          500 on an emulated Cortex-A72
 """
-ALLOWED = 2
-
-
-@dataclasses.dataclass(frozen=True)
-class Disagreement:
-    """An image that a device and PyTorch name differently.
-
-    Attributes
-    ----------
-    image : int
-        Index among the test images.
-    label, device, pytorch : str
-        The true class, and what either said.
-    margin : float
-        Between PyTorch's two largest logits: near zero, it is a tie that rounding breaks.
-    """
-
-    image: int
-    label: str
-    device: str
-    pytorch: str
-    margin: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Accuracy:
-    """Top-1 of a device and of PyTorch on the same images.
-
-    Attributes
-    ----------
-    device_name : str
-        Where the compiled network ran.
-    images : int
-        How many, the first ones of the test set.
-    device, pytorch : float
-        Share of right answers.
-    disagreements : tuple of Disagreement
-        All of them.
-    """
-
-    device_name: str
-    images: int
-    device: float
-    pytorch: float
-    disagreements: tuple[Disagreement, ...]
-
-
-def measure_accuracy(
-    network: RunningNetwork, split: Split, progress: Callable[[], None] = lambda: None
-) -> Accuracy:
-    """Classify images on a device and by PyTorch.
-
-    Parameters
-    ----------
-    network : RunningNetwork
-        ``shufflenet-fashion``, loaded.
-    split : Split
-        Images and labels.
-    progress : Callable
-        Called after each image.
-    """
-    inputs = to_input(split.images)
-    with torch.no_grad():
-        module = build(FASHION)
-        wanted = torch.cat([module(batch) for batch in inputs.split(500)]).numpy()
-    answers = np.empty(len(inputs), np.int64)
-    for i, image in enumerate(inputs.numpy()):
-        answers[i] = network.run([image[np.newaxis]])[0].argmax()
-        progress()
-    right = wanted.argmax(1)
-    ranked = np.sort(wanted, axis=1)
-    return Accuracy(
-        network.device.name, len(inputs), float(np.mean(answers == split.labels)),
-        float(np.mean(right == split.labels)),
-        tuple(
-            Disagreement(
-                int(i), CLASSES[split.labels[i]], CLASSES[answers[i]], CLASSES[right[i]],
-                float(ranked[i, -1] - ranked[i, -2]),
-            )
-            for i in np.flatnonzero(answers != right)
-        ),
-    )  # fmt: skip
-
-
-def first_images(split: Split, count: int) -> Split:
-    """Give the first images of a split.
-
-    Raises
-    ------
-    UsageError
-        If it has fewer.
-    """
-    if not 1 <= count <= len(split.labels):
-        raise UsageError(f"--images takes 1 to {len(split.labels)}, not {count}")
-    return Split(split.images[:count], split.labels[:count])
 
 
 @command
@@ -137,27 +29,9 @@ def main(argv: list[str] | None = None) -> int:
     require_writable(options.json)
     if options.device is not None:
         parse_device_name(options.device)
-    split = first_images(read_split("test", fetch()), options.images)
-    with steps("starting", options.images) as tell:
-        if options.bundle is not None:
-            bundle = load_bundle(options.bundle)
-            if bundle.manifest.network != FASHION:
-                raise UsageError(f"{options.bundle} holds {bundle.manifest.network}, not {FASHION}")
-        else:
-            bundle = cached_bundle(FASHION, None, find_target(options.target), tell=tell)
-        device = options.device or default_device(bundle.manifest)
-        tell(f"images through {device}")
-        with open_network(bundle, device) as network:
-            accuracy = measure_accuracy(network, split, lambda: tell(None))
-    print_accuracy(accuracy)
-    if options.json is not None:
-        write_json(options.json, to_json(accuracy))
-    if len(accuracy.disagreements) > options.allowed:
-        raise Failure(
-            f"{len(accuracy.disagreements)} of {accuracy.images} images are named differently from"
-            f" PyTorch: at most {options.allowed} may be"
-        )
-    return 0
+    from shuffledeploy.deploy.actions.fashion_check import check_accuracy
+
+    return check_accuracy(options)
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
@@ -173,31 +47,11 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", metavar="D", help=f"{DEVICE_HELP}; default: what it is for")
     parser.add_argument("--images", type=int, default=10_000, metavar="N", help="the first N")
     parser.add_argument(
-        "--allowed", type=int, default=ALLOWED, metavar="N",
-        help=f"how many images may be named differently (default {ALLOWED})",
+        "--allowed", type=int, default=ALLOWED_DISAGREEMENTS, metavar="N",
+        help=f"how many images may be named differently (default {ALLOWED_DISAGREEMENTS})",
     )  # fmt: skip
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there too")
     return parser.parse_args(argv)
-
-
-def to_json(accuracy: Accuracy) -> dict[str, Any]:
-    """Give everything for a JSON file, its kind included."""
-    return {"network": FASHION, "kind": "measured", **dataclasses.asdict(accuracy)}
-
-
-def print_accuracy(accuracy: Accuracy) -> None:
-    """Print both accuracies and each disagreement, readable at 80 columns."""
-    console = plain_console()
-    console.print(
-        f"top-1 of {accuracy.images:,} Fashion-MNIST test images: {accuracy.device:.2%} on"
-        f" {accuracy.device_name}, {accuracy.pytorch:.2%} by PyTorch,"
-        f" {len(accuracy.disagreements)} disagreements"
-    )
-    if accuracy.disagreements:
-        table = Table("image", "label", "device", "PyTorch", "PyTorch's margin", box=None)
-        for one in accuracy.disagreements:
-            table.add_row(str(one.image), one.label, one.device, one.pytorch, f"{one.margin:.1e}")
-        console.print(table)
 
 
 if __name__ == "__main__":

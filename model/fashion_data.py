@@ -22,6 +22,8 @@ from shuffledeploy.model.cache_folder import cache_folder
 from shuffledeploy.model.errors import Failure, UsageError
 from shuffledeploy.model.scratch import scratch_folder
 
+#: Name of the network that is trained on it.
+FASHION = "shufflenet-fashion"
 PACKAGE = "dataset-fashion-mnist"
 #: Where the package keeps its files, below the root it is unpacked to.
 INSTALLED_AT = Path("usr/share/datasets/fashion-mnist")

@@ -14,6 +14,7 @@ from torch import nn
 
 from shuffledeploy.model.alexnet import SMALLEST_SIDE, alexnet
 from shuffledeploy.model.errors import UsageError
+from shuffledeploy.model.fashion_data import FASHION
 from shuffledeploy.model.mobilenet import mobilenet
 from shuffledeploy.model.resnext import resnext
 from shuffledeploy.model.shufflenet import (
@@ -24,7 +25,6 @@ from shuffledeploy.model.shufflenet import (
 )
 from shuffledeploy.model.weights import load_weights
 
-FASHION = "shufflenet-fashion"
 FASHION_CHECKPOINT = Path(__file__).parent / "checkpoints" / "shufflenet-fashion.pt"
 
 #: The networks of the paper's Table 8, ResNeXt and the trained one: what comparisons show.
@@ -270,20 +270,6 @@ def input_shape(name: str, resolution: tuple[int, int] | None = None) -> tuple[i
             f"not {height}x{width}"
         )
     return 1, entry.normalisation.channels, height, width
-
-
-def parse_resolution(text: str) -> tuple[int, int]:
-    """Read ``HxW``, or one side of a square, as a command line gives it.
-
-    Raises
-    ------
-    UsageError
-        The text is neither.
-    """
-    match = re.fullmatch(r"(\d{1,5})(?:[xX](\d{1,5}))?", text.strip())
-    if not match:
-        raise UsageError(f"a resolution reads HEIGHTxWIDTH, such as 480x640, not {text!r}")
-    return int(match[1]), int(match[2] or match[1])
 
 
 def normalisation(name: str) -> Normalisation:

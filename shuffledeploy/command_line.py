@@ -10,16 +10,16 @@ from shuffledeploy.model.errors import USAGE_STATUS, command
 
 #: Command, the module whose ``main`` it calls, what it does.
 COMMANDS = {
-    "tune": ("compiler.tune", "compile and tune a network, prove it right, write a bundle"),
-    "run": ("deploy.run", "run a bundle on a device: parity first, then latency or a count"),
-    "compare": ("deploy.compare", "AlexNet, ShuffleNet and MobileNet beside the paper's table"),
-    "bench": ("deploy.bench", "beside ONNX Runtime, OpenVINO, ncnn and MNN on this machine"),
-    "peers": ("deploy.peers", "beside ncnn, ONNX Runtime and MNN on an emulated core"),
+    "tune": ("compiler.tune", "compile and tune a network, prove it right, bundle it"),
+    "run": ("deploy.run", "run a bundle on a device: parity, then latency or a count"),
+    "compare": ("deploy.compare", "AlexNet, ShuffleNet, MobileNet beside the paper's table"),
+    "bench": ("deploy.bench", "beside ONNX Runtime, OpenVINO, ncnn and MNN, here"),
+    "peers": ("deploy.peers", "beside ncnn, ONNX Runtime and MNN, on an emulated core"),
     "logs": ("compiler.logs", "show, check, prune and merge tuning records"),
     "device": ("deploy.device", "build, start, list and stop emulated boards"),
-    "zoo": ("deploy.check_zoo", "every network on every target: parity and shuffle kernels"),
+    "zoo": ("deploy.check_zoo", "every network, every target: parity and shuffle kernels"),
     "fashion": ("deploy.fashion_accuracy", "accuracy on Fashion-MNIST beside PyTorch's"),
-    "complexity": ("model.complexity_table", "layers, multiply-adds and parameters of a network"),
+    "complexity": ("model.complexity_table", "multiply-adds and parameters of a network"),
     "validate-score": ("compiler.validate_score", "does the estimate rank schedules as time does?"),
 }
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 
 from shuffledeploy.compiler.targets import find_target
+from shuffledeploy.deploy.actions.fashion_check import first_images, measure_accuracy
 from shuffledeploy.deploy.board.sysroot import ensure_sysroot
-from shuffledeploy.deploy.fashion_accuracy import ALLOWED, first_images, main, measure_accuracy
+from shuffledeploy.deploy.fashion_accuracy import main
 from shuffledeploy.deploy.runtime.comparison import cached_bundle
+from shuffledeploy.deploy.runtime.defaults import ALLOWED_DISAGREEMENTS as ALLOWED
 from shuffledeploy.deploy.runtime.execution import open_network
 from shuffledeploy.model.errors import Failure, UsageError
-from shuffledeploy.model.fashion_data import Split, fetch, read_split
-from shuffledeploy.model.registry import FASHION
+from shuffledeploy.model.fashion_data import FASHION, Split, fetch, read_split
 
 
 @pytest.fixture(scope="module")

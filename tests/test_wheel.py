@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -29,8 +30,15 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
     if importlib.util.find_spec("pip") is None:
         pytest.skip("no pip")
+    # From a copy: setuptools leaves its work beside the sources, and takes it up again.
+    source = folder / "source"
+    source.mkdir()
+    for file in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(PROJECT / file, source)
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(PROJECT / "shuffledeploy", source / "shuffledeploy", ignore=ignored)
     alone = ["--no-build-isolation"] if importlib.util.find_spec("setuptools") else []
-    _run(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", *alone, "-w", folder, PROJECT)
+    _run(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", *alone, "-w", folder, source)
     (wheel,) = folder.glob("shuffledeploy-*.whl")
     _run(sys.executable, "-m", "venv", folder / "venv")
     python = folder / "venv" / "bin" / "python"

@@ -16,7 +16,7 @@ from shuffledeploy.compiler.network import versions
 from shuffledeploy.deploy.benchmark.benchmark_plan import ALEXNET, OWN, SHUFFLENET, SubjectGroup
 from shuffledeploy.deploy.benchmark.engines import ENGINES, OURS
 from shuffledeploy.deploy.benchmark.processor import cpu_model
-from shuffledeploy.deploy.benchmark.rounds import Settings
+from shuffledeploy.deploy.benchmark.settings import Settings
 from shuffledeploy.deploy.benchmark.summaries import LEAST_SAMPLES
 from shuffledeploy.model.errors import UsageError
 

@@ -21,7 +21,8 @@ from shuffledeploy.deploy.benchmark.processor import (
     out_of_the_way,
     stolen_share,
 )
-from shuffledeploy.deploy.benchmark.rounds import Pair, Samples, Settings, measure
+from shuffledeploy.deploy.benchmark.rounds import Pair, Samples, measure
+from shuffledeploy.deploy.benchmark.settings import Settings
 from shuffledeploy.deploy.benchmark.summaries import judge_noise, ratio_by_rounds, summarise
 from shuffledeploy.deploy.benchmark.worker_process import Asked, WorkerProcess
 from shuffledeploy.model.errors import Failure

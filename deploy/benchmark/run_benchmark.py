@@ -12,7 +12,7 @@ from shuffledeploy.deploy.benchmark.benchmark_progress import progress
 from shuffledeploy.deploy.benchmark.document import merged, part_key, read_parts, to_document
 from shuffledeploy.deploy.benchmark.measurement import Prepared, Start, measure_group
 from shuffledeploy.deploy.benchmark.preparation import prepare
-from shuffledeploy.deploy.benchmark.rounds import Settings
+from shuffledeploy.deploy.benchmark.settings import Settings
 from shuffledeploy.deploy.benchmark.worker_process import WorkerProcess
 from shuffledeploy.model.command_output import write_json
 

@@ -15,6 +15,7 @@ from shuffledeploy.compiler.targets import CompileTarget
 from shuffledeploy.compiler.tuning.request import LOG_FOLDER
 from shuffledeploy.compiler.zoo import compile_network
 from shuffledeploy.deploy.devices.opening import Device, open_device
+from shuffledeploy.deploy.runtime.defaults import ALEXNET
 from shuffledeploy.deploy.runtime.execution import RunningNetwork, start_network
 from shuffledeploy.deploy.runtime.latency import (
     Instructions,
@@ -27,8 +28,6 @@ from shuffledeploy.model.errors import UsageError
 from shuffledeploy.model.folders import BUILD, COMMITTED_RECORDS, PACKAGE
 from shuffledeploy.model.registry import input_shape
 
-ALEXNET = "alexnet"
-MODELS = (ALEXNET, "shufflenet-g3-x0.5", "shufflenet-g3-x1", "mobilenet-x1.0")
 BUNDLES = BUILD / "bundles"
 
 PAPER = "Zhang et al., ShuffleNet, CVPR 2018, Table 8: one Snapdragon 820 core, one thread"

@@ -10,11 +10,12 @@ import numpy as np
 
 from shuffledeploy.deploy.devices.opening import Device
 from shuffledeploy.deploy.estimate.instruction_counts import InstructionCounts
+from shuffledeploy.deploy.runtime.defaults import RUNS
 from shuffledeploy.deploy.runtime.execution import RunningNetwork
 from shuffledeploy.model.errors import UsageError
 
 #: Single runs of each network, and the seconds after which fewer will do.
-RUNS, BATCH, BUDGET_S = 200, 5, 15.0
+BATCH, BUDGET_S = 5, 15.0
 LEAST_BATCHES = 4
 THREADS = 1
 

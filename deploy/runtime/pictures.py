@@ -13,8 +13,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from shuffledeploy.compiler.bundle.arrays import Array
 from shuffledeploy.compiler.bundle.manifest import ImageStatistics, Manifest
 from shuffledeploy.model.errors import UsageError
-from shuffledeploy.model.fashion_data import CLASSES
-from shuffledeploy.model.registry import FASHION
+from shuffledeploy.model.fashion_data import CLASSES, FASHION
 
 #: ImageNet's evaluation: the shorter side to 256, the middle 224 of it (torchvision, the paper).
 CROP = 224 / 256

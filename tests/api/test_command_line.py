@@ -38,7 +38,7 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in ([], ["--help"], ["help"]):
         assert main(arguments) == 0
         text = capsys.readouterr().out
-        assert all(f"\n  {name} " in text for name in COMMANDS)
+        assert all(f"\n  {name} " in text for name in COMMANDS), text
         assert all(len(line) <= 80 for line in text.splitlines())
 
 

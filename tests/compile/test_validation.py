@@ -28,7 +28,7 @@ from shuffledeploy.compiler.tuning.proof.rank_statistics import (
 from shuffledeploy.compiler.tuning.proof.validation import Drawn, Sample, typical
 from shuffledeploy.compiler.tuning.search import interleaved_timing
 from shuffledeploy.compiler.tuning.search.stock_space import stock_schedules
-from shuffledeploy.compiler.validate_score import holds, host_target, summarise
+from shuffledeploy.deploy.actions.prove_score import holds, host_target, summarise
 from shuffledeploy.deploy.report.validation_chart import draw_scatter
 
 TIMES = np.array([10.0, 20.0, 30.0, 40.0])

@@ -19,8 +19,8 @@ from shuffledeploy.deploy.benchmark.benchmark_plan import Subject, SubjectGroup,
 from shuffledeploy.deploy.benchmark.benchmark_report import print_document, warnings
 from shuffledeploy.deploy.benchmark.engines import ENGINES, OURS
 from shuffledeploy.deploy.benchmark.measurement import Prepared
-from shuffledeploy.deploy.benchmark.rounds import Settings
 from shuffledeploy.deploy.benchmark.run_benchmark import run_groups
+from shuffledeploy.deploy.benchmark.settings import Settings
 from shuffledeploy.model.errors import Failure, UsageError
 from shuffledeploy.model.registry import twin
 

@@ -11,7 +11,8 @@ import pytest
 
 from shuffledeploy.deploy.benchmark.benchmark_plan import Subject
 from shuffledeploy.deploy.benchmark.engines import OURS
-from shuffledeploy.deploy.benchmark.rounds import Settings, measure
+from shuffledeploy.deploy.benchmark.rounds import measure
+from shuffledeploy.deploy.benchmark.settings import Settings
 from shuffledeploy.deploy.benchmark.summaries import (
     change_between_halves,
     judge_noise,

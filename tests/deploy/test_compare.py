@@ -17,7 +17,8 @@ from shuffledeploy.compiler.targets import find_target
 from shuffledeploy.deploy import compare as command
 from shuffledeploy.deploy.devices.opening import Device
 from shuffledeploy.deploy.runtime import comparison
-from shuffledeploy.deploy.runtime.comparison import MODELS, PAPER_MS, cached_bundle, compare
+from shuffledeploy.deploy.runtime.comparison import PAPER_MS, cached_bundle, compare
+from shuffledeploy.deploy.runtime.defaults import MODELS
 
 HERE = f"{SIDE}x{SIDE}"
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from shuffledeploy.deploy.check_zoo import check
+from shuffledeploy.deploy.actions.zoo_check import check
 
 SMALL = (64, 64)
 

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from shuffledeploy.model.complexity import Complexity, complexity, trace_shapes
-from shuffledeploy.model.complexity_table import PAPER, main, network_complexity
+from shuffledeploy.model.complexity_report import PAPER, network_complexity
+from shuffledeploy.model.complexity_table import main
 from shuffledeploy.model.mobilenet import convolution, scaled_resolution
 from shuffledeploy.model.resnext import ResNeXtUnit
 from shuffledeploy.model.shufflenet import ShuffleUnit

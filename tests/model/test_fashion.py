@@ -20,8 +20,8 @@ from shuffledeploy.model.fashion import (
     to_input,
     train,
 )
-from shuffledeploy.model.fashion_data import Split, fetch, read_idx, read_split
-from shuffledeploy.model.registry import FASHION, FASHION_CHECKPOINT, build, fashion_network
+from shuffledeploy.model.fashion_data import FASHION, Split, fetch, read_idx, read_split
+from shuffledeploy.model.registry import FASHION_CHECKPOINT, build, fashion_network
 from shuffledeploy.model.train_fashion import main
 from shuffledeploy.model.weights import load_weights
 

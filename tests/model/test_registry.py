@@ -7,19 +7,19 @@ import torch
 from torch import nn
 
 from shuffledeploy.model.errors import UsageError
+from shuffledeploy.model.fashion_data import FASHION
 from shuffledeploy.model.mobilenet import mobilenet, scaled_resolution
 from shuffledeploy.model.registry import (
-    FASHION,
     build,
     construct,
     input_shape,
     names,
     normalisation,
-    parse_resolution,
     twin,
     zoo,
 )
 from shuffledeploy.model.resnext import resnext
+from shuffledeploy.model.resolution import parse_resolution
 
 
 @pytest.mark.parametrize("name", names())

@@ -1,0 +1,1 @@
+"""What the commands of deployment do, once they know what is asked for."""

@@ -1,0 +1,163 @@
+"""Networks side by side on one device, beside the paper."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from shuffledeploy.compiler.targets import CompileTarget, find_target
+from shuffledeploy.deploy.devices.device_names import parse_device_name
+from shuffledeploy.deploy.devices.opening import Device
+from shuffledeploy.deploy.runtime.comparison import (
+    PAPER,
+    ComparisonRow,
+    cached_bundle,
+    compare,
+    compared_on,
+    resolution_text,
+)
+from shuffledeploy.deploy.runtime.defaults import ALEXNET
+from shuffledeploy.deploy.runtime.execution import check_fits, default_device
+from shuffledeploy.deploy.runtime.latency import THREADS
+from shuffledeploy.deploy.runtime.parity import Parity
+from shuffledeploy.model.command_output import steps, write_json
+from shuffledeploy.model.errors import UsageError
+from shuffledeploy.model.plain_console import plain_console
+
+
+def compare_networks(options: argparse.Namespace) -> int:
+    """Do what the command was asked for; return its exit status."""
+    target = find_target(options.target)
+    name = options.device or default_device(target)
+    parse_device_name(name)
+    jobs = _jobs(options.models, options.resolution)
+    with steps("starting", sum(4 * len(models) for _, models in jobs)) as tell:
+        # The device first: one that is not there should not cost minutes of compiling.
+        with compared_on(name, target) as device:
+            groups = []
+            for size, models in jobs:
+                bundles = []
+                for model in models:
+                    tell(f"{model}: compiling")
+                    bundles.append(
+                        cached_bundle(model, size, target, rebuild=options.rebuild, tell=tell)
+                    )
+                    check_fits(bundles[-1].manifest, device)
+                    tell(None)
+                groups.append(compare(bundles, device, tell))
+            title = _title(target, device)
+            document = _to_json(target, device, groups)
+    for rows in groups:
+        print_table(rows, title)
+    if options.json is not None:
+        write_json(options.json, document)
+    if options.chart is not None:
+        from shuffledeploy.deploy.report.comparison_chart import draw_chart
+
+        draw_chart(options.chart, groups, title, PAPER)
+    return 0
+
+
+def _jobs(
+    models: Sequence[str], sizes: Sequence[tuple[int, int]]
+) -> list[tuple[tuple[int, int] | None, list[str]]]:
+    """Check every network at every resolution (None: its own) before any work."""
+    if len(set(models)) < len(models):
+        raise UsageError("--models names a network twice")
+    chosen: list[tuple[int, int] | None] = [*dict.fromkeys(sizes)] or [None]
+    jobs = [(size, list(models)) for size in chosen]
+    for size, _ in jobs:
+        for model in models:
+            resolution_text(model, size)
+    return jobs
+
+
+def _title(target: CompileTarget, device: Device) -> str:
+    if device.is_emulated:
+        return f"Instructions counted on an emulated {device.information.cpu or 'core'}"
+    core = device.information.cpu or "core unknown"
+    threads = "1 thread" if THREADS == 1 else f"{THREADS} threads"
+    return f"Latency measured on {device.name} ({core}), {threads}, float32, batch 1"
+
+
+def _to_json(
+    target: CompileTarget, device: Device, groups: Sequence[Sequence[ComparisonRow]]
+) -> dict[str, Any]:
+    return {
+        "target": target.name,
+        "device": {
+            "name": device.name,
+            "kind": parse_device_name(device.name).kind,
+            "is_emulated": device.is_emulated,
+            "cpu": device.information.cpu,
+            "tvm_version": device.information.tvm_version,
+        },
+        "threads": THREADS,
+        "paper": PAPER,
+        "rows": [row.to_json() for rows in groups for row in rows],
+    }
+
+
+def print_table(rows: Sequence[ComparisonRow], title: str) -> None:
+    """Print one resolution's rows, readable at 80 columns."""
+    measured = rows[0].kind == "measured"
+    scale = 1.0 if measured else 1e6
+    table = Table(
+        title=f"{title}\n{', '.join(dict.fromkeys(row.resolution for row in rows))}",
+        caption=_caption(rows), caption_justify="left", title_justify="left",
+        box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0),
+    )  # fmt: skip
+    table.add_column("network", no_wrap=True)
+    headings = ["mult-\nadds, M", "median\nms" if measured else "instruc-\ntions, M"]
+    headings += ["p10-p90\nms"] if measured else []
+    headings += ["AlexNet\nover it", "paper's\nms", "paper's\nratio"]
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        cells = [f"{row.multiply_adds / 1e6:.1f}", _figure(row.value / scale)]
+        if row.spread is not None:
+            cells.append(f"{_figure(row.spread['p10'])}-{_figure(row.spread['p90'])}")
+        cells += [_ratio(row.ratio_to_alexnet), _paper(row.paper_ms), _ratio(row.paper_ratio)]
+        table.add_row(row.model, *cells)
+    console = plain_console()
+    console.print(table)
+    console.print()
+
+
+def _caption(rows: Sequence[ComparisonRow]) -> str:
+    """Say what the columns are, and the kind of each figure."""
+    parities: list[Parity] = [row.parity for row in rows]
+    first = (
+        f"ms: measured, {min(int(row.spread['runs']) for row in rows if row.spread)} runs of each,"
+        " in turns."
+        if rows[0].kind == "measured"
+        else "Instructions: counted in the library, of one warmed inference; not a time."
+    )
+    no_alexnet = "" if rows[0].ratio_to_alexnet else f" No ratio: {ALEXNET} is not compared."
+    # A ratio is only fair where both networks were tuned alike.
+    tuned = ", ".join(f"{row.kernels_with_record}/{row.kernels} {row.model}" for row in rows)
+    return (
+        f"{first}{no_alexnet} Kernels with a tuning record: {tuned}. Multiply-adds:"
+        " those of the kernels, from shapes: fewer than the layers' where a kernel goes Winograd's"
+        " way. Parity with PyTorch on this device"
+        f" holds for all: {min(p.cases for p in parities)} inputs each, largest error"
+        f" {max(p.max_abs_error for p in parities):.1e}, tolerance {parities[0].tolerance:.0e}."
+        f" Paper, measured: {PAPER}."
+    )
+
+
+def _figure(value: float) -> str:
+    """Write three significant digits, all of those before the point."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _ratio(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}x"
+
+
+def _paper(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"

@@ -1,0 +1,91 @@
+"""Every network of the zoo on every target: parity and shuffle kernels."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from shuffledeploy.compiler.targets import find_target
+from shuffledeploy.compiler.zoo import compile_network
+from shuffledeploy.deploy.runtime.execution import open_network
+from shuffledeploy.deploy.runtime.parity import Parity, check_parity
+from shuffledeploy.model.command_output import steps, write_json
+from shuffledeploy.model.plain_console import plain_console
+from shuffledeploy.model.registry import names
+from shuffledeploy.model.resolution import parse_resolution
+from shuffledeploy.model.scratch import scratch_folder
+
+
+def check_networks(options: argparse.Namespace) -> int:
+    """Do what the command was asked for; return its exit status."""
+    size = parse_resolution(options.resolution) if options.resolution else None
+    jobs = [(model, target) for model in options.models or names() for target in options.targets]
+    rows = []
+    with steps("starting", len(jobs)) as tell:
+        for model, target in jobs:
+            tell(f"{model} for {target}")
+            rows.append(check(model, target, size))
+            tell(None)
+    _print(rows)
+    if options.json:
+        write_json(options.json, {"rows": [row.to_json() for row in rows]})
+    return 0 if all(row.passed for row in rows) else 1
+
+
+@dataclass(frozen=True)
+class ZooRow:
+    """What was found of one network on one target."""
+
+    model: str
+    target: str
+    kernels: int
+    shuffle_kernels: int
+    records: int
+    parity: Parity
+
+    @property
+    def passed(self) -> bool:
+        """Whether parity holds and no shuffle is a kernel."""
+        return self.parity.passed and self.shuffle_kernels == 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the row for a JSON file."""
+        return {
+            "model": self.model,
+            "target": self.target,
+            "kernels": self.kernels,
+            "shuffle_kernels": self.shuffle_kernels,
+            "kernels_with_record": self.records,
+            "parity": self.parity.to_json(),
+            "passed": self.passed,
+        }
+
+
+def check(model: str, target: str, resolution: tuple[int, int] | None = None) -> ZooRow:
+    """Compile one network with the committed records, run it and compare it with PyTorch."""
+    with scratch_folder("zoo-") as folder:
+        path = folder / "bundle"
+        bundle = compile_network(model, find_target(target), path, resolution=resolution)
+        with open_network(bundle) as network:
+            parity = check_parity(network, bundle)
+    manifest = bundle.manifest
+    records = sum(kernel.record for kernel in manifest.kernels)
+    return ZooRow(
+        model, manifest.target, manifest.kernel_calls, manifest.shuffle_kernels, records, parity
+    )
+
+
+def _print(rows: list[ZooRow]) -> None:
+    table = Table("network", "target", box=box.SIMPLE)
+    for heading in ("calls", "shuffles", "error", "parity"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        table.add_row(
+            row.model, row.target, str(row.kernels), str(row.shuffle_kernels),
+            f"{row.parity.max_abs_error:.1e}", "holds" if row.parity.passed else "FAILS",
+        )  # fmt: skip
+    plain_console().print(table)

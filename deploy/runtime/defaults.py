@@ -1,0 +1,15 @@
+"""What commands do where nothing is said."""
+
+from __future__ import annotations
+
+from shuffledeploy.model.folders import BUILD
+
+#: Single runs that a latency is the median of.
+RUNS = 200
+ALEXNET = "alexnet"
+#: Networks of a comparison with the paper.
+MODELS = (ALEXNET, "shufflenet-g3-x0.5", "shufflenet-g3-x1", "mobilenet-x1.0")
+#: Images of Fashion-MNIST that a device may name differently from PyTorch.
+ALLOWED_DISAGREEMENTS = 2
+#: Where the benchmark keeps what it measured.
+BENCH_RESULTS = BUILD / "bench.json"
