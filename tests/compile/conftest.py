@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 import stages
 from shuffled_bundle import write_shuffled
+from tuning_by_size import network_tasks
 
 from shuffledeploy.compiler.bundle.folder import Bundle
+from shuffledeploy.compiler.tuning.search.tasks import Task
 
 # Going over some millions of live objects again and again took a third of the tests' time.
 assert stages.HOST
@@ -28,3 +30,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 def copy(made: Bundle, tmp_path: Path) -> Path:
     """Return a copy of a bundle, to change."""
     return Path(shutil.copytree(made.path, tmp_path / "copy"))
+
+
+@pytest.fixture(scope="module")
+def tasks() -> list[Task]:
+    """Return the kernels of a small network, to tune."""
+    return network_tasks()
