@@ -1,4 +1,4 @@
-"""What the compiler's tests share: a collector that leaves the heap alone, a bundle."""
+"""What the compiler's tests share: a collector that leaves the heap alone, a bundle, texts."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import stages
+from golden_files import FLAG, FOLDER, GoldenFiles
 from shuffled_bundle import write_shuffled
 from tuning_by_size import network_tasks
 
@@ -36,3 +37,9 @@ def copy(made: Bundle, tmp_path: Path) -> Path:
 def tasks() -> list[Task]:
     """Return the kernels of a small network, to tune."""
     return network_tasks()
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> GoldenFiles:
+    """Return what compares texts of graphs with those that are kept."""
+    return GoldenFiles(FOLDER, update=request.config.getoption(FLAG))
