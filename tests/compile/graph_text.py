@@ -50,7 +50,8 @@ def _function_text(name: str, function: relax.Function) -> str:
     names = {parameter: str(parameter.name) for parameter in function.params}
     given = ", ".join(f"{names[p]}: {_type(p.ty)}" for p in function.params)
     bindings = [(b.var, b.value) for block in function.body.blocks for b in block.bindings]
-    answer, lines = function.body.body, []
+    answer = function.body.body
+    lines: list[str] = []
     for variable, value in reversed(bindings):
         if answer.same_as(variable) and isinstance(value, relax.Var | relax.Tuple):
             answer = value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeAlias
 
 import pytest
 import torch
@@ -35,7 +36,7 @@ from shuffledeploy.compiler.passes.memory.residual_in_place import residual_in_p
 
 SHAPE = (1, 12, 15, 10)
 
-Answer = Tensor | list[Tensor]
+Answer: TypeAlias = Tensor | list[Tensor]
 
 
 class _Join(nn.Module):
