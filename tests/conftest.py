@@ -21,6 +21,11 @@ if name := os.environ.get("HOST_CPU"):
     tvm.register_global_func("target.llvm_get_system_cpu", lambda: name, override=True)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the flag here: without arguments pytest knows no options of folders further down."""
+    parser.addoption("--update-golden", action="store_true", help="write tests/compile/golden anew")
+
+
 class Leftovers:
     """What a program leaves behind: processes of its, files in its temporary folder.
 

@@ -1,4 +1,4 @@
-"""What the compiler's tests share: a collector that leaves the heap alone, a bundle."""
+"""What the compiler's tests share: a collector that leaves the heap alone, a bundle, texts."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 import stages
+from golden_files import FLAG, FOLDER, GoldenFiles
 from shuffled_bundle import write_shuffled
+from tuning_by_size import network_tasks
 
 from shuffledeploy.compiler.bundle.folder import Bundle
+from shuffledeploy.compiler.tuning.search.tasks import Task
 
 # Going over some millions of live objects again and again took a third of the tests' time.
 assert stages.HOST
@@ -28,3 +31,15 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 def copy(made: Bundle, tmp_path: Path) -> Path:
     """Return a copy of a bundle, to change."""
     return Path(shutil.copytree(made.path, tmp_path / "copy"))
+
+
+@pytest.fixture(scope="module")
+def tasks() -> list[Task]:
+    """Return the kernels of a small network, to tune."""
+    return network_tasks()
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> GoldenFiles:
+    """Return what compares texts of graphs with those that are kept."""
+    return GoldenFiles(FOLDER, update=request.config.getoption(FLAG))

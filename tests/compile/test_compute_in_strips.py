@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tvm
+from drawn_networks import Drawn
 from stages import (
     HOST,
     QUICK,
@@ -24,7 +25,6 @@ from stages import (
     with_schedules,
 )
 from strip_networks import SMALL, Units, calls
-from test_random_networks import Drawn
 from torch import nn
 from tvm import relax
 

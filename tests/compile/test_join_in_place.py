@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeAlias
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from stages import (
     with_schedules,
 )
 from strip_networks import SMALL, Units, calls
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from shuffledeploy.compiler.ir.attributes import kernel_of
@@ -35,45 +36,104 @@ from shuffledeploy.compiler.passes.memory.residual_in_place import residual_in_p
 
 SHAPE = (1, 12, 15, 10)
 
-Layer = Callable[[torch.Tensor], torch.Tensor]
+Answer: TypeAlias = Tensor | list[Tensor]
 
 
 class _Join(nn.Module):
     """Joins something of a tensor, of a convolution of it, of a pool and another convolution."""
 
-    def __init__(self, forward: Callable[..., torch.Tensor | list[torch.Tensor]]) -> None:
+    def __init__(self, join: Case) -> None:
         super().__init__()
         self.stem, self.wide = nn.Conv2d(12, 12, 1), nn.Conv2d(12, 32, 1)
         self.first, self.second = nn.Conv2d(12, 20, 1), nn.Conv2d(12, 7, 3, padding=1)
         self.third = nn.Conv2d(39, 6, 1, groups=3)
-        self._forward = forward
+        self._join = join
 
-    def forward(self, image: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
-        x = self.stem(image)
-        pool = functional.max_pool2d(x, 3, 1, 1)
-        return self._forward(self, x, self.first(x), pool, torch.relu(self.second(x)))
+    def forward(self, image: Tensor) -> Answer:
+        stem = self.stem(image)
+        pool = functional.max_pool2d(stem, 3, 1, 1)
+        return self._join(self, stem, self.first(stem), pool, torch.relu(self.second(stem)))
 
 
-JOINED = {
-    "three": lambda n, x, a, b, c: torch.relu(torch.cat([a, b, c], 1)),
-    "later first": lambda n, x, a, b, c: torch.cat([c, b, a], 1) - 0.5,
-    "shuffled": lambda n, x, a, b, c: n.third(
-        functional.channel_shuffle(torch.relu(torch.cat([a, b, c], 1)), 3)
-    ),
-    "twice": lambda n, x, a, b, c: torch.cat(
-        [n.first(torch.relu(torch.cat([b], 1))), n.second(b), functional.relu6(a)], 1
-    ),
-    "in another order": lambda n, x, a, b, c: torch.relu(
-        torch.cat([functional.channel_shuffle(a, 4), b], 1)
-    ),
-    "nested": lambda n, x, a, b, c: torch.cat([torch.relu(torch.cat([a, c], 1)), b], 1),
-}
-LEFT = {
-    "read elsewhere": lambda n, x, a, b, c: [torch.cat([a, b], 1), a],
-    "gathered": lambda n, x, a, b, c: torch.relu(torch.cat([a[:, [3, 1, 4, 1]], b], 1)),
-    "added to another": lambda n, x, a, b, c: torch.relu(torch.cat([a, b], 1) + n.wide(x)),
-    "the input": lambda n, x, a, b, c: torch.cat([x, a], 1) + n.first(x).mean((2, 3), True)[:, :1],
-}
+#: What joins, given the network and its stem, and what stands beside it: `first`, `pool`, `second`.
+Case = Callable[[_Join, Tensor, Tensor, Tensor, Tensor], Answer]
+
+
+def three_parts(
+    network: _Join, stem: Tensor, first: Tensor, pool: Tensor, second: Tensor
+) -> Tensor:
+    """Join three layers' answers in the order in which they are computed."""
+    return torch.relu(torch.cat([first, pool, second], 1))
+
+
+def later_first(
+    network: _Join, stem: Tensor, first: Tensor, pool: Tensor, second: Tensor
+) -> Tensor:
+    """Put what is computed last in front."""
+    return torch.cat([second, pool, first], 1) - 0.5
+
+
+def shuffled(network: _Join, stem: Tensor, first: Tensor, pool: Tensor, second: Tensor) -> Tensor:
+    """Shuffle what was joined, before a grouped convolution reads it."""
+    whole = torch.relu(torch.cat([first, pool, second], 1))
+    return network.third(functional.channel_shuffle(whole, 3))
+
+
+def twice(network: _Join, stem: Tensor, first: Tensor, pool: Tensor, second: Tensor) -> Tensor:
+    """Read a join of one part in a layer that is joined itself."""
+    alone = network.first(torch.relu(torch.cat([pool], 1)))
+    return torch.cat([alone, network.second(pool), functional.relu6(first)], 1)
+
+
+def in_another_order(
+    network: _Join, stem: Tensor, first: Tensor, pool: Tensor, second: Tensor
+) -> Tensor:
+    """Shuffle a part before it is joined."""
+    return torch.relu(torch.cat([functional.channel_shuffle(first, 4), pool], 1))
+
+
+def nested(network: _Join, stem: Tensor, first: Tensor, pool: Tensor, second: Tensor) -> Tensor:
+    """Join a join."""
+    inner = torch.relu(torch.cat([first, second], 1))
+    return torch.cat([inner, pool], 1)
+
+
+def read_elsewhere(
+    network: _Join, stem: Tensor, first: Tensor, pool: Tensor, second: Tensor
+) -> list[Tensor]:
+    """Give a part away beside the join."""
+    return [torch.cat([first, pool], 1), first]
+
+
+def gathered(network: _Join, stem: Tensor, first: Tensor, pool: Tensor, second: Tensor) -> Tensor:
+    """Choose channels of a part, one of them twice."""
+    return torch.relu(torch.cat([first[:, [3, 1, 4, 1]], pool], 1))
+
+
+def added_to_another(
+    network: _Join, stem: Tensor, first: Tensor, pool: Tensor, second: Tensor
+) -> Tensor:
+    """Add another layer to the join."""
+    return torch.relu(torch.cat([first, pool], 1) + network.wide(stem))
+
+
+def joined_to_its_input(
+    network: _Join, stem: Tensor, first: Tensor, pool: Tensor, second: Tensor
+) -> Tensor:
+    """Join a layer's answer to what that layer reads."""
+    beside = network.first(stem).mean((2, 3), True)[:, :1]
+    return torch.cat([stem, first], 1) + beside
+
+
+JOINED: tuple[Case, ...] = (
+    three_parts, later_first, shuffled, twice, in_another_order, nested,
+)  # fmt: skip
+LEFT: tuple[Case, ...] = (read_elsewhere, gathered, added_to_another, joined_to_its_input)
+
+
+def name_of(case: Case) -> str:
+    """Return the name of a case in the report."""
+    return case.__name__
 
 
 def joined(network: nn.Module, *shape: int) -> tuple[tvm.IRModule, tvm.IRModule]:
@@ -89,9 +149,9 @@ def parts(module: tvm.IRModule) -> dict[str, str]:
     return {name: of for name, f in functions if (of := kernel_of(f, name)) != name}
 
 
-@pytest.mark.parametrize("name", JOINED)
-def test_concatenations_are_not_called(name: str) -> None:
-    network = seeded(_Join(JOINED[name]))
+@pytest.mark.parametrize("case", JOINED, ids=name_of)
+def test_concatenations_are_not_called(case: Case) -> None:
+    network = seeded(_Join(case))
     before, after = joined(network, *SHAPE)
     names = joined_in_place(after)
     assert names
@@ -107,9 +167,9 @@ def test_concatenations_are_not_called(name: str) -> None:
     assert_same(run(after, value.numpy()), network, value)
 
 
-@pytest.mark.parametrize("name", LEFT)
-def test_what_cannot_be_written_in_place_stays(name: str) -> None:
-    network = seeded(_Join(LEFT[name]))
+@pytest.mark.parametrize("case", LEFT, ids=name_of)
+def test_what_cannot_be_written_in_place_stays(case: Case) -> None:
+    network = seeded(_Join(case))
     before, after = joined(network, *SHAPE)
     assert after.same_as(before)
     assert joined_in_place(after) == ()

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 from stages import seeded
-from test_tuner import _tune, network_tasks
 from torch import nn
+from tuning_by_size import network_tasks, tune_by_size
 
 from shuffledeploy.compiler.tuning.records.record_log import read_log
 from shuffledeploy.compiler.tuning.search.trial_plan import BATCH
@@ -80,11 +80,11 @@ def test_the_command_leaves_nothing_when_it_is_ended(
 def tune_and_die(log: Path, times: int) -> None:
     """Tune again and again, killed at random moments; runs in a process without threads."""
     tasks, chance = network_tasks()[:3], random.Random(7)
-    _tune(tasks, log, len(tasks))
+    tune_by_size(tasks, log, len(tasks))
     known = {task.key: 1 for task in tasks}
     for _ in range(times):
         if (child := os.fork()) == 0:
-            _tune(tasks, log, 10_000)
+            tune_by_size(tasks, log, 10_000)
             os._exit(0)
         time.sleep(chance.uniform(0.05, 0.6))
         os.kill(child, signal.SIGKILL)
@@ -94,7 +94,7 @@ def tune_and_die(log: Path, times: int) -> None:
         for key, trials in known.items():
             assert found.best[key].trials >= trials
             known[key] = found.best[key].trials
-    states = _tune(tasks, log, BATCH)
+    states = tune_by_size(tasks, log, BATCH)
     assert all(state.start is None for state in states)  # no default is tried again
     assert sum(record.trials for record in read_log(log).best.values()) >= sum(known.values())
 
@@ -102,11 +102,11 @@ def tune_and_die(log: Path, times: int) -> None:
 def tune_side_by_side(log: Path, seconds: float) -> None:
     """Let two tuners share a log; runs in a process without threads."""
     tasks = network_tasks()[:2]
-    _tune(tasks, log, len(tasks))
+    tune_by_size(tasks, log, len(tasks))
     before, children = read_log(log).best, []
     for seed in (1, 2):
         if (child := os.fork()) == 0:
-            _tune(tasks, log, 10_000, seed=seed, seconds=seconds)
+            tune_by_size(tasks, log, 10_000, seed=seed, seconds=seconds)
             os._exit(0)
         children.append(child)
     assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]

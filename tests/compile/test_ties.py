@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from test_tuner import _CodeSize, _tune, network_tasks
+from tuning_by_size import CodeSize, network_tasks, tune_by_size
 
 from shuffledeploy.compiler.tuning.records.record_log import read_log
 from shuffledeploy.compiler.tuning.score import DetailedScore, KernelObject
 
 
-class _Close(_CodeSize):
+class _Close(CodeSize):
     """Scores that are all within a tie, and as many instructions as the object has bytes."""
 
     def __init__(self) -> None:
@@ -28,6 +28,6 @@ class _Close(_CodeSize):
 
 def test_what_ties_with_the_best_in_fewer_instructions_is_written_too(tmp_path: Path) -> None:
     score, log = _Close(), tmp_path / "log"
-    _tune(network_tasks(), log, 60, score=score)
+    tune_by_size(network_tasks(), log, 60, score=score)
     kept = {r.details["instructions"] for r in read_log(log).preferred.values()}
     assert kept == set(score.fewest.values())

@@ -7,13 +7,11 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from stages import HOST, QUICK, seeded
-from torch import nn
+from stages import HOST, seeded
+from tuning_by_size import CodeSize, InThisProcess, TunedNetwork, tune_by_size
 
 from shuffledeploy.compiler.frontend.program import trace
 from shuffledeploy.compiler.network import choose_schedules, lower
@@ -24,68 +22,8 @@ from shuffledeploy.compiler.tuning.search import trial_plan as plan
 from shuffledeploy.compiler.tuning.search.build_ahead import BuildAhead
 from shuffledeploy.compiler.tuning.search.candidates import Workers
 from shuffledeploy.compiler.tuning.search.latency_score import LocalLatency
-from shuffledeploy.compiler.tuning.search.tasks import Progress, Task, find_tasks
+from shuffledeploy.compiler.tuning.search.tasks import Progress, Task
 from shuffledeploy.compiler.tuning.search.trial_plan import BATCH
-from shuffledeploy.compiler.tuning.search.tuner import tune
-
-
-class _Here(Workers):
-    """Runs in this process what would run in a worker."""
-
-    def warm_up(self) -> None:
-        """Do nothing: it is warm."""
-
-    def run_all(
-        self, function: Any, calls: Sequence[tuple[Any, ...]], timeout_s: float
-    ) -> list[Any]:
-        return [function(*call) for call in calls]
-
-
-class _CodeSize:
-    """Scores a candidate by the bytes of its object: the same for the same code."""
-
-    source, unit = "sized: bytes of the object", "bytes"
-
-    def __init__(self, failing: str = "") -> None:
-        self.scored = 0
-        self.failing = failing
-
-    def __call__(self, kernels: Sequence[KernelObject]) -> list[float | str]:
-        self.scored += len(kernels)
-        return [
-            "it fails here" if self.failing in str(kernel.arguments) and self.failing
-            else float(kernel.path.stat().st_size)
-            for kernel in kernels
-        ]  # fmt: skip
-
-
-class _Network(nn.Module):
-    """Three convolutions to tune, one of them called twice, and a mean."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        widths = (8, 32, 8, 32, 8)
-        pairs = itertools.pairwise(widths)
-        self.layers = nn.Sequential(*(nn.Conv2d(a, b, 1) for a, b in pairs))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.layers(x).mean((2, 3))
-
-
-@pytest.fixture(scope="module")
-def tasks() -> list[Task]:
-    return network_tasks()
-
-
-def network_tasks() -> list[Task]:
-    return find_tasks(lower(trace(seeded(_Network()), (1, 8, 4, 6)), HOST), HOST)
-
-
-def _tune(tasks: Sequence[Task], log: Path, trials: int, **changes: Any) -> list[Progress]:
-    score = changes.pop("score", None) or _CodeSize()
-    settings: dict[str, Any] = {"seed": 3, "workers": _Here(1), **changes}
-    known = read_log(log, score.source).best
-    return tune(tasks, known, score, QUICK, log, trials=trials, **settings)
 
 
 @pytest.mark.smoke
@@ -107,7 +45,7 @@ def test_it_improves_or_keeps_and_writes_after_every_batch(
         spents.append(spent)
 
     trials = len(tasks) + BATCH + 3
-    states = _tune(tasks, log, trials, report=report)
+    states = tune_by_size(tasks, log, trials, report=report)
     assert all(before < after for before, after in itertools.pairwise(lines))
     assert spents == sorted(spents)
     assert spents[-1] == sum(state.trials for state in states) == trials
@@ -118,21 +56,21 @@ def test_it_improves_or_keeps_and_writes_after_every_batch(
         assert state.best.score <= state.start
         assert state.best.trials == state.trials
         assert best[state.task.key] == state.best
-        assert (state.best.source, state.best.unit) == (_CodeSize.source, "bytes")
+        assert (state.best.source, state.best.unit) == (CodeSize.source, "bytes")
     assert any(state.best.score < (state.start or 0) for state in states if state.best)
 
 
 def test_the_same_seed_finds_the_same_schedules(tasks: list[Task], tmp_path: Path) -> None:
-    _tune(tasks[:1], tmp_path / "a", 10)
-    _tune(tasks[:1], tmp_path / "b", 10)
-    _tune(tasks[:1], tmp_path / "c", 10, seed=4)
+    tune_by_size(tasks[:1], tmp_path / "a", 10)
+    tune_by_size(tasks[:1], tmp_path / "b", 10)
+    tune_by_size(tasks[:1], tmp_path / "c", 10, seed=4)
     first, again, other = ((tmp_path / name).read_text() for name in "abc")
     assert first == again
     assert first != other
 
 
 def test_how_long_scoring_takes_changes_nothing(tasks: list[Task], tmp_path: Path) -> None:
-    class Unsteady(_CodeSize):
+    class Unsteady(CodeSize):
         """Takes its time now and then: batches are built ahead meanwhile, or wait."""
 
         def __call__(self, kernels: Sequence[KernelObject]) -> list[float | str]:
@@ -140,20 +78,20 @@ def test_how_long_scoring_takes_changes_nothing(tasks: list[Task], tmp_path: Pat
             return super().__call__(kernels)
 
     trials = len(tasks) + 3 * BATCH
-    _tune(tasks, tmp_path / "steady", trials)
-    _tune(tasks, tmp_path / "unsteady", trials, score=Unsteady())
+    tune_by_size(tasks, tmp_path / "steady", trials)
+    tune_by_size(tasks, tmp_path / "unsteady", trials, score=Unsteady())
     assert (tmp_path / "steady").read_text() == (tmp_path / "unsteady").read_text()
 
 
 def test_the_first_of_all_tasks_are_tried_together(tasks: list[Task], tmp_path: Path) -> None:
-    class Batches(_CodeSize):
+    class Batches(CodeSize):
         sizes: list[int] = []  # noqa: RUF012
 
         def __call__(self, kernels: Sequence[KernelObject]) -> list[float | str]:
             self.sizes.append(len(kernels))
             return super().__call__(kernels)
 
-    _tune(tasks, tmp_path / "log", len(tasks) + 5, score=(score := Batches()))
+    tune_by_size(tasks, tmp_path / "log", len(tasks) + 5, score=(score := Batches()))
     assert score.sizes == [len(tasks), 5]
 
 
@@ -162,13 +100,13 @@ def test_a_batch_is_on_the_disk_before_the_next_is_scored(
 ) -> None:
     log, seen = tmp_path / "log", []
 
-    class Watching(_CodeSize):
+    class Watching(CodeSize):
         def __call__(self, kernels: Sequence[KernelObject]) -> list[float | str]:
             written = sum(record.trials for record in read_log(log).best.values())
             seen.append((written, self.scored))
             return super().__call__(kernels)
 
-    _tune(tasks, log, len(tasks) + 3 * BATCH, score=Watching())
+    tune_by_size(tasks, log, len(tasks) + 3 * BATCH, score=Watching())
     assert len(seen) >= 4
     assert all(written == scored for written, scored in seen)
 
@@ -178,14 +116,14 @@ def test_what_is_known_is_kept_and_nothing_is_spent_without_trials(
 ) -> None:
     log = tmp_path / "log"
     tasks = tasks[1:3]
-    _tune(tasks, log, 4)
+    tune_by_size(tasks, log, 4)
     before, known = log.read_text(), read_log(log).best
-    score = _CodeSize()
-    _tune(tasks, log, 0, score=score)
+    score = CodeSize()
+    tune_by_size(tasks, log, 0, score=score)
     assert log.read_text() == before
     assert score.scored == 0
     # A second run goes on from there: no default is tried again, nothing gets worse.
-    states = _tune(tasks, log, 4)
+    states = tune_by_size(tasks, log, 4)
     assert all(state.start is None for state in states)
     for state in states:
         assert state.best is not None
@@ -195,11 +133,11 @@ def test_what_is_known_is_kept_and_nothing_is_spent_without_trials(
 def test_it_ends_by_itself_where_nothing_is_left_to_learn(
     tasks: list[Task], tmp_path: Path
 ) -> None:
-    class Flat(_CodeSize):
+    class Flat(CodeSize):
         def __call__(self, kernels: Sequence[KernelObject]) -> list[float | str]:
             return [7.0] * len(kernels)
 
-    states = _tune(tasks[-1:], tmp_path / "log", 10_000, score=Flat())
+    states = tune_by_size(tasks[-1:], tmp_path / "log", 10_000, score=Flat())
     assert states[0].finished
     assert states[0].trials < 10_000
     assert states[0].best is not None
@@ -212,7 +150,7 @@ def test_a_kernel_that_always_fails_leaves_the_trials_to_the_others(
     monkeypatch.setattr(plan, "PATIENCE", 1)
     log = tmp_path / "log"
     tasks = tasks[:2]
-    states = _tune(tasks, log, BATCH + 6, score=_CodeSize(failing=_input(tasks[0])))
+    states = tune_by_size(tasks, log, BATCH + 6, score=CodeSize(failing=_input(tasks[0])))
     assert states[0].best is None
     assert states[0].failures == states[0].trials > 0
     assert states[0].last_failure == "it fails here"
@@ -234,7 +172,7 @@ def test_interrupting_keeps_what_was_learnt(tasks: list[Task], tmp_path: Path) -
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        _tune(tasks, log, 100, report=report)
+        tune_by_size(tasks, log, 100, report=report)
     records = read_log(log)
     assert records.rejected == ()
     assert set(records.best) == {task.key for task in tasks}
@@ -243,8 +181,8 @@ def test_interrupting_keeps_what_was_learnt(tasks: list[Task], tmp_path: Path) -
 
 def test_records_of_the_tuner_fit_the_network_again(tasks: list[Task], tmp_path: Path) -> None:
     log = tmp_path / "log"
-    _tune(tasks, log, len(tasks))
-    lowered = lower(trace(seeded(_Network()), (1, 8, 4, 6)), HOST)
+    tune_by_size(tasks, log, len(tasks))
+    lowered = lower(trace(seeded(TunedNetwork()), (1, 8, 4, 6)), HOST)
     chosen = choose_schedules(lowered, HOST, read_log(log).best)
     assert sum(choice.record is not None for choice in chosen.values()) == len(tasks)
     assert not any(choice.refused for choice in chosen.values())
@@ -269,9 +207,9 @@ def test_candidates_are_built_in_real_workers(tasks: list[Task], tmp_path: Path)
 def test_only_what_is_counted_is_built_with_its_checks(
     tasks: list[Task], tmp_path: Path, unit: str, checked: bool
 ) -> None:
-    score = _CodeSize()
+    score = CodeSize()
     score.unit = unit
-    with BuildAhead(score, HOST, tmp_path, _Here(1)) as ahead:
+    with BuildAhead(score, HOST, tmp_path, InThisProcess(1)) as ahead:
         (kernel,) = ahead.build([tasks[0].function]).result()
     assert isinstance(kernel, KernelObject)
     # What a kernel would say of a wrong argument; counts of old records hold the checks.
@@ -282,11 +220,11 @@ def test_each_batch_is_timed_by_its_own_code(
     tasks: list[Task], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "sched_setaffinity", lambda *_: None)
-    score = LocalLatency(_Here(1), HOST.cpu)
+    score = LocalLatency(InThisProcess(1), HOST.cpu)
     # One process times batch after batch: a library of a name that it knows is not loaded again,
     # and the old code does not take the second kernel's arguments.
     for task in tasks[:2]:
-        batch = candidates.build_candidates([task.function], HOST, tmp_path, _Here(1))
+        batch = candidates.build_candidates([task.function], HOST, tmp_path, InThisProcess(1))
         (latency,) = score([kernel for kernel in batch if isinstance(kernel, KernelObject)])
         assert isinstance(latency, float)
         assert latency > 0

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tvm
 from stages import HOST, QUICK, finished
-from test_tuner import _Here, network_tasks
+from tuning_by_size import InThisProcess, network_tasks
 from tvm_ffi import structural_hash
 
 from shuffledeploy.compiler import validate_score
@@ -103,7 +103,7 @@ def test_candidates_are_of_both_spaces_and_no_two_alike(
     monkeypatch.setattr(validation, "measure", lambda kernels, *_: np.ones((len(kernels), 2)))
     task = network_tasks()[0]
     candidates = validation.draw_candidates(
-        Drawn("classifier", "tiny", task), QUICK, tmp_path, 1, _Here(1), _Here(1)
+        Drawn("classifier", "tiny", task), QUICK, tmp_path, 1, InThisProcess(1), InThisProcess(1)
     )
     kernels = [candidate.kernel for candidate in candidates]
     assert len({kernel.path.read_bytes() for kernel in kernels}) == len(kernels) == 18

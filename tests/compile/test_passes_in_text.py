@@ -1,0 +1,262 @@
+"""What each pass makes of a graph, to read: `golden/<pass>.txt` shows it before and after.
+
+The graph before is what the pipeline gives to the pass for a Cortex-A72. Where a text is meant to
+change, ``pytest --update-golden`` writes the files anew.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+
+import pytest
+import torch
+import tvm
+from golden_files import FOLDER, GoldenFiles
+from graph_text import graph_text
+from stages import imported, seeded
+from strip_networks import SMALL
+from torch import Tensor, nn
+from torch.nn import functional
+
+from shuffledeploy.compiler.ir.graph import ENTRY
+from shuffledeploy.compiler.ir.inspection import kernel_functions
+from shuffledeploy.compiler.kernels.schedules import scheduled
+from shuffledeploy.compiler.passes.memory.constants_in_place import constants_in_place
+from shuffledeploy.compiler.passes.memory.expose_intermediates import INTERMEDIATES
+from shuffledeploy.compiler.pipeline import Phase, pipeline, run_steps, steps_of
+from shuffledeploy.compiler.targets import CompileTarget, find_target
+
+ARM: CompileTarget = find_target("cortex-a72")
+#: The same with so little cache that small tensors go by strips.
+LITTLE_CACHE = dataclasses.replace(ARM, cache=SMALL)
+
+
+class Norms(nn.Module):
+    """The first batch norm is in the convolution's weights, the second a product and a sum."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 6, 3, bias=False)
+        self.first, self.second = nn.BatchNorm2d(6), nn.BatchNorm2d(6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(torch.relu(self.first(self.conv(x))))
+
+
+class ShuffledUnit(nn.Module):
+    """Three lines of a shuffle are one `take`, directly before the convolution by groups."""
+
+    def __init__(self, groups: int = 3, width: int = 4) -> None:
+        super().__init__()
+        wide, self.groups = groups * width, groups
+        self.compress = nn.Conv2d(wide, wide, 1, groups=groups)
+        self.depthwise = nn.Conv2d(wide, wide, 3, padding=1, groups=wide)
+        self.expand = nn.Conv2d(wide, wide, 1, groups=groups)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = functional.channel_shuffle(torch.relu(self.compress(x)), self.groups)
+        return self.expand(self.depthwise(y))
+
+
+class UnitReadInRuns(ShuffledUnit):
+    """The `take` goes up to the convolution that writes: the depthwise one reads in its order."""
+
+
+class PoolBetween(nn.Module):
+    """One transposition is left, of the network's input; all layers have their channels last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = functional.relu6(self.first(x))
+        return self.second(functional.max_pool2d(x, 2)).mean((2, 3))
+
+
+class Flattened(nn.Module):
+    """The transposition before the flattened product is gone: its weight has other rows now."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.linear = nn.Conv2d(3, 5, 1), nn.Linear(5 * 4 * 3, 7)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(torch.relu(self.conv(x)).flatten(1))
+
+
+class AdaptivePools(nn.Module):
+    """A pool to the size that is there is gone, one to halves is plain, uneven windows stay."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 3, 1)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        x = self.conv(x)
+        return [functional.adaptive_avg_pool2d(x, size) for size in ((6, 8), (3, 4), (4, 5))]
+
+
+class ConvolutionAndSum(nn.Module):
+    """Transposition, shuffle, sum and activation have no lines: they are inside of the kernels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 12, 3, 2, 1)
+        self.grouped = nn.Conv2d(12, 12, 1, groups=3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.stem(x))
+        x = torch.relu(self.grouped(functional.channel_shuffle(x, 3)) + x)
+        return x.mean((2, 3))
+
+
+class Gated(nn.Module):
+    """Two operators that no kernel of ours covers are one kernel, which TVM fused."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        return (x * torch.sigmoid(x)).mean((2, 3))
+
+
+class TwoProducts(nn.Module):
+    """Calls stay; weights are laid out in blocks of so many outputs as the schedule takes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(8, 32, 1), nn.Conv2d(32, 16, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(torch.relu(self.first(x)))
+
+
+class ThreeKernels(TwoProducts):
+    """A second function calls the same kernels and answers with what each of them wrote."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).mean((2, 3))
+
+
+class Joined(nn.Module):
+    """No concatenation is called: the second kernel writes into the tensor of the first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.beside = nn.Conv2d(8, 8, 1), nn.Conv2d(8, 16, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        return torch.relu(torch.cat([functional.max_pool2d(x, 3, 1, 1), self.beside(x)], 1))
+
+
+class LargeImage(nn.Module):
+    """Two calls are one, which computes strips of rows in turn in a little memory of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 12, 3, 2, 1)
+        self.depthwise = nn.Conv2d(12, 12, 3, 1, 1, groups=12)
+        self.expand = nn.Conv2d(12, 8, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.expand(self.depthwise(torch.relu(self.stem(x)))).mean((2, 3))
+
+
+class Residual(nn.Module):
+    """The sum is written over the residual that goes into it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 1)
+        self.reduce, self.expand = nn.Conv2d(8, 4, 1), nn.Conv2d(4, 8, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        return torch.relu(self.expand(torch.relu(self.reduce(x))) + x).mean((2, 3))
+
+
+class LayerTwice(nn.Module):
+    """Constants are numbers, the bytes where they start: a layer called twice has them once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.twice, self.last = nn.Linear(8, 8), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(torch.relu(self.twice(torch.relu(self.twice(x)))))
+
+
+@dataclasses.dataclass(frozen=True)
+class Lesson:
+    """A network that shows what a pass does; the docstring of its class says where to look.
+
+    Attributes
+    ----------
+    network : nn.Module
+        With weights.
+    shape : tuple of int
+        Of its input.
+    target : CompileTarget
+        What it is compiled for.
+    functions : tuple of str
+        Relax functions to show of the module after the pass.
+    """
+
+    network: nn.Module
+    shape: tuple[int, ...]
+    target: CompileTarget = ARM
+    functions: tuple[str, ...] = (ENTRY,)
+
+
+LESSONS = {
+    "fold_batch_norm": Lesson(Norms(), (1, 3, 5, 6)),
+    "eliminate_channel_shuffle": Lesson(ShuffledUnit(), (1, 12, 4, 5)),
+    "write_in_read_order": Lesson(UnitReadInRuns(), (1, 12, 4, 5)),
+    "choose_layouts": Lesson(PoolBetween(), (1, 3, 8, 10)),
+    "absorb_flatten": Lesson(Flattened(), (1, 3, 4, 3)),
+    "simplify_pools": Lesson(AdaptivePools(), (1, 2, 6, 8)),
+    "lower_to_kernels": Lesson(ConvolutionAndSum(), (1, 3, 8, 10)),
+    "fuse_rest": Lesson(Gated(), (1, 3, 4, 5)),
+    "replace_kernels": Lesson(TwoProducts(), (1, 8, 4, 5)),
+    "expose_intermediates": Lesson(ThreeKernels(), (1, 8, 4, 5), functions=(ENTRY, INTERMEDIATES)),
+    "join_in_place": Lesson(Joined(), (1, 8, 6, 5)),
+    "compute_in_strips": Lesson(LargeImage(), (1, 3, 56, 44), target=LITTLE_CACHE),
+    "residual_in_place": Lesson(Residual(), (1, 3, 6, 5)),
+    "constants_in_place": Lesson(LayerTwice(), (1, 8)),
+}
+
+
+def around(name: str, module: tvm.IRModule, target: CompileTarget) -> tuple[tvm.IRModule, ...]:
+    """Run the pipeline on an imported module up to a pass; give the module before and after it."""
+    steps = steps_of(pipeline(target), Phase.GRAPH)
+    if name not in [step.name for step in steps]:
+        module = run_steps(module, steps)
+        kernels = kernel_functions(module)
+        chosen = {kernel: scheduled(f, target.core) for kernel, f in kernels.items()}
+        phases = (Phase.SCHEDULE, Phase.MEMORY, Phase.PLAN)
+        steps = steps_of(pipeline(target, kernels, chosen), *phases)
+    earlier = tuple(itertools.takewhile(lambda step: step.name != name, steps))
+    before = run_steps(module, earlier)
+    return before, steps[len(earlier)].run(before)
+
+
+@pytest.mark.parametrize("name", LESSONS)
+def test_a_pass_makes_of_its_graph_what_is_written(name: str, golden: GoldenFiles) -> None:
+    lesson = LESSONS[name]
+    module = imported(seeded(lesson.network), *lesson.shape).module
+    before, after = around(name, module, lesson.target)
+    texts = graph_text(before), graph_text(after, *lesson.functions)
+    assert texts[0] != texts[1]
+    golden.check(name, *texts)
+
+
+def test_each_pass_over_calls_and_layers_has_its_text() -> None:
+    phases = (Phase.GRAPH, Phase.SCHEDULE, Phase.MEMORY)
+    passes = {step.name for step in steps_of(pipeline(ARM), *phases)}
+    assert passes | {constants_in_place.__name__} == set(LESSONS)
+    assert {path.stem for path in FOLDER.iterdir()} == set(LESSONS)
