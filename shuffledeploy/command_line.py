@@ -55,5 +55,5 @@ def _help() -> str:
         "first steps:\n"
         "  shuffledeploy tune --target host     for this machine: no board is needed\n"
         "  shuffledeploy device build           an emulated Cortex-A board, once\n"
-        "  shuffledeploy tune --target arm      for a Cortex-A72, checked on an emulated one"
+        "  shuffledeploy tune --target arm      for a Cortex-A72, on an emulated one"
     )
