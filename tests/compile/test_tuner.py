@@ -234,5 +234,5 @@ def test_the_programs_own_random_numbers_are_left_alone(tasks: list[Task], tmp_p
     np.random.seed(5)
     expected = np.random.random(3).tolist()
     np.random.seed(5)
-    _tune(tasks[:1], tmp_path / "log", BATCH + 1)
+    tune_by_size(tasks[:1], tmp_path / "log", BATCH + 1)
     assert np.random.random(3).tolist() == expected

@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from shuffledeploy.deploy.report import command_output as reports
+from shuffledeploy.model import command_output as reports
 
 
 @pytest.mark.smoke
@@ -23,4 +23,21 @@ def test_steps_are_told_of_in_a_file_too(monkeypatch: pytest.MonkeyPatch) -> Non
     assert console.file.getvalue().splitlines() == [  # type: ignore[attr-defined]
         "1 of 4 in 16 s, about 48 s left; alexnet for host",
         "2 of 4 in 40 s, about 40 s left; alexnet for a core with a long name",
+    ]
+
+
+@pytest.mark.smoke
+def test_shares_are_told_of_in_a_file_with_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`bench.py` and `validate_score.py` were silent in a file."""
+    console = Console(file=io.StringIO(), width=60)
+    monkeypatch.setattr(reports, "CONSOLE", console)
+    now = 0.0
+    monkeypatch.setattr(reports.time, "monotonic", lambda: now)
+    with reports.shares("starting") as tell:
+        for now, share in ((1.0, 0.1), (20.0, 0.25), (21.0, 0.3), (40.0, 0.5)):
+            tell(f"part {share}", share)
+    assert isinstance(console.file, io.StringIO)
+    assert console.file.getvalue().splitlines() == [
+        "25% in 20 s, about 1 min 00 s left; part 0.25",
+        "50% in 40 s, about 40 s left; part 0.5",
     ]
