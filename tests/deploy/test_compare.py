@@ -14,7 +14,8 @@ from tiny import SIDE, tiny_bundle
 
 from shuffledeploy.compiler.bundle.folder import Bundle
 from shuffledeploy.compiler.targets import find_target
-from shuffledeploy.deploy import compare as command
+from shuffledeploy.deploy.actions import compare_networks
+from shuffledeploy.deploy.compare import main
 from shuffledeploy.deploy.devices.opening import Device
 from shuffledeploy.deploy.runtime import comparison
 from shuffledeploy.deploy.runtime.comparison import PAPER_MS, cached_bundle, compare
@@ -34,7 +35,7 @@ def tiny_zoo(monkeypatch: pytest.MonkeyPatch) -> None:
         return measure(networks, runs=4)
 
     measure = comparison.measure_interleaved
-    monkeypatch.setattr(command, "cached_bundle", bundle)
+    monkeypatch.setattr(compare_networks, "cached_bundle", bundle)
     monkeypatch.setattr(comparison, "measure_interleaved", briefly)
 
 
@@ -47,7 +48,7 @@ def test_the_table_the_file_and_the_chart(
     report, chart = tmp_path / "c.json", tmp_path / "c.png"
     models = ["shufflenet-g3-x0.5", "alexnet"]
     arguments = ["--target", "host", "--device", "local", "--models", *models]
-    assert command.main([*arguments, "--json", str(report), "--chart", str(chart)]) == 0
+    assert main([*arguments, "--json", str(report), "--chart", str(chart)]) == 0
     printed = capsys.readouterr().out
     assert max(map(len, printed.splitlines())) <= 80
     assert "…" not in printed
@@ -74,7 +75,7 @@ def test_the_table_the_file_and_the_chart(
 @pytest.mark.usefixtures("tiny_zoo")
 def test_without_alexnet_there_is_no_ratio(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--target", "host", "--device", "local", "--models", "shufflenet-g3-x1"]
-    assert command.main(arguments) == 0
+    assert main(arguments) == 0
     assert "alexnet is not compared" in capsys.readouterr().out.lower()
 
 
@@ -93,7 +94,7 @@ def test_without_alexnet_there_is_no_ratio(capsys: pytest.CaptureFixture[str]) -
 def test_mistakes_end_in_one_line(
     arguments: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert command.main(arguments) == 2
+    assert main(arguments) == 2
     error = capsys.readouterr().err.strip()
     assert complaint in error
     assert len(error.splitlines()) == 1
@@ -150,5 +151,5 @@ def test_an_emulated_core_counts(
     ] * 2
     assert rows[0].value == rows[1].value
     assert rows[0].ratio_to_alexnet == 1.0
-    command.print_table(rows, "counted")
+    compare_networks.print_table(rows, "counted")
     assert "not a time" in " ".join(capsys.readouterr().out.split())
