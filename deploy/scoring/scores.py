@@ -48,7 +48,7 @@ class CountedInstructions:
 
 
 class EstimatedCycles:
-    """Cycles that one call of a kernel would take on a core: estimated, see `deploy/emulator`.
+    """Cycles that one call of a kernel would take on a core: estimated, see `deploy/estimate`.
 
     Executions of each region of code are counted on an emulated core; what a region costs there at
     steady state is llvm-mca's word. Both forms of the sum are kept in the details, with the
