@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 import socket
 import struct
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
 
 import pytest
+from odd_peers import SERVER_MAGIC, TRACKER_MAGIC, Peer, listening
 
 from shuffledeploy.deploy.devices import sessions, trackers
 from shuffledeploy.deploy.devices.device_information import DeviceInformation, read_description
@@ -18,36 +16,6 @@ from shuffledeploy.deploy.devices.device_names import parse_device_name
 from shuffledeploy.deploy.devices.opening import attach, open_device
 from shuffledeploy.deploy.devices.trackers import Tracker
 from shuffledeploy.model.errors import Failure
-
-# TVM's protocol: `tvm.rpc.base`.
-SERVER_MAGIC, TRACKER_MAGIC = 0xFF271, 0x2F271
-Peer = Callable[[socket.socket], None]
-
-
-@contextmanager
-def listening(answer: Peer) -> Iterator[int]:
-    """Answer everybody who connects to a port of this machine, until the block ends."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        ended = threading.Event()
-        server.settimeout(0.1)
-
-        def serve(peer: socket.socket) -> None:
-            with suppress(OSError), peer:
-                answer(peer)
-
-        def accept() -> None:
-            while not ended.is_set():
-                with suppress(OSError):
-                    peer, _ = server.accept()
-                    threading.Thread(target=serve, args=(peer,), daemon=True).start()
-
-        thread = threading.Thread(target=accept)
-        thread.start()
-        try:
-            yield server.getsockname()[1]
-        finally:
-            ended.set()
-            thread.join()
 
 
 def silent(peer: socket.socket) -> None:

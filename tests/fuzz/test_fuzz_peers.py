@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import socket
+import struct
 from typing import Any
 
-from hypothesis import given
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from odd_peers import SERVER_MAGIC, TRACKER_MAGIC, listening
 
 from shuffledeploy.deploy.devices.device_information import read_description
 from shuffledeploy.deploy.devices.device_names import parse_device_name
+from shuffledeploy.deploy.devices.opening import attach
+from shuffledeploy.deploy.devices.trackers import Tracker
 from shuffledeploy.deploy.estimate.instruction_counts import fold
 from shuffledeploy.model.errors import Failure, UsageError
 
@@ -62,3 +68,25 @@ def test_counts(report: str) -> None:
     except (ValueError, TypeError):
         # What `Device.count` turns into a line.
         return
+
+
+GREETINGS = st.sampled_from([
+    struct.pack("<i", SERVER_MAGIC), struct.pack("<i", TRACKER_MAGIC), struct.pack("<i", 2**31 - 1),
+    struct.pack("<i", -1), struct.pack("<i", 3), b"key", b'[0, {"server_info": []}]', b"\0" * 9,
+])  # fmt: skip
+
+
+@given(answer=st.lists(GREETINGS | st.binary(max_size=12), max_size=6).map(b"".join))
+@settings(max_examples=40)
+def test_whoever_answers(answer: bytes) -> None:
+    def peer(connected: socket.socket) -> None:
+        connected.recv(64)
+        connected.sendall(answer)
+
+    with listening(peer) as port:
+        with pytest.raises(Failure) as board:
+            attach(parse_device_name(f"rpc://127.0.0.1:{port}"), 2.0)
+        tracker = Tracker(parse_device_name(f"tracker://127.0.0.1:{port}/phone"))
+        with pytest.raises(Failure) as told:
+            tracker.require_boards()
+    assert all(len(str(error.value).splitlines()) == 1 for error in (board, told))
