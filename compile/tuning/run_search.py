@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -136,12 +135,11 @@ def measure_shortlist(
             records, reasons = _measured(state.task, shortlist, score, request.target, workers)
             append(log, records)
             found += records
-            state.best = min(records, key=lambda record: record.score, default=None)
             used = preferred(shortlist)
-            state.before = next((r.score for r in records if r.trace == used.trace), None)
-            state.trials, state.failures = len(records) + len(reasons), len(reasons)
-            state.last_failure = reasons[-1] if reasons else ""
-            state.updated = time.monotonic()
+            state.note_before(next((r.score for r in records if r.trace == used.trace), None))
+            state.note_trials([*(record.score for record in records), *reasons])
+            if records:
+                state.note_best(min(records, key=lambda record: record.score))
             history.note(states, sum(state.trials for state in states))
             shown(states, sum(state.trials for state in states))
         warnings = warnings_of(score)

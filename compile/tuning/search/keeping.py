@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -48,17 +47,13 @@ class Keeper:
         self, state: Progress, schedules: Sequence[Schedule], results: Sequence[float | str]
     ) -> list[Record]:
         """Give the records that a task's part of a batch is worth; the best comes last."""
-        state.trials += len(results)
-        state.updated = time.monotonic()
+        state.note_trials(results)
         total = len(results) + (state.best.trials if state.best is not None else 0)
         found = [
             (result, schedule)
             for schedule, result in zip(schedules, results, strict=True)
             if not isinstance(result, str)
         ]
-        for reason in (result for result in results if isinstance(result, str)):
-            state.failures += 1
-            state.last_failure = reason
         found.sort(key=lambda pair: pair[0])
         beaten = state.best.score if state.best is not None else math.inf
         lean = _leanest(state.best, [result for result, _ in found])
@@ -69,14 +64,12 @@ class Keeper:
             if (place == 0 and result < beaten) or place == lean
             or self._enters_shortlist(state, result, place)
         ]  # fmt: skip
-        if fresh and fresh[0].score < beaten:
-            state.best = fresh.pop(0)
-        if state.best is None:
+        best = fresh.pop(0) if fresh and fresh[0].score < beaten else state.best
+        if best is None:
             return []
-        state.best = dataclasses.replace(state.best, trials=total)
-        known = [*state.shortlist, *(record.score for record in (*fresh, state.best))]
-        state.shortlist = tuple(sorted(set(known))[:SHORTLIST])
-        return [*fresh, state.best]
+        best = dataclasses.replace(best, trials=total)
+        state.note_best(best, (record.score for record in (*fresh, best)), SHORTLIST)
+        return [*fresh, best]
 
     def _enters_shortlist(self, state: Progress, result: float, place: int) -> bool:
         """Whether it is to be measured when a device appears; what is measured needs none."""

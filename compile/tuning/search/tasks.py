@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import time
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import tvm
@@ -41,6 +43,8 @@ class Task:
 class Progress:
     """How far one task has come; handed to the caller after every batch.
 
+    Its fields are written by its own methods alone.
+
     Attributes
     ----------
     start : float or None
@@ -60,6 +64,36 @@ class Progress:
     last_failure: str = ""
     updated: float = 0.0
     shortlist: tuple[float, ...] = ()
+
+    def note_trials(self, results: Sequence[float | str]) -> None:
+        """Count what was tried: a score, or the reason why there is none."""
+        reasons = [result for result in results if isinstance(result, str)]
+        self.trials += len(results)
+        self.failures += len(reasons)
+        self.last_failure = reasons[-1] if reasons else self.last_failure
+        self.updated = time.monotonic()
+
+    def note_best(self, best: Record, scores: Iterable[float] = (), most: int = 0) -> None:
+        """Take up the best record, and the scores of the shortlist, at most so many."""
+        self.best = best
+        self.shortlist = tuple(sorted({*self.shortlist, *scores})[:most])
+
+    def note_start(self, default: float | None) -> None:
+        """Take up what the form's default numbers scored in this run."""
+        self.start = self.before = default
+
+    def note_before(self, score: float | None) -> None:
+        """Take up what was used when the run began, as it scores in this run."""
+        self.before = score
+
+    def note_batch(self, gained: bool, patience: int) -> None:
+        """Take up whether a batch gained; after so many that did not the task is left alone."""
+        self.stale = 0 if gained else self.stale + 1
+        self.finished = self.stale >= patience
+
+    def leave(self) -> None:
+        """Leave the task alone: nothing of it is left to try."""
+        self.finished = True
 
 
 def begin(task: Task, known: Record | None = None) -> Progress:

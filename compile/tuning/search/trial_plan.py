@@ -95,7 +95,7 @@ class TrialPlan:
             if candidates:
                 schedules = tuple(candidate.schedule for candidate in candidates)
                 return Batch((state,) * len(candidates), schedules, tuple(candidates))
-            state.finished = True
+            state.leave()
 
     def _search(self, task: Task) -> TaskSearch:
         if task.key not in self._searches:
@@ -115,13 +115,12 @@ class TrialPlan:
         if not batch.candidates:
             for state, places in members:
                 first = results[places[0]]
-                state.start = state.before = first if isinstance(first, float) else None
+                state.note_start(first if isinstance(first, float) else None)
             return
         (state,) = (state for state, _ in members)
         scores = [result if isinstance(result, float) else None for result in results]
         self._search(state.task).report(batch.candidates, scores)
-        state.stale = 0 if gained[state.task.key] else state.stale + 1
-        state.finished = state.stale >= PATIENCE
+        state.note_batch(gained[state.task.key], PATIENCE)
 
 
 def _promise(state: Progress) -> float:
