@@ -3,7 +3,7 @@
 >>> import shuffledeploy, torch                                            # doctest: +SKIP
 >>> bundle = shuffledeploy.compile(network, (torch.zeros(1, 3, 224, 224),), target="arm")
 >>> shuffledeploy.check_parity(bundle).verdict
->>> with shuffledeploy.open_bundle(bundle) as run:
+>>> with shuffledeploy.open_bundle(bundle, "emulated") as run:
 ...     logits = run(image)
 
 Importing this package imports neither TVM nor PyTorch: what needs them does.

@@ -11,7 +11,7 @@ After::
     gconv
 
 The `take` that is left stands directly before a grouped convolution and no kernel is made of it:
-`lower_convolutions` turns it into the index with which that kernel reads its input. Before a dense
+`lower_to_kernels` turns it into the index with which that kernel reads its input. Before a dense
 convolution, a matrix product or at equal ends nothing is left at all, since constant weights are
 permuted instead.
 
