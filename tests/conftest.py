@@ -1,8 +1,4 @@
-"""The host that the tests take this machine for: green has to mean the same on every host.
-
-``HOST_CPU=haswell make test`` takes this machine for a core that LLVM knows and whose code runs
-here: kernels of 8 lanes on a machine with 16, of 4 with ``HOST_CPU=x86-64``.
-"""
+"""What every test can use, and the host that the tests take this machine for."""
 
 from __future__ import annotations
 
@@ -12,13 +8,8 @@ import secrets
 import time
 from pathlib import Path
 
+import pretended_host  # noqa: F401 - first: other conftest files ask which core this is
 import pytest
-
-if name := os.environ.get("HOST_CPU"):
-    import tvm
-
-    # Where `compiler.targets` learns which core this is; other conftest files ask when they load.
-    tvm.register_global_func("target.llvm_get_system_cpu", lambda: name, override=True)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -92,12 +92,15 @@ def test_kill_9_in_the_middle_of_a_write_loses_at_most_a_batch(
     log = tmp_path / "log"
     code = (
         "import sys; sys.path[:0] = sys.argv[2:]\n"
+        "import pretended_host\n"
         "from pathlib import Path; from test_tuner_faults import tune_until_killed\n"
         "tune_until_killed(Path(sys.argv[1]))"
     )
     here = Path(__file__).parent
     process = subprocess.run(
-        [sys.executable, "-c", code, log, here, here.parents[1]], check=False, timeout=120
+        [sys.executable, "-c", code, log, here, here.parent, here.parents[1]],
+        check=False,
+        timeout=120,
     )
     assert process.returncode == -signal.SIGKILL
     found = read_log(log)
