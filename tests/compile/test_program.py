@@ -14,7 +14,7 @@ import torch
 from programs import Small, rewritten, with_member
 from torch import nn
 
-import compile as compiler
+from shuffledeploy import compiler
 from shuffledeploy.compiler.frontend.program import import_program, load_program, trace
 from shuffledeploy.model.errors import UsageError
 
