@@ -18,11 +18,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import math
 from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
+from numpy.polynomial.polynomial import polyfromroots
 from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script.builder import ir as T
@@ -118,7 +120,8 @@ def tile_of(window: int) -> int:
 def matrices(window: int) -> tuple[Array, Array, Array]:
     """Compute A^T ``(m, n)``, G ``(n, r)`` and B^T ``(n, n)`` for `POINTS` and infinity.
 
-    Toom and Cook's products of polynomials, transposed into a filter.
+    Toom and Cook's products of polynomials, transposed into a filter. Products of the points are
+    exact in float64.
     """
     size = tile_of(window)
     points = POINTS[: size - 1]
@@ -127,26 +130,14 @@ def matrices(window: int) -> tuple[Array, Array, Array]:
     b = np.zeros((size, size))
     for column, point in enumerate(points):
         others = [other for other in points if other != point]
-        scale = Fraction(1)
-        for other in others:
-            scale *= point - other
+        scale = math.prod(point - other for other in others)
         a[:, column] = [float(point**power) for power in range(STEP)]
         g[column] = [float(point**power / scale) for power in range(window)]
-        b[column, : size - 1] = [float(c) for c in _with_roots(others)]
+        b[column, : size - 1] = polyfromroots(np.array(others, float))
     a[STEP - 1, size - 1] = 1.0
     g[size - 1, window - 1] = 1.0
-    b[size - 1] = [float(c) for c in _with_roots(points)]
+    b[size - 1] = polyfromroots(np.array(points, float))
     return a, g, b
-
-
-def _with_roots(roots: Sequence[Fraction]) -> list[Fraction]:
-    """Coefficients of the polynomial with these roots, the constant one first."""
-    coefficients = [Fraction(1)]
-    for root in roots:
-        shifted = [Fraction(0), *coefficients]
-        scaled = [*(-root * c for c in coefficients), Fraction(0)]
-        coefficients = [one + other for one, other in zip(shifted, scaled, strict=True)]
-    return coefficients
 
 
 def transform_weight(weight: Array) -> Array:
