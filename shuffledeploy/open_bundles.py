@@ -65,7 +65,7 @@ class OpenBundle:
         if self._network is None:
             raise UsageError("the bundle is closed: open it again")
         given = dict(zip(self.inputs, values, strict=False)) | named
-        if len(values) > len(self.inputs) or set(given) != set(self.inputs):
+        if len(values) + len(named) != len(self.inputs) or set(given) != set(self.inputs):
             raise UsageError(f"the network takes {', '.join(self.inputs)}, each once")
         ordered = [given[name] for name in self.inputs]
         answers = self._network.run([np.asarray(value) for value in ordered])

@@ -64,6 +64,8 @@ def test_a_module_is_compiled_called_and_compared(
                 run(*values)
         with pytest.raises(UsageError, match="takes image, other"):
             run(image, third=other)
+        with pytest.raises(UsageError, match="each once"):
+            run(image, other, other=other)
     with pytest.raises(UsageError, match="is closed"):
         run(image, other)
     printed = capsys.readouterr()
