@@ -35,7 +35,7 @@ from shuffledeploy.compiler.frontend.program_tensors import (
 )
 from shuffledeploy.model.stored_archive import check_stored, check_torch_saved
 
-#: Bytes of the graph's JSON. A node takes one or two thousand.
+#: Bytes of JSON, of the graph or of a list of weights. A node takes one or two thousand.
 LARGEST_GRAPH = 64 * 2**20
 
 #: The graph of PyTorch before 2.8, whose archive has no folder.
@@ -93,9 +93,7 @@ def _checked(member: str, archive: zipfile.ZipFile, name: str) -> bytes:
     if _SAMPLES.fullmatch(member):
         return b""
     if _GRAPH.fullmatch(member):
-        if archive.getinfo(name).file_size > LARGEST_GRAPH:
-            raise ValueError(f"its graph takes more than {LARGEST_GRAPH >> 20} MiB")
-        return _encode(_decode(archive.read(name), SavedProgram, "its graph"))
+        return _encode(_decode_member(archive, name, SavedProgram, "its graph"))
     if _CONFIG.fullmatch(member):
         return _checked_weights(archive, name)
     if _TORCH_SAVED.fullmatch(member):
@@ -112,9 +110,8 @@ def _checked(member: str, archive: zipfile.ZipFile, name: str) -> bytes:
 
 def _checked_weights(archive: zipfile.ZipFile, name: str) -> bytes:
     """Check what is said of weights or constants against the bytes that are there."""
-    if archive.getinfo(name).file_size > LARGEST_GRAPH:
-        raise ValueError(f"its list of weights takes more than {LARGEST_GRAPH >> 20} MiB")
-    parts = _decode(archive.read(name), dict[str, dict[str, msgspec.Raw]], "its list of weights")
+    kind = dict[str, dict[str, msgspec.Raw]]
+    parts = _decode_member(archive, name, kind, "its list of weights")
     payloads, elements = {}, 0
     for weight, raw in parts.get("config", {}).items():
         check_path(weight)
@@ -130,6 +127,12 @@ def _checked_weights(archive: zipfile.ZipFile, name: str) -> bytes:
 
 def _encode(record: SavedProgram | Payloads) -> bytes:
     return msgspec.json.encode(record, enc_hook=str)
+
+
+def _decode_member(archive: zipfile.ZipFile, name: str, kind: type[_Kind], what: str) -> _Kind:
+    if archive.getinfo(name).file_size > LARGEST_GRAPH:
+        raise ValueError(f"{what} takes more than {LARGEST_GRAPH >> 20} MiB")
+    return _decode(archive.read(name), kind, what)
 
 
 def _decode(content: bytes | msgspec.Raw, kind: type[_Kind], what: str) -> _Kind:
