@@ -17,7 +17,7 @@ from shuffledeploy.model.complexity import Complexity, complexity, trace_shapes
 from shuffledeploy.model.errors import UsageError
 from shuffledeploy.model.plain_console import plain_console
 from shuffledeploy.model.registry import construct, input_shape
-from shuffledeploy.model.resolution import parse_resolution
+from shuffledeploy.model.resolution import parse_resolution, write_resolution
 
 #: Millions of multiply-adds at 224x224 in the ShuffleNet paper, and where it says so.
 PAPER: dict[str, tuple[int, str]] = {
@@ -146,7 +146,7 @@ def report(arguments: argparse.Namespace) -> int:
         console.print(paper_table(console))
         return 0
     resolution = parse_resolution(arguments.resolution) if arguments.resolution else None
-    size = "x".join(map(str, input_shape(arguments.model, resolution)[2:]))
+    size = write_resolution(input_shape(arguments.model, resolution)[2:])
     count = network_complexity(arguments.model, resolution)
     if arguments.layers:
         console.print(layers_table(count))

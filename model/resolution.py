@@ -1,8 +1,9 @@
-"""Sizes of images as a command line gives them."""
+"""Sizes of images as a command line gives them and a table shows them."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from shuffledeploy.model.errors import UsageError
 
@@ -19,3 +20,8 @@ def parse_resolution(text: str) -> tuple[int, int]:
     if not match:
         raise UsageError(f"a resolution reads HEIGHTxWIDTH, such as 480x640, not {text!r}")
     return int(match[1]), int(match[2] or match[1])
+
+
+def write_resolution(size: Sequence[int]) -> str:
+    """Write a height and a width as ``HxW``: what :func:`parse_resolution` reads."""
+    return "x".join(map(str, size))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from shuffledeploy.deploy.benchmark.engines import OURS
 from shuffledeploy.model.errors import UsageError
 from shuffledeploy.model.registry import input_shape, twin
+from shuffledeploy.model.resolution import write_resolution
 
 ALEXNET, SHUFFLENET = "alexnet", "shufflenet-g3-x0.5"
 OWN = (224, 224)
@@ -44,7 +45,7 @@ class Subject:
     @property
     def resolution(self) -> str:
         """The size as ``HxW``."""
-        return "x".join(map(str, self.size))
+        return write_resolution(self.size)
 
     @property
     def name(self) -> str:
@@ -64,7 +65,7 @@ class SubjectGroup:
     @property
     def resolution(self) -> str:
         """The size as ``HxW``."""
-        return "x".join(map(str, self.size))
+        return write_resolution(self.size)
 
     @property
     def name(self) -> str:

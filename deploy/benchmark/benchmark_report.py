@@ -15,6 +15,7 @@ from shuffledeploy.deploy.benchmark.engines import ENGINES, OURS
 from shuffledeploy.deploy.benchmark.summaries import LEAST_SAMPLES
 from shuffledeploy.model.plain_console import plain_console
 from shuffledeploy.model.registry import UNSHUFFLED
+from shuffledeploy.model.resolution import write_resolution
 
 KERNEL_ROWS = 10
 # So that a row of the kernels fits 80 columns.
@@ -138,7 +139,7 @@ def _ratios(document: Mapping[str, Any]) -> Table:
 def _kernels(document: Mapping[str, Any]) -> list[Table]:
     tables = []
     places = [(one["model"], one["resolution"], one) for one in document["virtual_machine"]]
-    own = "x".join(map(str, OWN))
+    own = write_resolution(OWN)
     # Larger images would fill the screen: their kernels are in the file.
     places = [place for place in places if place[1] == own] or places
     for model, resolution, machine in places:

@@ -19,11 +19,12 @@ from shuffledeploy.deploy.benchmark.processor import cpu_model
 from shuffledeploy.deploy.benchmark.settings import Settings
 from shuffledeploy.deploy.benchmark.summaries import LEAST_SAMPLES
 from shuffledeploy.model.errors import UsageError
+from shuffledeploy.model.resolution import write_resolution
 
 #: Changed whenever what is measured, or how, changes: older parts are then measured again.
 FORMAT = 1
 
-_OWN_TEXT = "x".join(map(str, OWN))
+_OWN_TEXT = write_resolution(OWN)
 
 
 def part_key(group: SubjectGroup, bundles: Mapping[str, Bundle], settings: Settings) -> str:

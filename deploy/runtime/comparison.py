@@ -27,6 +27,7 @@ from shuffledeploy.deploy.runtime.parity import Parity, check_parity
 from shuffledeploy.model.errors import UsageError
 from shuffledeploy.model.folders import BUILD, COMMITTED_RECORDS, PACKAGE
 from shuffledeploy.model.registry import input_shape
+from shuffledeploy.model.resolution import write_resolution
 
 BUNDLES = BUILD / "bundles"
 
@@ -97,7 +98,7 @@ def resolution_text(name: str, resolution: tuple[int, int] | None) -> str:
     UsageError
         If there is no such network, or it takes no images of that size.
     """
-    return "x".join(map(str, input_shape(name, resolution)[2:]))
+    return write_resolution(input_shape(name, resolution)[2:])
 
 
 def cached_bundle(
@@ -226,7 +227,7 @@ def _row(
     bundle: Bundle, figure: Latency | Instructions, parity: Parity, alexnet: float | None
 ) -> ComparisonRow:
     manifest = bundle.manifest
-    resolution = "x".join(map(str, manifest.inputs[0].shape[2:]))
+    resolution = write_resolution(manifest.inputs[0].shape[2:])
     paper = PAPER_MS.get(manifest.network, {}).get(resolution)
     base = PAPER_MS[ALEXNET].get(resolution)
     measured = isinstance(figure, Latency)

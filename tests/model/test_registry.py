@@ -19,7 +19,7 @@ from shuffledeploy.model.registry import (
     zoo,
 )
 from shuffledeploy.model.resnext import resnext
-from shuffledeploy.model.resolution import parse_resolution
+from shuffledeploy.model.resolution import parse_resolution, write_resolution
 
 
 @pytest.mark.parametrize("name", names())
@@ -130,6 +130,7 @@ def test_smallest_alexnet_image_is_really_the_smallest() -> None:
 
 def test_parse_resolution() -> None:
     assert parse_resolution("480x640") == (480, 640)
+    assert write_resolution((480, 640)) == "480x640"
     assert parse_resolution(" 224 ") == (224, 224)
     for text in ("", "x", "4x", "-1x3", "1x2x3", "1.5x2", "²x3"):
         with pytest.raises(UsageError, match="HEIGHTxWIDTH"):
