@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ from shuffledeploy.model.errors import FAILURE_STATUS, command, program_name
 from shuffledeploy.model.plain_console import plain_console
 
 if TYPE_CHECKING:
+    from shuffledeploy.compiler.tuning.records.record import Record
     from shuffledeploy.compiler.tuning.report.coverage import KnownKernel, TaskCoverage
 
 _LINE = "{:<42.42} {:>14} {:>6}  {:<10} {}"
@@ -97,18 +98,28 @@ def _print_log(path: Path) -> None:
         print(f"no records in {path}")
         return
     records = sorted(log.preferred.values(), key=lambda record: (record.kernel, record.key))
-    sources = sorted({(record.source, record.unit) for record in records})
+    numbers = _source_numbers(records)
     # Lines by hand: a table of a thousand rows takes longer to lay out than to read.
     print(_LINE.format("kernel", "score", "trials", "when", "by"))
     for record in records:
-        by = f"({sources.index((record.source, record.unit)) + 1})"
+        by = f"({numbers[record.source, record.unit]})"
         score = f"{record.score:,.0f}"
         print(_LINE.format(record.kernel, score, record.trials, record.date, by))
-    for number, (source, unit) in enumerate(sources, start=1):
-        print(f"({number}) {unit}, {source}")
+    _print_sources(numbers)
     for sentence in log.rejected:
         print(f"not used: {sentence}")
     print(f"{len(records)} kernels in {path}")
+
+
+def _source_numbers(records: Iterable[Record]) -> dict[tuple[str, str], int]:
+    """Give each source and unit of scores a number, for the rows of a table and its legend."""
+    sources = sorted({(record.source, record.unit) for record in records})
+    return {source: number for number, source in enumerate(sources, start=1)}
+
+
+def _print_sources(numbers: Mapping[tuple[str, str], int]) -> None:
+    for (source, unit), number in numbers.items():
+        print(f"({number}) {unit}, {source}")
 
 
 def _report_gaps(rows: list[TaskCoverage], log: Log, path: Path, *, status: bool) -> int:
@@ -160,17 +171,16 @@ def _print_rows(rows: list[TaskCoverage], path: Path) -> None:
             heading, justify="right" if right else "left",
             no_wrap=heading != "network", min_width=26 if heading == "kernel" else None,
         )  # fmt: skip
-    sources = sorted({(r.record.source, r.record.unit) for r in rows if r.record is not None})
+    numbers = _source_numbers(row.record for row in rows if row.record is not None)
     for row in rows:
         record = row.record
         known = ("", "", "", "") if record is None else (
             f"{record.score:,.0f}", str(record.trials), record.date,
-            f"({sources.index((record.source, record.unit)) + 1})",
+            f"({numbers[record.source, record.unit]})",
         )  # fmt: skip
         table.add_row(row.kernel.name, f"{row.weight:.1%}", *known, _networks(row.kernel))
     plain_console().print(table)
-    for number, (source, unit) in enumerate(sources, start=1):
-        print(f"({number}) {unit}, {source}")
+    _print_sources(numbers)
 
 
 def _parser() -> argparse.ArgumentParser:
