@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from concurrent import futures
 from typing import TypeVar
 
 Result = TypeVar("Result")
@@ -30,26 +31,22 @@ def within(
     Exception
         Whatever the call raised.
     """
-    results: list[Result] = []
-    errors: list[Exception] = []
-    abandoned = threading.Event()
+    outcome: futures.Future[Result] = futures.Future()
 
     def run() -> None:
         try:
-            result = work()
+            outcome.set_result(work())
         except Exception as error:
-            errors.append(error)
-            return
-        results.append(result)
-        if abandoned.is_set():
-            late(result)
+            outcome.set_exception(error)
 
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if thread.is_alive():
-        abandoned.set()
+    def give_late(came: futures.Future[Result]) -> None:
+        if came.exception() is None:
+            late(came.result())
+
+    threading.Thread(target=run, daemon=True).start()
+    done, _ = futures.wait([outcome], seconds)
+    if not done:
+        # Called at once where the result came in this very moment.
+        outcome.add_done_callback(give_late)
         raise TimeoutError
-    if errors:
-        raise errors[0]
-    return results[0]
+    return outcome.result()
