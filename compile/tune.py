@@ -27,6 +27,8 @@ examples:
       your own network, saved with torch.export.save(program, "mine.pt2")
   python compile/tune.py --target cortex-a76 --device tracker://127.0.0.1:9190/pi5
       tuned on the real boards that registered with a TVM tracker
+  python compile/tune.py --target arm --standalone
+      also as a C library without a runtime, for an app
   python compile/tune.py --target host --minutes 15 --plot build/curve.png
       tuned for this machine, with a curve of what that brought
 """
@@ -124,6 +126,7 @@ def _request(options: argparse.Namespace) -> Request:
         minutes=options.minutes,
         score=options.score,
         measure_shortlist=options.measure_shortlist,
+        standalone=options.standalone,
     )
 
 
@@ -210,6 +213,9 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="the bundle's folder (default: build/bundles/NAME-TARGET)",
     )
+    add("--standalone", nargs="?", const="", metavar="NAME",
+        help="also build the network without a runtime, for an app: NAME.o, libNAME.a, libNAME.so,"
+        " NAME.h and a C example, in the bundle (NAME: the network's)")  # fmt: skip
     add("--dump-ir", type=Path, metavar="DIR", help="write the module after each pass here")
     add("--whole-layers", action="store_true",
         help="compute no layers together, strip by strip (to see what that brings)")  # fmt: skip

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from shuffledeploy.compiler.native_tools import compile_c, zig
 from shuffledeploy.deploy.board.qemu import Emulator, ensure_emulator
 from shuffledeploy.deploy.board.sysroot import ensure_sysroot
-from shuffledeploy.deploy.board.toolchain import compile_c, zig
 from shuffledeploy.deploy.devices.opening import Device, open_device
 from shuffledeploy.deploy.estimate.llvm_tools import LlvmTools, ensure_llvm_tools
 from shuffledeploy.model.errors import Failure
