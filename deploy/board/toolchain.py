@@ -19,8 +19,10 @@ def zig() -> Path:
     return Path(found.origin).parent / "zig"
 
 
-def compile_c(source: Path, output: Path, flags: Sequence[str]) -> None:
-    """Compile one C file with clang, warnings being errors.
+def compile_c(
+    source: Path, output: Path, flags: Sequence[str], others: Sequence[Path] = ()
+) -> None:
+    """Compile a C file with clang, warnings being errors.
 
     Parameters
     ----------
@@ -28,6 +30,8 @@ def compile_c(source: Path, output: Path, flags: Sequence[str]) -> None:
         The C file and what to write.
     flags : Sequence[str]
         What to make of it (``-c``, ``-shared``, ``-target``...).
+    others : Sequence[Path]
+        C files that belong to the same program.
 
     Raises
     ------
@@ -35,7 +39,7 @@ def compile_c(source: Path, output: Path, flags: Sequence[str]) -> None:
         With the compiler's first error.
     """
     command = [str(zig()), "cc", "-O2", "-Wall", "-Wextra", "-Werror", "-fno-sanitize=all", *flags,
-               str(source), "-o", str(output)]  # fmt: skip
+               str(source), *map(str, others), "-o", str(output)]  # fmt: skip
     # zig keeps a cache of its own: beside the output it can be written, and goes with it.
     own = {"ZIG_LOCAL_CACHE_DIR": str(output.parent / ".zig")}
     environment = {**os.environ, **own, "ZIG_GLOBAL_CACHE_DIR": str(output.parent / ".zig")}
