@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
-import socket
 import subprocess
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from shuffledeploy.deploy.phone.adb_program import AdbProgram
+from shuffledeploy.deploy.remote.remote_host import Answer, Command
 from shuffledeploy.model.errors import Failure
 from shuffledeploy.model.printable import printable_line
+from shuffledeploy.model.scratch import at_our_end
 
 SERVER_PORT = 5037
-_LOOPBACK = "127.0.0.1"
-_PROBE_S = 2.0
 #: A server of adb takes seconds to start, and waits for phones as it does.
 _COMMAND_S = 20.0
 _READY = "device"
-_OWN_COMPLAINTS = ("error:", "adb:")
+_SETTLING = ("authorizing", "connecting")
+_SETTLED_S = 3.0
+_OWN_COMPLAINTS = ("error:", "adb:", "adb W", "* cannot")
 _MOST_BYTES = 1 << 20
 # What adb says, and what that means for the one who holds the phone.
 _MEANINGS = (
@@ -37,6 +39,7 @@ _MEANINGS = (
     ("no space left", "there is no room left on it"),
     ("read-only file system", "its disk cannot be written"),
 )
+GONE = "it is gone: was the cable pulled?"
 # A client says so much in many words when its phone or its server goes in the middle.
 _GONE = re.compile(
     r"not found|no devices|closed|connection reset|protocol fault|failed to read|broken pipe"
@@ -55,29 +58,15 @@ class AdbClient:
         The client.
     settings : mapping
         Environment by which it finds its server; empty for the user's own server.
-    own_port : int
-        Where a server of an emulated phone listens; 0 for the user's own. Without it a client
-        would start one that nobody ends.
     """
 
     program: AdbProgram
     settings: Mapping[str, str]
-    own_port: int = 0
 
-    def command(self, arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-        """Return a command, and the environment that it needs.
-
-        Raises
-        ------
-        Failure
-            If the server of an emulated phone is gone.
-        """
-        if self.own_port:
-            try:
-                socket.create_connection((_LOOPBACK, self.own_port), _PROBE_S).close()
-            except OSError:
-                raise Failure("the adb server of the emulated phone is gone") from None
-        return [str(self.program.executable), *arguments], self.program.environment(self.settings)
+    def command(self, arguments: Sequence[str]) -> Command:
+        """Return the command that has such arguments."""
+        words = (str(self.program.executable), *arguments)
+        return Command(words, self.program.environment(self.settings))
 
     def run(self, arguments: Sequence[str], limit_s: float = _COMMAND_S) -> Answer:
         """Run a command of adb.
@@ -87,35 +76,18 @@ class AdbClient:
         Failure
             If it does not end in time.
         """
-        command, environment = self.command(arguments)
+        command = self.command(arguments)
         try:
             done = subprocess.run(
-                command, check=False, capture_output=True, env=environment, timeout=limit_s,
-                stdin=subprocess.DEVNULL,
+                command.words, check=False, capture_output=True, env=dict(command.environment),
+                timeout=limit_s, stdin=subprocess.DEVNULL,
             )  # fmt: skip
         except subprocess.TimeoutExpired:
             words = printable_line(" ".join(arguments[:4]))
             raise Failure(f"'adb {words}' does not end within {limit_s:g} s") from None
         except OSError as error:
-            raise Failure(f"{command[0]} cannot be started: {error.strerror}") from error
+            raise Failure(f"{command.words[0]} cannot be started: {error.strerror}") from error
         return Answer(done.returncode, _text(done.stdout), _text(done.stderr))
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What came of a command.
-
-    Attributes
-    ----------
-    status : int
-        Its exit status; of a line of a phone's shell that of the line, from Android 7 on.
-    output, errors : str
-        What it said.
-    """
-
-    status: int
-    output: str
-    errors: str
 
 
 def _text(said: bytes) -> str:
@@ -135,30 +107,45 @@ class ListedPhone:
         return self.state == _READY
 
     @property
+    def is_settling(self) -> bool:
+        """Whether it will be something else in a moment."""
+        return self.state in _SETTLING
+
+    @property
     def complaint(self) -> str:
         """Say why it cannot be used, and what to do."""
         return meaning(self.state) or f"adb says that it is '{printable_line(self.state)}'"
 
 
 def list_connected(client: AdbClient) -> list[ListedPhone]:
-    """Return the phones that a server knows, usable or not.
+    """Return the phones that a server knows, usable or not; waits for those that just came.
 
     Raises
     ------
     Failure
         If there is no server, and none can be started.
     """
-    answer = client.run(["devices"])
-    if answer.status:
-        raise Failure(f"adb lists no phones: {_reason(answer)}")
-    rows = [line.partition("\t") for line in answer.output.splitlines()]
-    return [ListedPhone(serial, state.strip()) for serial, tab, state in rows if tab]
+    deadline = time.monotonic() + _SETTLED_S
+    while True:
+        answer = client.run(["devices"])
+        if answer.status:
+            raise Failure(f"adb lists no phones: {_reason(answer)}")
+        rows = [line.partition("\t") for line in answer.output.splitlines()]
+        phones = [ListedPhone(serial, state.strip()) for serial, tab, state in rows if tab]
+        if time.monotonic() > deadline or not any(phone.is_settling for phone in phones):
+            return phones
+        time.sleep(0.1)
 
 
 def meaning(said: str) -> str | None:
     """Say what a word of adb's means for the one who holds the phone; None where it is unknown."""
     lowered = said.lower()
     return next((told for words, told in _MEANINGS if words in lowered), None)
+
+
+def why_unusable(said: str) -> str | None:
+    """Say why a phone cannot be used (any longer) from what adb said; None if that is not why."""
+    return meaning(said) or (GONE if _GONE.search(said) else None)
 
 
 def _reason(answer: Answer) -> str:
@@ -190,12 +177,8 @@ class PhoneLink:
 
     def failure(self, answer: Answer, purpose: str) -> Failure:
         """Say why a command failed, or that the phone is gone."""
-        said = f"{answer.errors}\n{answer.output}"
-        if told := meaning(said):
-            return Failure(f"{self.name}: {told}")
-        if _GONE.search(answer.errors or answer.output):
-            return Failure(f"{self.name} is gone: was the cable pulled?")
-        return Failure(f"{self.name}: cannot {purpose}: {_reason(answer)}")
+        why = why_unusable(f"{answer.errors}\n{answer.output}")
+        return Failure(f"{self.name}: {why or f'cannot {purpose}: {_reason(answer)}'}")
 
     def arguments(self, *words: str) -> list[str]:
         """Return the arguments of a command for this phone."""
@@ -238,25 +221,34 @@ class PhoneLink:
         """
         self.require("push", "push", *map(str, files), f"{folder}/", limit_s=limit_s)
 
-    def forward(self, port: int) -> int:
-        """Let a free port of this machine lead to one of the phone; return it."""
+    @contextmanager
+    def forwarded(self, port: int) -> Iterator[int]:
+        """Let a free port of this machine lead to one of the phone, for the length of a block.
+
+        Yields
+        ------
+        int
+            The port of this machine. It is freed at the end, also where this program is killed.
+        """
         told = self.require("forward a port", "forward", "tcp:0", f"tcp:{port}")
-        return _port(self, told)
+        with self._until_our_end("forward", _port(self, told)) as found:
+            yield found
 
-    def remove_forward(self, port: int) -> None:
-        """Free a port of this machine. Harmless if the phone is gone."""
-        with contextlib.suppress(Failure):
-            self.client.run(self.arguments("forward", "--remove", f"tcp:{port}"))
-
-    def reverse(self, port: int) -> int:
-        """Let a free port of the phone lead to one of this machine; return it."""
+    @contextmanager
+    def reversed(self, port: int) -> Iterator[int]:
+        """Let a free port of the phone lead to one of this machine; as `forwarded`."""
         told = self.require("reverse a port", "reverse", "tcp:0", f"tcp:{port}")
-        return _port(self, told)
+        with self._until_our_end("reverse", _port(self, told)) as found:
+            yield found
 
-    def remove_reverse(self, port: int) -> None:
-        """Free a port of the phone. Harmless if the phone is gone."""
-        with contextlib.suppress(Failure):
-            self.client.run(self.arguments("reverse", "--remove", f"tcp:{port}"))
+    @contextmanager
+    def _until_our_end(self, kind: str, port: int) -> Iterator[int]:
+        freeing = self.client.command(self.arguments(kind, "--remove", f"tcp:{port}"))
+        remove = at_our_end(freeing.words, freeing.environment)
+        try:
+            yield port
+        finally:
+            remove()
 
 
 def _port(link: PhoneLink, told: str) -> int:

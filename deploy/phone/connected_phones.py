@@ -7,6 +7,7 @@ import re
 import socket
 
 from shuffledeploy.deploy.phone.adb_client import (
+    GONE,
     SERVER_PORT,
     AdbClient,
     ListedPhone,
@@ -61,7 +62,7 @@ def find_phone(serial: str = "") -> PhoneLink:
 
 
 def _client_of(phone: PhoneProcess) -> AdbClient:
-    return AdbClient(find_adb(), phone.client_settings(), phone.adb_port)
+    return AdbClient(find_adb(), phone.client_settings())
 
 
 def _usable(client: AdbClient, serial: str) -> PhoneLink:
@@ -71,7 +72,7 @@ def _usable(client: AdbClient, serial: str) -> PhoneLink:
             raise _unusable(phone)
         if phone.serial == serial:
             return PhoneLink(client, serial)
-    raise Failure(f"adb:{serial} is gone: was the cable pulled?")
+    raise Failure(f"adb:{serial}: {GONE}")
 
 
 def _unusable(phone: ListedPhone) -> Failure:

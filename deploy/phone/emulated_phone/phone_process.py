@@ -65,17 +65,24 @@ class PhoneProcess:
 
     def client_settings(self) -> dict[str, str]:
         """Return the environment by which an adb client finds its adb server."""
-        return private_server(Path(self.folder), self.adb_port)
+        # By this spelling of the host a client never starts a server where it finds none.
+        return private_settings(Path(self.folder), f"{LOOPBACK}:{self.adb_port}")
 
 
-def private_server(folder: Path, port: int) -> dict[str, str]:
+def private_settings(folder: Path, address: str) -> dict[str, str]:
     """Return the environment of an adb server that knows emulated phones alone, and its clients.
 
     The user's keys, their server and the phones on their cables are left alone.
+
+    Parameters
+    ----------
+    folder : Path
+        The phone's.
+    address : str
+        The server's, ``HOST:PORT``.
     """
     return {
-        "ADB_SERVER_SOCKET": f"tcp:localhost:{port}",
-        "ANDROID_ADB_SERVER_PORT": str(port),
+        "ADB_SERVER_SOCKET": f"tcp:{address}",
         "ADB_USB": "0",
         "ADB_EMU": "0",
         "ADB_MDNS": "0",

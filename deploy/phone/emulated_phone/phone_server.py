@@ -20,7 +20,7 @@ import msgspec
 from shuffledeploy.deploy.phone.adb_program import find_adb
 from shuffledeploy.deploy.phone.emulated_phone.adb_device import AdbConnection, EmulatedPhone
 from shuffledeploy.deploy.phone.emulated_phone.phone_files import PhoneDisk
-from shuffledeploy.deploy.phone.emulated_phone.phone_process import LOOPBACK, private_server
+from shuffledeploy.deploy.phone.emulated_phone.phone_process import LOOPBACK, private_settings
 from shuffledeploy.deploy.phone.emulated_phone.phone_system import ensure_phone_files, make_root
 from shuffledeploy.deploy.phone.emulated_phone.phone_traits import PhoneTraits
 
@@ -72,7 +72,7 @@ async def _serve(phone: EmulatedPhone, folder: Path, watch: bool) -> None:
 async def _start_adb_server(folder: Path, serial: str) -> int:
     """Start an adb server of this phone's own and tell it of the phone; return its port."""
     adb, port = find_adb(), _free_port()
-    environment = adb.environment(private_server(folder, port))
+    environment = adb.environment(private_settings(folder, f"localhost:{port}"))
     server = await asyncio.create_subprocess_exec(
         adb.executable, "nodaemon", "server", env=environment, stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,

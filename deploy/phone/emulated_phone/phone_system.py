@@ -18,6 +18,9 @@ from shuffledeploy.model.scratch import scratch_folder
 
 #: Where a phone's shell may write and execute.
 WRITABLE = "/data/local/tmp"
+#: Of this emulator: where the counting plugin writes, and the property that tells.
+COUNTS = f"{WRITABLE}/.counts"
+COUNTS_PROPERTY = "ro.shuffledeploy.counts"
 #: Android's user of adb's shell.
 _SHELL_USER = 2000
 _MODEL = "Emulated phone"
@@ -133,6 +136,7 @@ def _properties(traits: PhoneTraits) -> dict[str, str]:
         "ro.build.version.sdk": "34",
         "ro.boot.qemu": "1",
         "ro.kernel.qemu": "1",
+        COUNTS_PROPERTY: COUNTS,
     }
 
 
@@ -171,7 +175,9 @@ def shell_command(files: PhoneFiles, root: Path, traits: PhoneTraits, line: str)
         As a shell takes it; empty for a shell that reads its lines.
     """
     arguments = ["/system/bin/sh", *(["-c", _PREPARE + line] if line else [])]
-    qemu = f"{files.emulator.qemu} -cpu {find_core(traits.core).qemu}"
+    # QEMU itself sees the phone's files, and this machine's below the folder that proot adds.
+    plugin = f"-plugin /host-rootfs{files.emulator.plugin},out={COUNTS}"
+    qemu = f"{files.emulator.qemu} {plugin} -cpu {find_core(traits.core).qemu}"
     return [
         str(files.proot), "-r", str(root), "-q", qemu, "-b", "/proc", "-b", "/dev",
         "-b", f"{root}/cpuinfo:/proc/cpuinfo", "-i", f"{_SHELL_USER}:{_SHELL_USER}", "-w", "/",
