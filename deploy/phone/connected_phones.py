@@ -41,24 +41,44 @@ def find_phone(serial: str = "") -> PhoneLink:
     emulated = {phone.serial: phone for phone in list_phones()}
     if serial in emulated:
         return _usable(_client_of(emulated[serial]), serial)
-    users = AdbClient(find_adb(), {})
-    _require_same_server(users)
-    found = list_connected(users)
     if serial:
-        if any(phone.serial == serial for phone in found):
+        users = _users_client()
+        if any(phone.serial == serial for phone in list_connected(users)):
             return _usable(users, serial)
-        known = ", ".join(f"adb:{name}" for name in [*emulated, *(p.serial for p in found)])
+        known = ", ".join(link.name for link in find_phones())
         raise Failure(f"adb:{serial} is not there; " + (f"there is {known}" if known else _NONE))
-    # A phone that cannot be used is only spoken of where there is no other.
-    usable = [*emulated, *(phone.serial for phone in found if phone.is_usable)]
-    if len(usable) > 1:
-        names = ", ".join(f"adb:{name}" for name in usable)
-        raise UsageError(f"there are {len(usable)} phones: name one of {names}")
-    if usable:
-        return find_phone(usable[0]) if usable[0] in emulated else PhoneLink(users, usable[0])
+    found = find_phones()
+    if len(found) > 1:
+        names = ", ".join(link.name for link in found)
+        raise UsageError(f"there are {len(found)} phones: name one of {names}")
     if found:
-        raise _unusable(found[0])
-    raise Failure(_NONE)
+        return found[0]
+    # Those that cannot be used are only spoken of where there is no other.
+    raise next(map(_unusable, list_connected(_users_client())), Failure(_NONE))
+
+
+def find_phones() -> list[PhoneLink]:
+    """Return all phones that can be used, emulated ones first.
+
+    Raises
+    ------
+    Failure
+        If there is no adb.
+    """
+    users = _users_client()
+    servers = [*map(_client_of, list_phones()), users]
+    return [
+        PhoneLink(client, phone.serial)
+        for client in servers
+        for phone in list_connected(client)
+        if phone.is_usable
+    ]
+
+
+def _users_client() -> AdbClient:
+    client = AdbClient(find_adb(), {})
+    _require_same_server(client)
+    return client
 
 
 def _client_of(phone: PhoneProcess) -> AdbClient:
