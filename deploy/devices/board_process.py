@@ -18,9 +18,10 @@ from pathlib import Path
 
 from shuffledeploy.compiler.cores import DEFAULT_CORE, ArmCore
 from shuffledeploy.deploy.board.guests import find_core
-from shuffledeploy.deploy.board.places import PACKAGE, state_folder
+from shuffledeploy.deploy.board.places import state_folder
 from shuffledeploy.deploy.board.qemu import Emulator, ensure_emulator
-from shuffledeploy.deploy.board.sysroot import Sysroot, ensure_sysroot, guest_python
+from shuffledeploy.deploy.board.sysroot import ensure_root, guest_command
+from shuffledeploy.deploy.on_device.native_server import NativeServer, ensure_server
 from shuffledeploy.model.errors import Failure, UsageError
 from shuffledeploy.model.scratch import removal_at_our_end
 
@@ -71,7 +72,7 @@ def start_board(
     core: str = DEFAULT_CORE, *, port: int = 0, tracker: str = "", key: str = "",
     background: bool = False,
 ) -> Board:  # fmt: skip
-    """Start an emulated board and wait until it answers (5 to 7 s).
+    """Start an emulated board and wait until it answers (a second at most).
 
     Parameters
     ----------
@@ -98,15 +99,15 @@ def start_board(
     """
     model = find_core(core)
     _check_addresses(port, tracker)
-    emulator, sysroot = ensure_emulator(), ensure_sysroot()
+    emulator, server = ensure_emulator(), ensure_server()
     list_boards()
     folder = state_folder() / secrets.token_hex(4)
     (folder / "tmp").mkdir(parents=True)
-    options = ["--port", str(port), "--tracker", tracker, "--key", key]
+    options = ["--port", str(port)] + (["--tracker", tracker, "--key", key] if tracker else [])
     process = None
     remove = (lambda: None) if background else removal_at_our_end(folder)
     try:
-        process = _launch(emulator, sysroot, model, folder, options, background)
+        process = _launch(emulator, server, model, folder, options, background)
         found = _wait_until_ready(process, folder / "log")
         board = Board(
             process.pid, _start_ticks(process.pid), found, core, tracker, key, str(folder)
@@ -219,21 +220,21 @@ def _check_addresses(port: int, tracker: str) -> None:
 
 
 def _launch(
-    emulator: Emulator, sysroot: Sysroot, core: ArmCore, folder: Path, options: list[str],
+    emulator: Emulator, server: NativeServer, core: ArmCore, folder: Path, options: list[str],
     background: bool,
 ) -> subprocess.Popen[bytes]:  # fmt: skip
-    """Start QEMU with the board's Python on the server."""
+    """Start QEMU with the server that devices run."""
     counts, temporary = folder / "counts", folder / "tmp"
-    command = [
-        *guest_python(emulator, sysroot, core, counts=counts, temporary=temporary),
-        str(PACKAGE / "board_server.py"), "--counts", str(counts), *options,
-        *([] if background else ["--watch", "0"]),
+    program = [
+        *server.command, "--emulated", "--counts", str(counts), "--work", str(temporary), *options,
+        *([] if background else ["--watch"]),
     ]  # fmt: skip
+    command = guest_command(emulator, core, program, root=ensure_root(core), counts=counts)
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL if background else subprocess.PIPE, stdout=log,
             stderr=subprocess.STDOUT, start_new_session=True, env=emulator.environment(),
-            cwd=temporary,
+            cwd=server.folder,
         )  # fmt: skip
     _LAUNCHED[process.pid] = process
     return process
