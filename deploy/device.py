@@ -14,16 +14,16 @@ import sys
 import time
 
 from shuffledeploy.compiler.cores import CORES, DEFAULT_CORE
-from shuffledeploy.deploy.board.board_process import (
+from shuffledeploy.deploy.board.places import CONSOLE
+from shuffledeploy.deploy.board.qemu import ensure_emulator
+from shuffledeploy.deploy.devices.board_process import (
     Board,
     find_board,
     list_boards,
     start_board,
     stop_board,
 )
-from shuffledeploy.deploy.board.places import CONSOLE
-from shuffledeploy.deploy.board.qemu import ensure_emulator
-from shuffledeploy.deploy.board.sysroot import ensure_sysroot
+from shuffledeploy.deploy.on_device.native_server import ensure_server
 from shuffledeploy.model.errors import Failure, UsageError, command, program_name
 
 _DESCRIPTION = """\
@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
     options = _parse(argv)
     if options.action == "build":
         ensure_emulator()
-        print(f"the emulated board is built: {ensure_sysroot().folder}")
+        print(f"the emulated board is built: {ensure_server().folder}")
         return 0
     if options.action == "start":
         return _start(options)

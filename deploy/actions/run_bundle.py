@@ -45,7 +45,7 @@ def _require_figure(network: RunningNetwork, options: argparse.Namespace) -> Non
     """Refuse a figure that this kind of device cannot give, before any work."""
     if options.latency:
         require_real(network.device)
-    if options.count and not network.device.is_emulated:
+    if options.count and not network.device.can_count:
         raise UsageError(
             f"{network.device.name} cannot count instructions: an emulated board can, for a bundle"
             " built for ARM (--device emulated)"

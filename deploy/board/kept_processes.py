@@ -63,12 +63,15 @@ class Launch:
     background : bool
         Whether it outlives this program. Otherwise its standard input closes when this program
         ends, however that ends; the process then has to end itself and its group.
+    place : Path
+        Where the command is started.
     """
 
     command: Sequence[str]
     environment: Mapping[str, str]
     what: str
     background: bool
+    place: Path
 
 
 # Keeps our end of each one's pipe open.
@@ -89,7 +92,7 @@ def keep(
     parent : Path
         Where the folders and records of its kind are.
     plan : Callable
-        Given its folder, in which ``tmp`` is its working directory, gives how it is started.
+        Given its folder, with an empty ``tmp`` in it, gives how it is started.
     record : Callable
         Given process, start, folder and the words after ``ready``, gives the record.
 
@@ -174,7 +177,7 @@ def _start(launch: Launch, folder: Path) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(
             launch.command, stdin=subprocess.DEVNULL if launch.background else subprocess.PIPE,
             stdout=log, stderr=subprocess.STDOUT, start_new_session=True, env=launch.environment,
-            cwd=folder / "tmp",
+            cwd=launch.place,
         )  # fmt: skip
     _LAUNCHED[process.pid] = process
     return process

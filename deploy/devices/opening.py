@@ -14,12 +14,12 @@ from tvm import rpc
 
 from shuffledeploy.compiler.bundle.elf import machine_of
 from shuffledeploy.compiler.cores import DEFAULT_CORE
-from shuffledeploy.deploy.board.board_process import HOST, Board, running_board
 from shuffledeploy.deploy.devices import sessions
+from shuffledeploy.deploy.devices.board_process import HOST, Board, running_board
 from shuffledeploy.deploy.devices.device_information import (
     DeviceInformation,
-    ask_emulated,
     ask_local,
+    ask_native,
     ask_stock,
 )
 from shuffledeploy.deploy.devices.device_names import DeviceName, parse_device_name
@@ -39,8 +39,6 @@ class Device:
     ----------
     name : str
         As the user gave it.
-    is_emulated : bool
-        Whether it is one of this project's emulated boards: it counts, and its times mean nothing.
     information : DeviceInformation
         What it tells of itself.
     session : tvm.rpc.RPCSession
@@ -52,13 +50,22 @@ class Device:
     """
 
     name: str
-    is_emulated: bool
     information: DeviceInformation
     session: rpc.RPCSession
     board: Board | None = None
     address: str = ""
     _loaded: dict[Path, str] = field(default_factory=dict, repr=False)
     _uploads: Iterator[int] = field(default_factory=itertools.count, repr=False)
+
+    @property
+    def is_emulated(self) -> bool | None:
+        """Whether its times mean nothing; None where the device does not tell."""
+        return self.information.is_emulated
+
+    @property
+    def can_count(self) -> bool:
+        """Whether it counts instructions."""
+        return self.information.can_count
 
     def upload_and_load(self, path: Path) -> tvm.runtime.Module:
         """Send a library to the device and load it there.
@@ -121,9 +128,9 @@ class Device:
         Raises
         ------
         UsageError
-            When the device is not emulated, or the library is not loaded on it.
+            When the device does not count, or the library is not loaded on it.
         """
-        if not self.is_emulated:
+        if not self.can_count:
             raise UsageError(f"{self.name} cannot count instructions; an emulated board can")
         remote = self._loaded.get(library.resolve()) if library else ""
         if remote is None:
@@ -171,7 +178,7 @@ def open_device(
     parsed = parse_device_name(name, default_core=default_core)
     if parsed.kind == "local":
         quieten_servers()
-        yield Device(name, False, ask_local(), rpc.LocalSession())
+        yield Device(name, ask_local(), rpc.LocalSession())
         return
     with ExitStack() as stack:
         board = None
@@ -221,9 +228,9 @@ def _describe(name: DeviceName, connection: sessions.Connection, board: Board | 
     try:
         session.get_function(DESCRIBE)
     except AttributeError:
-        return Device(name.text, False, ask_stock(session), session, address=address)
-    information = ask_emulated(session, board.core if board else None)
-    return Device(name.text, True, information, session, board, address)
+        return Device(name.text, ask_stock(session), session, address=address)
+    information = ask_native(session, board.core if board else None)
+    return Device(name.text, information, session, board, address)
 
 
 def _why_lost(connection: sessions.Connection, board: Board | None, error: Exception) -> str | None:

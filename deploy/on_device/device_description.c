@@ -88,7 +88,8 @@ char *describe_device(const struct device *device) {
   write_words(out, features);
   fputs(", \"part\": ", out);
   write_text(out, part);
-  fprintf(out, ", \"emulated\": %s, ", device->is_emulated ? "true" : "false");
+  fprintf(out, ", \"emulated\": %s, \"counts\": %s, ", device->is_emulated ? "true" : "false",
+          *device->counts ? "true" : "false");
   write_number(out, "pid", getpid());
   fputs(", ", out);
   write_number(out, "core", device->core);

@@ -15,8 +15,9 @@ struct device {
 /* Learn the device's own name. */
 void find_name(struct device *device);
 
-/* What the device is: {"server", "tvm_version", "architecture", "features", "part", "emulated", "pid",
-   "core", "name"}; core and name may be null.  To be freed; NULL if there is no memory. */
+/* What the device is: {"server", "tvm_version", "architecture", "features", "part", "emulated",
+   "counts", "pid", "core", "name"}; core and name may be null.  To be freed; NULL if there is no
+   memory. */
 char *describe_device(const struct device *device);
 
 /* How the processor runs now: {"core", "present_khz", "highest_khz", "millidegrees"}; null for what

@@ -219,6 +219,8 @@ def check_fits(manifest: Manifest, device: Device) -> tuple[str, ...]:
             f"the library is built with TVM {built_with}, and {device.name} runs"
             f" {told.tvm_version}: install apache-tvm=={built_with} there, or compile again"
         )
+    if device.is_emulated is None:
+        unchecked.append("whether it is emulated")
     return tuple(unchecked)
 
 

@@ -141,7 +141,7 @@ def count_instructions(network: RunningNetwork) -> Instructions:
     Raises
     ------
     UsageError
-        The device is not emulated.
+        The device does not count.
     """
     device = network.device
     counted = count_library(network)
@@ -158,10 +158,10 @@ def count_library(network: RunningNetwork) -> InstructionCounts:
     Raises
     ------
     UsageError
-        The device is not emulated.
+        The device does not count.
     """
     device = network.device
-    if not device.is_emulated:
+    if not device.can_count:
         raise UsageError(
             f"{device.name} cannot count instructions: an emulated board can"
             " (--device emulated), for a library built for ARM"

@@ -141,7 +141,7 @@ def score(target: CompileTarget, device: str, kind: str | None = None) -> Iterat
 def _on_boards(name: DeviceName, target: CompileTarget, kind: str | None) -> Iterator[Score]:
     """Score on one board, or on all of a tracker's; emulated ones only count."""
     with open_device(name.text) as opened:
-        is_emulated = opened.is_emulated
+        is_emulated = bool(opened.is_emulated)
     counts = name.kind == "tracker" and kind == "instructions"
     if kind == "estimate" or (is_emulated and not counts):
         if name.kind == "tracker":

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from shuffledeploy.deploy.board.qemu import Emulator, ensure_emulator
-from shuffledeploy.deploy.board.sysroot import ensure_sysroot
 from shuffledeploy.deploy.board.toolchain import compile_c, zig
 from shuffledeploy.deploy.devices.opening import Device, open_device
 from shuffledeploy.deploy.estimate.llvm_tools import LlvmTools, ensure_llvm_tools
+from shuffledeploy.deploy.on_device.native_server import ensure_server
 from shuffledeploy.deploy.phone.adb_program import find_adb
 from shuffledeploy.deploy.phone.emulated_phone.phone_process import PhoneProcess, running_phone
 from shuffledeploy.deploy.phone.emulated_phone.phone_system import ensure_phone_files
@@ -46,7 +46,7 @@ def tools() -> LlvmTools:
 def board_built(emulator: Emulator) -> None:
     """See to it that boards can be started."""
     try:
-        ensure_sysroot()
+        ensure_server()
     except Failure as error:
         pytest.skip(f"no emulated board: {error}")
 

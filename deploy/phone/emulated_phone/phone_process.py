@@ -124,7 +124,7 @@ def start_phone(traits: PhoneTraits = PhoneTraits(), *, background: bool = False
         watch = [] if background else ["--watch"]
         command = [sys.executable, "-m", _MODULE, str(folder), json.dumps(asdict(traits)), *watch]
         environment = {**os.environ, "PYTHONPATH": str(SEARCH_PATH)}
-        return Launch(command, environment, "the emulated phone", background)
+        return Launch(command, environment, "the emulated phone", background, folder / "tmp")
 
     def record(pid: int, started: int, folder: str, words: list[str]) -> PhoneProcess:
         port, adb_port = map(int, words)

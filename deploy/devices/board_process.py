@@ -11,9 +11,10 @@ from pathlib import Path
 from shuffledeploy.compiler.cores import DEFAULT_CORE, ArmCore
 from shuffledeploy.deploy.board.guests import find_core
 from shuffledeploy.deploy.board.kept_processes import Launch, end, is_running, keep, list_kept
-from shuffledeploy.deploy.board.places import PACKAGE, state_folder
+from shuffledeploy.deploy.board.places import state_folder
 from shuffledeploy.deploy.board.qemu import Emulator, ensure_emulator
-from shuffledeploy.deploy.board.sysroot import Sysroot, ensure_sysroot, guest_python
+from shuffledeploy.deploy.board.sysroot import ensure_root, guest_command
+from shuffledeploy.deploy.on_device.native_server import NativeServer, ensure_server
 from shuffledeploy.model.errors import Failure, UsageError
 
 HOST = "127.0.0.1"
@@ -62,7 +63,7 @@ def start_board(
     core: str = DEFAULT_CORE, *, port: int = 0, tracker: str = "", key: str = "",
     background: bool = False,
 ) -> Board:  # fmt: skip
-    """Start an emulated board and wait until it answers (5 to 7 s).
+    """Start an emulated board and wait until it answers (a second at most).
 
     Parameters
     ----------
@@ -89,12 +90,12 @@ def start_board(
     """
     model = find_core(core)
     _check_addresses(port, tracker)
-    emulator, sysroot = ensure_emulator(), ensure_sysroot()
+    emulator, server = ensure_emulator(), ensure_server()
     list_boards()
-    options = ["--port", str(port), "--tracker", tracker, "--key", key]
+    options = ["--port", str(port)] + (["--tracker", tracker, "--key", key] if tracker else [])
 
     def plan(folder: Path) -> Launch:
-        return _launch(emulator, sysroot, model, folder, options, background)
+        return _launch(emulator, server, model, folder, options, background)
 
     def record(pid: int, started: int, folder: str, words: list[str]) -> Board:
         return Board(pid, started, int(words[0]), core, tracker, key, folder)
@@ -163,14 +164,15 @@ def _check_addresses(port: int, tracker: str) -> None:
 
 
 def _launch(
-    emulator: Emulator, sysroot: Sysroot, core: ArmCore, folder: Path, options: list[str],
+    emulator: Emulator, server: NativeServer, core: ArmCore, folder: Path, options: list[str],
     background: bool,
 ) -> Launch:  # fmt: skip
-    """Give how QEMU is started with the board's Python on the server."""
+    """Give how QEMU is started with the server that devices run."""
     counts, temporary = folder / "counts", folder / "tmp"
-    command = [
-        *guest_python(emulator, sysroot, core, counts=counts, temporary=temporary),
-        str(PACKAGE / "board_server.py"), "--counts", str(counts), *options,
-        *([] if background else ["--watch", "0"]),
+    program = [
+        *server.command, "--emulated", "--counts", str(counts), "--work", str(temporary), *options,
+        *([] if background else ["--watch"]),
     ]  # fmt: skip
-    return Launch(command, emulator.environment(), "the emulated board", background)
+    command = guest_command(emulator, core, program, root=ensure_root(core), counts=counts)
+    what = "the emulated board"
+    return Launch(command, emulator.environment(), what, background, server.folder)
