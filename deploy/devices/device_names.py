@@ -1,4 +1,4 @@
-"""A device is one word: ``emulated``, ``emulated:CORE``, ``local``, ``rpc://``, ``tracker://``."""
+"""A device is one word: ``emulated``, ``local``, ``adb``, ``rpc://``, ``tracker://``..."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ from shuffledeploy.model.errors import UsageError
 
 DEVICE_HELP = (
     "emulated or emulated:CORE (a Cortex-A board under QEMU, started and ended for you),"
-    " local (this machine), rpc://HOST:PORT (a board running"
+    " local (this machine), adb or adb:SERIAL (an Android phone), rpc://HOST:PORT (a board running"
     " 'python -m tvm.exec.rpc_server --port PORT'), or tracker://HOST:PORT/KEY"
 )
 _REMOTE = re.compile(
     r"(?P<kind>rpc|tracker)://(?P<host>[^\s:/]+):(?P<port>\d{1,5})(/(?P<key>\S+))?"
 )
-
+# What adb calls phones: letters of USB serials, of addresses, of services found by their name.
+_ADB = re.compile(r"adb(:(?P<serial>[\w\[][\w.:\[\]%()-]{0,199}))?")
+_CORES = ("big", "little", "any")
 
 EMULATED_TIME = (
     "{} is emulated: the time that an emulator takes says nothing of the core."
@@ -35,21 +37,29 @@ class DeviceName:
     text : str
         As the user wrote it.
     kind : str
-        ``emulated``, ``local``, ``rpc`` or ``tracker``.
+        ``emulated``, ``local``, ``adb``, ``rpc`` or ``tracker``.
     core : str
         The core to emulate, for ``emulated``.
     host, port : str, int
         Where the board or the tracker listens.
     key : str
         The board's name at the tracker.
+    serial : str
+        What adb calls the phone; empty for the only one.
     """
 
     text: str
-    kind: Literal["emulated", "local", "rpc", "tracker"]
+    kind: Literal["emulated", "local", "adb", "rpc", "tracker"]
     core: str = ""
     host: str = ""
     port: int = 0
     key: str = ""
+    serial: str = ""
+
+    @property
+    def is_pushed_to(self) -> bool:
+        """Whether it is a device to which our server is pushed and which is known by no port."""
+        return self.kind == "adb"
 
 
 def parse_device_name(text: str, *, default_core: str = DEFAULT_CORE) -> DeviceName:
@@ -65,6 +75,8 @@ def parse_device_name(text: str, *, default_core: str = DEFAULT_CORE) -> DeviceN
     kind, separator, core = text.partition(":")
     if kind == "emulated" and (core or not separator):
         return DeviceName(text, "emulated", core=find_core(core or default_core).name)
+    if phone := _ADB.fullmatch(text):
+        return DeviceName(text, "adb", serial=phone["serial"] or "")
     found = _REMOTE.fullmatch(text)
     if not found:
         raise UsageError(f"'{text}' names no device; give {DEVICE_HELP}")
@@ -78,3 +90,21 @@ def parse_device_name(text: str, *, default_core: str = DEFAULT_CORE) -> DeviceN
     if found["key"]:
         raise UsageError(f"'{text}': a board's name ends at its port: rpc://HOST:PORT")
     return DeviceName(text, "rpc", host=found["host"], port=port)
+
+
+def require_core(core: str | None, name: DeviceName) -> None:
+    """Refuse a core that no session can be pinned to; None is no wish.
+
+    Raises
+    ------
+    UsageError
+        If it is no core, or the device runs a server that others have started.
+    """
+    if core is None:
+        return
+    if core not in _CORES and not core.isdecimal():
+        raise UsageError(f"'{core}' is no core: give big, little, any or its number")
+    if not name.is_pushed_to:
+        raise UsageError(
+            f"sessions of {name.text} cannot be pinned to a core from here: --core goes with adb"
+        )

@@ -22,7 +22,12 @@ from shuffledeploy.deploy.devices.device_information import (
     ask_native,
     ask_stock,
 )
-from shuffledeploy.deploy.devices.device_names import DeviceName, parse_device_name
+from shuffledeploy.deploy.devices.device_names import (
+    DeviceName,
+    parse_device_name,
+    require_core,
+)
+from shuffledeploy.deploy.devices.pushed_devices import ServedDevice, served
 from shuffledeploy.deploy.devices.tvm_rpc_edges import DESCRIBE, quieten_servers
 from shuffledeploy.deploy.estimate.elf_symbols import read_functions
 from shuffledeploy.deploy.estimate.instruction_counts import InstructionCounts, fold
@@ -149,53 +154,69 @@ class Device:
 
 @contextmanager
 def open_device(
-    name: str, *, default_core: str = DEFAULT_CORE, timeout_s: float = CALL_TIMEOUT_S
-) -> Iterator[Device]:
+    name: str, *, default_core: str = DEFAULT_CORE, timeout_s: float = CALL_TIMEOUT_S,
+    core: str | None = None,
+) -> Iterator[Device]:  # fmt: skip
     """Give a device for the length of a ``with`` block.
 
     Parameters
     ----------
     name : str
-        ``emulated``, ``emulated:CORE``, ``local``, ``rpc://HOST:PORT`` or
+        ``emulated``, ``emulated:CORE``, ``local``, ``adb``, ``adb:SERIAL``, ``rpc://HOST:PORT`` or
         ``tracker://HOST:PORT/KEY``.
     default_core : str
         The core of plain ``emulated``.
     timeout_s : float
         How long one call on the device may take.
+    core : str, optional
+        Where a phone runs: ``big`` (its fastest core; what is taken where nothing is said),
+        ``little``, ``any`` or a core's number.
 
     Yields
     ------
     Device
-        The device. Its session ends with the block; an emulated board started for it does too.
+        The device. Its session ends with the block; so does what was started for it: an emulated
+        board, the server on a phone.
 
     Raises
     ------
     UsageError
-        When the name is malformed.
+        When the name is malformed or that of several phones, or the device takes no ``core``.
     Failure
         When the device is not there, cannot be started, dies or hangs, in or before the block.
     """
     parsed = parse_device_name(name, default_core=default_core)
-    if parsed.kind == "local":
+    with open_named(parsed, timeout_s=timeout_s, core=core) as device:
+        yield device
+
+
+@contextmanager
+def open_named(
+    name: DeviceName, *, timeout_s: float = CALL_TIMEOUT_S, core: str | None = None
+) -> Iterator[Device]:
+    """Give a device whose name was taken apart; see :func:`open_device`."""
+    require_core(core, name)
+    if name.kind == "local":
         quieten_servers()
-        yield Device(name, ask_local(), rpc.LocalSession())
+        yield Device(name.text, ask_local(), rpc.LocalSession())
         return
     with ExitStack() as stack:
         board = None
-        if parsed.kind == "emulated":
-            board = stack.enter_context(running_board(parsed.core))
-            parsed = DeviceName(name, "rpc", parsed.core, HOST, board.port)
-        connection = sessions.connect_board(parsed, timeout_s)
+        if name.kind == "emulated":
+            board = stack.enter_context(running_board(name.core))
+            name = DeviceName(name.text, "rpc", name.core, HOST, board.port)
+        reached = stack.enter_context(served(name, core))
+        connection = sessions.connect_board(reached.name, timeout_s)
         stack.callback(sessions.close, connection)
         try:
-            yield _describe(parsed, connection, board)
+            yield _describe(reached.name, connection, board)
         except (UsageError, Failure):
             raise
         except Exception as error:
-            reason = _why_lost(connection, board, error)
+            reason = _why_lost(connection, board, reached, error)
             if reason is None:
                 raise
-            raise Failure(f"{name}: {reason}") from error
+            raise Failure(f"{name.text}: {reason}") from error
 
 
 def attach(name: DeviceName, timeout_s: float) -> tuple[Device, sessions.Connection]:
@@ -233,8 +254,12 @@ def _describe(name: DeviceName, connection: sessions.Connection, board: Board | 
     return Device(name.text, information, session, board, address)
 
 
-def _why_lost(connection: sessions.Connection, board: Board | None, error: Exception) -> str | None:
+def _why_lost(
+    connection: sessions.Connection, board: Board | None, reached: ServedDevice, error: Exception
+) -> str | None:
     """Say in one line why a device was lost, None if it was not."""
     if board and not board.is_running:
         return f"the emulated board died (process {board.pid})"
-    return sessions.why_lost(connection, error)
+    lost = sessions.why_lost(connection, error)
+    # What started the server knows better why it is gone than its socket.
+    return (lost and reached.server and reached.server.why_ended()) or lost

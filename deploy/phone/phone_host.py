@@ -96,6 +96,12 @@ class PhoneHost:
 
     def why_lost(self, said: str) -> str:
         """Say in one line why a command ended that should not have, from its last words."""
+        if told := why_unusable(said):
+            return told
+        try:
+            # The cable may be out without a word of adb's.
+            self.shell("true")
+        except Failure as failure:
+            return str(failure).removeprefix(f"{self.name}: ")
         lines = said.strip().splitlines()
-        # The cable may be out without a word of adb's.
-        return why_unusable(said) or (printable_line(lines[-1]) if lines else "the server died")
+        return printable_line(lines[-1]) if lines else "the server died"

@@ -112,7 +112,7 @@ def serve_phones(
         while serving:
             time.sleep(_LOOK_EVERY_S)
             for name, server in list(serving.items()):
-                if why := server.why_ended():
+                if why := server.why_ended(0):
                     tell(f"{name} is lost: {why}")
                     del serving[name]
     raise Failure(f"no phone is left at tracker://{tracker}/{key}")
