@@ -18,6 +18,7 @@ DEVICE_HELP = (
 _REMOTE = re.compile(
     r"(?P<kind>rpc|tracker)://(?P<host>[^\s:/]+):(?P<port>\d{1,5})(/(?P<key>\S+))?"
 )
+CORE_HELP = "where a phone runs: big (its fastest core, the default), little, any, or its number"
 # What adb calls phones: letters of USB serials, of addresses, of services found by their name.
 _ADB = re.compile(r"adb(:(?P<serial>[\w\[][\w.:\[\]%()-]{0,199}))?")
 _CORES = ("big", "little", "any")

@@ -15,6 +15,8 @@ import socket
 CLOSE_SESSION = "CloseRPCConnection"
 #: What devices with our server answer: what they are.
 DESCRIBE = "shuffledeploy.describe"
+#: ... and how the core is that they run on.
+PROCESSOR = "shuffledeploy.processor"
 
 
 def is_time_out(error: Exception) -> bool:
