@@ -14,8 +14,9 @@ from shuffledeploy.deploy.board.kept_processes import Launch, end, is_running, k
 from shuffledeploy.deploy.board.places import state_folder
 from shuffledeploy.deploy.board.qemu import Emulator, ensure_emulator
 from shuffledeploy.deploy.board.sysroot import ensure_root, guest_command
+from shuffledeploy.deploy.devices.tracker_address import require_tracker
 from shuffledeploy.deploy.on_device.native_server import NativeServer, ensure_server
-from shuffledeploy.model.errors import Failure, UsageError
+from shuffledeploy.model.errors import Failure
 
 HOST = "127.0.0.1"
 
@@ -123,22 +124,6 @@ def list_boards() -> list[Board]:
     return list_kept(state_folder(), Board)
 
 
-def find_board(pid: int) -> Board:
-    """Return a running board by its process id.
-
-    Raises
-    ------
-    UsageError
-        When there is no such board; names those that run.
-    """
-    boards = list_boards()
-    for board in boards:
-        if board.pid == pid:
-            return board
-    known = ", ".join(str(board.pid) for board in boards) or "none"
-    raise UsageError(f"no emulated board has process id {pid} (running: {known})")
-
-
 def _check_addresses(port: int, tracker: str) -> None:
     """Refuse now what the board would only find out after its start of seconds."""
     if port:
@@ -151,16 +136,7 @@ def _check_addresses(port: int, tracker: str) -> None:
                     f"port {port} of {HOST} cannot be used ({error}); 0 takes a free one"
                 ) from error
     if tracker:
-        host, _, number = tracker.rpartition(":")
-        if not host or not number.isdecimal():
-            raise UsageError(f"'{tracker}' is no tracker; give HOST:PORT")
-        try:
-            socket.create_connection((host, int(number)), timeout=5).close()
-        except (OSError, OverflowError) as error:
-            raise Failure(
-                f"no tracker answers at {tracker} ({error}); start one with"
-                " 'python -m tvm.exec.rpc_tracker'"
-            ) from error
+        require_tracker(tracker)
 
 
 def _launch(

@@ -93,6 +93,18 @@ def parse_device_name(text: str, *, default_core: str = DEFAULT_CORE) -> DeviceN
     return DeviceName(text, "rpc", host=found["host"], port=port)
 
 
+def require_core_name(core: str) -> None:
+    """Refuse what is no core.
+
+    Raises
+    ------
+    UsageError
+        If it is none.
+    """
+    if core not in _CORES and not core.isdecimal():
+        raise UsageError(f"'{core}' is no core: give {', '.join(_CORES)} or its number")
+
+
 def require_core(core: str | None, name: DeviceName) -> None:
     """Refuse a core that no session can be pinned to; None is no wish.
 
@@ -103,8 +115,7 @@ def require_core(core: str | None, name: DeviceName) -> None:
     """
     if core is None:
         return
-    if core not in _CORES and not core.isdecimal():
-        raise UsageError(f"'{core}' is no core: give big, little, any or its number")
+    require_core_name(core)
     if not name.is_pushed_to:
         raise UsageError(
             f"sessions of {name.text} cannot be pinned to a core from here: --core goes with adb"

@@ -14,33 +14,13 @@ from shuffledeploy.deploy.remote.pushed_server import (
     ServerWishes,
     running_server,
 )
-from shuffledeploy.model.errors import Failure, UsageError
+from shuffledeploy.model.errors import Failure
 
 _LOOPBACK = "127.0.0.1"
-_OURS = (_LOOPBACK, "localhost")
 # Ports of a phone that nobody has registered; which one is free shows as it is taken.
 _PHONE_PORTS = (20000, 32000)
 _TRIES = 3
 _LOOK_EVERY_S = 0.5
-
-
-def tracker_port(tracker: str) -> int:
-    """Return the port of a tracker that phones can be offered to.
-
-    Raises
-    ------
-    UsageError
-        If it is no ``HOST:PORT``, or not on this machine: phones are behind this machine's adb.
-    """
-    host, _, port = tracker.rpartition(":")
-    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise UsageError(f"'{tracker}' is no tracker; give HOST:PORT")
-    if host not in _OURS:
-        raise UsageError(
-            f"the tracker {tracker} is not on this machine, whose adb alone reaches the phones:"
-            f" start one here, and give {_LOOPBACK}:PORT"
-        )
-    return int(port)
 
 
 @contextmanager
@@ -83,7 +63,7 @@ def tracked_phone(link: PhoneLink, port: int, key: str, core: str) -> Iterator[R
 
 
 def serve_phones(
-    links: Sequence[PhoneLink], tracker: str, key: str, core: str, tell: Callable[[str], None]
+    links: Sequence[PhoneLink], port: int, key: str, core: str, tell: Callable[[str], None]
 ) -> None:
     """Offer phones to a tracker until the program is ended.
 
@@ -91,28 +71,26 @@ def serve_phones(
     ----------
     links : sequence of PhoneLink
         The phones.
-    tracker, key, core
-        As of `tracked_phone`, the tracker as ``HOST:PORT``.
+    port, key, core
+        As of `tracked_phone`.
     tell : Callable
         Told of each phone that registered, and that is lost.
 
     Raises
     ------
-    UsageError
-        If the tracker is not on this machine.
     Failure
         If a phone cannot be offered, or all are lost.
     """
-    port = tracker_port(tracker)
+    place = f"tracker://{_LOOPBACK}:{port}/{key}"
     with ExitStack() as stack:
         serving = {}
         for link in links:
             serving[link.name] = stack.enter_context(tracked_phone(link, port, key, core))
-            tell(f"{link.name} is a board of tracker://{tracker}/{key}")
+            tell(f"{link.name} is a board of {place}")
         while serving:
             time.sleep(_LOOK_EVERY_S)
             for name, server in list(serving.items()):
                 if why := server.why_ended(0):
                     tell(f"{name} is lost: {why}")
                     del serving[name]
-    raise Failure(f"no phone is left at tracker://{tracker}/{key}")
+    raise Failure(f"no phone is left at {place}")

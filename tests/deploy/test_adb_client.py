@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import signal
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from group_members import group_members
 
 from shuffledeploy.deploy.phone import connected_phones
 from shuffledeploy.deploy.phone.adb_client import AdbClient, PhoneLink
@@ -164,17 +164,6 @@ def test_an_adb_that_hangs_ends_in_time(tmp_path: Path) -> None:
         AdbClient(AdbProgram(hanging), {}).run(["devices"], limit_s=0.2)
 
 
-def _group(leader: int) -> list[str]:
-    """Command lines of the processes of a group."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            fields = (folder / "stat").read_text().rpartition(")")[2].split()
-            if int(fields[2]) == leader and fields[0] not in "ZX":
-                found.append((folder / "cmdline").read_bytes().replace(b"\0", b" ").decode())
-    return found
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_an_emulated_phone_ends_with_the_program_that_started_it(
     phones_built: None, leftovers: Leftovers, number: signal.Signals
@@ -194,13 +183,13 @@ def test_an_emulated_phone_ends_with_the_program_that_started_it(
     shell = find_phone(started.serial).client.command(["-s", started.serial, "shell", "sleep 60"])
     client = subprocess.Popen(shell.words, env=dict(shell.environment), stdin=subprocess.DEVNULL)
     deadline = time.monotonic() + 20
-    while not any("proot" in line for line in _group(pid)):
+    while not any("proot" in line for line in group_members(pid)):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     process.send_signal(number)
     process.communicate(timeout=20)
     leftovers.assert_none_within(5)
-    assert _group(pid) == []
+    assert group_members(pid) == []
     client.wait(timeout=10)
     assert {phone.pid for phone in list_phones()} <= known
     assert not Path(started.folder).exists()
