@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from tvm import rpc
 from shuffledeploy.compiler.bundle.elf import machine_of
 from shuffledeploy.compiler.cores import DEFAULT_CORE
 from shuffledeploy.deploy.devices import sessions
-from shuffledeploy.deploy.devices.board_process import HOST, Board, running_board
+from shuffledeploy.deploy.devices.board_process import Board
 from shuffledeploy.deploy.devices.device_information import (
     DeviceInformation,
     ask_local,
@@ -23,6 +23,7 @@ from shuffledeploy.deploy.devices.device_information import (
     ask_stock,
 )
 from shuffledeploy.deploy.devices.device_names import DeviceName, parse_device_name
+from shuffledeploy.deploy.devices.reached_devices import Reached, reached
 from shuffledeploy.deploy.devices.tvm_rpc_edges import DESCRIBE, quieten_servers
 from shuffledeploy.deploy.estimate.elf_symbols import read_functions
 from shuffledeploy.deploy.estimate.instruction_counts import InstructionCounts, fold
@@ -149,24 +150,28 @@ class Device:
 
 @contextmanager
 def open_device(
-    name: str, *, default_core: str = DEFAULT_CORE, timeout_s: float = CALL_TIMEOUT_S
-) -> Iterator[Device]:
+    name: str, *, default_core: str = DEFAULT_CORE, timeout_s: float = CALL_TIMEOUT_S,
+    pinned_to: str = "big",
+) -> Iterator[Device]:  # fmt: skip
     """Give a device for the length of a ``with`` block.
 
     Parameters
     ----------
     name : str
-        ``emulated``, ``emulated:CORE``, ``local``, ``rpc://HOST:PORT`` or
-        ``tracker://HOST:PORT/KEY``.
+        ``emulated``, ``emulated:CORE``, ``local``, ``ssh://[USER@]HOST[:PORT]``,
+        ``rpc://HOST:PORT`` or ``tracker://HOST:PORT/KEY``.
     default_core : str
         The core of plain ``emulated``.
     timeout_s : float
         How long one call on the device may take.
+    pinned_to : str
+        The core to which the session is pinned where our server is pushed: ``big``, ``little``, a
+        number, ``any``.
 
     Yields
     ------
     Device
-        The device. Its session ends with the block; an emulated board started for it does too.
+        The device. Its session ends with the block; what was started for it does too.
 
     Raises
     ------
@@ -180,22 +185,19 @@ def open_device(
         quieten_servers()
         yield Device(name, ask_local(), rpc.LocalSession())
         return
-    with ExitStack() as stack:
-        board = None
-        if parsed.kind == "emulated":
-            board = stack.enter_context(running_board(parsed.core))
-            parsed = DeviceName(name, "rpc", parsed.core, HOST, board.port)
-        connection = sessions.connect_board(parsed, timeout_s)
-        stack.callback(sessions.close, connection)
+    with reached(parsed, pinned_to) as place:
+        connection = sessions.connect_board(place.name, timeout_s)
         try:
-            yield _describe(parsed, connection, board)
+            yield _describe(place.name, connection, place.board)
         except (UsageError, Failure):
             raise
         except Exception as error:
-            reason = _why_lost(connection, board, error)
+            reason = _why_lost(connection, place, error)
             if reason is None:
                 raise
             raise Failure(f"{name}: {reason}") from error
+        finally:
+            sessions.close(connection)
 
 
 def attach(name: DeviceName, timeout_s: float) -> tuple[Device, sessions.Connection]:
@@ -233,8 +235,6 @@ def _describe(name: DeviceName, connection: sessions.Connection, board: Board | 
     return Device(name.text, information, session, board, address)
 
 
-def _why_lost(connection: sessions.Connection, board: Board | None, error: Exception) -> str | None:
+def _why_lost(connection: sessions.Connection, place: Reached, error: Exception) -> str | None:
     """Say in one line why a device was lost, None if it was not."""
-    if board and not board.is_running:
-        return f"the emulated board died (process {board.pid})"
-    return sessions.why_lost(connection, error)
+    return place.why_ended() or sessions.why_lost(connection, error)

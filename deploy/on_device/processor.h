@@ -115,7 +115,8 @@ static inline long temperature(void) {
 static inline void android_property(const char *name, char *value, size_t size) {
   int ends[2];
   *value = 0;
-  if (access("/system/bin/getprop", X_OK) || pipe2(ends, O_CLOEXEC)) return;
+  /* Whether there is such a program shows as it is started: PRoot 5.1 answers access wrongly. */
+  if (pipe2(ends, O_CLOEXEC)) return;
   const pid_t child = fork();
   if (!child) {
     dup2(ends[1], STDOUT_FILENO);
