@@ -197,9 +197,9 @@ def _add_tuning(parser: argparse.ArgumentParser) -> None:
     add(
         "--device",
         metavar="DEVICE",
-        help="local, emulated[:CORE], adb[:SERIAL], rpc://HOST:PORT or tracker://HOST:PORT/KEY,"
-        " which takes all boards that are free (default: local where the library fits this"
-        " machine, else emulated)",
+        help="local, emulated[:CORE], adb[:SERIAL], ssh://[USER@]HOST[:PORT], rpc://HOST:PORT or"
+        " tracker://HOST:PORT/KEY, which takes all boards that are free (default: local where the"
+        " library fits this machine, else emulated)",
     )
     add("--core", metavar="CORE", help=CORE_HELP)
     add(

@@ -103,12 +103,13 @@ def tune(  # noqa: PLR0913 - all but three by name
         How long to search.
     device : str, optional
         Where candidates are scored and the bundle is checked: ``local``, ``emulated[:CORE]``,
-        ``adb[:SERIAL]``, ``rpc://HOST:PORT``, ``tracker://HOST:PORT/KEY``.
+        ``adb[:SERIAL]``, ``ssh://[USER@]HOST[:PORT]``, ``rpc://HOST:PORT``,
+        ``tracker://HOST:PORT/KEY``.
     score : str, optional
         ``latency``, ``estimate`` or ``instructions``.
     core : str, optional
-        Where a phone runs: ``big`` (its fastest core; if nothing is said), ``little``, ``any`` or a
-        core's number.
+        Where a phone or a board by ssh runs: ``big`` (its fastest core; if nothing is said),
+        ``little``, ``any`` or a core's number.
     check : bool
         Whether the bundle is compared with PyTorch on the device.
 
@@ -142,7 +143,7 @@ def check_parity(
     device : str, optional
         Where to run; where the library fits if nothing is said: this machine, or an emulated board.
     core : str, optional
-        Where a phone runs, as of :func:`tune`.
+        Where a phone or a board by ssh runs, as of :func:`tune`.
 
     Returns
     -------
@@ -177,7 +178,7 @@ def open_bundle(
     device : str
         Where to run it.
     core : str, optional
-        Where a phone runs, as of :func:`tune`.
+        Where a phone or a board by ssh runs, as of :func:`tune`.
 
     Returns
     -------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from tvm import rpc
 from shuffledeploy.compiler.bundle.elf import machine_of
 from shuffledeploy.compiler.cores import DEFAULT_CORE
 from shuffledeploy.deploy.devices import sessions
-from shuffledeploy.deploy.devices.board_process import HOST, Board, running_board
+from shuffledeploy.deploy.devices.board_process import Board
 from shuffledeploy.deploy.devices.device_information import (
     DeviceInformation,
     ask_local,
@@ -27,13 +27,14 @@ from shuffledeploy.deploy.devices.device_names import (
     parse_device_name,
     require_core,
 )
-from shuffledeploy.deploy.devices.pushed_devices import ServedDevice, served
+from shuffledeploy.deploy.devices.reached_devices import Reached, reached
 from shuffledeploy.deploy.devices.tvm_rpc_edges import DESCRIBE, quieten_servers
 from shuffledeploy.deploy.estimate.elf_symbols import read_functions
 from shuffledeploy.deploy.estimate.instruction_counts import InstructionCounts, fold
 from shuffledeploy.model.errors import Failure, UsageError
 
 CALL_TIMEOUT_S = 600.0
+_ENDED_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -155,68 +156,63 @@ class Device:
 @contextmanager
 def open_device(
     name: str, *, default_core: str = DEFAULT_CORE, timeout_s: float = CALL_TIMEOUT_S,
-    core: str | None = None,
+    pinned_to: str | None = None,
 ) -> Iterator[Device]:  # fmt: skip
     """Give a device for the length of a ``with`` block.
 
     Parameters
     ----------
     name : str
-        ``emulated``, ``emulated:CORE``, ``local``, ``adb``, ``adb:SERIAL``, ``rpc://HOST:PORT`` or
-        ``tracker://HOST:PORT/KEY``.
+        ``emulated``, ``emulated:CORE``, ``local``, ``adb``, ``adb:SERIAL``,
+        ``ssh://[USER@]HOST[:PORT]``, ``rpc://HOST:PORT`` or ``tracker://HOST:PORT/KEY``.
     default_core : str
         The core of plain ``emulated``.
     timeout_s : float
         How long one call on the device may take.
-    core : str, optional
-        Where a phone runs: ``big`` (its fastest core; what is taken where nothing is said),
-        ``little``, ``any`` or a core's number.
+    pinned_to : str, optional
+        The core to which the session is pinned where our server is pushed: ``big`` (what is taken
+        where nothing is said), ``little``, a number, ``any``.
 
     Yields
     ------
     Device
-        The device. Its session ends with the block; so does what was started for it: an emulated
-        board, the server on a phone.
+        The device. Its session ends with the block; what was started for it does too.
 
     Raises
     ------
     UsageError
-        When the name is malformed or that of several phones, or the device takes no ``core``.
+        When the name is malformed or that of several phones, or the device pins no sessions.
     Failure
         When the device is not there, cannot be started, dies or hangs, in or before the block.
     """
     parsed = parse_device_name(name, default_core=default_core)
-    with open_named(parsed, timeout_s=timeout_s, core=core) as device:
+    with open_named(parsed, timeout_s=timeout_s, pinned_to=pinned_to) as device:
         yield device
 
 
 @contextmanager
 def open_named(
-    name: DeviceName, *, timeout_s: float = CALL_TIMEOUT_S, core: str | None = None
+    name: DeviceName, *, timeout_s: float = CALL_TIMEOUT_S, pinned_to: str | None = None
 ) -> Iterator[Device]:
     """Give a device whose name was taken apart; see :func:`open_device`."""
-    require_core(core, name)
+    require_core(pinned_to, name)
     if name.kind == "local":
         quieten_servers()
         yield Device(name.text, ask_local(), rpc.LocalSession())
         return
-    with ExitStack() as stack:
-        board = None
-        if name.kind == "emulated":
-            board = stack.enter_context(running_board(name.core))
-            name = DeviceName(name.text, "rpc", name.core, HOST, board.port)
-        reached = stack.enter_context(served(name, core))
-        connection = sessions.connect_board(reached.name, timeout_s)
-        stack.callback(sessions.close, connection)
+    with reached(name, pinned_to) as place:
+        connection = sessions.connect_board(place.name, timeout_s)
         try:
-            yield _describe(reached.name, connection, board)
+            yield _describe(place.name, connection, place.board)
         except (UsageError, Failure):
             raise
         except Exception as error:
-            reason = _why_lost(connection, board, reached, error)
+            reason = _why_lost(connection, place, error)
             if reason is None:
                 raise
             raise Failure(f"{name.text}: {reason}") from error
+        finally:
+            sessions.close(connection)
 
 
 def attach(name: DeviceName, timeout_s: float) -> tuple[Device, sessions.Connection]:
@@ -254,12 +250,8 @@ def _describe(name: DeviceName, connection: sessions.Connection, board: Board | 
     return Device(name.text, information, session, board, address)
 
 
-def _why_lost(
-    connection: sessions.Connection, board: Board | None, reached: ServedDevice, error: Exception
-) -> str | None:
+def _why_lost(connection: sessions.Connection, place: Reached, error: Exception) -> str | None:
     """Say in one line why a device was lost, None if it was not."""
-    if board and not board.is_running:
-        return f"the emulated board died (process {board.pid})"
     lost = sessions.why_lost(connection, error)
-    # What started the server knows better why it is gone than its socket.
-    return (lost and reached.server and reached.server.why_ended()) or lost
+    # What was started for it knows better why it is gone than its socket, but not at once.
+    return place.why_ended(_ENDED_S if lost else 0) or lost

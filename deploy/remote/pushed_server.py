@@ -77,7 +77,7 @@ class RunningServer:
     _words: deque[str]
     _host: RemoteHost
 
-    def why_ended(self, patience_s: float = 1.0) -> str | None:
+    def why_ended(self, patience_s: float) -> str | None:
         """Say why it ended, None if it did not in so many seconds."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(patience_s)

@@ -152,10 +152,10 @@ def _still_good(path: Path, target: CompileTarget) -> Bundle | None:
 
 
 @contextmanager
-def compared_on(name: str, target: CompileTarget, core: str | None = None) -> Iterator[Device]:
+def compared_on(name: str, target: CompileTarget, pinned_to: str | None = None) -> Iterator[Device]:
     """Open the device of a comparison; plain ``emulated`` is the target's core."""
     default = target.cpu if target.cpu in CORES else DEFAULT_CORE
-    with open_device(name, default_core=default, core=core) as device:
+    with open_device(name, default_core=default, pinned_to=pinned_to) as device:
         yield device
 
 

@@ -191,6 +191,7 @@ def check_before_start(needs: Manifest, name: str, core: str) -> None:
     elif device.kind == "emulated":
         check_cpu(needs, name, "aarch64", frozenset(CORES[device.core].features.split()))
     elif device.kind == "adb":
+        # A board by ssh may be of this machine's kind.
         check_cpu(needs, name, "aarch64", None)
 
 
@@ -254,7 +255,7 @@ def start_network(bundle: Bundle, device: Device) -> RunningNetwork:
 
 @contextmanager
 def open_network(
-    bundle: Bundle, device: str | None = None, core: str | None = None
+    bundle: Bundle, device: str | None = None, pinned_to: str | None = None
 ) -> Iterator[RunningNetwork]:
     """Open a device (the default one where none is named) and load a bundle there.
 
@@ -262,12 +263,12 @@ def open_network(
     ----------
     bundle : Bundle
         What to load.
-    device, core : str, optional
+    device, pinned_to : str, optional
         See :func:`deploy.devices.opening.open_device`.
     """
     name = device or default_device(bundle.manifest)
     default = bundle.manifest.cpu if bundle.manifest.cpu in CORES else DEFAULT_CORE
-    require_core(core, parse_device_name(name))
+    require_core(pinned_to, parse_device_name(name))
     check_before_start(bundle.manifest, name, default)
-    with open_device(name, default_core=default, core=core) as opened:
+    with open_device(name, default_core=default, pinned_to=pinned_to) as opened:
         yield start_network(bundle, opened)

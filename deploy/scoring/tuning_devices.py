@@ -21,7 +21,7 @@ from shuffledeploy.deploy.devices.device_names import (
     require_core,
 )
 from shuffledeploy.deploy.devices.opening import open_device, open_named
-from shuffledeploy.deploy.devices.pushed_devices import served
+from shuffledeploy.deploy.devices.reached_devices import reached
 from shuffledeploy.deploy.devices.trackers import Tracker
 from shuffledeploy.deploy.runtime.execution import default_device, start_network
 from shuffledeploy.deploy.runtime.parity import Parity, check_parity
@@ -37,12 +37,12 @@ class TuningDevices:
 
     Parameters
     ----------
-    core : str, optional
-        Where a phone runs, see :func:`deploy.devices.opening.open_device`.
+    pinned_to : str, optional
+        Where a phone or a board by ssh runs, see :func:`deploy.devices.opening.open_device`.
     """
 
-    def __init__(self, core: str | None = None) -> None:
-        self._core = core
+    def __init__(self, pinned_to: str | None = None) -> None:
+        self._pinned_to = pinned_to
 
     def default_name(self, target: CompileTarget) -> str:
         """Name the device that a target runs on where the user names none."""
@@ -52,20 +52,22 @@ class TuningDevices:
         self, target: CompileTarget, device: str, kind: str | None
     ) -> AbstractContextManager[Score]:
         """Give what scores candidates on a device."""
-        return score(target, device, kind, self._core)
+        return score(target, device, kind, self._pinned_to)
 
     def require(self, target: CompileTarget, device: str, kind: str | None) -> None:
         """Refuse now a device or a score that cannot be had, before a network is traced."""
-        require(target, device, kind, self._core)
+        require(target, device, kind, self._pinned_to)
 
     def check(self, bundle: Bundle, device: str) -> Parity:
         """Run a bundle on a device and compare it with PyTorch."""
         default = bundle.manifest.cpu
-        with open_device(device, default_core=default, core=self._core) as opened:
+        with open_device(device, default_core=default, pinned_to=self._pinned_to) as opened:
             return check_parity(start_network(bundle, opened), bundle)
 
 
-def require(target: CompileTarget, device: str, kind: str | None, core: str | None = None) -> None:
+def require(
+    target: CompileTarget, device: str, kind: str | None, pinned_to: str | None = None
+) -> None:
     """Refuse a device or a score that cannot be had; a board is connected to, for a moment.
 
     Parameters
@@ -76,8 +78,8 @@ def require(target: CompileTarget, device: str, kind: str | None, core: str | No
         A device's name.
     kind : str, optional
         The score that is wanted, if one is.
-    core : str, optional
-        Where a phone runs.
+    pinned_to : str, optional
+        Where a phone or a board by ssh runs.
 
     Raises
     ------
@@ -87,7 +89,7 @@ def require(target: CompileTarget, device: str, kind: str | None, core: str | No
         If the device is not there; of a tracker's boards, with the keys that it has.
     """
     parsed = parse_device_name(device, default_core=target.cpu)
-    require_core(core, parsed)
+    require_core(pinned_to, parsed)
     if parsed.kind == "local":
         if kind in (None, "latency"):
             _require_this_machine(target)
@@ -125,7 +127,7 @@ def _require_emulated(target: CompileTarget, kind: str | None, device: str) -> N
 
 @contextmanager
 def score(
-    target: CompileTarget, device: str, kind: str | None = None, core: str | None = None
+    target: CompileTarget, device: str, kind: str | None = None, pinned_to: str | None = None
 ) -> Iterator[Score]:
     """Give what scores candidates on a device.
 
@@ -138,8 +140,8 @@ def score(
     kind : str, optional
         ``latency`` (what is taken on a real device where none is named), ``estimate`` (on an
         emulated one) or ``instructions``; the latter two always come from an emulated core.
-    core : str, optional
-        Where a phone runs.
+    pinned_to : str, optional
+        Where a phone or a board by ssh runs.
 
     Raises
     ------
@@ -158,8 +160,8 @@ def score(
         with Workers(1) as timer:
             yield LocalLatency(timer, target.cpu)
     else:
-        with served(parsed, core) as reached:
-            yield from _on_boards(reached.name, target, kind)
+        with reached(parsed, pinned_to) as place:
+            yield from _on_boards(place.name, target, kind)
 
 
 def _on_boards(name: DeviceName, target: CompileTarget, kind: str | None) -> Iterator[Score]:

@@ -114,18 +114,18 @@ def test_the_python_interface_takes_phones_and_cores(phone: PhoneProcess) -> Non
 
 def test_sessions_run_on_the_core_that_is_asked_for(phone: PhoneProcess) -> None:
     for core, expected in (("big", None), ("0", 0), ("little", 0), ("any", None)):
-        with open_device(phone.name, core=core) as device:
+        with open_device(phone.name, pinned_to=core) as device:
             pinned = device.information.pinned_core
             assert (pinned is None) is (core == "any")
             assert expected in (None, pinned)
     with (
         pytest.raises(Failure, match="'4000' is no core that may be used"),
-        open_device(phone.name, core="4000"),
+        open_device(phone.name, pinned_to="4000"),
     ):
         pass
-    with pytest.raises(UsageError, match="--core goes with"), open_device("local", core="big"):
+    with pytest.raises(UsageError, match="--core goes with"), open_device("local", pinned_to="big"):
         pass
-    with pytest.raises(UsageError, match="is no core"), open_device(phone.name, core="fast"):
+    with pytest.raises(UsageError, match="is no core"), open_device(phone.name, pinned_to="fast"):
         pass
 
 
