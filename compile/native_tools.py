@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from shuffledeploy.model.cache_folder import cache_folder
 from shuffledeploy.model.errors import Failure
 
 
@@ -42,8 +43,10 @@ def linker() -> list[str]:
     raise Failure("no linker was found: install one with `pip install ziglang`")
 
 
-def compile_c(source: Path, output: Path, flags: Sequence[str]) -> None:
-    """Compile one C file with clang, warnings being errors.
+def compile_c(
+    source: Path, output: Path, flags: Sequence[str], others: Sequence[Path] = ()
+) -> None:
+    """Compile a C file with clang, warnings being errors.
 
     Parameters
     ----------
@@ -51,6 +54,8 @@ def compile_c(source: Path, output: Path, flags: Sequence[str]) -> None:
         The C file and what to write.
     flags : Sequence[str]
         What to make of it (``-c``, ``-shared``, ``-target``...).
+    others : Sequence[Path]
+        C files and objects that belong to the same program.
 
     Raises
     ------
@@ -58,9 +63,9 @@ def compile_c(source: Path, output: Path, flags: Sequence[str]) -> None:
         With the compiler's first error.
     """
     command = [str(zig()), "cc", "-O2", "-Wall", "-Wextra", "-Werror", "-fno-sanitize=all", *flags,
-               str(source), "-o", str(output)]  # fmt: skip
-    # zig keeps a cache of its own: beside the output it can be written, and goes with it.
-    cache = str(output.parent / ".zig")
+               str(source), *map(str, others), "-o", str(output)]  # fmt: skip
+    # A C library for a target is built once, which takes it 20 s.
+    cache = str(cache_folder() / "zig")
     own = {"ZIG_LOCAL_CACHE_DIR": cache, "ZIG_GLOBAL_CACHE_DIR": cache}
     run_tool(command, f"compile {source.name}", own)
 

@@ -6,8 +6,8 @@ import pytest
 
 from shuffledeploy.compiler.targets import find_target
 from shuffledeploy.deploy.actions.fashion_check import first_images, measure_accuracy
-from shuffledeploy.deploy.board.sysroot import ensure_sysroot
 from shuffledeploy.deploy.fashion_accuracy import main
+from shuffledeploy.deploy.on_device.native_server import ensure_server
 from shuffledeploy.deploy.runtime.comparison import cached_bundle
 from shuffledeploy.deploy.runtime.defaults import ALLOWED_DISAGREEMENTS as ALLOWED
 from shuffledeploy.deploy.runtime.execution import open_network
@@ -36,7 +36,7 @@ def test_ten_thousand_images_on_this_machine(images: Split) -> None:
 @pytest.mark.emulated
 def test_five_hundred_images_on_an_emulated_core(images: Split) -> None:
     try:
-        ensure_sysroot()
+        ensure_server()
     except Failure as error:
         pytest.skip(f"no emulated board: {error}")
     bundle = cached_bundle(FASHION, None, find_target("arm"))

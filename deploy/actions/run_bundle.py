@@ -29,7 +29,7 @@ def run_bundle(options: argparse.Namespace) -> int:
     image = image_input(options.input, bundle.manifest) if options.input else None
     total = 2 + len(bundle.manifest.seeds) + (image is not None)
     with steps(f"opening {options.device or 'the device'}", total + 1) as tell:
-        with open_network(bundle, options.device) as network:
+        with open_network(bundle, options.device, options.core) as network:
             _require_figure(network, options)
             result = _run(network, image, options, tell)
             described = describe(network)
@@ -45,7 +45,7 @@ def _require_figure(network: RunningNetwork, options: argparse.Namespace) -> Non
     """Refuse a figure that this kind of device cannot give, before any work."""
     if options.latency:
         require_real(network.device)
-    if options.count and not network.device.is_emulated:
+    if options.count and not network.device.can_count:
         raise UsageError(
             f"{network.device.name} cannot count instructions: an emulated board can, for a bundle"
             " built for ARM (--device emulated)"

@@ -2,7 +2,7 @@
 
 ``python board_worker.py REQUEST.json``: the request names the engine's module, its files, the
 images, the prefix of the counting plugin's files and a folder for what comes out. Imports nothing
-of this project but what lies beside it, and what the board's server counts with.
+of this project but what lies beside it and the numbers of the marks.
 """
 
 from __future__ import annotations
@@ -15,9 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from shuffledeploy.deploy.board.board_server import count_begin, count_end
-
-EVERYTHING = ""
+from shuffledeploy.deploy.benchmark.counting_marks import count_begin, count_end
 
 
 def main(request_file: str) -> None:
@@ -34,7 +32,7 @@ def main(request_file: str) -> None:
         engine.run()
         np.save(output / f"answer_{place}.npy", np.asarray(engine.output(), np.float32))
     engine.prepare()
-    count_begin(EVERYTHING)
+    count_begin()
     engine.run()
     report = count_end(request["counts"])
     (output / "report.txt").write_text(report)

@@ -20,10 +20,10 @@ import numpy as np
 
 from shuffledeploy.deploy.benchmark import board_worker
 from shuffledeploy.deploy.benchmark.answers import Question, error_of
+from shuffledeploy.deploy.benchmark.board_python import ensure_python, python_command
 from shuffledeploy.deploy.benchmark.engines import Engine
 from shuffledeploy.deploy.board.guests import find_core
 from shuffledeploy.deploy.board.qemu import ensure_emulator
-from shuffledeploy.deploy.board.sysroot import ensure_sysroot, guest_python
 from shuffledeploy.deploy.estimate.code_images import Image
 from shuffledeploy.deploy.estimate.cycle_model import CycleModel
 from shuffledeploy.deploy.estimate.elf_symbols import Function, function_at, read_functions
@@ -110,17 +110,17 @@ def _run(
     engine: Engine, files: Mapping[str, str], asked: Sequence[Question], core: str,
     packages: Sequence[Path], folder: Path,
 ) -> None:  # fmt: skip
-    emulator, sysroot = ensure_emulator(), ensure_sysroot()
+    emulator, python = ensure_emulator(), ensure_python()
     request = {
         "module": engine.module, "files": dict(files), "counts": str(folder / "counts"),
         "images": [str(question.image) for question in asked], "output": str(folder),
     }  # fmt: skip
     (folder / "request.json").write_text(json.dumps(request))
-    command = [
-        *guest_python(emulator, sysroot, find_core(core), counts=folder / "counts",
-                      temporary=folder, packages=(*packages, SEARCH_PATH)),
-        str(board_worker.__file__), str(folder / "request.json"),
-    ]  # fmt: skip
+    command = python_command(
+        emulator, python, find_core(core),
+        [str(board_worker.__file__), str(folder / "request.json")],
+        counts=folder / "counts", temporary=folder, packages=(*packages, SEARCH_PATH),
+    )  # fmt: skip
     try:
         done = subprocess.run(
             command, check=False, capture_output=True, text=True, errors="replace",

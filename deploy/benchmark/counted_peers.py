@@ -12,11 +12,11 @@ from typing import Any
 from shuffledeploy.compiler.targets import find_target
 from shuffledeploy.deploy.benchmark.answers import questions
 from shuffledeploy.deploy.benchmark.benchmark_plan import OWN, Subject
+from shuffledeploy.deploy.benchmark.board_python import ensure_python
 from shuffledeploy.deploy.benchmark.conversion import converted
 from shuffledeploy.deploy.benchmark.counted_inference import count_inference
 from shuffledeploy.deploy.benchmark.engines import ENGINES, OURS, Engine
 from shuffledeploy.deploy.board.places import built_once, recipe_hash
-from shuffledeploy.deploy.board.sysroot import ensure_sysroot
 from shuffledeploy.deploy.board.wheels import unpack_wheels
 from shuffledeploy.deploy.estimate.cycle_model import CycleModel
 from shuffledeploy.deploy.runtime.comparison import cached_bundle
@@ -127,7 +127,12 @@ def _key(job: Job, files: dict[str, str], source: str) -> str:
     digest = hashlib.sha256(f"{job.engine.version} {source}".encode())
     for path in sorted(files.values()):
         digest.update(Path(path).read_bytes())
-    for module in ("board_worker.py", "counted_inference.py", f"{job.engine.name}_engine.py"):
+    for module in (
+        "board_worker.py",
+        "counting_marks.py",
+        "counted_inference.py",
+        f"{job.engine.name}_engine.py",
+    ):
         if (place := Path(__file__).parent / module).is_file():
             digest.update(place.read_bytes())
     return digest.hexdigest()
@@ -145,7 +150,7 @@ def _packages(engine: Engine) -> list[Path]:
     """Give the folder with an engine's aarch64 package; the board has all of ours."""
     if engine.name == OURS:
         return []
-    python = ensure_sysroot().python
+    python = ensure_python().version
     wheel = f"{engine.package}=={engine.version}"
 
     def build(folder: Path) -> None:

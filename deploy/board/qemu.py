@@ -104,7 +104,6 @@ def _build(folder: Path) -> None:
             flags = ("-target", f"{guest}-linux-musl", f"-mcpu={core}", *_RUNNER_FLAGS)
             compile_c(PACKAGE / "runner.c", folder / f"{guest}-runner.o", flags)
         write_layout(folder)
-    shutil.rmtree(folder / ".zig", ignore_errors=True)
     _check_plugin(_emulator_in(folder, "aarch64"))
 
 

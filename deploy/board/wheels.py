@@ -15,7 +15,7 @@ from shuffledeploy.model.errors import Failure
 from shuffledeploy.model.scratch import scratch_folder
 
 # All three: a tvm-ffi built for 2_27 or 2014 would else give way to an older one.
-_PLATFORMS = ("manylinux_2_28_aarch64", "manylinux_2_27_aarch64", "manylinux2014_aarch64")
+PLATFORMS = ("manylinux_2_28_aarch64", "manylinux_2_27_aarch64", "manylinux2014_aarch64")
 
 
 def unpack_wheels(
@@ -47,7 +47,7 @@ def unpack_wheels(
     with scratch_folder("shuffledeploy-pip-") as scratch:
         command = [
             sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary=:all:",
-            *(f"--platform={name}" for name in _PLATFORMS), f"--python-version={python}",
+            *(f"--platform={name}" for name in PLATFORMS), f"--python-version={python}",
             "--implementation=cp", "-d", str(scratch), *requirements,
         ]  # fmt: skip
         with step(f"pip: {what} for aarch64, Python {python}"):

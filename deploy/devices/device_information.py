@@ -1,10 +1,10 @@
-"""What a device can tell of itself: an emulated board everything, a stock RPC server little."""
+"""What a device can tell of itself: one with our server everything, a stock RPC server little."""
 
 from __future__ import annotations
 
 import platform
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 import tvm
@@ -33,14 +33,26 @@ class DeviceInformation:
     cpu : str or None
         The core, as LLVM names it.
     features : tuple[str, ...] or None
-        Instruction set features: as in ``/proc/cpuinfo`` on an emulated board, as LLVM names them
+        Instruction set features: as in ``/proc/cpuinfo`` where our server runs, as LLVM names them
         on this machine.
+    is_emulated : bool or None
+        Whether its times mean nothing.
+    can_count : bool
+        Whether it counts instructions.
+    pinned_core : int or None
+        The number of the core on which sessions run; None where they run on any.
+    name : str or None
+        What the device calls itself.
     """
 
     tvm_version: str | None
     architecture: str | None
     cpu: str | None
     features: tuple[str, ...] | None
+    is_emulated: bool | None
+    can_count: bool = False
+    pinned_core: int | None = None
+    name: str | None = None
 
 
 def ask_local() -> DeviceInformation:
@@ -53,11 +65,11 @@ def ask_local() -> DeviceInformation:
         features = tuple(
             sorted(map(str, tvm.get_global_func("target.llvm_get_cpu_features")(target)))
         )
-    return DeviceInformation(tvm.__version__, platform.machine(), cpu, features)
+    return DeviceInformation(tvm.__version__, platform.machine(), cpu, features, False)
 
 
-def ask_emulated(session: rpc.RPCSession, core: str | None) -> DeviceInformation:
-    """Ask a board of this project; ``core`` is what it was started with, if that is known."""
+def ask_native(session: rpc.RPCSession, core: str | None) -> DeviceInformation:
+    """Ask a device that runs our server; ``core`` is what it was started with, if that is known."""
     return read_description(str(session.get_function(DESCRIBE)()), core)
 
 
@@ -65,23 +77,27 @@ _Word = Annotated[str, msgspec.Meta(pattern=r"^[\w.+-]{1,60}$")]
 
 
 class _Description(msgspec.Struct, forbid_unknown_fields=True):
-    """What a board of this project says of itself (`deploy/board/board_server.py`)."""
+    """What our server says of its device (`deploy/on_device/device_description.h`)."""
 
+    server: Literal["native"]
     tvm_version: _Word
     architecture: _Word
-    python: _Word
     features: Annotated[list[_Word], msgspec.Meta(max_length=500)]
     part: Annotated[str, msgspec.Meta(pattern=r"^(0x[0-9a-fA-F]{1,8})?$")]
+    emulated: bool
+    counts: bool
     pid: int
+    core: Annotated[int, msgspec.Meta(ge=0, lt=1024)] | None
+    name: Annotated[str, msgspec.Meta(pattern=r"^[ -~]{1,95}$")] | None
 
 
 def read_description(text: str, core: str | None) -> DeviceInformation:
-    """Read what a board of this project says of itself; ``core`` is what it is known to be.
+    """Read what our server says of its device; ``core`` is what it is known to be.
 
     Raises
     ------
     Failure
-        If that is not what such a board says.
+        If that is not what such a server says.
     """
     try:
         told = msgspec.json.decode(text, type=_Description)
@@ -90,14 +106,18 @@ def read_description(text: str, core: str | None) -> DeviceInformation:
     if core is None:
         part = int(told.part, 16) if told.part else -1
         core = next((known.name for known in CORES.values() if known.part == part), None)
-    return DeviceInformation(told.tvm_version, told.architecture, core, tuple(told.features))
+    return DeviceInformation(
+        told.tvm_version, told.architecture, core, tuple(told.features), told.emulated,
+        told.counts, told.core, told.name,
+    )  # fmt: skip
 
 
 def ask_stock(session: rpc.RPCSession) -> DeviceInformation:
     """Find out what a stock RPC server lets one ask.
 
-    It answers neither its version nor its features. Its architecture and core come from LLVM where
-    its TVM is a full one, otherwise from files: a program's ELF header, the core's MIDR register.
+    It answers neither its version nor its features, nor whether it is emulated. Its architecture
+    and core come from LLVM where its TVM is a full one, otherwise from files: a program's ELF
+    header, the core's MIDR register.
     """
     triple = _remote_text(session, "target.llvm_get_system_triple")
     architecture = triple.split("-")[0] if triple else None
@@ -106,7 +126,7 @@ def ask_stock(session: rpc.RPCSession) -> DeviceInformation:
     cpu = _core_of_midr(_download(session, _MIDR))
     if cpu is None:
         cpu = _remote_text(session, "target.llvm_get_system_cpu")
-    return DeviceInformation(None, architecture, cpu, None)
+    return DeviceInformation(None, architecture, cpu, None, None)
 
 
 def _core_of_midr(content: bytes) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,21 +14,27 @@ from tvm import rpc
 
 from shuffledeploy.compiler.bundle.elf import machine_of
 from shuffledeploy.compiler.cores import DEFAULT_CORE
-from shuffledeploy.deploy.board.board_process import HOST, Board, running_board
 from shuffledeploy.deploy.devices import sessions
+from shuffledeploy.deploy.devices.board_process import Board
 from shuffledeploy.deploy.devices.device_information import (
     DeviceInformation,
-    ask_emulated,
     ask_local,
+    ask_native,
     ask_stock,
 )
-from shuffledeploy.deploy.devices.device_names import DeviceName, parse_device_name
+from shuffledeploy.deploy.devices.device_names import (
+    DeviceName,
+    parse_device_name,
+    require_core,
+)
+from shuffledeploy.deploy.devices.reached_devices import Reached, reached
 from shuffledeploy.deploy.devices.tvm_rpc_edges import DESCRIBE, quieten_servers
 from shuffledeploy.deploy.estimate.elf_symbols import read_functions
 from shuffledeploy.deploy.estimate.instruction_counts import InstructionCounts, fold
 from shuffledeploy.model.errors import Failure, UsageError
 
 CALL_TIMEOUT_S = 600.0
+_ENDED_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -39,8 +45,6 @@ class Device:
     ----------
     name : str
         As the user gave it.
-    is_emulated : bool
-        Whether it is one of this project's emulated boards: it counts, and its times mean nothing.
     information : DeviceInformation
         What it tells of itself.
     session : tvm.rpc.RPCSession
@@ -52,13 +56,22 @@ class Device:
     """
 
     name: str
-    is_emulated: bool
     information: DeviceInformation
     session: rpc.RPCSession
     board: Board | None = None
     address: str = ""
     _loaded: dict[Path, str] = field(default_factory=dict, repr=False)
     _uploads: Iterator[int] = field(default_factory=itertools.count, repr=False)
+
+    @property
+    def is_emulated(self) -> bool | None:
+        """Whether its times mean nothing; None where the device does not tell."""
+        return self.information.is_emulated
+
+    @property
+    def can_count(self) -> bool:
+        """Whether it counts instructions."""
+        return self.information.can_count
 
     def upload_and_load(self, path: Path) -> tvm.runtime.Module:
         """Send a library to the device and load it there.
@@ -121,9 +134,9 @@ class Device:
         Raises
         ------
         UsageError
-            When the device is not emulated, or the library is not loaded on it.
+            When the device does not count, or the library is not loaded on it.
         """
-        if not self.is_emulated:
+        if not self.can_count:
             raise UsageError(f"{self.name} cannot count instructions; an emulated board can")
         remote = self._loaded.get(library.resolve()) if library else ""
         if remote is None:
@@ -142,53 +155,64 @@ class Device:
 
 @contextmanager
 def open_device(
-    name: str, *, default_core: str = DEFAULT_CORE, timeout_s: float = CALL_TIMEOUT_S
-) -> Iterator[Device]:
+    name: str, *, default_core: str = DEFAULT_CORE, timeout_s: float = CALL_TIMEOUT_S,
+    pinned_to: str | None = None,
+) -> Iterator[Device]:  # fmt: skip
     """Give a device for the length of a ``with`` block.
 
     Parameters
     ----------
     name : str
-        ``emulated``, ``emulated:CORE``, ``local``, ``rpc://HOST:PORT`` or
-        ``tracker://HOST:PORT/KEY``.
+        ``emulated``, ``emulated:CORE``, ``local``, ``adb``, ``adb:SERIAL``,
+        ``ssh://[USER@]HOST[:PORT]``, ``rpc://HOST:PORT`` or ``tracker://HOST:PORT/KEY``.
     default_core : str
         The core of plain ``emulated``.
     timeout_s : float
         How long one call on the device may take.
+    pinned_to : str, optional
+        The core to which the session is pinned where our server is pushed: ``big`` (what is taken
+        where nothing is said), ``little``, a number, ``any``.
 
     Yields
     ------
     Device
-        The device. Its session ends with the block; an emulated board started for it does too.
+        The device. Its session ends with the block; what was started for it does too.
 
     Raises
     ------
     UsageError
-        When the name is malformed.
+        When the name is malformed or that of several phones, or the device pins no sessions.
     Failure
         When the device is not there, cannot be started, dies or hangs, in or before the block.
     """
     parsed = parse_device_name(name, default_core=default_core)
-    if parsed.kind == "local":
+    with open_named(parsed, timeout_s=timeout_s, pinned_to=pinned_to) as device:
+        yield device
+
+
+@contextmanager
+def open_named(
+    name: DeviceName, *, timeout_s: float = CALL_TIMEOUT_S, pinned_to: str | None = None
+) -> Iterator[Device]:
+    """Give a device whose name was taken apart; see :func:`open_device`."""
+    require_core(pinned_to, name)
+    if name.kind == "local":
         quieten_servers()
-        yield Device(name, False, ask_local(), rpc.LocalSession())
+        yield Device(name.text, ask_local(), rpc.LocalSession())
         return
-    with ExitStack() as stack:
-        board = None
-        if parsed.kind == "emulated":
-            board = stack.enter_context(running_board(parsed.core))
-            parsed = DeviceName(name, "rpc", parsed.core, HOST, board.port)
-        connection = sessions.connect_board(parsed, timeout_s)
-        stack.callback(sessions.close, connection)
+    with reached(name, pinned_to) as place:
+        connection = sessions.connect_board(place.name, timeout_s)
         try:
-            yield _describe(parsed, connection, board)
+            yield _describe(place.name, connection, place.board)
         except (UsageError, Failure):
             raise
         except Exception as error:
-            reason = _why_lost(connection, board, error)
+            reason = _why_lost(connection, place, error)
             if reason is None:
                 raise
-            raise Failure(f"{name}: {reason}") from error
+            raise Failure(f"{name.text}: {reason}") from error
+        finally:
+            sessions.close(connection)
 
 
 def attach(name: DeviceName, timeout_s: float) -> tuple[Device, sessions.Connection]:
@@ -221,13 +245,13 @@ def _describe(name: DeviceName, connection: sessions.Connection, board: Board | 
     try:
         session.get_function(DESCRIBE)
     except AttributeError:
-        return Device(name.text, False, ask_stock(session), session, address=address)
-    information = ask_emulated(session, board.core if board else None)
-    return Device(name.text, True, information, session, board, address)
+        return Device(name.text, ask_stock(session), session, address=address)
+    information = ask_native(session, board.core if board else None)
+    return Device(name.text, information, session, board, address)
 
 
-def _why_lost(connection: sessions.Connection, board: Board | None, error: Exception) -> str | None:
+def _why_lost(connection: sessions.Connection, place: Reached, error: Exception) -> str | None:
     """Say in one line why a device was lost, None if it was not."""
-    if board and not board.is_running:
-        return f"the emulated board died (process {board.pid})"
-    return sessions.why_lost(connection, error)
+    lost = sessions.why_lost(connection, error)
+    # What was started for it knows better why it is gone than its socket, but not at once.
+    return place.why_ended(_ENDED_S if lost else 0) or lost

@@ -1,9 +1,9 @@
 """All that deployment takes from TVM's RPC beside its public API.
 
 What stands here may change with any release of TVM: `tests/deploy/test_tvm_rpc_edges.py` has a
-canary for each, which says what to look at. `deploy/board/board_server.py`, which imports nothing
-of this project, takes `_serving` and `_listen_loop` of `tvm.rpc.server`, and
-`deploy/benchmark/tvm_abi.py` the C ABI of TVM's runtime.
+canary for each, which says what to look at. `deploy/on_device/` speaks the protocol of
+`tvm.rpc.server` and `tvm.rpc.tracker` in C, and `deploy/benchmark/tvm_abi.py` the C ABI of TVM's
+runtime.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ import socket
 
 #: Ends a session, so that the board serves the next one.
 CLOSE_SESSION = "CloseRPCConnection"
-#: What this project's boards answer: what they are.
+#: What devices with our server answer: what they are.
 DESCRIBE = "shuffledeploy.describe"
+#: ... and how the core is that they run on.
+PROCESSOR = "shuffledeploy.processor"
 
 
 def is_time_out(error: Exception) -> bool:

@@ -45,5 +45,3 @@ def network_description(manifest: Manifest) -> str:
 def _printable(name: str) -> str:
     """Leave of a name what a C string and JSON take as it is."""
     return "".join(c if c.isascii() and c.isprintable() and c not in '"\\' else "_" for c in name)
-
-

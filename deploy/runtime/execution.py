@@ -19,7 +19,7 @@ from shuffledeploy.compiler.cores import CORES, DEFAULT_CORE
 from shuffledeploy.compiler.ir.graph import ENTRY, Array
 from shuffledeploy.compiler.passes.memory.expose_intermediates import INTERMEDIATES
 from shuffledeploy.compiler.targets import CompileTarget, cpu_features
-from shuffledeploy.deploy.devices.device_names import parse_device_name
+from shuffledeploy.deploy.devices.device_names import parse_device_name, require_core
 from shuffledeploy.deploy.devices.opening import Device, open_device
 from shuffledeploy.model.errors import Failure, UsageError
 
@@ -190,6 +190,9 @@ def check_before_start(needs: Manifest, name: str, core: str) -> None:
         check_cpu(needs, name, platform.machine(), cpu_features() or None)
     elif device.kind == "emulated":
         check_cpu(needs, name, "aarch64", frozenset(CORES[device.core].features.split()))
+    elif device.kind == "adb":
+        # A board by ssh may be of this machine's kind.
+        check_cpu(needs, name, "aarch64", None)
 
 
 def check_fits(manifest: Manifest, device: Device) -> tuple[str, ...]:
@@ -219,6 +222,8 @@ def check_fits(manifest: Manifest, device: Device) -> tuple[str, ...]:
             f"the library is built with TVM {built_with}, and {device.name} runs"
             f" {told.tvm_version}: install apache-tvm=={built_with} there, or compile again"
         )
+    if device.is_emulated is None:
+        unchecked.append("whether it is emulated")
     return tuple(unchecked)
 
 
@@ -249,18 +254,21 @@ def start_network(bundle: Bundle, device: Device) -> RunningNetwork:
 
 
 @contextmanager
-def open_network(bundle: Bundle, device: str | None = None) -> Iterator[RunningNetwork]:
+def open_network(
+    bundle: Bundle, device: str | None = None, pinned_to: str | None = None
+) -> Iterator[RunningNetwork]:
     """Open a device (the default one where none is named) and load a bundle there.
 
     Parameters
     ----------
     bundle : Bundle
         What to load.
-    device : str, optional
+    device, pinned_to : str, optional
         See :func:`deploy.devices.opening.open_device`.
     """
     name = device or default_device(bundle.manifest)
-    core = bundle.manifest.cpu if bundle.manifest.cpu in CORES else DEFAULT_CORE
-    check_before_start(bundle.manifest, name, core)
-    with open_device(name, default_core=core) as opened:
+    default = bundle.manifest.cpu if bundle.manifest.cpu in CORES else DEFAULT_CORE
+    require_core(pinned_to, parse_device_name(name))
+    check_before_start(bundle.manifest, name, default)
+    with open_device(name, default_core=default, pinned_to=pinned_to) as opened:
         yield start_network(bundle, opened)

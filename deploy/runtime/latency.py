@@ -9,6 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from shuffledeploy.deploy.devices.opening import Device
+from shuffledeploy.deploy.devices.processor_state import (
+    ProcessorReadings,
+    ProcessorState,
+    read_processor,
+    summarize,
+)
 from shuffledeploy.deploy.estimate.instruction_counts import InstructionCounts
 from shuffledeploy.deploy.runtime.defaults import RUNS
 from shuffledeploy.deploy.runtime.execution import RunningNetwork
@@ -34,6 +40,10 @@ class Latency:
         Threads that the runtime was allowed.
     core : str
         The processor, as LLVM names it, or "unknown core".
+    name : str or None
+        What the device calls itself.
+    processor : ProcessorReadings or None
+        The core, its clock, its temperature; None where the device tells nothing.
     """
 
     median_ms: float
@@ -42,6 +52,15 @@ class Latency:
     runs: int
     threads: int
     core: str
+    name: str | None = None
+    processor: ProcessorReadings | None = None
+
+    @property
+    def place(self) -> str:
+        """Name the device, its core and what that did."""
+        named = f"{self.name} ({self.core})" if self.name else self.core
+        state = str(self.processor or "")
+        return f"{named}, {state}" if state else named
 
 
 @dataclass(frozen=True)
@@ -124,15 +143,24 @@ def measure_interleaved(
         network.set_inputs(network.bundle.reference_inputs()[0])
         network.invoke()
     seconds: list[list[float]] = [[] for _ in networks]
+    states = [_read_state(network) for network in networks]
     batch = min(runs, BATCH)
     deadline = time.monotonic() + budget_s * len(networks)
     for turn in range(-(-runs // batch)):
         if turn >= LEAST_BATCHES and time.monotonic() > deadline:
             break
-        for network, times in zip(networks, seconds, strict=True):
+        for network, times, read in zip(networks, seconds, states, strict=True):
             times.extend(network.times(batch))
+            read.extend(_read_state(network))
             progress()
-    return [_summary(n.device, times) for n, times in zip(networks, seconds, strict=True)]
+    measured = zip(networks, seconds, states, strict=True)
+    return [_summary(network.device, times, read) for network, times, read in measured]
+
+
+def _read_state(network: RunningNetwork) -> list[ProcessorState]:
+    """Read the clock and the temperature, where the device tells them."""
+    state = read_processor(network.device.session)
+    return [] if state is None else [state]
 
 
 def count_instructions(network: RunningNetwork) -> Instructions:
@@ -141,7 +169,7 @@ def count_instructions(network: RunningNetwork) -> Instructions:
     Raises
     ------
     UsageError
-        The device is not emulated.
+        The device does not count.
     """
     device = network.device
     counted = count_library(network)
@@ -158,10 +186,10 @@ def count_library(network: RunningNetwork) -> InstructionCounts:
     Raises
     ------
     UsageError
-        The device is not emulated.
+        The device does not count.
     """
     device = network.device
-    if not device.is_emulated:
+    if not device.can_count:
         raise UsageError(
             f"{device.name} cannot count instructions: an emulated board can"
             " (--device emulated), for a library built for ARM"
@@ -171,7 +199,11 @@ def count_library(network: RunningNetwork) -> InstructionCounts:
     return device.count(network.invoke, network.bundle.library)
 
 
-def _summary(device: Device, seconds: list[float]) -> Latency:
+def _summary(device: Device, seconds: Sequence[float], states: Sequence[ProcessorState]) -> Latency:
     low, median, high = np.percentile(seconds, [10, 50, 90]) * 1e3
-    core = device.information.cpu or f"unknown {device.information.architecture or ''} core"
-    return Latency(float(median), float(low), float(high), len(seconds), THREADS, core)
+    told = device.information
+    core = told.cpu or f"unknown {told.architecture or ''} core"
+    return Latency(
+        float(median), float(low), float(high), len(seconds), THREADS, core, told.name,
+        summarize(states),
+    )  # fmt: skip

@@ -122,7 +122,7 @@ class TrackedBoards:
         except UsageError as error:
             return str(error)
         first = self._first = self._first or board.device
-        if first.is_emulated != board.device.is_emulated:
+        if bool(first.is_emulated) != bool(board.device.is_emulated):
             return "emulated boards and real ones cannot be compared"
         if first.information.cpu != told.cpu:
             return f"its core is {told.cpu}, that of {first.address} is {first.information.cpu}"

@@ -11,6 +11,7 @@ from tiny import tiny_bundle
 
 from shuffledeploy.deploy.benchmark import counted_inference
 from shuffledeploy.deploy.benchmark.answers import WrongAnswer, questions
+from shuffledeploy.deploy.benchmark.board_python import is_python_built
 from shuffledeploy.deploy.benchmark.counted_inference import count_inference
 from shuffledeploy.deploy.benchmark.counted_peers import COLUMNS, plan_peers
 from shuffledeploy.deploy.benchmark.engines import ENGINES, OURS
@@ -26,6 +27,7 @@ CORE = "cortex-a72"
 
 
 @pytest.mark.emulated
+@pytest.mark.skipif(not is_python_built(), reason="`make peers` fetches the board's Python")
 def test_our_whole_process_is_little_more_than_the_library(
     emulated_device: Device, tmp_path: Path
 ) -> None:

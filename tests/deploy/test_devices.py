@@ -92,7 +92,7 @@ def test_a_stock_server_tells_what_it_can(tmp_path: Path) -> None:
             time.sleep(0.1)
         port = int(log.read_text().split("bind to")[1].split()[0].rpartition(":")[2])
         with open_device(f"rpc://127.0.0.1:{port}") as device:
-            assert not device.is_emulated
+            assert device.is_emulated is None
             assert device.information.architecture == platform.machine()
             assert device.information.features is None
             absent = tmp_path / "text.so"

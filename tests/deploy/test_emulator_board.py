@@ -17,8 +17,8 @@ import tvm
 from tiny import tiny_bundle
 from tvm import te
 
-from shuffledeploy.deploy.board.board_process import Board, list_boards, running_board
 from shuffledeploy.deploy.devices import sessions
+from shuffledeploy.deploy.devices.board_process import Board, list_boards, running_board
 from shuffledeploy.deploy.devices.opening import Device, open_device
 from shuffledeploy.model.errors import Failure, UsageError
 

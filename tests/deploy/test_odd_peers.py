@@ -108,8 +108,9 @@ def test_a_tracker_that_is_none_is_a_failure_in_bounded_time(name: str) -> None:
 
 
 GOOD = {
-    "tvm_version": "0.27.0", "architecture": "aarch64", "python": "3.11.2",
+    "tvm_version": "0.27.0", "architecture": "aarch64", "server": "native",
     "features": ["asimd", "fp"], "part": "0xd08", "pid": 7,
+    "emulated": False, "counts": False, "core": 3, "name": "Pi",
 }  # fmt: skip
 ODD = {
     "no object": "[]", "no JSON": "{", "nothing": "{}",
@@ -121,6 +122,8 @@ ODD = {
     "a long list": json.dumps({**GOOD, "features": ["x"] * 10_000}),
     "a long text": json.dumps({**GOOD, "tvm_version": "1" * 10_000}),
     "no number": json.dumps({**GOOD, "part": "d08x"}),
+    "nothing of emulation": json.dumps({k: v for k, v in GOOD.items() if k != "emulated"}),
+    "an escape for a name": json.dumps({**GOOD, "name": "\x1b[2J"}),
     "deep": "[" * 100_000,
 }  # fmt: skip
 
@@ -128,8 +131,9 @@ ODD = {
 @pytest.mark.smoke
 def test_what_a_board_says_of_itself_is_read() -> None:
     assert read_description(json.dumps(GOOD), None) == DeviceInformation(
-        "0.27.0", "aarch64", "cortex-a72", ("asimd", "fp")
-    )
+        "0.27.0", "aarch64", "cortex-a72", ("asimd", "fp"),
+        is_emulated=False, can_count=False, pinned_core=3, name="Pi",
+    )  # fmt: skip
 
 
 @pytest.mark.smoke

@@ -18,7 +18,7 @@ from tvm import te
 from shuffledeploy.compiler.targets import find_target
 from shuffledeploy.compiler.tuning.score import KernelObject
 from shuffledeploy.compiler.tuning.search.candidates import build_calls, build_candidate
-from shuffledeploy.deploy.board.board_process import Board, running_board
+from shuffledeploy.deploy.devices.board_process import Board, running_board
 from shuffledeploy.deploy.devices.device_names import parse_device_name
 from shuffledeploy.deploy.devices.trackers import Tracker
 from shuffledeploy.deploy.scoring.tracked_boards import BoardScore

@@ -10,14 +10,20 @@ import socket
 
 import pytest
 from tvm import rpc
-from tvm.rpc import server
+from tvm.rpc import base, server
 
 from shuffledeploy.deploy.devices import tvm_rpc_edges
 
 
-def test_the_server_has_the_loops_that_the_board_takes() -> None:
-    assert list(inspect.signature(server._serving).parameters)[:2] == ["sock", "addr"]
-    assert len(inspect.signature(server._listen_loop).parameters) == 6, "board_server.main"
+def test_the_protocol_is_the_one_that_our_server_speaks() -> None:
+    """Else look at `deploy/on_device/tvm_protocol.h`, whose numbers these are."""
+    assert (base.RPC_MAGIC, base.RPC_CODE_SUCCESS, base.RPC_CODE_MISMATCH) == (
+        0xFF271, 0xFF271, 0xFF273,
+    )  # fmt: skip
+    assert base.RPC_TRACKER_MAGIC == 0x2F271
+    codes = base.TrackerCode
+    assert (codes.PUT, codes.UPDATE_INFO, codes.GET_PENDING_MATCHKEYS) == (3, 5, 7)
+    assert "RPCSessionTimeoutError" in inspect.getsource(server._serving)
 
 
 def test_a_refused_connection_and_an_unknown_host_are_told_apart() -> None:

@@ -20,8 +20,9 @@ from shuffledeploy.deploy.estimate.instruction_counts import fold
 from shuffledeploy.model.errors import Failure, UsageError
 
 GOOD: dict[str, Any] = {
-    "tvm_version": "0.27.0", "architecture": "aarch64", "python": "3.11.2",
+    "tvm_version": "0.27.0", "architecture": "aarch64", "server": "native",
     "features": ["asimd", "fp"], "part": "0xd08", "pid": 7,
+    "emulated": False, "counts": False, "core": 3, "name": "Pi",
 }  # fmt: skip
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
 ANYTHING = SCALARS | st.lists(SCALARS, max_size=4) | st.dictionaries(st.text(max_size=5), SCALARS)

@@ -47,6 +47,8 @@ from shuffledeploy.compiler.ir.constants import (
 )
 from shuffledeploy.compiler.ir.inspection import kernel_functions
 from shuffledeploy.compiler.ir.memory_layout import aligned
+from shuffledeploy.compiler.ir.tir import as_pointers, is_tensor, moved, pointer, with_parameters
+from shuffledeploy.compiler.ir.tvm_edges import NO_ALIAS, PLAIN_CALLS
 from shuffledeploy.compiler.passes.memory.planned_calls import (
     CONSTANTS_BASE,
     Place,
@@ -54,8 +56,6 @@ from shuffledeploy.compiler.passes.memory.planned_calls import (
     PlannedProgram,
     planned_program,
 )
-from shuffledeploy.compiler.ir.tir import as_pointers, is_tensor, moved, pointer, with_parameters
-from shuffledeploy.compiler.ir.tvm_edges import NO_ALIAS, PLAIN_CALLS
 
 COMPUTE, COMPUTE_TIMED = "compute", "compute_timed"
 _WORKSPACE = "workspace"

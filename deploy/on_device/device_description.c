@@ -1,0 +1,121 @@
+#include "device_description.h"
+
+#include "processor.h"
+
+#ifdef __aarch64__
+#define ARCHITECTURE "aarch64"
+#else
+#define ARCHITECTURE "x86_64"
+#endif
+
+enum { LONGEST_LINE = 8192 };
+
+/* The spellings of /proc/cpuinfo on ARM and on x86. */
+static bool is_features(const char *field) {
+  return !strcmp(field, "Features") || !strcmp(field, "flags");
+}
+
+/* Part a line "field<tab>: value" in place; false if it is none. */
+static bool part_line(char *line, char **value) {
+  char *colon = strchr(line, ':');
+  if (!colon) return false;
+  *colon = 0;
+  for (char *end = colon; end > line && isspace((unsigned char)end[-1]);) *--end = 0;
+  *value = colon + 1 + strspn(colon + 1, " \t");
+  (*value)[strcspn(*value, "\n")] = 0;
+  return true;
+}
+
+/* Read the features of the first core, and the part number of the one asked for or of the first. */
+static void read_cpuinfo(int core, char *features, char *part, size_t part_size) {
+  FILE *file = fopen("/proc/cpuinfo", "re");
+  static char line[LONGEST_LINE];
+  int here = ANY_CORE;
+  *features = *part = 0;
+  while (file && fgets(line, sizeof line, file)) {
+    char *value;
+    if (!part_line(line, &value)) continue;
+    if (!strcmp(line, "processor")) here = atoi(value);
+    if (is_features(line) && !*features) strcpy(features, value);
+    if (!strcmp(line, "CPU part") && (!*part || here == core)) snprintf(part, part_size, "%s", value);
+  }
+  if (file) fclose(file);
+}
+
+/* Write a string; what JSON or a terminal would not take as it stands becomes a question mark. */
+static void write_text(FILE *out, const char *text) {
+  fputc('"', out);
+  for (; *text; ++text) {
+    const bool is_plain = *text >= ' ' && *text <= '~' && *text != '"' && *text != '\\';
+    fputc(is_plain ? *text : '?', out);
+  }
+  fputc('"', out);
+}
+
+static void write_words(FILE *out, char *text) {
+  char *rest, *word = strtok_r(text, " ", &rest);
+  fputc('[', out);
+  for (const char *comma = ""; word; comma = ", ", word = strtok_r(NULL, " ", &rest)) {
+    fputs(comma, out);
+    write_text(out, word);
+  }
+  fputc(']', out);
+}
+
+static void write_number(FILE *out, const char *name, long number) {
+  if (number < 0)
+    fprintf(out, "\"%s\": null", name);
+  else
+    fprintf(out, "\"%s\": %ld", name, number);
+}
+
+void find_name(struct device *device) {
+  android_property("ro.product.model", device->name, sizeof device->name);
+  /* Under an emulator this would be the name of the machine that it runs on. */
+  if (!*device->name && !device->is_emulated)
+    read_start("/proc/device-tree/model", device->name, sizeof device->name);
+}
+
+char *describe_device(const struct device *device) {
+  static char features[LONGEST_LINE];
+  char part[16], *text = NULL;
+  size_t size;
+  FILE *out = open_memstream(&text, &size);
+  if (!out) return NULL;
+  read_cpuinfo(device->core, features, part, sizeof part);
+  fputs("{\"server\": \"native\", \"tvm_version\": \"" TVM_VERSION "\", ", out);
+  fputs("\"architecture\": \"" ARCHITECTURE "\", \"features\": ", out);
+  write_words(out, features);
+  fputs(", \"part\": ", out);
+  write_text(out, part);
+  fprintf(out, ", \"emulated\": %s, \"counts\": %s, ", device->is_emulated ? "true" : "false",
+          *device->counts ? "true" : "false");
+  write_number(out, "pid", getpid());
+  fputs(", ", out);
+  write_number(out, "core", device->core);
+  fputs(", \"name\": ", out);
+  if (*device->name)
+    write_text(out, device->name);
+  else
+    fputs("null", out);
+  fputs("}", out);
+  return fclose(out) ? NULL : text;
+}
+
+char *describe_processor(void) {
+  const int core = sched_getcpu();
+  char *text = NULL;
+  size_t size;
+  FILE *out = open_memstream(&text, &size);
+  if (!out) return NULL;
+  fputc('{', out);
+  write_number(out, "core", core);
+  fputs(", ", out);
+  write_number(out, "present_khz", core < 0 ? UNKNOWN : present_clock(core));
+  fputs(", ", out);
+  write_number(out, "highest_khz", core < 0 ? UNKNOWN : highest_clock(core));
+  fputs(", ", out);
+  write_number(out, "millidegrees", temperature());
+  fputc('}', out);
+  return fclose(out) ? NULL : text;
+}

@@ -1,0 +1,1 @@
+"""Devices without Python: what runs there is pushed, started, used and ended."""

@@ -1,0 +1,214 @@
+"""The native server on a device: pushed once, started, waited for, ended, with nothing left."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import shlex
+import subprocess
+import threading
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from shuffledeploy.deploy.board.places import step
+from shuffledeploy.deploy.on_device.native_server import NativeServer, ensure_server
+from shuffledeploy.deploy.remote.remote_host import HostTraits, RemoteHost
+from shuffledeploy.model.errors import Failure
+from shuffledeploy.model.printable import printable_line
+
+READY_S = 30.0
+_END_S = 5.0
+#: Room that a device must have beside what is pushed: for bundles and their libraries.
+_SPARE_KIB = 4096
+_LAST_WORDS = 5
+_LONGEST_WORDS = 2000
+
+
+@dataclass(frozen=True)
+class ServerWishes:
+    """How the server is to be started.
+
+    Attributes
+    ----------
+    core : str
+        Where sessions run: ``big``, ``little``, a number, ``any``.
+    port : int
+        Where it listens on the device; 0 takes a free port.
+    tracker, key : str
+        Where it registers, as the device reaches it, and as what; empty for nowhere.
+    announced_port : int
+        The port that the tracker is told; 0 for its own.
+    """
+
+    core: str = "big"
+    port: int = 0
+    tracker: str = ""
+    key: str = ""
+    announced_port: int = 0
+
+    def options(self, traits: HostTraits) -> list[str]:
+        """Return the server's options."""
+        options = ["--port", str(self.port), "--core", self.core]
+        if traits.is_emulated:
+            options.append("--emulated")
+        if traits.counts:
+            options += ["--counts", traits.counts]
+        if self.tracker:
+            options += ["--tracker", self.tracker, "--key", self.key]
+            options += ["--announce-port", str(self.announced_port or self.port)]
+        return options
+
+
+@dataclass(frozen=True)
+class RunningServer:
+    """A server that runs on a device.
+
+    Attributes
+    ----------
+    port : int
+        Where it listens, on the device.
+    """
+
+    port: int
+    _process: subprocess.Popen[bytes]
+    _words: deque[str]
+    _host: RemoteHost
+
+    def why_ended(self, patience_s: float) -> str | None:
+        """Say why it ended, None if it did not in so many seconds."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(patience_s)
+            return self._host.why_lost("\n".join(self._words))
+        return None
+
+
+def ensure_pushed(host: RemoteHost, server: NativeServer) -> str:
+    """Send the server to a device that does not have it; return the folder in which it is there.
+
+    Raises
+    ------
+    Failure
+        If there is no room, or the device is gone.
+    """
+    place = f"{host.folder}/{server.digest}"
+    if host.shell(f"[ -x {place}/{Path(server.command[-1]).name} ] && echo there").output.strip():
+        return place
+    size_kib = -(-sum(file.stat().st_size for file in server.folder.iterdir()) // 1024)
+    with step(f"push the server to {host.name}, {size_kib / 1024:.1f} MiB, once"):
+        require_room(host, size_kib)
+        # Whole or not at all: two commands may push at once, and cables are pulled.
+        draft = f"{host.folder}/.{server.digest[:12]}-{secrets.token_hex(4)}"
+        _require(host, f"mkdir -p {draft}", "make a folder")
+        try:
+            host.push(server.folder, draft)
+            line = f"chmod 755 {draft}/* && {{ [ -d {place} ] || mv {draft} {place}; }}"
+            _require(host, line, "put the server in its place")
+        finally:
+            with contextlib.suppress(Failure):
+                host.shell(f"rm -rf {draft}")
+    return place
+
+
+def require_room(host: RemoteHost, size_kib: int) -> None:
+    """See to it that so much can be sent.
+
+    Raises
+    ------
+    Failure
+        If there is no room; says how much there is. A device that does not tell is tried.
+    """
+    _require(host, f"mkdir -p {host.folder}", "make a folder")
+    rows = host.shell(f"df -k {host.folder}").output.strip().splitlines()
+    # Long names of disks push the numbers onto a line of their own: they are counted from behind.
+    numbers = [word for word in (rows[-1].split() if rows else []) if word.isdecimal()]
+    free = int(numbers[-1]) if len(numbers) >= 3 else None
+    if free is not None and free < size_kib + _SPARE_KIB:
+        raise Failure(
+            f"{host.name}: too little room in {host.folder}: {free / 1024:.1f} MiB are free,"
+            f" {(size_kib + _SPARE_KIB) / 1024:.1f} are needed; make room there"
+        )
+
+
+def _require(host: RemoteHost, line: str, purpose: str) -> None:
+    answer = host.shell(line)
+    if answer.status:
+        said = printable_line(answer.errors or answer.output) or f"exit status {answer.status}"
+        raise Failure(f"{host.name}: cannot {purpose}: {said}")
+
+
+@contextmanager
+def running_server(host: RemoteHost, wishes: ServerWishes) -> Iterator[RunningServer]:
+    """Run the server on a device for the length of a block; it ends also if this program is killed.
+
+    Raises
+    ------
+    Failure
+        If the device cannot run it, has no room or is gone; says why.
+    """
+    traits = host.traits()
+    server = ensure_server(traits.architecture)
+    place = ensure_pushed(host, server)
+    work = f"{host.folder}/work-{secrets.token_hex(4)}"
+    options = ["--work", work, "--watch", *wishes.options(traits)]
+    # The shell stays: it removes what sessions kept, after the server has seen its input close.
+    started = shlex.join([*server.command, *options])
+    command = host.shell_command(f"mkdir {work} && cd {place} && {started}; rm -rf {work}")
+    process = subprocess.Popen(
+        command.words, env=dict(command.environment), stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    words: deque[str] = deque(maxlen=_LAST_WORDS)
+    try:
+        yield RunningServer(_wait_until_ready(host, process, words), process, words, host)
+    finally:
+        _end(process)
+
+
+def _wait_until_ready(host: RemoteHost, process: subprocess.Popen[bytes], words: deque[str]) -> int:
+    """Return the port at which the server came up; what it says later is read, too."""
+    found: list[int] = []
+    is_known = threading.Event()
+
+    def read() -> None:
+        assert process.stdout
+        while line := process.stdout.readline(_LONGEST_WORDS):
+            said = line.decode(errors="replace").split()
+            if not found and len(said) == 2 and said[0] == "ready" and said[1].isdecimal():
+                found.append(int(said[1]))
+                is_known.set()
+            words.append(" ".join(said))
+        is_known.set()
+
+    threading.Thread(target=read, daemon=True).start()
+    is_known.wait(READY_S)
+    if found:
+        return found[0]
+    if not is_known.is_set():
+        raise Failure(f"{host.name}: the server does not come up within {READY_S:.0f} s")
+    raise Failure(f"{host.name}: {host.why_lost(chr(10).join(words))}")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Let the server see that its input closes, and wait until all is removed."""
+    assert process.stdin
+    with contextlib.suppress(OSError):
+        process.stdin.close()
+    try:
+        process.wait(_END_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def remove_pushed(host: RemoteHost) -> None:
+    """Remove from a device all that was ever pushed there.
+
+    Raises
+    ------
+    Failure
+        If that cannot be, or the device is gone.
+    """
+    _require(host, f"rm -rf {host.folder}", f"remove {host.folder}")

@@ -1,0 +1,192 @@
+"""Boards over the user's own ssh: pushed once, used, ended; what goes wrong is one line."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from ssh_board import SshBoard, ssh_board
+from tiny import tiny_bundle
+
+from shuffledeploy.deploy.devices.device_names import parse_device_name
+from shuffledeploy.deploy.devices.opening import open_device
+from shuffledeploy.deploy.on_device.native_server import ensure_server
+from shuffledeploy.deploy.run import main
+from shuffledeploy.deploy.runtime.execution import open_network
+from shuffledeploy.deploy.runtime.parity import check_parity
+from shuffledeploy.model.errors import Failure, UsageError
+
+
+@pytest.fixture(scope="module")
+def running_board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshBoard]:
+    try:
+        with ssh_board(tmp_path_factory.mktemp("keys")) as board:
+            yield board
+    except Failure as error:
+        pytest.skip(f"no ssh server: {error}")
+
+
+@pytest.fixture
+def board(running_board: SshBoard, monkeypatch: pytest.MonkeyPatch) -> SshBoard:
+    monkeypatch.setenv("PATH", f"{running_board.client}:/usr/bin:/bin")
+    return running_board
+
+
+def _processes_of(board: SshBoard) -> list[str]:
+    """Return what runs out of the board's home."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+        except OSError:
+            continue
+        if str(board.home) in words:
+            found.append(words)
+    return found
+
+
+def _nothing_is_left(board: SshBoard) -> bool:
+    pushed = board.home / ".cache/shuffledeploy/pushed"
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        names = [entry.name for entry in pushed.iterdir()]
+        if not _processes_of(board) and names == [ensure_server(platform.machine()).digest]:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.mark.smoke
+def test_names_are_taken_apart() -> None:
+    whole = parse_device_name("ssh://pi@kitchen.local:2222")
+    assert (whole.kind, whole.user, whole.host, whole.port) == ("ssh", "pi", "kitchen.local", 2222)
+    short = parse_device_name("ssh://kitchen")
+    assert (short.user, short.host, short.port) == ("", "kitchen", 0)
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize(
+    "text",
+    ["ssh://", "ssh://-oProxyCommand=x", "ssh://-x@host", "ssh://host:0", "ssh://host:70000",
+     "ssh://a b", "ssh://host/key", "ssh://host;reboot"],
+)  # fmt: skip
+def test_names_that_ssh_could_misread_are_refused(text: str) -> None:
+    with pytest.raises(UsageError):
+        parse_device_name(text)
+
+
+def test_a_bundle_answers_as_pytorch_does_and_nothing_is_left(board: SshBoard) -> None:
+    bundle = tiny_bundle()
+    for _ in range(2):
+        with open_network(bundle, "ssh://board") as network:
+            assert check_parity(network, bundle).passed
+            assert network.device.is_emulated is False
+            assert network.device.information.architecture == platform.machine()
+            assert network.unchecked == ()
+        assert _nothing_is_left(board)
+
+
+def test_the_server_is_pushed_once(board: SshBoard, capsys: pytest.CaptureFixture[str]) -> None:
+    with open_device("ssh://board"):
+        pass
+    capsys.readouterr()
+    with open_device("ssh://board"):
+        pass
+    assert "push the server" not in capsys.readouterr().err
+
+
+def test_a_latency_is_measured(board: SshBoard, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(tiny_bundle().library.parent), "--device", "ssh://board", "--runs", "4"]) == 0
+    assert "measured on" in " ".join(capsys.readouterr().out.split())
+
+
+def test_an_arm_library_is_refused_by_an_x86_board(board: SshBoard) -> None:
+    if platform.machine() == "aarch64":
+        pytest.skip("the board is this machine, which is an ARM one")
+    with (
+        pytest.raises(UsageError, match="built for aarch64"),
+        open_network(tiny_bundle("arm"), "ssh://board"),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("name", "complaint"),
+    [
+        ("ssh://stranger", "permission denied"),
+        ("ssh://unknown-key", "does not know the board's key"),
+        ("ssh://closed", "no ssh server listens"),
+        ("ssh://no-such-host.invalid", "no host of that name"),
+    ],
+)
+def test_why_a_board_cannot_be_reached(board: SshBoard, name: str, complaint: str) -> None:
+    with pytest.raises(Failure, match=complaint) as told, open_device(name):
+        pass
+    assert len(str(told.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("system", "machine", "complaint"),
+    [
+        ("Linux", "armv7l", "armv7l, 32-bit"),
+        ("Linux", "i686", "i686, 32-bit"),
+        ("Linux", "riscv64", "riscv64, no aarch64"),
+        ("Darwin", "arm64", "runs Darwin"),
+    ],
+)
+def test_other_machines_are_refused_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, system: str, machine: str, complaint: str
+) -> None:
+    fake = tmp_path / "ssh"
+    fake.write_text(f"#!/bin/sh\nprintf '{system}\\n{machine}\\n/home/pi\\n'\n")
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    with pytest.raises(Failure, match=complaint), open_device("ssh://board"):
+        pass
+
+
+def test_a_machine_without_ssh_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(Failure, match="no ssh on this machine's PATH"), open_device("ssh://board"):
+        pass
+
+
+def test_a_full_disk_is_seen_before_anything_is_sent(board: SshBoard) -> None:
+    (board.home / "bin").mkdir()
+    disk = board.home / "bin/df"
+    disk.write_text("#!/bin/sh\necho disk 1000 990 10 99% /\n")
+    disk.chmod(0o755)
+    pushed = board.home / ".cache/shuffledeploy/pushed"
+    shutil.rmtree(pushed, ignore_errors=True)
+    try:
+        with pytest.raises(Failure, match="too little room"), open_device("ssh://board"):
+            pass
+    finally:
+        disk.unlink()
+
+
+def _children(process: int) -> list[int]:
+    return [int(child) for child in
+            Path(f"/proc/{process}/task/{process}/children").read_text().split()]  # fmt: skip
+
+
+def _connections(board: SshBoard) -> list[int]:
+    """Return the ssh server's processes of connections: of each one that watches, and its child."""
+    watching = _children(board.process.pid)
+    return [*watching, *(child for process in watching for child in _children(process))]
+
+
+def test_a_lost_connection_is_a_failure_and_leaves_nothing(board: SshBoard) -> None:
+    with pytest.raises(Failure, match="lost"), open_device("ssh://board") as device:
+        describe = device.session.get_function("shuffledeploy.describe")
+        assert describe()
+        for process in _connections(board):
+            os.kill(process, signal.SIGKILL)
+        describe()
+    assert _nothing_is_left(board)
