@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -96,6 +97,18 @@ def test_a_phone_that_lets_nobody_in_is_refused_in_seconds(
         find_phone(closed.serial)
 
 
+def test_a_phone_that_waits_for_its_user_is_not_passed_over(phones_built: None) -> None:
+    with running_phone() as other, running_phone(PhoneTraits(welcome="unauthorized")) as waiting:
+        with pytest.MonkeyPatch.context() as patch:
+            _users_phones(patch, waiting)
+            with pytest.raises(Failure, match="allow USB debugging on its screen"):
+                find_phone()
+            _users_phones(patch, other)
+            AdbClient(find_adb(), {}).run(["connect", waiting.serial])
+            with pytest.raises(UsageError, match="there are 2 phones"):
+                find_phone()
+
+
 def test_a_pulled_cable_is_said(phones_built: None) -> None:
     with running_phone() as pulled:
         link = find_phone(pulled.serial)
@@ -150,7 +163,7 @@ def test_a_server_of_another_version_is_left_alone(
 ) -> None:
     _users_phones(monkeypatch, phone)
     monkeypatch.setattr(connected_phones, "_server_version", lambda port: 32)
-    fetched = AdbProgram(find_adb().executable, find_adb().libraries or "/nowhere")
+    fetched = AdbProgram(find_adb().executable, is_users=False)
     monkeypatch.setattr(connected_phones, "find_adb", lambda: fetched)
     with pytest.raises(Failure, match=r"version 1\.0\.32 runs"):
         find_phone()
@@ -161,7 +174,7 @@ def test_an_adb_that_hangs_ends_in_time(tmp_path: Path) -> None:
     hanging.write_text("#!/bin/sh\nexec sleep 60\n")
     hanging.chmod(0o755)
     with pytest.raises(Failure, match=r"'adb devices' does not end within 0\.2 s"):
-        AdbClient(AdbProgram(hanging), {}).run(["devices"], limit_s=0.2)
+        AdbClient(AdbProgram(hanging, is_users=True), {}).run(["devices"], limit_s=0.2)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
@@ -193,6 +206,17 @@ def test_an_emulated_phone_ends_with_the_program_that_started_it(
     client.wait(timeout=10)
     assert {phone.pid for phone in list_phones()} <= known
     assert not Path(started.folder).exists()
+
+
+@pytest.mark.parametrize("garbage", [b"", b"GET / HTTP/1.1\r\n\r\n", b"\xff" * 100_000, bytes(24)])
+def test_an_emulated_phone_outlives_who_speaks_no_adb(
+    phone: PhoneProcess, link: PhoneLink, garbage: bytes
+) -> None:
+    for _ in range(20):
+        with socket.create_connection(("127.0.0.1", phone.port), 5) as stranger:
+            with contextlib.suppress(ConnectionError):
+                stranger.sendall(garbage)
+    assert link.shell("echo alive").output.strip() == "alive"
 
 
 def test_an_emulated_phone_listens_on_this_machine_alone(phone: PhoneProcess) -> None:
