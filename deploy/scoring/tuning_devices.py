@@ -14,8 +14,10 @@ from shuffledeploy.compiler.tuning.score import Score
 from shuffledeploy.compiler.tuning.search.candidates import Workers
 from shuffledeploy.compiler.tuning.search.latency_score import LocalLatency
 from shuffledeploy.deploy.board.guests import guest_of
+from shuffledeploy.deploy.devices import sessions
 from shuffledeploy.deploy.devices.device_names import EMULATED_TIME, DeviceName, parse_device_name
-from shuffledeploy.deploy.devices.opening import open_device
+from shuffledeploy.deploy.devices.opening import CALL_TIMEOUT_S, attach, open_device
+from shuffledeploy.deploy.devices.reached_devices import reached
 from shuffledeploy.deploy.devices.trackers import Tracker
 from shuffledeploy.deploy.runtime.execution import default_device, start_network
 from shuffledeploy.deploy.runtime.parity import Parity, check_parity
@@ -140,8 +142,14 @@ def score(target: CompileTarget, device: str, kind: str | None = None) -> Iterat
 
 def _on_boards(name: DeviceName, target: CompileTarget, kind: str | None) -> Iterator[Score]:
     """Score on one board, or on all of a tracker's; emulated ones only count."""
-    with open_device(name.text) as opened:
-        is_emulated = bool(opened.is_emulated)
+    with reached(name) as place:
+        yield from _on_reached(place.name, target, kind)
+
+
+def _on_reached(name: DeviceName, target: CompileTarget, kind: str | None) -> Iterator[Score]:
+    device, connection = attach(name, CALL_TIMEOUT_S)
+    sessions.close(connection)
+    is_emulated = bool(device.is_emulated)
     counts = name.kind == "tracker" and kind == "instructions"
     if kind == "estimate" or (is_emulated and not counts):
         if name.kind == "tracker":
