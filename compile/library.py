@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextvars
-import shutil
-import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,11 +10,11 @@ from typing import Any
 
 import tvm
 
+from shuffledeploy.compiler.ir.constants import CONSTANTS, constants_object
 from shuffledeploy.compiler.ir.tvm_edges import argument_checks, default_lowering, register_lowering
-from shuffledeploy.compiler.passes.memory.constants_in_place import CONSTANTS, constants_object
+from shuffledeploy.compiler.native_tools import linker, run_tool
 from shuffledeploy.compiler.pipeline import Dump, Phase, Step, pipeline, run_steps, steps_of
 from shuffledeploy.compiler.targets import CompileTarget
-from shuffledeploy.model.errors import Failure
 from shuffledeploy.model.scratch import scratch_folder
 
 # Android 15 and newer load only libraries whose segments are aligned to 16 KiB pages.
@@ -50,8 +48,9 @@ def build_library(
     # The objects are as large as the library, and nobody needs them once it is linked.
     with scratch_folder(f".{path.stem}.", path.parent) as objects:
         with target.tvm_target, tvm.transform.PassContext(opt_level=3), _code_steps(steps, dump):
-            module = run_steps(module, steps_of(steps, Phase.KERNEL, Phase.PLAN), dump)
-            constants = constants_object(module, target, objects)
+            way = steps_of(steps, Phase.KERNEL, Phase.PLAN, Phase.MACHINE)
+            module = run_steps(module, way, dump)
+            constants = constants_object(module, target.architecture, objects)
             compiled = tvm.compile(
                 module.without_attr(CONSTANTS),
                 target.tvm_target,
@@ -81,12 +80,12 @@ def build_object(
     """
     module = run_steps(module, steps_of(pipeline(target), Phase.KERNEL))
     with tvm.transform.PassContext(config=argument_checks(checks)):
-        compiled_kernel(module, target).mod.write_to_file(str(path), "o")
+        compiled_kernels(module, target).mod.write_to_file(str(path), "o")
 
 
-def compiled_kernel(module: tvm.IRModule, target: CompileTarget) -> Any:
-    """Compile a module of kernels, as ``KERNEL`` leaves them, into machine code in memory."""
-    with _code_steps(pipeline(target)):
+def compiled_kernels(module: tvm.IRModule, target: CompileTarget, dump: Dump = Dump()) -> Any:
+    """Compile a module of finished kernels into machine code in memory."""
+    with _code_steps(pipeline(target), dump):
         return tvm.compile(module, target.tvm_target, tir_pipeline=_TIR_PIPELINE)
 
 
@@ -119,28 +118,6 @@ def _tir_pipeline() -> tuple[Any, Any, Any]:
 register_lowering(_TIR_PIPELINE, _tir_pipeline)
 
 
-def linker() -> list[str]:
-    """Find a linker for ELF libraries of any architecture.
-
-    Raises
-    ------
-    Failure
-        Where neither the `ziglang` package nor an lld is installed.
-    """
-    try:
-        import ziglang
-
-        zig = Path(ziglang.__file__).parent / "zig"
-        if zig.is_file():
-            return [str(zig), "ld.lld"]
-    except ImportError:
-        pass
-    for name in ("ld.lld", "lld"):
-        if (found := shutil.which(name)) is not None:
-            return [found] if name == "ld.lld" else [found, "-flavor", "gnu"]
-    raise Failure("no linker was found: install one with `pip install ziglang`")
-
-
 def link(output: str, objects: Sequence[str], options: Sequence[str] | None = None) -> None:
     """Link objects into a shared library; undefined symbols are the TVM runtime's and libc's.
 
@@ -151,10 +128,7 @@ def link(output: str, objects: Sequence[str], options: Sequence[str] | None = No
     """
     command = [*linker(), "-shared", "--gc-sections", "-z", f"max-page-size={PAGE_SIZE}",
                "-o", str(output), *map(str, objects), *(options or ())]  # fmt: skip
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    if result.returncode != 0:
-        complaint = (result.stderr.strip().splitlines() or ["no message"])[0]
-        raise Failure(f"linking {Path(output).name} failed: {complaint}")
+    run_tool(command, f"link {Path(output).name}")
 
 
 # What `export_library` asks of a linker given as a function.

@@ -38,6 +38,7 @@ from shuffledeploy.compiler.passes.memory.expose_intermediates import (
     kernel_calls,
 )
 from shuffledeploy.compiler.pipeline import Dump, Phase, pipeline, run_steps, steps_of
+from shuffledeploy.compiler.standalone.package import write_standalone
 from shuffledeploy.compiler.targets import CompileTarget, find_target
 from shuffledeploy.compiler.tuning.records.record import Record
 from shuffledeploy.compiler.tuning.records.recorded_schedules import apply_record, kernel_key
@@ -120,7 +121,7 @@ def borrowed_targets(chosen: Mapping[str, Chosen]) -> tuple[str, ...]:
     return tuple(sorted({record.lender for record in records if record and record.lender}))
 
 
-def write_bundle(
+def write_bundle(  # noqa: PLR0913 - all but four by name
     output: Path,
     lowered: Lowered,
     chosen: Mapping[str, Chosen],
@@ -131,6 +132,7 @@ def write_bundle(
     options: dict[str, Any],
     progress: Callable[[str], None] = lambda _: None,
     dump_folder: Path | None = None,
+    standalone: str | None = None,
 ) -> Bundle:
     """Build the library and write it with everything that proves it right.
 
@@ -150,6 +152,8 @@ def write_bundle(
         Told in a few words what is being done.
     dump_folder : Path, optional
         Where the module is written after each step of the pipeline.
+    standalone : str, optional
+        Also build the network without a runtime: what its names in C are made of.
     """
     with bundles.written_beside(output) as folder:
         progress("asking PyTorch for reference outputs")
@@ -166,12 +170,21 @@ def write_bundle(
         dump = Dump.of(dump_folder, pipeline(target))
         module = link_kernels(lowered, functions, target, dump)
         build_library(module, target, folder / bundles.LIBRARY, dump)
+        statistics = msgspec.convert(normalisation, ImageStatistics | None)
+        alone = None
+        if standalone is not None:
+            progress(f"building {network} without a runtime")
+            alone = write_standalone(
+                folder, module, target, name=standalone, network=network, inputs=inputs,
+                outputs=outputs, normalisation=statistics,
+                dump=Dump.of(dump_folder and dump_folder / "standalone", pipeline(target)),
+            )  # fmt: skip
         entries = kernel_entries(lowered, chosen)
         sources = {c.record.source for c in chosen.values() if c.record is not None}
         units = {own.unit for c in chosen.values() if (own := c.own_record) is not None}
         bundles.write_manifest(folder, Manifest(
             network=network, inputs=inputs, outputs=outputs,
-            normalisation=msgspec.convert(normalisation, ImageStatistics | None),
+            normalisation=statistics, standalone=alone,
             target=target.name, architecture=target.architecture, cpu=target.cpu,
             features=target.features, versions=versions(), options=options, kernels=entries,
             kernel_order=lowered.calls, strips=strip_calls(module),

@@ -31,6 +31,7 @@ from shuffledeploy.compiler.passes.memory.compute_in_strips import compute_in_st
 from shuffledeploy.compiler.passes.memory.constants_in_place import constants_in_place
 from shuffledeploy.compiler.passes.memory.expose_intermediates import expose_intermediates
 from shuffledeploy.compiler.passes.memory.join_in_place import join_in_place
+from shuffledeploy.compiler.passes.memory.one_function import one_function
 from shuffledeploy.compiler.passes.memory.replace_kernels import replace_kernels
 from shuffledeploy.compiler.passes.memory.residual_in_place import residual_in_place
 from shuffledeploy.compiler.passes.tir.fetch_weights import fetch_next_weights
@@ -57,8 +58,12 @@ class Phase(enum.Enum):
     MEMORY = enum.auto()
     #: Each scheduled kernel: what TVM's schedule primitives cannot say.
     KERNEL = enum.auto()
-    #: The virtual machine's program: TVM's plan of the memory, and calls without dataflow.
+    #: The entry function: weights in place, TVM's plan of the memory, calls without dataflow.
     PLAN = enum.auto()
+    #: Of a bundle's library: the entry function becomes the virtual machine's program.
+    MACHINE = enum.auto()
+    #: Of a standalone network: the entry function becomes a function of pointers.
+    FUNCTION = enum.auto()
     #: Each kernel: TVM lowers it to loops over memory, and what it leaves undone is done.
     CODE = enum.auto()
 
@@ -122,6 +127,8 @@ def pipeline(
             "remove_purity_checking": relax.transform.RemovePurityChecking(),
             "call_tir_rewrite": relax.transform.CallTIRRewrite(),
             "static_plan_block_memory": relax.transform.StaticPlanBlockMemory(),
+        },
+        Phase.MACHINE: {
             "lower_alloc_tensor": relax.transform.LowerAllocTensor(),
             "kill_after_last_use": relax.transform.KillAfterLastUse(),
             "lower_runtime_builtin": relax.transform.LowerRuntimeBuiltin(),
@@ -129,6 +136,7 @@ def pipeline(
             "vm_shape_lower": relax.transform.VMShapeLower(),
             "attach_global_symbol": relax.transform.AttachGlobalSymbol(),
         },
+        Phase.FUNCTION: {"one_function": partial(one_function, architecture=target.architecture)},
         Phase.CODE: {
             "lower_tir": _lower_tir,
             "share_vectors": each(share_vectors, _shares),

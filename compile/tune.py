@@ -14,7 +14,12 @@ from pathlib import Path
 from shuffledeploy.compiler.cores import DEFAULT_CORE
 from shuffledeploy.compiler.tuning.request import LOG_FOLDER, Request
 from shuffledeploy.compiler.tuning.score import KINDS
-from shuffledeploy.deploy.devices.device_names import EMULATED_TIME, parse_device_name
+from shuffledeploy.deploy.devices.device_names import (
+    CORE_HELP,
+    EMULATED_TIME,
+    parse_device_name,
+    require_core,
+)
 from shuffledeploy.model.command_output import require_creatable, write_json
 from shuffledeploy.model.errors import UsageError, command, program_name
 from shuffledeploy.model.plain_console import plain_console
@@ -27,6 +32,8 @@ examples:
       your own network, saved with torch.export.save(program, "mine.pt2")
   python compile/tune.py --target cortex-a76 --device tracker://127.0.0.1:9190/pi5
       tuned on the real boards that registered with a TVM tracker
+  python compile/tune.py --target arm --standalone
+      also as a C library without a runtime, for an app
   python compile/tune.py --target host --minutes 15 --plot build/curve.png
       tuned for this machine, with a curve of what that brought
 """
@@ -44,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
     from shuffledeploy.compiler.tuning.session import tune_network
     from shuffledeploy.deploy.scoring.tuning_devices import TuningDevices
 
-    outcome = tune_network(_request(options), TuningDevices())
+    outcome = tune_network(_request(options), TuningDevices(options.core))
     print_outcome(outcome)
     if options.json:
         write_json(options.json, outcome.to_json())
@@ -80,7 +87,9 @@ def _refuse_early(options: argparse.Namespace) -> dict[str, float]:
         )
     if options.device:
         latency = options.measure_shortlist or options.score == "latency"
-        if parse_device_name(options.device).kind == "emulated" and latency:
+        device = parse_device_name(options.device)
+        require_core(options.core, device)
+        if device.kind == "emulated" and latency:
             raise UsageError(EMULATED_TIME.format(options.device))
     if options.beside and (options.program or not options.plot):
         raise UsageError("--beside goes with --plot, for a network of the zoo")
@@ -124,6 +133,7 @@ def _request(options: argparse.Namespace) -> Request:
         minutes=options.minutes,
         score=options.score,
         measure_shortlist=options.measure_shortlist,
+        standalone=options.standalone,
     )
 
 
@@ -190,9 +200,11 @@ def _add_tuning(parser: argparse.ArgumentParser) -> None:
     add(
         "--device",
         metavar="DEVICE",
-        help="local, emulated[:CORE], rpc://HOST:PORT or tracker://HOST:PORT/KEY, which takes all"
-        " boards that are free (default: local where the library fits this machine, else emulated)",
+        help="local, emulated[:CORE], adb[:SERIAL], ssh://[USER@]HOST[:PORT], rpc://HOST:PORT or"
+        " tracker://HOST:PORT/KEY, which takes all boards that are free (default: local where the"
+        " library fits this machine, else emulated)",
     )
+    add("--core", metavar="CORE", help=CORE_HELP)
     add(
         "--logs",
         type=Path,
@@ -210,6 +222,9 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="the bundle's folder (default: build/bundles/NAME-TARGET)",
     )
+    add("--standalone", nargs="?", const="", metavar="NAME",
+        help="also build the network without a runtime, for an app: NAME.o, libNAME.a, libNAME.so,"
+        " NAME.h and a C example, in the bundle (NAME: the network's)")  # fmt: skip
     add("--dump-ir", type=Path, metavar="DIR", help="write the module after each pass here")
     add("--whole-layers", action="store_true",
         help="compute no layers together, strip by strip (to see what that brings)")  # fmt: skip

@@ -6,7 +6,12 @@ import argparse
 import sys
 from pathlib import Path
 
-from shuffledeploy.deploy.devices.device_names import DEVICE_HELP, parse_device_name
+from shuffledeploy.deploy.devices.device_names import (
+    CORE_HELP,
+    DEVICE_HELP,
+    parse_device_name,
+    require_core,
+)
 from shuffledeploy.deploy.runtime.defaults import MODELS
 from shuffledeploy.model.command_output import require_writable
 from shuffledeploy.model.errors import command, program_name
@@ -20,6 +25,7 @@ are counted. A count is no time: it knows nothing of caches or of what a core do
 
   compare.py --target host                      this machine, about two minutes
   compare.py --target arm                       an emulated Cortex-A72, about six minutes
+  compare.py --target cortex-a76 --device adb --core big
   compare.py --target cortex-a76 --device tracker://10.0.0.2:9190/pi5
   compare.py --target host --resolution 224 --resolution 480x640 --json c.json --chart c.png
 
@@ -34,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     require_writable(options.json)
     require_writable(options.chart)
     if options.device is not None:
-        parse_device_name(options.device)
+        require_core(options.core, parse_device_name(options.device))
     options.resolution = [parse_resolution(text) for text in options.resolution]
     from shuffledeploy.deploy.actions.compare_networks import compare_networks
 
@@ -54,6 +60,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         "--device", metavar="D",
         help=f"{DEVICE_HELP}; default: local where the target fits this machine, else emulated",
     )  # fmt: skip
+    parser.add_argument("--core", metavar="CORE", help=CORE_HELP)
     parser.add_argument(
         "--resolution", action="append", default=[], metavar="HxW",
         help="height and width of the image; may repeat (default: the network's own, 224x224)",

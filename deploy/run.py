@@ -7,7 +7,12 @@ import sys
 from pathlib import Path
 
 from shuffledeploy.compiler.bundle.folder import load_bundle
-from shuffledeploy.deploy.devices.device_names import DEVICE_HELP, parse_device_name
+from shuffledeploy.deploy.devices.device_names import (
+    CORE_HELP,
+    DEVICE_HELP,
+    parse_device_name,
+    require_core,
+)
 from shuffledeploy.deploy.runtime.defaults import RUNS
 from shuffledeploy.model.command_output import require_writable
 from shuffledeploy.model.errors import UsageError, command, program_name
@@ -20,6 +25,7 @@ is timed on a real device, or its instructions are counted on an emulated one.
 
   run.py build/shufflenet                        on this machine, or the emulated core it is for
   run.py build/shufflenet --input cat.jpg        the five likeliest classes of a picture
+  run.py build/shufflenet --device adb           on the phone that is plugged in
   run.py build/shufflenet --device rpc://10.0.0.7:9090 --json result.json
   run.py build/shufflenet --device emulated --count      the heaviest kernels, and what cycles
                                                          the core is estimated to take for them
@@ -39,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
     if options.runs < 1:
         raise UsageError(f"--runs takes at least 1, not {options.runs}")
     if options.device is not None:
-        parse_device_name(options.device)
+        require_core(options.core, parse_device_name(options.device))
     load_bundle(options.bundle)
     from shuffledeploy.deploy.actions.run_bundle import run_bundle
 
@@ -56,6 +62,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         "--device", metavar="D",
         help=f"{DEVICE_HELP}; default: local where the library fits this machine, else emulated",
     )  # fmt: skip
+    parser.add_argument("--core", metavar="CORE", help=CORE_HELP)
     parser.add_argument("--input", type=Path, metavar="IMAGE", help="a PNG or JPEG to classify")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there too")
     parser.add_argument(

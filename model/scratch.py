@@ -5,13 +5,14 @@ from __future__ import annotations
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-# Waits until its input closes, as it does when the program ends, be it of SIGKILL. Workers of the
-# program may write a moment longer: once more, then.
-_REMOVE = 'read -r _; rm -rf -- "$1" 2>/dev/null || { sleep 1; rm -rf -- "$1"; }'
+# Waits until its input closes, as it does when the program ends, be it of SIGKILL.
+_WAIT = 'read -r _; exec "$@"'
+# Workers of the program may write a moment longer: once more, then.
+_REMOVE = 'rm -rf -- "$1" 2>/dev/null || { sleep 1; rm -rf -- "$1"; }'
 
 
 @contextmanager
@@ -43,13 +44,26 @@ def removal_at_our_end(folder: Path) -> Callable[[], None]:
     Callable
         Removes it now.
     """
+    return at_our_end(["/bin/sh", "-c", _REMOVE, "sh", str(folder)])
+
+
+def at_our_end(
+    command: Sequence[str], environment: Mapping[str, str] | None = None
+) -> Callable[[], None]:
+    """See to it that a command is run when this program has died, however.
+
+    Returns
+    -------
+    Callable
+        Runs it now.
+    """
     # In a session of its own, so that what ends this program's group does not end it, too.
     watcher = subprocess.Popen(
-        ["/bin/sh", "-c", _REMOVE, "sh", str(folder)], stdin=subprocess.PIPE,
+        ["/bin/sh", "-c", _WAIT, "sh", *command], stdin=subprocess.PIPE, env=environment,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
 
-    def remove() -> None:
+    def run() -> None:
         watcher.communicate()
 
-    return remove
+    return run

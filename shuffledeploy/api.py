@@ -85,6 +85,7 @@ def tune(  # noqa: PLR0913 - all but three by name
     minutes: float | None = None,
     device: str | None = None,
     score: str | None = None,
+    core: str | None = None,
     check: bool = True,
     output: str | Path | None = None,
     name: str | None = None,
@@ -102,9 +103,13 @@ def tune(  # noqa: PLR0913 - all but three by name
         How long to search.
     device : str, optional
         Where candidates are scored and the bundle is checked: ``local``, ``emulated[:CORE]``,
-        ``rpc://HOST:PORT``, ``tracker://HOST:PORT/KEY``.
+        ``adb[:SERIAL]``, ``ssh://[USER@]HOST[:PORT]``, ``rpc://HOST:PORT``,
+        ``tracker://HOST:PORT/KEY``.
     score : str, optional
         ``latency``, ``estimate`` or ``instructions``.
+    core : str, optional
+        Where a phone or a board by ssh runs: ``big`` (its fastest core; if nothing is said),
+        ``little``, ``any`` or a core's number.
     check : bool
         Whether the bundle is compared with PyTorch on the device.
 
@@ -122,11 +127,13 @@ def tune(  # noqa: PLR0913 - all but three by name
     """
     return _tuned(
         program, example_inputs, target, output, name, progress, trials=trials, minutes=minutes,
-        device=device, score=score, check=check,
+        device=device, score=score, core=core, check=check,
     )  # fmt: skip
 
 
-def check_parity(bundle: Bundle | str | Path, device: str | None = None) -> Parity:
+def check_parity(
+    bundle: Bundle | str | Path, device: str | None = None, *, core: str | None = None
+) -> Parity:
     """Run a bundle's five inputs on a device and compare with PyTorch's answers.
 
     Parameters
@@ -135,6 +142,8 @@ def check_parity(bundle: Bundle | str | Path, device: str | None = None) -> Pari
         A bundle or its folder.
     device : str, optional
         Where to run; where the library fits if nothing is said: this machine, or an emulated board.
+    core : str, optional
+        Where a phone or a board by ssh runs, as of :func:`tune`.
 
     Returns
     -------
@@ -153,11 +162,13 @@ def check_parity(bundle: Bundle | str | Path, device: str | None = None) -> Pari
     from shuffledeploy.deploy.runtime.parity import check_parity as check
 
     found = _bundle(bundle)
-    with open_network(found, device) as network:
+    with open_network(found, device, core) as network:
         return check(network, found)
 
 
-def open_bundle(bundle: Bundle | str | Path, device: str = "local") -> OpenBundle:
+def open_bundle(
+    bundle: Bundle | str | Path, device: str = "local", *, core: str | None = None
+) -> OpenBundle:
     """Load a bundle on a device, to be called with arrays or tensors.
 
     Parameters
@@ -166,6 +177,8 @@ def open_bundle(bundle: Bundle | str | Path, device: str = "local") -> OpenBundl
         A bundle or its folder.
     device : str
         Where to run it.
+    core : str, optional
+        Where a phone or a board by ssh runs, as of :func:`tune`.
 
     Returns
     -------
@@ -179,7 +192,7 @@ def open_bundle(bundle: Bundle | str | Path, device: str = "local") -> OpenBundl
     Failure
         If the device is not there.
     """
-    return OpenBundle(_bundle(bundle), device)
+    return OpenBundle(_bundle(bundle), device, core)
 
 
 def _bundle(bundle: Bundle | str | Path) -> Bundle:
@@ -190,7 +203,7 @@ def _tuned(  # noqa: PLR0913 - what is asked for, once
     program: Program, example_inputs: Sequence[torch.Tensor], target: str,
     output: str | Path | None, name: str | None, progress: Progress, *, trials: int | None,
     minutes: float | None = None, device: str | None = None, score: str | None = None,
-    check: bool = False,
+    core: str | None = None, check: bool = False,
 ) -> Outcome:  # fmt: skip
     from shuffledeploy.compiler.targets import find_target
     from shuffledeploy.compiler.tuning.request import Request
@@ -209,7 +222,7 @@ def _tuned(  # noqa: PLR0913 - what is asked for, once
         log_folder=records_folder(), dump_ir=None, check=check, minutes=minutes, score=score,
         exported=exported, name=name or own,
     )  # fmt: skip
-    return tune_network(request, TuningDevices(), telling_console(progress))
+    return tune_network(request, TuningDevices(core), telling_console(progress))
 
 
 def _exported(program: Any, example_inputs: Sequence[torch.Tensor]) -> ExportedProgram:

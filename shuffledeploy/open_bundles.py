@@ -31,7 +31,7 @@ class OpenBundle:
         Their names, in order.
     """
 
-    def __init__(self, bundle: Bundle, device: str) -> None:
+    def __init__(self, bundle: Bundle, device: str, core: str | None = None) -> None:
         from shuffledeploy.deploy.runtime.execution import open_network
 
         self.bundle = bundle
@@ -39,7 +39,7 @@ class OpenBundle:
         self.outputs = tuple(tensor.name for tensor in bundle.manifest.outputs)
         self._opened = ExitStack()
         self._network: RunningNetwork | None = self._opened.enter_context(
-            open_network(bundle, device)
+            open_network(bundle, device, core)
         )
 
     def __call__(self, *values: Values, **named: Values) -> Any:

@@ -7,6 +7,9 @@
       manifest.json      what it is, what it needs, what it is made of, and the hash of each file
       reference.npz      inputs and PyTorch's answers
       intermediates.npz  samples of what each kernel should write for the first input
+
+and, where the network was asked for without a runtime, ``NAME.o``, ``libNAME.a``, ``libNAME.so``,
+``NAME.h`` and ``example.c``.
 """
 
 from __future__ import annotations
@@ -49,6 +52,21 @@ class Bundle:
     def library(self) -> Path:
         """The compiled network."""
         return self.path / LIBRARY
+
+    @property
+    def standalone_library(self) -> Path:
+        """The shared library of the network without a runtime.
+
+        Raises
+        ------
+        UsageError
+            If the bundle was made without it.
+        """
+        if self.manifest.standalone is None:
+            raise UsageError(
+                f"{self.path} has no standalone network: make it with compile/tune.py --standalone"
+            )
+        return self.path / self.manifest.standalone.library
 
     def reference_inputs(self) -> list[list[Array]]:
         """List the inputs of each parity check: the stored reference, then one for each seed."""
@@ -193,10 +211,14 @@ def load_bundle(path: Path) -> Bundle:
             raise UsageError(f"{file} is no file: a bundle has no links, pipes or devices")
         if file_hash(file) != expected:
             raise UsageError(f"{file} was changed after it was built; make the bundle again")
-    for name in (LIBRARY, REFERENCE, INTERMEDIATES):
+    alone = manifest.standalone
+    standalone = () if alone is None else (alone.object, alone.archive, alone.library, alone.header)
+    for name in (LIBRARY, REFERENCE, INTERMEDIATES, *standalone):
         if name not in manifest.files:
             raise UsageError(f"{manifest_path} does not vouch for {name}; make the bundle again")
     check_library(path / LIBRARY, manifest.architecture)
+    if alone is not None:
+        check_library(path / alone.library, manifest.architecture)
     check_arrays(path / REFERENCE, _inputs(manifest) | _outputs(manifest))
     check_arrays(path / INTERMEDIATES, _samples(manifest))
     return Bundle(path, manifest)

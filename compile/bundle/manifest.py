@@ -15,7 +15,7 @@ from msgspec import Meta
 
 from shuffledeploy.model.errors import UsageError
 
-FORMAT = 4
+FORMAT = 5
 # Of all inputs, and of all outputs: an image of 4096x4096 in three colours has 200 MB.
 LARGEST_TENSORS = 1 << 30
 # More would excuse wrong answers: in float32 these networks agree with PyTorch to 1e-4.
@@ -99,6 +99,45 @@ class Tensor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return math.prod(self.shape) * _BYTES.get(self.dtype, 4)
 
 
+class Standalone(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A bundle's network as C functions, which need no runtime.
+
+    Attributes
+    ----------
+    name : str
+        What the names of its functions and files begin with.
+    workspace : int
+        Bytes of memory that a call needs.
+    calls : tuple of str
+        The functions that one inference calls, in order: kernels, and those that call some by
+        strips.
+    """
+
+    name: Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,70}$")]
+    workspace: Annotated[int, Meta(ge=0, le=LARGEST_TENSORS * 4)]
+    calls: Annotated[tuple[Symbol, ...], Meta(max_length=10_000)]
+
+    @property
+    def header(self) -> str:
+        """Name of the header."""
+        return f"{self.name}.h"
+
+    @property
+    def object(self) -> str:
+        """Name of the object."""
+        return f"{self.name}.o"
+
+    @property
+    def archive(self) -> str:
+        """Name of the static library."""
+        return f"lib{self.name}.a"
+
+    @property
+    def library(self) -> str:
+        """Name of the shared library."""
+        return f"lib{self.name}.so"
+
+
 class ImageStatistics(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Of each channel of an image in 0 to 1."""
 
@@ -121,6 +160,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     symbols : dict
         Of each function of the library that does the work of a kernel in another place or on some
         of its rows: the kernel's name.
+    standalone : Standalone or None
+        The same network without a runtime, where it was asked for.
     """
 
     network: Name
@@ -143,6 +184,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     score_unit: Name | None
     seeds: Annotated[tuple[Seed, ...], Meta(max_length=MOST_SEEDS)]
     tolerance: Annotated[float, Meta(gt=0, le=LARGEST_TOLERANCE)]
+    standalone: Standalone | None = None
     files: Annotated[dict[Name, Hash], Meta(max_length=64)] = {}
     format: int = FORMAT
 

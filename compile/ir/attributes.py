@@ -31,6 +31,10 @@ OF_KERNEL = "shuffledeploy.of_kernel"
 STRIPS = "shuffledeploy.strips"
 #: Of the entry function: the concatenations that are not called, one name for each call.
 JOINED_IN_PLACE = "shuffledeploy.joined_in_place"
+#: Of the function that is a whole network: bytes of the workspace that it needs.
+WORKSPACE = "shuffledeploy.workspace"
+#: Of the function that is a whole network: the functions that it calls, one name for each call.
+CALLS = "shuffledeploy.calls"
 
 
 def attribute(function: Any, name: str) -> Any:

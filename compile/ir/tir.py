@@ -7,6 +7,7 @@ from typing import Any
 
 import tvm
 from tvm import tirx
+from tvm.ir import PointerType, PrimType
 from tvm_ffi import structural_equal, structural_map, structural_visit, structural_walk
 
 
@@ -59,3 +60,37 @@ def with_parameters(function: tirx.PrimFunc, parameters: Sequence[Any], body: An
     """Write a kernel with other parameters and another body, its attributes but for its name."""
     attributes = {key: v for key, v in function.attrs.items() if key != "global_symbol"}
     return tirx.PrimFunc(list(parameters), body).with_attr(attributes)
+
+
+def as_pointers(function: tirx.PrimFunc) -> tuple[list[Any], list[Any]]:
+    """Give pointers in the places of a kernel's tensors.
+
+    Returns
+    -------
+    tuple
+        The parameters, of which those that are numbers stay as they are; and the statements that
+        make tensors of the pointers.
+    """
+    parameters, views = list(function.params), []
+    for place, parameter in enumerate(function.params):
+        if is_tensor(parameter):
+            parameters[place] = pointer(f"{parameter.name}_data", str(parameter.dtype))
+            views.append(tirx.DeclBuffer(parameter, data=parameters[place]))
+    return parameters, views
+
+
+def is_tensor(parameter: Any) -> bool:
+    """Whether a parameter of a kernel is a tensor; else it is a number."""
+    return isinstance(parameter.ty, tirx.BufferType)
+
+
+def pointer(name: str, dtype: str = "float32") -> tirx.Var:
+    """Make a variable that points to elements of a type."""
+    return tirx.Var(name, PointerType(PrimType(dtype)))
+
+
+def moved(start: Any, offset: int, dtype: str = "float32") -> Any:
+    """Write a pointer to elements of a type, so many bytes behind another."""
+    if offset:
+        start = tirx.handle_add_byte_offset(start, tirx.IntImm("int64", offset))
+    return tirx.reinterpret(PointerType(PrimType(dtype)), start)

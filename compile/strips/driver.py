@@ -8,9 +8,10 @@ from typing import Any
 
 import tvm
 from tvm import tirx
-from tvm.ir import PointerType, PrimType
+from tvm.ir import PrimType
 
 from shuffledeploy.compiler.ir.memory_layout import FLOAT_BYTES
+from shuffledeploy.compiler.ir.tir import moved
 from shuffledeploy.compiler.ir.tvm_edges import NO_ALIAS
 from shuffledeploy.compiler.strips.ranged import RANGE_TYPE
 from shuffledeploy.compiler.strips.strip_plan import Layer, Move, PlannedRun, StripPlan
@@ -77,12 +78,17 @@ def strip_driver(
         place = plan.places[layer]
         if place in whole:
             return whole[place].data
-        return _at(rows.data, plan.windows[place].start + row * layers[place].row_bytes)
+        return moved(rows.data, plan.windows[place].start + row * layers[place].row_bytes)
 
-    def move(step: Move) -> Any:
-        size = tirx.IntImm("uint64", step.rows * layers[step.layer].row_bytes)
-        top, now = rows_from(step.layer, 0), rows_from(step.layer, step.by)
-        return tirx.call_extern("handle", "memmove", top, now, size)
+    def move(step: Move) -> list[Any]:
+        """Copy as many rows at once as do not overlap with where they go."""
+        copies = []
+        for row in range(0, step.rows, step.by):
+            rows = min(step.by, step.rows - row)
+            size = tirx.IntImm("uint64", rows * layers[step.layer].row_bytes)
+            to, now = rows_from(step.layer, row), rows_from(step.layer, row + step.by)
+            copies.append(tirx.call_extern("handle", "memcpy", to, now, size))
+        return copies
 
     def run(step: PlannedRun) -> Any:
         callee = callees[step.run.layer]
@@ -94,7 +100,11 @@ def strip_driver(
         ]
         return _call(callee.reference, pointers, step.run.first, step.run.last)
 
-    calls = [move(step) if isinstance(step, Move) else run(step) for step in plan.steps]
+    calls = [
+        call
+        for step in plan.steps
+        for call in (move(step) if isinstance(step, Move) else [run(step)])
+    ]
     return _function(parameters, tirx.SeqStmt([tirx.Evaluate(call) for call in calls]))
 
 
@@ -116,10 +126,3 @@ def _call(reference: Any, pointers: Sequence[Any], first: int, last: int) -> Any
 
 def _function(parameters: Sequence[Any], body: Any) -> tirx.PrimFunc:
     return tirx.PrimFunc(parameters, body).with_attr({NO_ALIAS: True, "s_tir": True})
-
-
-def _at(pointer: Any, offset: int) -> Any:
-    if not offset:
-        return pointer
-    moved = tirx.handle_add_byte_offset(pointer, tirx.IntImm("int64", offset))
-    return tirx.reinterpret(PointerType(PrimType("float32")), moved)

@@ -20,11 +20,10 @@ from typing import Any
 import tvm
 import tvm.sym
 from tvm import tirx
-from tvm.ir import PointerType, PrimType
 from tvm_ffi import structural_map, structural_visit
 
 from shuffledeploy.compiler.ir.attributes import INTERNAL, kind_of
-from shuffledeploy.compiler.ir.tir import with_parameters, with_values
+from shuffledeploy.compiler.ir.tir import as_pointers, with_parameters, with_values
 from shuffledeploy.compiler.ir.tvm_edges import PLAIN_CALLS
 from shuffledeploy.compiler.passes.tir.last_tile import part_last_tile
 
@@ -96,13 +95,7 @@ def ranged(function: tirx.PrimFunc, output: int = -1) -> Ranged | None:
         if parted.same_as(function):
             return None
         body = parted.body
-    pointers = [
-        tirx.Var(f"{p.name}_data", PointerType(PrimType(str(p.dtype)))) for p in function.params
-    ]
-    views = [
-        tirx.DeclBuffer(parameter, data=pointer)
-        for parameter, pointer in zip(function.params, pointers, strict=True)
-    ]
+    pointers, views = as_pointers(function)
     result = with_parameters(function, [*pointers, first, last], tirx.SeqStmt([*views, body]))
     marks = {INTERNAL: True, **PLAIN_CALLS}
     return Ranged(result.with_attr(marks), unit, units)

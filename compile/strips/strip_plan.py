@@ -14,7 +14,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-from shuffledeploy.compiler.ir.memory_layout import ALIGNMENT
+from shuffledeploy.compiler.ir.memory_layout import ALIGNMENT, aligned
 
 
 @dataclasses.dataclass(frozen=True)
@@ -281,5 +281,5 @@ def _windows(layers: Sequence[Layer], runs: Sequence[RowRun]) -> tuple[tuple[Row
         room = live + max(live // 2, layer.aligned_rows)
         rows = 0 if layer.kept or not live else min(layer.height, room)
         windows.append(RowWindow(start, rows))
-        start += -(-rows * layer.row_bytes // ALIGNMENT) * ALIGNMENT
+        start += aligned(rows * layer.row_bytes)
     return tuple(windows), start

@@ -28,6 +28,9 @@ class Request:
         The program itself, in place of a network's name or a file.
     name : str, optional
         Of the network, where it is not that of `model` or of the file.
+    standalone : str, optional
+        Also build the network without a runtime: what its names in C are made of, the network's
+        own where it is empty.
     """
 
     target: CompileTarget
@@ -47,6 +50,7 @@ class Request:
     measure_shortlist: bool = False
     exported: ExportedProgram | None = None
     name: str | None = None
+    standalone: str | None = None
 
     @property
     def network(self) -> str:
@@ -57,6 +61,11 @@ class Request:
             return self.program.stem if self.program is not None else "network"
         size = f"-{self.resolution[0]}x{self.resolution[1]}" if self.resolution else ""
         return f"{self.model}{size}"
+
+    @property
+    def c_name(self) -> str | None:
+        """What names in C are made of, where the network is built without a runtime."""
+        return None if self.standalone is None else self.standalone or self.network
 
     @property
     def searches(self) -> bool:

@@ -162,7 +162,7 @@ def tune_network(request: Request, devices: Devices, console: Console | None = N
         request.bundle_path, lowered, chosen, request.target, network=request.network,
         normalisation=None if request.model is None else normalisation_of(request.model),
         options=_options(request), progress=say,
-        dump_folder=request.dump_ir,
+        dump_folder=request.dump_ir, standalone=request.c_name,
     )  # fmt: skip
     parity = None
     if request.check:

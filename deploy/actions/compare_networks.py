@@ -10,7 +10,7 @@ from rich import box
 from rich.table import Table
 
 from shuffledeploy.compiler.targets import CompileTarget, find_target
-from shuffledeploy.deploy.devices.device_names import parse_device_name
+from shuffledeploy.deploy.devices.device_names import parse_device_name, require_core
 from shuffledeploy.deploy.devices.opening import Device
 from shuffledeploy.deploy.runtime.comparison import (
     PAPER,
@@ -33,11 +33,11 @@ def compare_networks(options: argparse.Namespace) -> int:
     """Do what the command was asked for; return its exit status."""
     target = find_target(options.target)
     name = options.device or default_device(target)
-    parse_device_name(name)
+    require_core(options.core, parse_device_name(name))
     jobs = _jobs(options.models, options.resolution)
     with steps("starting", sum(4 * len(models) for _, models in jobs)) as tell:
         # The device first: one that is not there should not cost minutes of compiling.
-        with compared_on(name, target) as device:
+        with compared_on(name, target, options.core) as device:
             groups = []
             for size, models in jobs:
                 bundles = []
@@ -79,7 +79,8 @@ def _jobs(
 def _title(target: CompileTarget, device: Device) -> str:
     if device.is_emulated:
         return f"Instructions counted on an emulated {device.information.cpu or 'core'}"
-    core = device.information.cpu or "core unknown"
+    core = ", ".join(filter(None, (device.information.name, device.information.cpu)))
+    core = core or "core unknown"
     threads = "1 thread" if THREADS == 1 else f"{THREADS} threads"
     return f"Latency measured on {device.name} ({core}), {threads}, float32, batch 1"
 
@@ -141,13 +142,22 @@ def _caption(rows: Sequence[ComparisonRow]) -> str:
     # A ratio is only fair where both networks were tuned alike.
     tuned = ", ".join(f"{row.kernels_with_record}/{row.kernels} {row.model}" for row in rows)
     return (
-        f"{first}{no_alexnet} Kernels with a tuning record: {tuned}. Multiply-adds:"
+        f"{first}{_states(rows)}{no_alexnet} Kernels with a tuning record: {tuned}. Multiply-adds:"
         " those of the kernels, from shapes: fewer than the layers' where a kernel goes Winograd's"
         " way. Parity with PyTorch on this device"
         f" holds for all: {min(p.cases for p in parities)} inputs each, largest error"
         f" {max(p.max_abs_error for p in parities):.1e}, tolerance {parities[0].tolerance:.0e}."
         f" Paper, measured: {PAPER}."
     )
+
+
+def _states(rows: Sequence[ComparisonRow]) -> str:
+    """Say on which cores, at which clocks the networks ran, where the device tells that."""
+    told = {str(row.processor): row.model for row in reversed(rows) if row.processor}
+    texts = [text for text in reversed(told) if text]
+    if len(texts) == 1:
+        return f" All: {texts[0]}."
+    return " " + "; ".join(f"{told[text]}: {text}" for text in texts) + "." if texts else ""
 
 
 def _figure(value: float) -> str:

@@ -29,7 +29,7 @@ def run_bundle(options: argparse.Namespace) -> int:
     image = image_input(options.input, bundle.manifest) if options.input else None
     total = 2 + len(bundle.manifest.seeds) + (image is not None)
     with steps(f"opening {options.device or 'the device'}", total + 1) as tell:
-        with open_network(bundle, options.device) as network:
+        with open_network(bundle, options.device, options.core) as network:
             _require_figure(network, options)
             result = _run(network, image, options, tell)
             described = describe(network)

@@ -6,8 +6,8 @@ import hashlib
 import platform
 from pathlib import Path
 
+from shuffledeploy.compiler.native_tools import compile_c
 from shuffledeploy.deploy.benchmark.processor import cpu_model
-from shuffledeploy.deploy.board.toolchain import compile_c
 from shuffledeploy.model.command_output import replaced
 from shuffledeploy.model.folders import BUILD
 

@@ -24,6 +24,11 @@ def state_folder() -> Path:
     return cache_folder() / "running"
 
 
+def phones_folder() -> Path:
+    """Return the folder that lists the running emulated phones."""
+    return cache_folder() / "phones"
+
+
 def recipe_hash(*parts: str | Path) -> str:
     """Hash what a build depends on: texts as they are, files by their contents."""
     digest = hashlib.sha256()

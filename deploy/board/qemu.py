@@ -9,9 +9,11 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from shuffledeploy.compiler import native_tools
+from shuffledeploy.compiler.native_tools import compile_c
 from shuffledeploy.deploy.board import apt_tree
 from shuffledeploy.deploy.board.places import PACKAGE, built_once, recipe_hash, step
-from shuffledeploy.deploy.board.toolchain import compile_c, link_static, write_layout
+from shuffledeploy.deploy.board.toolchain import link_static, write_layout
 from shuffledeploy.model.errors import Failure
 from shuffledeploy.model.scratch import scratch_folder
 
@@ -67,8 +69,8 @@ def ensure_emulator(architecture: str = "aarch64") -> Emulator:
     if architecture not in _GUESTS:
         raise Failure(f"{architecture} code cannot be emulated")
     recipe = recipe_hash(
-        PACKAGE / "counter.c", PACKAGE / "runner.c", PACKAGE / "toolchain.py", Path(__file__),
-        platform.machine(),
+        PACKAGE / "counter.c", PACKAGE / "runner.c", PACKAGE / "toolchain.py",
+        Path(native_tools.__file__), Path(__file__), platform.machine(),
     )  # fmt: skip
     folder = built_once(f"emulator-{recipe}", _build)
     emulator = _emulator_in(folder, architecture)
@@ -102,7 +104,6 @@ def _build(folder: Path) -> None:
             flags = ("-target", f"{guest}-linux-musl", f"-mcpu={core}", *_RUNNER_FLAGS)
             compile_c(PACKAGE / "runner.c", folder / f"{guest}-runner.o", flags)
         write_layout(folder)
-    shutil.rmtree(folder / ".zig", ignore_errors=True)
     _check_plugin(_emulator_in(folder, "aarch64"))
 
 

@@ -1,53 +1,11 @@
-"""clang and lld from the ziglang package: no compiler needs to be installed."""
+"""The runner's layout in memory, and how a kernel is linked to it."""
 
 from __future__ import annotations
 
-import importlib.util
-import os
 import subprocess
-from collections.abc import Sequence
 from pathlib import Path
 
-from shuffledeploy.model.errors import Failure
-
-
-def zig() -> Path:
-    """Return the zig executable itself: ``python -m ziglang`` would start a Python each time."""
-    found = importlib.util.find_spec("ziglang")
-    if found is None or found.origin is None:
-        raise Failure("the package ziglang is missing; install it with: pip install ziglang")
-    return Path(found.origin).parent / "zig"
-
-
-def compile_c(
-    source: Path, output: Path, flags: Sequence[str], others: Sequence[Path] = ()
-) -> None:
-    """Compile a C file with clang, warnings being errors.
-
-    Parameters
-    ----------
-    source, output : Path
-        The C file and what to write.
-    flags : Sequence[str]
-        What to make of it (``-c``, ``-shared``, ``-target``...).
-    others : Sequence[Path]
-        C files that belong to the same program.
-
-    Raises
-    ------
-    Failure
-        With the compiler's first error.
-    """
-    command = [str(zig()), "cc", "-O2", "-Wall", "-Wextra", "-Werror", "-fno-sanitize=all", *flags,
-               str(source), *map(str, others), "-o", str(output)]  # fmt: skip
-    # zig keeps a cache of its own: beside the output it can be written, and goes with it.
-    own = {"ZIG_LOCAL_CACHE_DIR": str(output.parent / ".zig")}
-    environment = {**os.environ, **own, "ZIG_GLOBAL_CACHE_DIR": str(output.parent / ".zig")}
-    done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
-    if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if "error:" in line]
-        raise Failure(f"cannot compile {source.name}: {lines[0] if lines else done.stderr[-300:]}")
-
+from shuffledeploy.compiler.native_tools import zig
 
 # Where the kernel's code starts: whatever lies below belongs to the runner.
 KERNEL_BASE = 0x1000000

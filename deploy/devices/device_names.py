@@ -1,4 +1,4 @@
-"""A device is one word: ``emulated``, ``emulated:CORE``, ``local``, ``ssh://``, ``rpc://``..."""
+"""A device is one word: ``emulated``, ``local``, ``adb``, ``ssh://``, ``rpc://``..."""
 
 from __future__ import annotations
 
@@ -12,15 +12,23 @@ from shuffledeploy.model.errors import UsageError
 
 DEVICE_HELP = (
     "emulated or emulated:CORE (a Cortex-A board under QEMU, started and ended for you),"
-    " local (this machine), ssh://[USER@]HOST[:PORT] (a board that your ssh reaches),"
-    " rpc://HOST:PORT (a board running 'python -m tvm.exec.rpc_server --port PORT'), or"
-    " tracker://HOST:PORT/KEY"
+    " local (this machine), adb or adb:SERIAL (an Android phone), ssh://[USER@]HOST[:PORT] (a"
+    " board that your ssh reaches), rpc://HOST:PORT (a board running"
+    " 'python -m tvm.exec.rpc_server --port PORT'), or tracker://HOST:PORT/KEY"
 )
 _REMOTE = re.compile(
     r"(?P<kind>rpc|tracker)://(?P<host>[^\s:/]+):(?P<port>\d{1,5})(/(?P<key>\S+))?"
 )
 # Neither may begin like an option: both are handed to ssh.
 _SSH = re.compile(r"ssh://((?P<user>[\w.][\w.+-]*)@)?(?P<host>[\w.][\w.-]*)(:(?P<port>\d{1,5}))?")
+# What adb calls phones: letters of USB serials, of addresses, of services found by their name.
+_ADB = re.compile(r"adb(:(?P<serial>[\w\[][\w.:\[\]%()-]{0,199}))?")
+
+CORE_HELP = (
+    "where a phone or a board by ssh runs: big (its fastest core, the default), little, any, or"
+    " its number"
+)
+_CORES = ("big", "little", "any")
 
 EMULATED_TIME = (
     "{} is emulated: the time that an emulator takes says nothing of the core."
@@ -37,7 +45,7 @@ class DeviceName:
     text : str
         As the user wrote it.
     kind : str
-        ``emulated``, ``local``, ``ssh``, ``rpc`` or ``tracker``.
+        ``emulated``, ``local``, ``adb``, ``ssh``, ``rpc`` or ``tracker``.
     core : str
         The core to emulate, for ``emulated``.
     host, port : str, int
@@ -47,15 +55,23 @@ class DeviceName:
         The board's name at the tracker.
     user : str
         The board's user, for ``ssh``; empty for the one that ssh chooses.
+    serial : str
+        What adb calls the phone; empty for the only one.
     """
 
     text: str
-    kind: Literal["emulated", "local", "ssh", "rpc", "tracker"]
+    kind: Literal["emulated", "local", "adb", "ssh", "rpc", "tracker"]
     core: str = ""
     host: str = ""
     port: int = 0
     key: str = ""
     user: str = ""
+    serial: str = ""
+
+    @property
+    def is_pushed_to(self) -> bool:
+        """Whether it is a device to which our server is pushed."""
+        return self.kind in ("adb", "ssh")
 
 
 def parse_device_name(text: str, *, default_core: str = DEFAULT_CORE) -> DeviceName:
@@ -71,6 +87,8 @@ def parse_device_name(text: str, *, default_core: str = DEFAULT_CORE) -> DeviceN
     kind, separator, core = text.partition(":")
     if kind == "emulated" and (core or not separator):
         return DeviceName(text, "emulated", core=find_core(core or default_core).name)
+    if phone := _ADB.fullmatch(text):
+        return DeviceName(text, "adb", serial=phone["serial"] or "")
     if found := _SSH.fullmatch(text):
         port = _port(text, found["port"]) if found["port"] else 0
         return DeviceName(text, "ssh", host=found["host"], port=port, user=found["user"] or "")
@@ -92,3 +110,33 @@ def _port(text: str, digits: str) -> int:
     if not 0 < port < 65536:
         raise UsageError(f"'{text}': {port} is no port; ports are 1 to 65535")
     return port
+
+
+def require_core_name(core: str) -> None:
+    """Refuse what is no core.
+
+    Raises
+    ------
+    UsageError
+        If it is none.
+    """
+    if core not in _CORES and not core.isdecimal():
+        raise UsageError(f"'{core}' is no core: give {', '.join(_CORES)} or its number")
+
+
+def require_core(core: str | None, name: DeviceName) -> None:
+    """Refuse a core that no session can be pinned to; None is no wish.
+
+    Raises
+    ------
+    UsageError
+        If it is no core, or the device runs a server that others have started.
+    """
+    if core is None:
+        return
+    require_core_name(core)
+    if not name.is_pushed_to:
+        raise UsageError(
+            f"sessions of {name.text} cannot be pinned to a core from here: --core goes with adb"
+            " and ssh"
+        )

@@ -22,7 +22,11 @@ from shuffledeploy.deploy.devices.device_information import (
     ask_native,
     ask_stock,
 )
-from shuffledeploy.deploy.devices.device_names import DeviceName, parse_device_name
+from shuffledeploy.deploy.devices.device_names import (
+    DeviceName,
+    parse_device_name,
+    require_core,
+)
 from shuffledeploy.deploy.devices.reached_devices import Reached, reached
 from shuffledeploy.deploy.devices.tvm_rpc_edges import DESCRIBE, quieten_servers
 from shuffledeploy.deploy.estimate.elf_symbols import read_functions
@@ -30,6 +34,7 @@ from shuffledeploy.deploy.estimate.instruction_counts import InstructionCounts, 
 from shuffledeploy.model.errors import Failure, UsageError
 
 CALL_TIMEOUT_S = 600.0
+_ENDED_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,11 @@ class Device:
         return self.information.is_emulated
 
     @property
+    def is_local(self) -> bool:
+        """Whether it is this very process."""
+        return isinstance(self.session, rpc.LocalSession)
+
+    @property
     def can_count(self) -> bool:
         """Whether it counts instructions."""
         return self.information.can_count
@@ -78,6 +88,29 @@ class Device:
         Failure
             When the device refuses it, such as a library for another architecture.
         """
+        remote = self.upload(path)
+        try:
+            module = self.session.load_module(remote)
+        except RuntimeError as error:
+            if remote not in str(error):
+                raise
+            reason = self._refusal(path, error)
+            raise Failure(f"{self.name} cannot load {path.name}: {reason}") from error
+        return module
+
+    def upload(self, path: Path) -> str:
+        """Send a library to the device, which loads it when a function of it is called.
+
+        Returns
+        -------
+        str
+            Its name there.
+
+        Raises
+        ------
+        UsageError
+            When there is no such file.
+        """
         if not path.is_file():
             raise UsageError(f"there is no library {path}")
         # A name of its own each time: overwriting a loaded library would crash the session.
@@ -88,15 +121,8 @@ class Device:
             # Received under emulation a library comes at 3 MB/s: a board of ours shares this disk.
             place = self.session.get_function("tvm.rpc.server.workpath")(remote)
             shutil.copyfile(path, str(place))
-        try:
-            module = self.session.load_module(remote)
-        except RuntimeError as error:
-            if remote not in str(error):
-                raise
-            reason = self._refusal(path, error)
-            raise Failure(f"{self.name} cannot load {path.name}: {reason}") from error
         self._loaded[path.resolve()] = remote
-        return module
+        return remote
 
     def _refusal(self, path: Path, error: Exception) -> str:
         """Say why a library was refused: the loader itself calls a foreign one "not found"."""
@@ -151,22 +177,22 @@ class Device:
 @contextmanager
 def open_device(
     name: str, *, default_core: str = DEFAULT_CORE, timeout_s: float = CALL_TIMEOUT_S,
-    pinned_to: str = "big",
+    pinned_to: str | None = None,
 ) -> Iterator[Device]:  # fmt: skip
     """Give a device for the length of a ``with`` block.
 
     Parameters
     ----------
     name : str
-        ``emulated``, ``emulated:CORE``, ``local``, ``ssh://[USER@]HOST[:PORT]``,
-        ``rpc://HOST:PORT`` or ``tracker://HOST:PORT/KEY``.
+        ``emulated``, ``emulated:CORE``, ``local``, ``adb``, ``adb:SERIAL``,
+        ``ssh://[USER@]HOST[:PORT]``, ``rpc://HOST:PORT`` or ``tracker://HOST:PORT/KEY``.
     default_core : str
         The core of plain ``emulated``.
     timeout_s : float
         How long one call on the device may take.
-    pinned_to : str
-        The core to which the session is pinned where our server is pushed: ``big``, ``little``, a
-        number, ``any``.
+    pinned_to : str, optional
+        The core to which the session is pinned where our server is pushed: ``big`` (what is taken
+        where nothing is said), ``little``, a number, ``any``.
 
     Yields
     ------
@@ -176,16 +202,26 @@ def open_device(
     Raises
     ------
     UsageError
-        When the name is malformed.
+        When the name is malformed or that of several phones, or the device pins no sessions.
     Failure
         When the device is not there, cannot be started, dies or hangs, in or before the block.
     """
     parsed = parse_device_name(name, default_core=default_core)
-    if parsed.kind == "local":
+    with open_named(parsed, timeout_s=timeout_s, pinned_to=pinned_to) as device:
+        yield device
+
+
+@contextmanager
+def open_named(
+    name: DeviceName, *, timeout_s: float = CALL_TIMEOUT_S, pinned_to: str | None = None
+) -> Iterator[Device]:
+    """Give a device whose name was taken apart; see :func:`open_device`."""
+    require_core(pinned_to, name)
+    if name.kind == "local":
         quieten_servers()
-        yield Device(name, ask_local(), rpc.LocalSession())
+        yield Device(name.text, ask_local(), rpc.LocalSession())
         return
-    with reached(parsed, pinned_to) as place:
+    with reached(name, pinned_to) as place:
         connection = sessions.connect_board(place.name, timeout_s)
         try:
             yield _describe(place.name, connection, place.board)
@@ -195,7 +231,7 @@ def open_device(
             reason = _why_lost(connection, place, error)
             if reason is None:
                 raise
-            raise Failure(f"{name}: {reason}") from error
+            raise Failure(f"{name.text}: {reason}") from error
         finally:
             sessions.close(connection)
 
@@ -237,4 +273,6 @@ def _describe(name: DeviceName, connection: sessions.Connection, board: Board | 
 
 def _why_lost(connection: sessions.Connection, place: Reached, error: Exception) -> str | None:
     """Say in one line why a device was lost, None if it was not."""
-    return place.why_ended() or sessions.why_lost(connection, error)
+    lost = sessions.why_lost(connection, error)
+    # What was started for it knows better why it is gone than its socket, but not at once.
+    return place.why_ended(_ENDED_S if lost else 0) or lost

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 
 from shuffledeploy.deploy.devices.board_process import HOST, Board, running_board
 from shuffledeploy.deploy.devices.device_names import DeviceName
+from shuffledeploy.deploy.phone.connected_phones import find_phone
+from shuffledeploy.deploy.phone.phone_host import PhoneHost
 from shuffledeploy.deploy.remote.pushed_server import RunningServer, ServerWishes, running_server
 from shuffledeploy.deploy.remote.remote_host import RemoteHost
 from shuffledeploy.deploy.remote.ssh_host import connect_ssh
@@ -31,26 +33,29 @@ class Reached:
     board: Board | None = None
     server: RunningServer | None = None
 
-    def why_ended(self) -> str | None:
-        """Say why what was started has ended, None if it has not."""
+    def why_ended(self, patience_s: float) -> str | None:
+        """Say why what was started has ended, None if it has not, or not in so many seconds."""
         if self.board and not self.board.is_running:
             return f"the emulated board died (process {self.board.pid})"
-        return self.server.why_ended() if self.server else None
+        return self.server.why_ended(patience_s) if self.server else None
 
 
 @contextmanager
-def reached(name: DeviceName, pinned_to: str = "big") -> Iterator[Reached]:
+def reached(name: DeviceName, pinned_to: str | None = None) -> Iterator[Reached]:
     """Start what a device needs, for the length of a ``with`` block.
 
     Parameters
     ----------
     name : DeviceName
         Of any kind but ``local``.
-    pinned_to : str
-        The core of a pushed server's sessions: ``big``, ``little``, a number, ``any``.
+    pinned_to : str, optional
+        The core of a pushed server's sessions: ``big`` (if nothing is said), ``little``, a number,
+        ``any``.
 
     Raises
     ------
+    UsageError
+        When a name is that of several phones.
     Failure
         When the device is not there, or what it needs cannot be started.
     """
@@ -61,8 +66,9 @@ def reached(name: DeviceName, pinned_to: str = "big") -> Iterator[Reached]:
         yield Reached(name)
     else:
         host = _host(name)
+        wishes = ServerWishes(pinned_to) if pinned_to else ServerWishes()
         with (
-            running_server(host, ServerWishes(core=pinned_to)) as server,
+            running_server(host, wishes) as server,
             host.forwarded(server.port) as port,
         ):
             yield Reached(_at(name, port), server=server)
@@ -74,4 +80,6 @@ def _at(name: DeviceName, port: int) -> DeviceName:
 
 def _host(name: DeviceName) -> RemoteHost:
     """Find a device with a shell."""
+    if name.kind == "adb":
+        return PhoneHost(find_phone(name.serial))
     return connect_ssh(name.text, name.user, name.host, name.port)

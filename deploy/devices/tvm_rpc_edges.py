@@ -15,6 +15,10 @@ import socket
 CLOSE_SESSION = "CloseRPCConnection"
 #: What devices with our server answer: what they are.
 DESCRIBE = "shuffledeploy.describe"
+#: ... and how the core is that they run on.
+PROCESSOR = "shuffledeploy.processor"
+#: What our native server does: calls a function of a C library with the addresses of tensors.
+CALL_C = "shuffledeploy.call_c"
 
 
 def is_time_out(error: Exception) -> bool:

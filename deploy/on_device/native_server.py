@@ -12,9 +12,10 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from shuffledeploy.deploy.board import apt_tree, toolchain, wheels
+from shuffledeploy.compiler import native_tools
+from shuffledeploy.compiler.native_tools import compile_c
+from shuffledeploy.deploy.board import apt_tree, wheels
 from shuffledeploy.deploy.board.places import built_once, recipe_hash, step
-from shuffledeploy.deploy.board.toolchain import compile_c
 from shuffledeploy.model.errors import Failure
 from shuffledeploy.model.scratch import scratch_folder
 
@@ -77,7 +78,7 @@ def ensure_server(architecture: str = "aarch64") -> NativeServer:
     if architecture not in ("aarch64", "x86_64"):
         raise Failure(f"there is no server for {architecture} devices; there is one for aarch64")
     libraries = _ensure_libraries(architecture)
-    sources = (*sorted(_HERE.glob("*.[ch]")), Path(__file__), Path(toolchain.__file__))
+    sources = (*sorted(_HERE.glob("*.[ch]")), Path(__file__), Path(native_tools.__file__))
     recipe = recipe_hash(*sources, libraries.name)
 
     def build(folder: Path) -> None:

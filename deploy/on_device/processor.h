@@ -57,7 +57,7 @@ static inline int extreme_core(const cpu_set_t *allowed, bool is_big) {
   int found = ANY_CORE;
   long best = UNKNOWN;
   for (int core = 0; core < CPU_SETSIZE; ++core) {
-    if (!CPU_ISSET(core, allowed)) continue;
+    if (!CPU_ISSET((size_t)core, allowed)) continue;
     const long clock = highest_clock(core);
     if (found == ANY_CORE || (is_big ? clock >= best : clock < best)) found = core, best = clock;
   }
@@ -74,14 +74,14 @@ static inline int choose_core(const char *wish) {
   char *end;
   const long core = strtol(wish, &end, 10);
   const bool is_number = isdigit((unsigned char)*wish) && !*end && core < CPU_SETSIZE;
-  return is_number && CPU_ISSET(core, &allowed) ? (int)core : NO_SUCH_CORE;
+  return is_number && CPU_ISSET((size_t)core, &allowed) ? (int)core : NO_SUCH_CORE;
 }
 
 /* Keep this process, and what it starts, on one core. */
 static inline bool pin_to_core(int core) {
   cpu_set_t only;
   CPU_ZERO(&only);
-  CPU_SET(core, &only);
+  CPU_SET((size_t)core, &only);
   return !sched_setaffinity(0, sizeof only, &only);
 }
 

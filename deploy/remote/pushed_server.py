@@ -77,16 +77,12 @@ class RunningServer:
     _words: deque[str]
     _host: RemoteHost
 
-    @property
-    def is_running(self) -> bool:
-        """Whether it runs, as far as its connection tells."""
-        return self._process.poll() is None
-
-    def why_ended(self) -> str | None:
-        """Say why it ended, None if it did not."""
-        if self.is_running:
-            return None
-        return self._host.why_lost("\n".join(self._words))
+    def why_ended(self, patience_s: float) -> str | None:
+        """Say why it ended, None if it did not in so many seconds."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(patience_s)
+            return self._host.why_lost("\n".join(self._words))
+        return None
 
 
 def ensure_pushed(host: RemoteHost, server: NativeServer) -> str:

@@ -53,6 +53,7 @@ _MEANINGS = {
     "timeout, server": "the connection was lost: the board does not answer",
     "connection reset": "the connection was lost",
     "connection closed": "the connection was lost: the board closed it",
+    "closed by remote host": "the connection was lost: the board closed it",
     "broken pipe": "the connection was lost",
 }
 _BITS_32 = re.compile(r"armv[4-8]|arm$|i[3-6]86|mips$|riscv32|ppc$")

@@ -47,6 +47,7 @@ def describe(network: RunningNetwork) -> dict[str, Any]:
     device = network.device
     return {
         "name": device.name,
+        "model": device.information.name,
         "kind": parse_device_name(device.name).kind,
         "is_emulated": device.is_emulated,
         "architecture": device.information.architecture,
@@ -109,6 +110,7 @@ def print_result(
     table.add_column()
     table.add_row("network", f"{manifest.network}, built for {manifest.target}")
     core = device["cpu"] or "core unknown"
+    core = f"{device['model']}, {core}" if device["model"] else core
     table.add_row("device", f"{device['name']} ({core}, TVM {device['tvm_version'] or '?'})")
     if device["not_checked"]:
         table.add_row(
@@ -135,7 +137,7 @@ def figure_row(figure: Latency | Instructions) -> tuple[str, str]:
     """Name a figure and give it with its kind."""
     if isinstance(figure, Latency):
         return "latency", (
-            f"{figure.median_ms:.3g} ms measured on {figure.core}: median of {figure.runs} runs,"
+            f"{figure.median_ms:.3g} ms measured on {figure.place}: median of {figure.runs} runs,"
             f" p10 {figure.p10_ms:.3g}, p90 {figure.p90_ms:.3g}, {figure.threads} thread"
         )
     return "instructions", (

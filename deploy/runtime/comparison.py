@@ -15,6 +15,7 @@ from shuffledeploy.compiler.targets import CompileTarget
 from shuffledeploy.compiler.tuning.request import LOG_FOLDER
 from shuffledeploy.compiler.zoo import compile_network
 from shuffledeploy.deploy.devices.opening import Device, open_device
+from shuffledeploy.deploy.devices.processor_state import ProcessorReadings
 from shuffledeploy.deploy.runtime.defaults import ALEXNET
 from shuffledeploy.deploy.runtime.execution import RunningNetwork, start_network
 from shuffledeploy.deploy.runtime.latency import (
@@ -68,6 +69,8 @@ class ComparisonRow:
         The same from the paper, where it has them.
     parity : Parity
         Against PyTorch, on the same device.
+    processor : ProcessorReadings or None
+        Core, clock and temperature of a measurement, where the device tells them.
     """
 
     model: str
@@ -84,6 +87,7 @@ class ComparisonRow:
     paper_ms: float | None
     paper_ratio: float | None
     parity: Parity
+    processor: ProcessorReadings | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Give the row for a JSON file."""
@@ -148,10 +152,10 @@ def _still_good(path: Path, target: CompileTarget) -> Bundle | None:
 
 
 @contextmanager
-def compared_on(name: str, target: CompileTarget) -> Iterator[Device]:
+def compared_on(name: str, target: CompileTarget, pinned_to: str | None = None) -> Iterator[Device]:
     """Open the device of a comparison; plain ``emulated`` is the target's core."""
-    core = target.cpu if target.cpu in CORES else DEFAULT_CORE
-    with open_device(name, default_core=core) as device:
+    default = target.cpu if target.cpu in CORES else DEFAULT_CORE
+    with open_device(name, default_core=default, pinned_to=pinned_to) as device:
         yield device
 
 
@@ -243,4 +247,5 @@ def _row(
         kernels_with_record=sum(kernel.record for kernel in manifest.kernels),
         shuffle_kernels=manifest.shuffle_kernels,
         paper_ms=paper, paper_ratio=base / paper if base and paper else None, parity=parity,
+        processor=figure.processor if isinstance(figure, Latency) else None,
     )  # fmt: skip

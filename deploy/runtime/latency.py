@@ -9,9 +9,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from shuffledeploy.deploy.devices.opening import Device
+from shuffledeploy.deploy.devices.processor_state import (
+    ProcessorReadings,
+    ProcessorState,
+    read_processor,
+    summarize,
+)
 from shuffledeploy.deploy.estimate.instruction_counts import InstructionCounts
 from shuffledeploy.deploy.runtime.defaults import RUNS
 from shuffledeploy.deploy.runtime.execution import RunningNetwork
+from shuffledeploy.deploy.runtime.standalone_network import StandaloneNetwork
 from shuffledeploy.model.errors import UsageError
 
 #: Single runs of each network, and the seconds after which fewer will do.
@@ -34,6 +41,10 @@ class Latency:
         Threads that the runtime was allowed.
     core : str
         The processor, as LLVM names it, or "unknown core".
+    name : str or None
+        What the device calls itself.
+    processor : ProcessorReadings or None
+        The core, its clock, its temperature; None where the device tells nothing.
     """
 
     median_ms: float
@@ -42,6 +53,15 @@ class Latency:
     runs: int
     threads: int
     core: str
+    name: str | None = None
+    processor: ProcessorReadings | None = None
+
+    @property
+    def place(self) -> str:
+        """Name the device, its core and what that did."""
+        named = f"{self.name} ({self.core})" if self.name else self.core
+        state = str(self.processor or "")
+        return f"{named}, {state}" if state else named
 
 
 @dataclass(frozen=True)
@@ -124,18 +144,27 @@ def measure_interleaved(
         network.set_inputs(network.bundle.reference_inputs()[0])
         network.invoke()
     seconds: list[list[float]] = [[] for _ in networks]
+    states = [_read_state(network) for network in networks]
     batch = min(runs, BATCH)
     deadline = time.monotonic() + budget_s * len(networks)
     for turn in range(-(-runs // batch)):
         if turn >= LEAST_BATCHES and time.monotonic() > deadline:
             break
-        for network, times in zip(networks, seconds, strict=True):
+        for network, times, read in zip(networks, seconds, states, strict=True):
             times.extend(network.times(batch))
+            read.extend(_read_state(network))
             progress()
-    return [_summary(n.device, times) for n, times in zip(networks, seconds, strict=True)]
+    measured = zip(networks, seconds, states, strict=True)
+    return [_summary(network.device, times, read) for network, times, read in measured]
 
 
-def count_instructions(network: RunningNetwork) -> Instructions:
+def _read_state(network: RunningNetwork) -> list[ProcessorState]:
+    """Read the clock and the temperature, where the device tells them."""
+    state = read_processor(network.device.session)
+    return [] if state is None else [state]
+
+
+def count_instructions(network: RunningNetwork | StandaloneNetwork) -> Instructions:
     """Count the instructions of one warmed inference of the stored reference input.
 
     Raises
@@ -147,12 +176,13 @@ def count_instructions(network: RunningNetwork) -> Instructions:
     counted = count_library(network)
     process = device.count(network.invoke, None)
     core = device.information.cpu or "unknown core"
-    return Instructions(
-        counted.total, process.total, counted.by_kernel(network.bundle.manifest), core
-    )
+    # A standalone library keeps no names of kernels.
+    is_bundle = isinstance(network, RunningNetwork)
+    kernels = counted.by_kernel(network.bundle.manifest) if is_bundle else {}
+    return Instructions(counted.total, process.total, kernels, core)
 
 
-def count_library(network: RunningNetwork) -> InstructionCounts:
+def count_library(network: RunningNetwork | StandaloneNetwork) -> InstructionCounts:
     """Count what one warmed inference of the stored reference input executes of the library.
 
     Raises
@@ -168,10 +198,14 @@ def count_library(network: RunningNetwork) -> InstructionCounts:
         )
     network.set_inputs(network.bundle.reference_inputs()[0])
     network.invoke()
-    return device.count(network.invoke, network.bundle.library)
+    return device.count(network.invoke, network.library)
 
 
-def _summary(device: Device, seconds: list[float]) -> Latency:
+def _summary(device: Device, seconds: Sequence[float], states: Sequence[ProcessorState]) -> Latency:
     low, median, high = np.percentile(seconds, [10, 50, 90]) * 1e3
-    core = device.information.cpu or f"unknown {device.information.architecture or ''} core"
-    return Latency(float(median), float(low), float(high), len(seconds), THREADS, core)
+    told = device.information
+    core = told.cpu or f"unknown {told.architecture or ''} core"
+    return Latency(
+        float(median), float(low), float(high), len(seconds), THREADS, core, told.name,
+        summarize(states),
+    )  # fmt: skip

@@ -14,9 +14,13 @@ from shuffledeploy.compiler.tuning.score import Score
 from shuffledeploy.compiler.tuning.search.candidates import Workers
 from shuffledeploy.compiler.tuning.search.latency_score import LocalLatency
 from shuffledeploy.deploy.board.guests import guest_of
-from shuffledeploy.deploy.devices import sessions
-from shuffledeploy.deploy.devices.device_names import EMULATED_TIME, DeviceName, parse_device_name
-from shuffledeploy.deploy.devices.opening import CALL_TIMEOUT_S, attach, open_device
+from shuffledeploy.deploy.devices.device_names import (
+    EMULATED_TIME,
+    DeviceName,
+    parse_device_name,
+    require_core,
+)
+from shuffledeploy.deploy.devices.opening import open_device, open_named
 from shuffledeploy.deploy.devices.reached_devices import reached
 from shuffledeploy.deploy.devices.trackers import Tracker
 from shuffledeploy.deploy.runtime.execution import default_device, start_network
@@ -29,7 +33,16 @@ from shuffledeploy.model.errors import Failure, UsageError
 
 
 class TuningDevices:
-    """`compiler.tuning.session.Devices`, by this package."""
+    """`compiler.tuning.session.Devices`, by this package.
+
+    Parameters
+    ----------
+    pinned_to : str, optional
+        Where a phone or a board by ssh runs, see :func:`deploy.devices.opening.open_device`.
+    """
+
+    def __init__(self, pinned_to: str | None = None) -> None:
+        self._pinned_to = pinned_to
 
     def default_name(self, target: CompileTarget) -> str:
         """Name the device that a target runs on where the user names none."""
@@ -39,19 +52,22 @@ class TuningDevices:
         self, target: CompileTarget, device: str, kind: str | None
     ) -> AbstractContextManager[Score]:
         """Give what scores candidates on a device."""
-        return score(target, device, kind)
+        return score(target, device, kind, self._pinned_to)
 
     def require(self, target: CompileTarget, device: str, kind: str | None) -> None:
         """Refuse now a device or a score that cannot be had, before a network is traced."""
-        require(target, device, kind)
+        require(target, device, kind, self._pinned_to)
 
     def check(self, bundle: Bundle, device: str) -> Parity:
         """Run a bundle on a device and compare it with PyTorch."""
-        with open_device(device, default_core=bundle.manifest.cpu) as opened:
+        default = bundle.manifest.cpu
+        with open_device(device, default_core=default, pinned_to=self._pinned_to) as opened:
             return check_parity(start_network(bundle, opened), bundle)
 
 
-def require(target: CompileTarget, device: str, kind: str | None) -> None:
+def require(
+    target: CompileTarget, device: str, kind: str | None, pinned_to: str | None = None
+) -> None:
     """Refuse a device or a score that cannot be had; a board is connected to, for a moment.
 
     Parameters
@@ -62,6 +78,8 @@ def require(target: CompileTarget, device: str, kind: str | None) -> None:
         A device's name.
     kind : str, optional
         The score that is wanted, if one is.
+    pinned_to : str, optional
+        Where a phone or a board by ssh runs.
 
     Raises
     ------
@@ -71,6 +89,7 @@ def require(target: CompileTarget, device: str, kind: str | None) -> None:
         If the device is not there; of a tracker's boards, with the keys that it has.
     """
     parsed = parse_device_name(device, default_core=target.cpu)
+    require_core(pinned_to, parsed)
     if parsed.kind == "local":
         if kind in (None, "latency"):
             _require_this_machine(target)
@@ -107,7 +126,9 @@ def _require_emulated(target: CompileTarget, kind: str | None, device: str) -> N
 
 
 @contextmanager
-def score(target: CompileTarget, device: str, kind: str | None = None) -> Iterator[Score]:
+def score(
+    target: CompileTarget, device: str, kind: str | None = None, pinned_to: str | None = None
+) -> Iterator[Score]:
     """Give what scores candidates on a device.
 
     Parameters
@@ -119,6 +140,8 @@ def score(target: CompileTarget, device: str, kind: str | None = None) -> Iterat
     kind : str, optional
         ``latency`` (what is taken on a real device where none is named), ``estimate`` (on an
         emulated one) or ``instructions``; the latter two always come from an emulated core.
+    pinned_to : str, optional
+        Where a phone or a board by ssh runs.
 
     Raises
     ------
@@ -137,19 +160,14 @@ def score(target: CompileTarget, device: str, kind: str | None = None) -> Iterat
         with Workers(1) as timer:
             yield LocalLatency(timer, target.cpu)
     else:
-        yield from _on_boards(parsed, target, kind)
+        with reached(parsed, pinned_to) as place:
+            yield from _on_boards(place.name, target, kind)
 
 
 def _on_boards(name: DeviceName, target: CompileTarget, kind: str | None) -> Iterator[Score]:
     """Score on one board, or on all of a tracker's; emulated ones only count."""
-    with reached(name) as place:
-        yield from _on_reached(place.name, target, kind)
-
-
-def _on_reached(name: DeviceName, target: CompileTarget, kind: str | None) -> Iterator[Score]:
-    device, connection = attach(name, CALL_TIMEOUT_S)
-    sessions.close(connection)
-    is_emulated = bool(device.is_emulated)
+    with open_named(name) as opened:
+        is_emulated, can_count = bool(opened.is_emulated), opened.can_count
     counts = name.kind == "tracker" and kind == "instructions"
     if kind == "estimate" or (is_emulated and not counts):
         if name.kind == "tracker":
@@ -158,6 +176,8 @@ def _on_reached(name: DeviceName, target: CompileTarget, kind: str | None) -> It
         return
     if counts and not is_emulated:
         raise UsageError(f"{name.text} are real boards, which count nothing: use --score latency")
+    if counts and not can_count:
+        raise UsageError(f"{name.text} are emulated by something that counts nothing")
     with closing(BoardScore(name, target, is_emulated=is_emulated, tell=_tell)) as scored:
         yield scored
 

@@ -25,12 +25,12 @@ from stages import (
 from torch import nn
 from tvm import relax
 
+from shuffledeploy.compiler.ir.constants import CONSTANTS
 from shuffledeploy.compiler.ir.graph import bindings_of, constant_of, operator
 from shuffledeploy.compiler.ir.inspection import kernel_functions
 from shuffledeploy.compiler.ir.memory_layout import ALIGNMENT
 from shuffledeploy.compiler.library import build_library
 from shuffledeploy.compiler.passes.memory.constants_in_place import (
-    CONSTANTS,
     constant_bytes,
     constants_in_place,
 )

@@ -18,7 +18,7 @@ from shuffledeploy.compiler.ir.inspection import kernel_functions
 from shuffledeploy.compiler.kernels.blocks import WEIGHT
 from shuffledeploy.compiler.kernels.schedules import scheduled
 from shuffledeploy.compiler.kernels.tiling import Core
-from shuffledeploy.compiler.library import compiled_kernel
+from shuffledeploy.compiler.library import compiled_kernels
 from shuffledeploy.compiler.passes.tir.fetch_weights import LINE, fetch_next_weights
 
 CORE = Core(16, 32)
@@ -100,7 +100,7 @@ def _answer(kernel: Any, *, fetches: bool) -> Array:
 
 def _built(kernel: Any, *, fetches: bool) -> Any:
     module = tvm.IRModule({"main": kernel.with_attr("global_symbol", "main")})
-    return compiled_kernel(finished_module(module, fetches=fetches), HOST)
+    return compiled_kernels(finished_module(module, fetches=fetches), HOST)
 
 
 def test_sums_stand_where_no_fetch_can_read_them() -> None:

@@ -21,7 +21,7 @@ from shuffledeploy.compiler.passes.memory.expose_intermediates import (
     expose_intermediates,
     kernel_calls,
 )
-from shuffledeploy.compiler.pipeline import pipeline
+from shuffledeploy.compiler.pipeline import Phase, pipeline
 from shuffledeploy.model.errors import UsageError
 
 
@@ -70,12 +70,18 @@ def test_the_pipeline_shows_the_module_after_every_pass(tmp_path: Path) -> None:
     chosen = choose_schedules(found, HOST, {})
     write_bundle(
         tmp_path / "bundle", found, chosen, HOST, network="two", normalisation=None, options={},
-        dump_folder=folder,
+        dump_folder=folder, standalone="two",
     )  # fmt: skip
-    names = ["import", *(step.name for step in pipeline(HOST))]
-    files = [f"{number:02d}_{name}.py" for number, name in enumerate(names)]
-    assert sorted(path.name for path in folder.iterdir()) == files
-    texts = {name: (folder / file).read_text() for name, file in zip(names, files, strict=True)}
+    steps = [("import", Phase.GRAPH), *((step.name, step.phase) for step in pipeline(HOST))]
+    files = {name: f"{number:02d}_{name}.py" for number, (name, _) in enumerate(steps)}
+
+    def shown(place: Path, *left_out: Phase) -> None:
+        wanted = [files[name] for name, phase in steps if phase not in left_out]
+        assert sorted(path.name for path in place.glob("*.py")) == wanted
+
+    shown(folder, Phase.FUNCTION)
+    shown(folder / "standalone", Phase.GRAPH, Phase.SCHEDULE, Phase.MEMORY, Phase.MACHINE)
+    texts = {path.name[3:-3]: path.read_text() for path in folder.glob("*.py")}
     assert "batch_norm" in texts["import"]
     assert "batch_norm" not in texts["fold_batch_norm"]
     assert "call_tir" in texts["fuse_rest"]

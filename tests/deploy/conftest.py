@@ -13,11 +13,14 @@ from pathlib import Path
 
 import pytest
 
+from shuffledeploy.compiler.native_tools import compile_c, zig
 from shuffledeploy.deploy.board.qemu import Emulator, ensure_emulator
-from shuffledeploy.deploy.board.toolchain import compile_c, zig
 from shuffledeploy.deploy.devices.opening import Device, open_device
 from shuffledeploy.deploy.estimate.llvm_tools import LlvmTools, ensure_llvm_tools
 from shuffledeploy.deploy.on_device.native_server import ensure_server
+from shuffledeploy.deploy.phone.adb_program import find_adb
+from shuffledeploy.deploy.phone.emulated_phone.phone_process import PhoneProcess, running_phone
+from shuffledeploy.deploy.phone.emulated_phone.phone_system import ensure_phone_files
 from shuffledeploy.model.errors import Failure
 
 
@@ -53,6 +56,23 @@ def emulated_device(board_built: None) -> Iterator[Device]:
     """Share one emulated Cortex-A72; one session, so do not crash it."""
     with open_device("emulated:cortex-a72") as device:
         yield device
+
+
+@pytest.fixture(scope="session")
+def phones_built(emulator: Emulator) -> None:
+    """See to it that emulated phones can be started."""
+    try:
+        ensure_phone_files()
+        find_adb()
+    except Failure as error:
+        pytest.skip(f"no emulated phone: {error}")
+
+
+@pytest.fixture(scope="session")
+def phone(phones_built: None) -> Iterator[PhoneProcess]:
+    """Share one emulated phone; do not pull its cable."""
+    with running_phone() as started:
+        yield started
 
 
 @pytest.fixture(scope="session")

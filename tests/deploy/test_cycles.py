@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from shuffledeploy.compiler.cores import CORES, describe_scheduling, scheduling_of
+from shuffledeploy.compiler.native_tools import compile_c
 from shuffledeploy.compiler.targets import find_target
 from shuffledeploy.compiler.tuning.score import DetailedScore, KernelObject
 from shuffledeploy.deploy.board.guests import guest_like_host, guest_of
 from shuffledeploy.deploy.board.qemu import Emulator
-from shuffledeploy.deploy.board.toolchain import compile_c
 from shuffledeploy.deploy.estimate import block_costs, cycles
 from shuffledeploy.deploy.estimate.block_costs import BlockCost, BlockCosts
 from shuffledeploy.deploy.estimate.cycles import (

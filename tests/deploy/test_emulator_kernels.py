@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from shuffledeploy.compiler.cores import CORES
+from shuffledeploy.compiler.native_tools import compile_c
 from shuffledeploy.deploy.board.qemu import Emulator
-from shuffledeploy.deploy.board.toolchain import compile_c
 from shuffledeploy.deploy.estimate.caches import (
     BLOCKED_LOAD,
     CACHES,

@@ -21,8 +21,8 @@ import pytest
 import tvm
 from tvm import rpc
 
+from shuffledeploy.compiler.native_tools import compile_c
 from shuffledeploy.deploy.board.qemu import Emulator
-from shuffledeploy.deploy.board.toolchain import compile_c
 from shuffledeploy.deploy.on_device.native_server import NativeServer, ensure_server
 
 _HELLO = struct.pack("<ii", 0xFF271, len("client:")) + b"client:"

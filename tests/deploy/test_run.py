@@ -257,7 +257,7 @@ def test_a_library_that_no_emulated_core_runs_is_refused_before_a_board_is_start
     def start(*_: object, **__: object) -> None:
         raise AssertionError("a board was started")
 
-    monkeypatch.setattr("shuffledeploy.deploy.devices.opening.running_board", start)
+    monkeypatch.setattr("shuffledeploy.deploy.devices.reached_devices.running_board", start)
     path = copy(tiny_bundle("cortex-a72").path, tmp_path)
     pretend(path, "x86_64", cpu="haswell")
     assert "built for x86_64" in refused([str(path), "--device", "emulated"], 2, capsys)

@@ -17,64 +17,19 @@ RPC too.
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tvm
 from tvm import relax, s_tir, tirx
-from tvm.ir import StringImm
 
+from shuffledeploy.compiler.ir.constants import (
+    CONSTANTS,
+    Constants,
+    constant_at,
+    reading_constants,
+)
 from shuffledeploy.compiler.ir.graph import Array, called_kernel, constant_of
-from shuffledeploy.compiler.ir.memory_layout import ALIGNMENT
-from shuffledeploy.compiler.ir.tvm_edges import IMPORT_LLVM
-from shuffledeploy.compiler.targets import CompileTarget
-
-_SYMBOL = "shuffledeploy_constants"
-_PLACE = f"{_SYMBOL}_at"
-
-# Linked into each kernel and inlined there: the address of a byte of the constants.
-_ADDRESS = f"""
-@{_SYMBOL} = external hidden constant i8, align {ALIGNMENT}
-define ptr @{_PLACE}(i64 %byte) {{
-  %place = getelementptr i8, ptr @{_SYMBOL}, i64 %byte
-  ret ptr %place
-}}
-"""
-
-
-#: Of a module: its constants, one after the other, each from the next aligned byte.
-CONSTANTS = "shuffledeploy.constants"
-
-
-class _Constants:
-    """The constants of a library in order; equal ones are kept once."""
-
-    def __init__(self) -> None:
-        self.tensors: list[Any] = []
-        self._size = 0
-        self._starts: dict[bytes, int] = {}
-
-    def start_of(self, constant: Any) -> int:
-        """Add a constant unless it is there; give the byte at which it starts."""
-        content = _bytes_of(constant.value)
-        key = hashlib.blake2b(content.data).digest()
-        if key not in self._starts:
-            self._starts[key] = self._size
-            self.tensors.append(constant.value)
-            self._size += content.size + _padding(content)
-        return self._starts[key]
-
-
-def _bytes_of(tensor: Any) -> Array:
-    return np.ascontiguousarray(tensor.numpy()).reshape(-1).view(np.uint8)
-
-
-def _padding(content: Array) -> int:
-    return -content.size % ALIGNMENT
 
 
 def constants_in_place(module: tvm.IRModule) -> tvm.IRModule:
@@ -92,7 +47,7 @@ def constants_in_place(module: tvm.IRModule) -> tvm.IRModule:
         which the constant starts among those of the module's attribute `CONSTANTS`.
     """
     always = _always_constant(module)
-    constants = _Constants()
+    constants = Constants()
     changed = {gv: always[gv.name_hint] for gv in module.functions if always.get(gv.name_hint)}
     kept = {gv: function for gv, function in module.functions.items() if gv not in changed}
     # A reference carries its function's type: the new functions get references of their own.
@@ -108,7 +63,7 @@ def constants_in_place(module: tvm.IRModule) -> tvm.IRModule:
             return value
         fields = list(value.args[1].fields)
         for place in always[name]:
-            start = constants.start_of(fields[place])
+            start = constants.start_of(fields[place].value)
             fields[place] = tirx.const(start, "int64")
         arguments = [references[name], relax.Tuple(fields), *value.args[2:]]
         return tvm.ir.Call(value.op, arguments, value.attrs, value.ty_args)
@@ -177,58 +132,16 @@ def _reading_in_place(function: tirx.PrimFunc, places: list[int]) -> tirx.PrimFu
     declared = []
     for place in places:
         start = tirx.Var(f"{parameters[place].name}_start", "int64")
-        address = tirx.call_extern("handle", _PLACE, start)
-        declared.append(tirx.DeclBuffer(parameters[place], data=address))
+        declared.append(tirx.DeclBuffer(parameters[place], data=constant_at(start)))
         parameters[place] = start
     if not isinstance(function.body, s_tir.SBlockRealize):
-        body = _with_addresses([*declared, function.body])
+        body = reading_constants(tirx.SeqStmt([*declared, function.body]))
         return tirx.PrimFunc(parameters, body, function.ret_type, function.attrs)
     root = function.body.block
     block = s_tir.SBlock(
         root.iter_vars, root.reads, root.writes, root.name_hint,
-        _with_addresses([*declared, root.body]), root.init, root.alloc_buffers,
+        reading_constants(tirx.SeqStmt([*declared, root.body])), root.init, root.alloc_buffers,
         root.match_buffers, root.annotations,
     )  # fmt: skip
     realize = s_tir.SBlockRealize(function.body.iter_values, function.body.predicate, block)
     return tirx.PrimFunc(parameters, realize, function.ret_type, function.attrs)
-
-
-def _with_addresses(statements: list[Any]) -> Any:
-    body = tirx.SeqStmt(statements)
-    return tirx.AttrStmt(StringImm(_SYMBOL), IMPORT_LLVM, StringImm(_ADDRESS), body)
-
-
-def constants_object(module: tvm.IRModule, target: CompileTarget, folder: Path) -> list[str]:
-    """Make an object file of a module's constants, for the linker.
-
-    Returns
-    -------
-    list of str
-        The object's path; nothing where there are no constants.
-    """
-    contents = [_bytes_of(tensor) for tensor in module.attrs[CONSTANTS]]
-    if not contents:
-        return []
-    values, source, made = (folder / f"constants.{kind}" for kind in ("bin", "ll", "o"))
-    with values.open("wb") as stream:
-        for content in contents:
-            stream.write(content.data)
-            stream.write(bytes(_padding(content)))
-    assembly = (
-        '.section .rodata.constants,"a",%progbits', f".balign {ALIGNMENT}", f".hidden {_SYMBOL}",
-        f".globl {_SYMBOL}", f"{_SYMBOL}:", f".incbin {_assembler_string(values)}",
-    )  # fmt: skip
-    lines = [f'target triple = "{target.architecture}-linux-gnu"']
-    lines += [f'module asm "{_llvm_string(line)}"' for line in assembly]
-    source.write_text("\n".join(lines) + "\n", encoding="ascii")
-    tvm.runtime.load_module(str(source)).write_to_file(str(made))
-    values.unlink()
-    return [str(made)]
-
-
-def _assembler_string(path: Path) -> str:
-    return '"' + str(path).replace("\\", r"\\").replace('"', r"\"") + '"'
-
-
-def _llvm_string(text: str) -> str:
-    return "".join(f"\\{byte:02x}" for byte in os.fsencode(text))

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shuffledeploy.compiler.ir.memory_layout import ALIGNMENT, FLOAT_BYTES
+from shuffledeploy.compiler.ir.memory_layout import FLOAT_BYTES, aligned
 
 NS_PER_S = 1e9
 # One measurement takes at least this long.
@@ -126,7 +126,7 @@ def _far_weights(shape: tuple[int, ...]) -> list[Any]:
     import tvm
 
     floats = math.prod(shape)
-    pitch = -(-floats * FLOAT_BYTES // ALIGNMENT) * ALIGNMENT // FLOAT_BYTES
+    pitch = aligned(floats * FLOAT_BYTES) // FLOAT_BYTES
     starts = range(0, FAR // FLOAT_BYTES - pitch + 1, pitch)
     memory = _far_memory()
     return [

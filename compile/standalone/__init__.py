@@ -1,0 +1,1 @@
+"""A network that needs no runtime: C functions, an object, a header."""

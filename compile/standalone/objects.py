@@ -1,0 +1,113 @@
+"""Object, archive and shared library of a standalone network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import tvm
+
+from shuffledeploy.compiler.ir.attributes import OF_KERNEL
+from shuffledeploy.compiler.ir.constants import (
+    CONSTANTS,
+    Constants,
+    constants_assembly,
+    with_llvm,
+)
+from shuffledeploy.compiler.library import PAGE_SIZE, compiled_kernels
+from shuffledeploy.compiler.native_tools import compile_c, linker, run_tool, zig
+from shuffledeploy.compiler.passes.memory.one_function import COMPUTE, COMPUTE_TIMED
+from shuffledeploy.compiler.pipeline import Dump
+from shuffledeploy.compiler.standalone.c_interface import CInterface
+from shuffledeploy.compiler.standalone.entry_points import entry_points, exported_names
+from shuffledeploy.compiler.targets import CompileTarget
+from shuffledeploy.model.scratch import scratch_folder
+
+_MEMORY_FUNCTIONS = Path(__file__).with_name("memory_functions.c")
+_MEMORY_FLAGS = (
+    "-ffreestanding", "-fno-builtin", "-fvisibility=hidden", "-fPIC", "-fno-stack-protector",
+    "-fno-asynchronous-unwind-tables", "-fno-unroll-loops", "-g0",
+)  # fmt: skip
+
+# TVM describes functions for debuggers, which takes a third of the code, and brings conversions of
+# halves under names that a C library has too.
+_KEPT = """\
+SECTIONS {
+  /DISCARD/ : { *(.debug*) *(.rela.debug*) *(.comment) }
+}
+"""
+
+
+def write_object(
+    module: tvm.IRModule, interface: CInterface, target: CompileTarget, path: Path, dump: Dump
+) -> None:
+    """Compile a network to one object.
+
+    Parameters
+    ----------
+    module : tvm.IRModule
+        What the step `one_function` made.
+    interface : CInterface
+        Its names in C.
+    target : CompileTarget
+        What to compile for.
+    path : Path
+        The object to write. It defines what the header declares; all else is hidden. It needs
+        ``memcpy``, and what the network's operators take from a C library's mathematics.
+    dump : Dump
+        Where the module is shown after each step.
+    """
+    with scratch_folder(f".{interface.name}.", path.parent) as folder:
+        kernels, entries, script = folder / "kernels.o", folder / "entries.o", folder / "kept.ld"
+        compiled = compiled_kernels(_with_constants(module, interface, folder), target, dump)
+        compiled.mod.write_to_file(str(kernels), "o")
+        source = folder / "entries.ll"
+        triple = f'target triple = "{target.architecture}-linux-gnu"\n'
+        source.write_text(triple + entry_points(interface), encoding="ascii")
+        tvm.runtime.load_module(str(source)).write_to_file(str(entries))
+        script.write_text(_KEPT, encoding="ascii")
+        roots = [f"--undefined={name}" for name in exported_names(interface)]
+        run_tool(
+            [*linker(), "-r", "--gc-sections", *roots, "-T", str(script), str(kernels),
+             str(entries), "-o", str(path)],
+            f"link {path.name}",
+        )  # fmt: skip
+
+
+def _with_constants(module: tvm.IRModule, interface: CInterface, folder: Path) -> tvm.IRModule:
+    """Give the functions their names in C, and the first of them the constants."""
+    constants = Constants.of(module)
+    functions = dict(module.functions)
+    for name in (COMPUTE, COMPUTE_TIMED):
+        variable = module.get_global_var(name)
+        function = functions[variable].with_attr("global_symbol", f"{interface.name}_{name}")
+        if name == COMPUTE and constants.tensors:
+            constants.write(folder / "constants")
+            code = constants_assembly(folder / "constants")
+            function = function.with_body(with_llvm(function.body, code))
+        functions[variable] = function.with_attr(OF_KERNEL, name)
+    return tvm.IRModule(functions).without_attr(CONSTANTS)
+
+
+def write_archive(built: Path, path: Path) -> None:
+    """Put an object into a static library."""
+    path.unlink(missing_ok=True)
+    run_tool([str(zig()), "ar", "rcsD", str(path), str(built)], f"write {path.name}")
+
+
+def write_shared(built: Path, interface: CInterface, path: Path) -> None:
+    """Link an object into a shared library that needs no other: it loads on glibc, musl, bionic.
+
+    Where operators need a C library's mathematics, the program that loads it has to bring that.
+    """
+    with scratch_folder(f".{interface.name}.", path.parent) as folder:
+        memory, versions = folder / "memory.o", folder / "exported"
+        triple = ("-c", "-target", f"{interface.architecture}-linux-musl")
+        compile_c(_MEMORY_FUNCTIONS, memory, (*triple, *_MEMORY_FLAGS))
+        names = " ".join(f"{name};" for name in exported_names(interface))
+        versions.write_text(f"{{ global: {names} local: *; }};\n", encoding="ascii")
+        run_tool(
+            [*linker(), "-shared", "--gc-sections", "-s", "-z", f"max-page-size={PAGE_SIZE}",
+             "-z", "noexecstack", "-soname", path.name, f"--version-script={versions}",
+             str(built), str(memory), "-o", str(path)],
+            f"link {path.name}",
+        )  # fmt: skip

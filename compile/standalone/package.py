@@ -1,0 +1,85 @@
+"""What ships in a product: one object or library, one header, one example."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import tvm
+
+from shuffledeploy.compiler.bundle.manifest import ImageStatistics, Standalone, Tensor
+from shuffledeploy.compiler.ir.attributes import CALLS, STRIPS, WORKSPACE, attribute, kernel_of
+from shuffledeploy.compiler.ir.inspection import kernel_functions
+from shuffledeploy.compiler.passes.memory.one_function import COMPUTE
+from shuffledeploy.compiler.pipeline import Dump, Phase, pipeline, run_steps, steps_of
+from shuffledeploy.compiler.standalone.c_interface import CInterface, c_identifier, parameters
+from shuffledeploy.compiler.standalone.example import EXAMPLE, example
+from shuffledeploy.compiler.standalone.header import header
+from shuffledeploy.compiler.standalone.objects import write_archive, write_object, write_shared
+from shuffledeploy.compiler.targets import CompileTarget
+
+
+def write_standalone(
+    folder: Path,
+    module: tvm.IRModule,
+    target: CompileTarget,
+    *,
+    name: str,
+    network: str,
+    inputs: tuple[Tensor, ...],
+    outputs: tuple[Tensor, ...],
+    normalisation: ImageStatistics | None,
+    dump: Dump = Dump(),
+) -> Standalone:
+    """Write a network that needs no runtime: object, static and shared library, header, example.
+
+    Parameters
+    ----------
+    folder : Path
+        Where to; it exists.
+    module : tvm.IRModule
+        What `compiler.network.link_kernels` made.
+    target : CompileTarget
+        What to compile for.
+    name : str
+        What its names in C are made of.
+    network : str
+        Name for people.
+    inputs, outputs : tuple of Tensor
+        In order.
+    normalisation : ImageStatistics, optional
+        Of the input's channels.
+    dump : Dump
+        Where the module is shown after each step.
+
+    Raises
+    ------
+    UsageError
+        If the network calls what only TVM's runtime has, or no name can be made of `name`.
+    """
+    steps = steps_of(pipeline(target), Phase.KERNEL, Phase.PLAN, Phase.FUNCTION)
+    with target.tvm_target, tvm.transform.PassContext(opt_level=3):
+        built = run_steps(module, steps, dump)
+        compute = built[COMPUTE]
+        given = parameters(inputs)
+        interface = CInterface(
+            c_identifier(name), network, target.name, target.architecture, target.features, given,
+            parameters(outputs, given), int(attribute(compute, WORKSPACE)), kernels_called(built),
+            normalisation,
+        )  # fmt: skip
+        made = Standalone(interface.name, interface.workspace, interface.calls)
+        write_object(built, interface, target, folder / made.object, dump)
+    write_archive(folder / made.object, folder / made.archive)
+    write_shared(folder / made.object, interface, folder / made.library)
+    (folder / made.header).write_text(header(interface), encoding="ascii")
+    (folder / EXAMPLE).write_text(example(interface), encoding="ascii")
+    return made
+
+
+def kernels_called(module: tvm.IRModule) -> tuple[str, ...]:
+    """List the kernels that one inference calls; strips go by their function's name."""
+    functions = kernel_functions(module)
+    called = map(str, attribute(module[COMPUTE], CALLS))
+    return tuple(
+        name if attribute(functions[name], STRIPS) else kernel_of(functions[name], name)
+        for name in called
+    )
