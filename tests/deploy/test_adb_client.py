@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -193,6 +194,17 @@ def test_an_emulated_phone_ends_with_the_program_that_started_it(
     client.wait(timeout=10)
     assert {phone.pid for phone in list_phones()} <= known
     assert not Path(started.folder).exists()
+
+
+@pytest.mark.parametrize("garbage", [b"", b"GET / HTTP/1.1\r\n\r\n", b"\xff" * 100_000, bytes(24)])
+def test_an_emulated_phone_outlives_who_speaks_no_adb(
+    phone: PhoneProcess, link: PhoneLink, garbage: bytes
+) -> None:
+    for _ in range(20):
+        with socket.create_connection(("127.0.0.1", phone.port), 5) as stranger:
+            with contextlib.suppress(ConnectionError):
+                stranger.sendall(garbage)
+    assert link.shell("echo alive").output.strip() == "alive"
 
 
 def test_an_emulated_phone_listens_on_this_machine_alone(phone: PhoneProcess) -> None:

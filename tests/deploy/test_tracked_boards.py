@@ -10,10 +10,9 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
-from tvm import te
+from doubling import ARM, doubling, doubling_kernels
 
 from shuffledeploy.compiler.targets import find_target
 from shuffledeploy.compiler.tuning.score import KernelObject
@@ -27,7 +26,6 @@ from shuffledeploy.model.errors import Failure, UsageError
 
 pytestmark = pytest.mark.emulated
 
-ARM = find_target("arm")
 KEY = "two-a72"
 
 
@@ -37,19 +35,9 @@ def boards(board_built: None, tracker: str) -> Iterator[list[Board]]:
         yield [stack.enter_context(running_board(tracker=tracker, key=KEY)) for _ in range(2)]
 
 
-def _doubling(size: int) -> Any:
-    left = te.placeholder((size,), name="left")
-    return te.create_prim_func([left, te.compute((size,), lambda i: left[i] * 2, name="twice")])
-
-
 @pytest.fixture(scope="module")
 def kernels(tmp_path_factory: pytest.TempPathFactory) -> list[KernelObject]:
-    """Give a small and a larger kernel by turns."""
-    functions = [_doubling(16), _doubling(32)]
-    calls, built = build_calls(functions * 5, ARM, tmp_path_factory.mktemp("kernels"))
-    for call in calls:
-        build_candidate(*call)
-    return built
+    return doubling_kernels(tmp_path_factory.mktemp("kernels"))
 
 
 def _name(tracker: str) -> str:
@@ -111,7 +99,7 @@ def stock_board(tracker: str) -> Iterator[str]:
 
 def test_a_real_board_measures_and_counts_nothing(stock_board: str, tmp_path: Path) -> None:
     host = find_target("host")
-    calls, built = build_calls([_doubling(64)], host, tmp_path)
+    calls, built = build_calls([doubling(64)], host, tmp_path)
     build_candidate(*calls[0])
     with score(host, stock_board, None) as measured:
         assert measured.unit == "ns"

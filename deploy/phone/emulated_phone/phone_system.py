@@ -153,7 +153,7 @@ def _write_clocks(system: Path) -> None:
     zone = "class/thermal/thermal_zone0"
     texts = {f"{zone}/type": "cpu-0-0", f"{zone}/temp": "35000"}
     for core in range(cores):
-        clock = str(_CLOCKS[2 * core >= cores])
+        clock = str(_CLOCKS[2 * core >= cores - 1])
         frequencies = f"devices/system/cpu/cpu{core}/cpufreq"
         texts[f"{frequencies}/cpuinfo_max_freq"] = clock
         texts[f"{frequencies}/scaling_cur_freq"] = clock
