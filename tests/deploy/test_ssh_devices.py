@@ -13,13 +13,18 @@ from pathlib import Path
 import pytest
 from ssh_board import SshBoard, ssh_board
 from tiny import tiny_bundle
+from tvm import te
 
+from shuffledeploy.compiler.targets import find_target
+from shuffledeploy.compiler.tuning.score import MEASURED_UNIT
+from shuffledeploy.compiler.tuning.search.candidates import build_calls, build_candidate
 from shuffledeploy.deploy.devices.device_names import parse_device_name
 from shuffledeploy.deploy.devices.opening import open_device
 from shuffledeploy.deploy.on_device.native_server import ensure_server
 from shuffledeploy.deploy.run import main
 from shuffledeploy.deploy.runtime.execution import open_network
 from shuffledeploy.deploy.runtime.parity import check_parity
+from shuffledeploy.deploy.scoring.tuning_devices import score
 from shuffledeploy.model.errors import Failure, UsageError
 
 
@@ -104,6 +109,21 @@ def test_the_server_is_pushed_once(board: SshBoard, capsys: pytest.CaptureFixtur
 def test_a_latency_is_measured(board: SshBoard, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tiny_bundle().library.parent), "--device", "ssh://board", "--runs", "4"]) == 0
     assert "measured on" in " ".join(capsys.readouterr().out.split())
+
+
+def test_the_tuner_times_candidates_there(board: SshBoard, tmp_path: Path) -> None:
+    target = find_target("host")
+    left = te.placeholder((32,), name="left")
+    twice = te.create_prim_func([left, te.compute((32,), lambda i: left[i] * 2, name="twice")])
+    calls, built = build_calls([twice], target, tmp_path)
+    for call in calls:
+        build_candidate(*call)
+    with score(target, "ssh://board", "latency") as scored:
+        (value,) = scored(built)
+        assert scored.unit == MEASURED_UNIT
+    assert isinstance(value, float)
+    assert value > 0
+    assert _nothing_is_left(board)
 
 
 def test_an_arm_library_is_refused_by_an_x86_board(board: SshBoard) -> None:
