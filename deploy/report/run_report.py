@@ -149,6 +149,7 @@ def print_result(
     table.add_row("device", f"{device['name']} ({core}{runtime})")
     if device["ran"] != BUNDLE:
         table.add_row("ran", device["ran"])
+        table.add_row("an app needs", bundle.app_files)
     if device["not_checked"]:
         table.add_row(
             "not checked", f"the device does not tell: {'; '.join(device['not_checked'])}"
