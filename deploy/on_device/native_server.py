@@ -73,13 +73,12 @@ def ensure_server(architecture: str = "aarch64") -> NativeServer:
     Failure
         When a package cannot be fetched, or there is no server for that architecture.
     """
-    if architecture != "aarch64" and architecture != platform.machine():
-        raise Failure(f"there is no server for {architecture} devices; there is one for aarch64")
-    if architecture not in ("aarch64", "x86_64"):
+    if architecture != "aarch64" and not architecture == platform.machine() == "x86_64":
         raise Failure(f"there is no server for {architecture} devices; there is one for aarch64")
     libraries = _ensure_libraries(architecture)
-    sources = (*sorted(_HERE.glob("*.[ch]")), Path(__file__), Path(native_tools.__file__))
-    recipe = recipe_hash(*sources, libraries.name)
+    sources = (*(_HERE / name for name in _SOURCES), *sorted(_HERE.glob("*.h")))
+    builders = (Path(__file__), Path(native_tools.__file__))
+    recipe = recipe_hash(*sources, *builders, libraries.name)
 
     def build(folder: Path) -> None:
         _build(folder, libraries, architecture)
