@@ -210,11 +210,11 @@ static void print_processor(const char *when, int core) {
   printf(",\n \"%s\": {", when);
   print_number("core", core == ANY_CORE ? UNKNOWN : core);
   printf(", ");
-  print_number("clock_khz", core == ANY_CORE ? UNKNOWN : present_clock(core));
+  print_number("present_khz", core == ANY_CORE ? UNKNOWN : present_clock(core));
   printf(", ");
   print_number("highest_khz", core == ANY_CORE ? UNKNOWN : highest_clock(core));
   printf(", ");
-  print_number("temperature_millidegrees", temperature());
+  print_number("millidegrees", temperature());
   printf("}");
 }
 

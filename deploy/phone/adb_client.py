@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import time
@@ -21,6 +22,7 @@ SERVER_PORT = 5037
 _COMMAND_S = 20.0
 _READY = "device"
 _SETTLING = ("authorizing", "connecting")
+_OFFLINE = "offline"
 _SETTLED_S = 3.0
 _OWN_COMPLAINTS = ("error:", "adb:", "adb W", "* cannot")
 _MOST_BYTES = 1 << 20
@@ -66,7 +68,7 @@ class AdbClient:
     def command(self, arguments: Sequence[str]) -> Command:
         """Return the command that has such arguments."""
         words = (str(self.program.executable), *arguments)
-        return Command(words, self.program.environment(self.settings))
+        return Command(words, {**os.environ, **self.settings})
 
     def run(self, arguments: Sequence[str], limit_s: float = _COMMAND_S) -> Answer:
         """Run a command of adb.
@@ -105,6 +107,11 @@ class ListedPhone:
     def is_usable(self) -> bool:
         """Whether it can be used."""
         return self.state == _READY
+
+    @property
+    def is_offline(self) -> bool:
+        """Whether it may be long gone: adb keeps the addresses of phones that it lost."""
+        return self.state == _OFFLINE
 
     @property
     def is_settling(self) -> bool:

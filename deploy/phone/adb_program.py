@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +15,13 @@ from shuffledeploy.model.scratch import scratch_folder
 
 _SDK_VARIABLES = ("ANDROID_HOME", "ANDROID_SDK_ROOT")
 _PACKAGED = Path("usr/lib/android-sdk/platform-tools/adb")
+# Starts the packaged program with the libraries that lie beside it.
+_START = "adb"
+_SCRIPT = """\
+#!/bin/sh
+here=$(dirname "$(readlink -f "$0")")
+LD_LIBRARY_PATH="{libraries}" exec "{program}" "$@"
+"""
 
 
 @dataclass(frozen=True)
@@ -26,22 +32,12 @@ class AdbProgram:
     ----------
     executable : Path
         The program.
-    libraries : str
-        Value of ``LD_LIBRARY_PATH`` that it needs; empty for the user's own.
+    is_users : bool
+        Whether the user installed it.
     """
 
     executable: Path
-    libraries: str = ""
-
-    @property
-    def is_users(self) -> bool:
-        """Whether the user installed it."""
-        return not self.libraries
-
-    def environment(self, changes: Mapping[str, str]) -> dict[str, str]:
-        """Return the environment in which it starts."""
-        libraries = {"LD_LIBRARY_PATH": self.libraries} if self.libraries else {}
-        return {**os.environ, **libraries, **changes}
+    is_users: bool
 
 
 def find_adb() -> AdbProgram:
@@ -53,12 +49,12 @@ def find_adb() -> AdbProgram:
         When there is none and none can be fetched.
     """
     if found := shutil.which("adb"):
-        return AdbProgram(Path(found))
+        return AdbProgram(Path(found), True)
     for variable in _SDK_VARIABLES:
         if folder := os.environ.get(variable):
             installed = Path(folder) / "platform-tools/adb"
             if os.access(installed, os.X_OK):
-                return AdbProgram(installed)
+                return AdbProgram(installed, True)
     return _fetched_adb()
 
 
@@ -70,7 +66,7 @@ def _fetched_adb() -> AdbProgram:
         )
     recipe = recipe_hash(Path(apt_tree.__file__), Path(__file__), platform.machine())
     folder = built_once(f"adb-{recipe}", _fetch)
-    return AdbProgram(folder / _PACKAGED, apt_tree.library_path(folder / "usr"))
+    return AdbProgram(folder / _START, False)
 
 
 def _fetch(folder: Path) -> None:
@@ -82,3 +78,7 @@ def _fetch(folder: Path) -> None:
     shutil.rmtree(folder / "usr/share", ignore_errors=True)
     if not (folder / _PACKAGED).is_file():
         raise Failure(f"the package adb of this release has no {_PACKAGED}")
+    libraries = apt_tree.library_path(folder / "usr").replace(str(folder), "$here")
+    start = folder / _START
+    start.write_text(_SCRIPT.format(libraries=libraries, program=f"$here/{_PACKAGED}"))
+    start.chmod(0o755)

@@ -47,14 +47,18 @@ def find_phone(serial: str = "") -> PhoneLink:
             return _usable(users, serial)
         known = ", ".join(link.name for link in find_phones())
         raise Failure(f"adb:{serial} is not there; " + (f"there is {known}" if known else _NONE))
-    found = find_phones()
+    listed = _listed()
+    # One that is not authorized is plugged in all the same: nobody else's phone is taken for it.
+    found = [(client, phone) for client, phone in listed if not phone.is_offline] or listed
     if len(found) > 1:
-        names = ", ".join(link.name for link in found)
+        names = ", ".join(f"adb:{phone.serial}" for _, phone in found)
         raise UsageError(f"there are {len(found)} phones: name one of {names}")
-    if found:
-        return found[0]
-    # Those that cannot be used are only spoken of where there is no other.
-    raise next(map(_unusable, list_connected(_users_client())), Failure(_NONE))
+    if not found:
+        raise Failure(_NONE)
+    ((client, phone),) = found
+    if not phone.is_usable:
+        raise _unusable(phone)
+    return PhoneLink(client, phone.serial)
 
 
 def find_phones() -> list[PhoneLink]:
@@ -65,14 +69,13 @@ def find_phones() -> list[PhoneLink]:
     Failure
         If there is no adb.
     """
-    users = _users_client()
-    servers = [*map(_client_of, list_phones()), users]
-    return [
-        PhoneLink(client, phone.serial)
-        for client in servers
-        for phone in list_connected(client)
-        if phone.is_usable
-    ]
+    return [PhoneLink(client, phone.serial) for client, phone in _listed() if phone.is_usable]
+
+
+def _listed() -> list[tuple[AdbClient, ListedPhone]]:
+    """Return all phones, usable or not, with what reaches them."""
+    clients = [*map(_client_of, list_phones()), _users_client()]
+    return [(client, phone) for client in clients for phone in list_connected(client)]
 
 
 def _users_client() -> AdbClient:

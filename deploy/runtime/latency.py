@@ -96,10 +96,15 @@ def require_real(device: Device) -> None:
         It is one: its times are QEMU's, and would be a lie about any ARM core.
     """
     if device.is_emulated:
-        raise UsageError(
-            f"{device.name} is emulated and its times say nothing about an ARM core: count its"
-            " instructions instead, or name a real --device"
-        )
+        raise refuse_times(device.name)
+
+
+def refuse_times(device: str) -> UsageError:
+    """Say why an emulated device is not timed."""
+    return UsageError(
+        f"{device} is emulated and its times say nothing about an ARM core: count its"
+        " instructions instead, or name a real --device"
+    )
 
 
 def measure_latency(network: RunningNetwork, *, runs: int = RUNS) -> Latency:

@@ -97,6 +97,18 @@ def test_a_phone_that_lets_nobody_in_is_refused_in_seconds(
         find_phone(closed.serial)
 
 
+def test_a_phone_that_waits_for_its_user_is_not_passed_over(phones_built: None) -> None:
+    with running_phone() as other, running_phone(PhoneTraits(welcome="unauthorized")) as waiting:
+        with pytest.MonkeyPatch.context() as patch:
+            _users_phones(patch, waiting)
+            with pytest.raises(Failure, match="allow USB debugging on its screen"):
+                find_phone()
+            _users_phones(patch, other)
+            AdbClient(find_adb(), {}).run(["connect", waiting.serial])
+            with pytest.raises(UsageError, match="there are 2 phones"):
+                find_phone()
+
+
 def test_a_pulled_cable_is_said(phones_built: None) -> None:
     with running_phone() as pulled:
         link = find_phone(pulled.serial)
@@ -151,7 +163,7 @@ def test_a_server_of_another_version_is_left_alone(
 ) -> None:
     _users_phones(monkeypatch, phone)
     monkeypatch.setattr(connected_phones, "_server_version", lambda port: 32)
-    fetched = AdbProgram(find_adb().executable, find_adb().libraries or "/nowhere")
+    fetched = AdbProgram(find_adb().executable, is_users=False)
     monkeypatch.setattr(connected_phones, "find_adb", lambda: fetched)
     with pytest.raises(Failure, match=r"version 1\.0\.32 runs"):
         find_phone()
@@ -162,7 +174,7 @@ def test_an_adb_that_hangs_ends_in_time(tmp_path: Path) -> None:
     hanging.write_text("#!/bin/sh\nexec sleep 60\n")
     hanging.chmod(0o755)
     with pytest.raises(Failure, match=r"'adb devices' does not end within 0\.2 s"):
-        AdbClient(AdbProgram(hanging), {}).run(["devices"], limit_s=0.2)
+        AdbClient(AdbProgram(hanging, is_users=True), {}).run(["devices"], limit_s=0.2)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])

@@ -72,7 +72,7 @@ async def _serve(phone: EmulatedPhone, folder: Path, watch: bool) -> None:
 async def _start_adb_server(folder: Path, serial: str) -> int:
     """Start an adb server of this phone's own and tell it of the phone; return its port."""
     adb, port = find_adb(), _free_port()
-    environment = adb.environment(private_settings(folder, f"localhost:{port}"))
+    environment = {**os.environ, **private_settings(folder, f"localhost:{port}")}
     server = await asyncio.create_subprocess_exec(
         adb.executable, "nodaemon", "server", env=environment, stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
