@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import importlib.util
+import os
 import platform
 import re
 import shutil
@@ -116,7 +117,7 @@ def _ensure_libraries(architecture: str) -> Path:
 def _build(folder: Path, libraries: Path, architecture: str) -> None:
     """Fill the server's folder."""
     files = folder / "files"
-    shutil.copytree(libraries, files)
+    shutil.copytree(libraries, files, copy_function=os.link)
     with step(f"compile the server for {architecture}"):
         _compile(files, architecture)
     for file in files.iterdir():

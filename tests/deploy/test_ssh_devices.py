@@ -6,9 +6,12 @@ import os
 import platform
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from ssh_board import SshBoard, ssh_board
@@ -26,6 +29,11 @@ from shuffledeploy.deploy.runtime.execution import open_network
 from shuffledeploy.deploy.runtime.parity import check_parity
 from shuffledeploy.deploy.scoring.tuning_devices import score
 from shuffledeploy.model.errors import Failure, UsageError
+
+if TYPE_CHECKING:
+    from tests.conftest import Leftovers
+
+PROJECT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -209,4 +217,22 @@ def test_a_lost_connection_is_a_failure_and_leaves_nothing(board: SshBoard) -> N
         for process in _connections(board):
             os.kill(process, signal.SIGKILL)
         describe()
+    assert _nothing_is_left(board)
+
+
+def test_a_program_that_is_killed_leaves_nothing(board: SshBoard, leftovers: Leftovers) -> None:
+    code = (
+        "import time; from shuffledeploy.deploy.devices.opening import open_device\n"
+        "with open_device('ssh://board'): print('open', flush=True); time.sleep(60)"
+    )
+    program = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True,
+        env=leftovers.environment, cwd=PROJECT,
+    )  # fmt: skip
+    assert program.stdout
+    assert program.stdout.readline() == "open\n"
+    program.kill()
+    program.wait()
+    program.stdout.close()
+    leftovers.assert_none_within(10)
     assert _nothing_is_left(board)
