@@ -34,7 +34,7 @@ _TVM_LIBRARIES = {
 }
 _SOURCES = (
     "rpc_server.c", "server_options.c", "greeting.c", "session.c", "tracker_link.c",
-    "device_functions.c", "device_description.c", "counted_range.c",
+    "device_functions.c", "device_description.c", "loaded_libraries.c",
 )  # fmt: skip
 _HERE = Path(__file__).parent
 #: The C library that the wheels of `wheels.PLATFORMS` ask for.

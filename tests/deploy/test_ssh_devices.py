@@ -24,6 +24,7 @@ from shuffledeploy.compiler.tuning.search.candidates import build_calls, build_c
 from shuffledeploy.deploy.devices.device_names import parse_device_name
 from shuffledeploy.deploy.devices.opening import open_device
 from shuffledeploy.deploy.on_device.native_server import ensure_server
+from shuffledeploy.deploy.remote.ssh_host import SshHost
 from shuffledeploy.deploy.run import main
 from shuffledeploy.deploy.runtime.execution import open_network
 from shuffledeploy.deploy.runtime.parity import check_parity
@@ -73,6 +74,14 @@ def _nothing_is_left(board: SshBoard) -> bool:
             return True
         time.sleep(0.05)
     return False
+
+
+def _pretend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    """Put another ssh on the PATH."""
+    fake = tmp_path / "ssh"
+    fake.write_text(f"#!/bin/sh\n{script}\n")
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
 
 
 @pytest.mark.smoke
@@ -165,18 +174,35 @@ def test_why_a_board_cannot_be_reached(board: SshBoard, name: str, complaint: st
         ("Linux", "armv7l", "armv7l, 32-bit"),
         ("Linux", "i686", "i686, 32-bit"),
         ("Linux", "riscv64", "riscv64, no aarch64"),
+        ("Linux", "x86_64", "x86_64, no aarch64"),
         ("Darwin", "arm64", "runs Darwin"),
     ],
 )
 def test_other_machines_are_refused_by_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, system: str, machine: str, complaint: str
 ) -> None:
-    fake = tmp_path / "ssh"
-    fake.write_text(f"#!/bin/sh\nprintf '{system}\\n{machine}\\n/home/pi\\n'\n")
-    fake.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    says = f"printf 'Welcome!\\n{system}\\n{machine}\\n/home/pi\\n'"
+    _pretend(tmp_path, monkeypatch, says)
+    # An x86_64 machine would have a server for boards that are x86_64, too.
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
     with pytest.raises(Failure, match=complaint), open_device("ssh://board"):
         pass
+
+
+def test_a_board_that_talks_without_end_is_a_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _pretend(tmp_path, monkeypatch, "exec yes")
+    with pytest.raises(Failure, match="runs no commands"), open_device("ssh://board"):
+        pass
+
+
+def test_a_board_that_says_nothing_is_a_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _pretend(tmp_path, monkeypatch, "exec sleep 60")
+    with pytest.raises(Failure, match="no answer within 1 s"):
+        SshHost("ssh://board", ("--", "board")).shell("true", 1.0)
 
 
 def test_a_machine_without_ssh_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
