@@ -14,6 +14,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/sysinfo.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -85,9 +86,10 @@ static void end_with(pid_t server) {
 /* Memory that a session asks for beyond what the device has is refused: garbage taken for a size
    would else be filled with zeros until the kernel ends some other program. */
 static void limit_memory(void) {
-  const rlim_t all = (rlim_t)sysconf(_SC_PHYS_PAGES) * (rlim_t)sysconf(_SC_PAGESIZE);
-  const struct rlimit limit = {all, all};
-  setrlimit(RLIMIT_AS, &limit);
+  struct sysinfo has;
+  if (sysinfo(&has)) return;
+  const rlim_t all = ((rlim_t)has.totalram + has.totalswap) * has.mem_unit;
+  setrlimit(RLIMIT_AS, &(struct rlimit){all, all});
 }
 
 static void restore_signals(void) {
