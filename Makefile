@@ -31,10 +31,11 @@ data: $(READY)
 	$(RUN) model/fetch_fashion.py
 
 demo: $(READY) board
-	$(RUN) compile/tune.py --target arm --json build/demo-tune.json
+	$(RUN) compile/tune.py --target arm --standalone --json build/demo-tune.json
 	$(RUN) deploy/run.py build/bundles/shufflenet-g3-x0.5-cortex-a72 --count
 	$(RUN) deploy/compare.py --target arm --json build/demo-arm.json --chart build/demo-arm.png
 	$(RUN) deploy/compare.py --target host --json build/demo-host.json --chart build/demo-host.png
+	$(RUN) deploy/run.py build/bundles/shufflenet-g3-x0.5-cortex-a72 --standalone
 
 lint: $(READY)
 	$(VENV)/bin/ruff check

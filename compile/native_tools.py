@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import os
 import shutil
@@ -25,6 +26,11 @@ def zig() -> Path:
     if found is None or found.origin is None:
         raise Failure("the package ziglang is missing; install it with: pip install ziglang")
     return Path(found.origin).parent / "zig"
+
+
+def zig_version() -> str:
+    """Name the version of the package that brings the compilers."""
+    return importlib.metadata.version("ziglang")
 
 
 def linker() -> list[str]:

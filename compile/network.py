@@ -121,7 +121,7 @@ def borrowed_targets(chosen: Mapping[str, Chosen]) -> tuple[str, ...]:
     return tuple(sorted({record.lender for record in records if record and record.lender}))
 
 
-def write_bundle(
+def write_bundle(  # noqa: PLR0913 - all but four by name
     output: Path,
     lowered: Lowered,
     chosen: Mapping[str, Chosen],

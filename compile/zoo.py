@@ -48,6 +48,7 @@ def compile_network(
     *,
     resolution: tuple[int, int] | None = None,
     log_folder: Path | None = None,
+    standalone: bool = False,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Bundle:
     """Compile a network of the zoo with the committed records; nothing is tuned.
@@ -64,6 +65,8 @@ def compile_network(
         Height and width; the network's own where absent.
     log_folder : Path, optional
         Where tuning records are kept, a folder a target; those of the project if nothing is said.
+    standalone : bool
+        Also build the network without a runtime.
     progress : Callable
         Told in a few words what is being done.
     """
@@ -76,4 +79,5 @@ def compile_network(
     return write_bundle(
         output, lowered, choose_schedules(lowered, target, records), target, network=name,
         normalisation=normalisation_of(name), options=options, progress=progress,
+        standalone=name if standalone else None,
     )  # fmt: skip

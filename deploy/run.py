@@ -26,6 +26,7 @@ is timed on a real device, or its instructions are counted on an emulated one.
   run.py build/shufflenet                        on this machine, or the emulated core it is for
   run.py build/shufflenet --input cat.jpg        the five likeliest classes of a picture
   run.py build/shufflenet --device adb           on the phone that is plugged in
+  run.py build/shufflenet --runner --kernels     one static program, timed kernel by kernel
   run.py build/shufflenet --device rpc://10.0.0.7:9090 --json result.json
   run.py build/shufflenet --device emulated --count      the heaviest kernels, and what cycles
                                                          the core is estimated to take for them
@@ -68,6 +69,22 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--runs", type=int, default=RUNS, help=f"runs to time on a real device (default {RUNS})"
     )
+    way = parser.add_mutually_exclusive_group()
+    way.add_argument(
+        "--standalone", action="store_true",
+        help="run the network without a runtime (of tune.py --standalone) in place of the bundle's",
+    )  # fmt: skip
+    way.add_argument(
+        "--runner", action="store_true",
+        help="send one static program with that network inside, and run it there",
+    )  # fmt: skip
+    parser.add_argument(
+        "--kernels", action="store_true", help="with a time by the runner, also each kernel's"
+    )
+    parser.add_argument(
+        "--cold", action="store_true",
+        help="with a time by the runner: empty the caches before each inference",
+    )  # fmt: skip
     figure = parser.add_mutually_exclusive_group()
     figure.add_argument(
         "--count",
@@ -82,6 +99,8 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     options = parser.parse_args(argv)
     if options.clock_ghz is not None and not (options.count and 0 < options.clock_ghz < 100):
         raise UsageError("--clock-ghz takes a core's clock, such as 1.5, and goes with --count")
+    if options.runner and (options.input or options.count):
+        raise UsageError("--runner compares and times: leave out --input and --count")
     return options
 
 

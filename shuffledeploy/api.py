@@ -33,6 +33,7 @@ def compile(
     *,
     output: str | Path | None = None,
     name: str | None = None,
+    standalone: str | None = None,
     progress: Progress = lambda _: None,
 ) -> Bundle:
     """Compile a network with the tuning records that are at hand.
@@ -50,6 +51,9 @@ def compile(
         The bundle's folder; ``build/bundles/NAME-TARGET`` if nothing is said.
     name : str, optional
         The network's, for people; the class's or the file's if nothing is said.
+    standalone : str, optional
+        Also build the network without a runtime, in the bundle's folder: what its names in C are
+        made of, the network's own where it is empty.
     progress : Callable
         Told in a line what is being done.
 
@@ -73,7 +77,9 @@ def compile(
     >>> bundle.manifest.shuffle_kernels
     0
     """
-    return _tuned(program, example_inputs, target, output, name, progress, trials=0).bundle
+    return _tuned(
+        program, example_inputs, target, output, name, progress, trials=0, standalone=standalone
+    ).bundle
 
 
 def tune(  # noqa: PLR0913 - all but three by name
@@ -89,13 +95,14 @@ def tune(  # noqa: PLR0913 - all but three by name
     check: bool = True,
     output: str | Path | None = None,
     name: str | None = None,
+    standalone: str | None = None,
     progress: Progress = lambda _: None,
 ) -> Outcome:
     """Search schedules for a network's kernels, keep the best as records, and compile with them.
 
     Parameters
     ----------
-    program, example_inputs, target, output, name, progress
+    program, example_inputs, target, output, name, standalone, progress
         As of :func:`compile`.
     trials : int, optional
         Candidates to try in all, those of earlier runs included.
@@ -203,7 +210,7 @@ def _tuned(  # noqa: PLR0913 - what is asked for, once
     program: Program, example_inputs: Sequence[torch.Tensor], target: str,
     output: str | Path | None, name: str | None, progress: Progress, *, trials: int | None,
     minutes: float | None = None, device: str | None = None, score: str | None = None,
-    core: str | None = None, check: bool = False,
+    core: str | None = None, check: bool = False, standalone: str | None = None,
 ) -> Outcome:  # fmt: skip
     from shuffledeploy.compiler.targets import find_target
     from shuffledeploy.compiler.tuning.request import Request
@@ -220,7 +227,7 @@ def _tuned(  # noqa: PLR0913 - what is asked for, once
         target=found, model=None, program=file, resolution=None, weights=None, trials=trials,
         seed=0, device=device, output=Path(output) if output is not None else None,
         log_folder=records_folder(), dump_ir=None, check=check, minutes=minutes, score=score,
-        exported=exported, name=name or own,
+        exported=exported, name=name or own, standalone=standalone,
     )  # fmt: skip
     return tune_network(request, TuningDevices(core), telling_console(progress))
 

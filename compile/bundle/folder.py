@@ -68,6 +68,24 @@ class Bundle:
             )
         return self.path / self.manifest.standalone.library
 
+    @property
+    def app_files(self) -> str:
+        """Name the two files of the standalone network that an app needs, with their sizes.
+
+        Raises
+        ------
+        UsageError
+            If the bundle was made without it.
+        """
+        _ = self.standalone_library
+        assert self.manifest.standalone is not None
+        made = self.manifest.standalone
+        header, archive, library = (
+            f"{name} ({_size((self.path / name).stat().st_size)})"
+            for name in (made.header, made.archive, made.library)
+        )
+        return f"{header}, and {archive} or {library}"
+
     def reference_inputs(self) -> list[list[Array]]:
         """List the inputs of each parity check: the stored reference, then one for each seed."""
         arrays = read_arrays(self.path / REFERENCE, _inputs(self.manifest))
@@ -86,6 +104,10 @@ class Bundle:
         """Give samples of what each kernel call should write for the stored reference."""
         arrays = read_arrays(self.path / INTERMEDIATES, _samples(self.manifest))
         return list(arrays.values())
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.2f} MB" if count >= 1e5 else f"{count / 1e3:.0f} kB"
 
 
 def _inputs(manifest: Manifest) -> dict[str, Expected]:

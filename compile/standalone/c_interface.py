@@ -13,12 +13,15 @@ from shuffledeploy.model.errors import UsageError
 
 # ISO C17 (6.4.1) and C++20 (5.11), lower case: what an argument cannot be called.
 _KEYWORDS = frozenset(
-    "alignas alignof and and_eq asm auto bitand bitor bool break case catch char class compl"
-    " concept const constexpr continue decltype default delete do double else enum explicit export extern"
-    " false float for friend goto if inline int long mutable namespace new noexcept not not_eq"
-    " nullptr operator or or_eq private protected public register requires restrict return short"
-    " signed sizeof static struct switch template this throw true try typedef typeid typename union"
-    " unsigned using virtual void volatile wchar_t while xor xor_eq".split()
+    """
+    alignas alignof and and_eq asm auto bitand bitor bool break case catch char class compl
+    concept const constexpr continue decltype default delete do double else enum explicit
+    export extern false float for friend goto if inline int long mutable namespace new
+    noexcept not not_eq nullptr operator or or_eq private protected public register requires
+    restrict return short signed sizeof static struct switch template this throw true try
+    typedef typeid typename union unsigned using virtual void volatile wchar_t while xor
+    xor_eq
+    """.split()
 )
 _LONGEST_NAME = 60
 

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from shuffledeploy.compiler.bundle.folder import Bundle, check_output
+from shuffledeploy.compiler.bundle.manifest import Standalone
 from shuffledeploy.compiler.frontend.program import load_program
 from shuffledeploy.compiler.network import borrowed_targets, choose_schedules, lower, write_bundle
 from shuffledeploy.compiler.tuning.records.log_files import require_appendable
@@ -116,6 +117,22 @@ class Outcome:
             if not self.parity.passed:
                 yield f"first wrong kernel: {self.parity.first_wrong_kernel}"
         yield f"bundle: {self.bundle.path}"
+        if manifest.standalone is not None:
+            yield from self._standalone_sentences(manifest.standalone)
+
+    def _standalone_sentences(self, made: Standalone) -> Iterator[str]:
+        """Name the files that an app needs, and what else has their names."""
+        folder = self.bundle.path
+        if made.name != self.bundle.manifest.network:
+            yield f"its names in C begin with {made.name}"
+        yield f"an app needs two files: {self.bundle.app_files}"
+        others = sorted(folder.resolve().parent.glob(f"*/{made.header}"))
+        same = [other.parent.name for other in others if other.parent != folder.resolve()]
+        if same:
+            yield (
+                f"{same[0]} has the same names in C: one program takes only one of them, unless"
+                " one is built with --standalone NAME"
+            )
 
 
 def tune_network(request: Request, devices: Devices, console: Console | None = None) -> Outcome:

@@ -3,36 +3,45 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from collections.abc import Callable
+from typing import Any
 
-from shuffledeploy.compiler.bundle.folder import load_bundle
+from shuffledeploy.compiler.bundle.folder import Bundle, load_bundle
 from shuffledeploy.compiler.ir.graph import Array
-from shuffledeploy.deploy.report.run_report import Result, describe, print_result, to_json
-from shuffledeploy.deploy.runtime.execution import RunningNetwork, open_network
+from shuffledeploy.deploy.devices.device_names import parse_device_name
+from shuffledeploy.deploy.report.run_report import (
+    Result,
+    describe,
+    describe_place,
+    print_result,
+    to_json,
+)
+from shuffledeploy.deploy.runner.running_runner import RunnerWishes, run_runner
+from shuffledeploy.deploy.runtime.execution import RunningNetwork, default_device, open_network
 from shuffledeploy.deploy.runtime.latency import (
-    Instructions,
-    Latency,
     count_instructions,
     measure_latency,
+    refuse_times,
     require_real,
 )
 from shuffledeploy.deploy.runtime.network_estimate import Cycles, estimate_network
-from shuffledeploy.deploy.runtime.parity import check_parity
+from shuffledeploy.deploy.runtime.parity import AnyNetwork, Parity, check_parity
 from shuffledeploy.deploy.runtime.pictures import Prediction, image_input, top_predictions
+from shuffledeploy.deploy.runtime.standalone_network import open_standalone
 from shuffledeploy.model.command_output import steps, write_json
 from shuffledeploy.model.errors import Failure, UsageError
+
+Tell = Callable[[str | None], None]
 
 
 def run_bundle(options: argparse.Namespace) -> int:
     """Do what the command was asked for; return its exit status."""
     bundle = load_bundle(options.bundle)
-    image = image_input(options.input, bundle.manifest) if options.input else None
-    total = 2 + len(bundle.manifest.seeds) + (image is not None)
-    with steps(f"opening {options.device or 'the device'}", total + 1) as tell:
-        with open_network(bundle, options.device, options.core) as network:
-            _require_figure(network, options)
-            result = _run(network, image, options, tell)
-            described = describe(network)
+    if options.standalone or options.runner or options.kernels or options.cold:
+        # Says how to make it where it is not there.
+        _ = bundle.standalone_library
+    described, result = (_by_runner if options.runner else _by_device)(bundle, options)
     clock = options.clock_ghz
     print_result(bundle, described, result, every_kernel=options.count, clock_ghz=clock)
     if options.json is not None:
@@ -41,9 +50,41 @@ def run_bundle(options: argparse.Namespace) -> int:
     return 0
 
 
-def _require_figure(network: RunningNetwork, options: argparse.Namespace) -> None:
+def _by_runner(bundle: Bundle, options: argparse.Namespace) -> tuple[dict[str, Any], Result]:
+    """Let one program do all there."""
+    place = parse_device_name(
+        options.device or default_device(bundle.manifest), default_core=bundle.manifest.cpu
+    )
+    if (options.latency or options.kernels) and place.kind == "emulated":
+        raise refuse_times(place.text)
+    with steps(f"{bundle.manifest.network} in one program on {place.text}", 1) as tell:
+        ran = run_runner(bundle, place, _wishes(options))
+        tell(None)
+    if options.latency and ran.is_emulated:
+        raise refuse_times(place.text)
+    result = Result(ran.parity, ran.latency, (), kernel_times=ran.kernels)
+    return describe_place(place, ran, bundle.manifest), result
+
+
+def _wishes(options: argparse.Namespace) -> RunnerWishes:
+    return RunnerWishes(options.runs, options.core, options.cold, options.kernels)
+
+
+def _by_device(bundle: Bundle, options: argparse.Namespace) -> tuple[dict[str, Any], Result]:
+    """Load the network on a device and call it there."""
+    image = image_input(options.input, bundle.manifest) if options.input else None
+    total = 2 + len(bundle.manifest.seeds) + (image is not None)
+    opened = open_standalone if options.standalone else open_network
+    with steps(f"opening {options.device or 'the device'}", total + 1) as tell:
+        with opened(bundle, options.device, options.core) as network:
+            _require_figure(network, options)
+            result = _run(network, image, options, tell)
+            return describe(network), result
+
+
+def _require_figure(network: AnyNetwork, options: argparse.Namespace) -> None:
     """Refuse a figure that this kind of device cannot give, before any work."""
-    if options.latency:
+    if options.latency or options.kernels or options.cold:
         require_real(network.device)
     if options.count and not network.device.can_count:
         raise UsageError(
@@ -53,10 +94,7 @@ def _require_figure(network: RunningNetwork, options: argparse.Namespace) -> Non
 
 
 def _run(
-    network: RunningNetwork,
-    image: Array | None,
-    options: argparse.Namespace,
-    tell: Callable[[str | None], None],
+    network: AnyNetwork, image: Array | None, options: argparse.Namespace, tell: Tell
 ) -> Result:
     """Do all that needs the device."""
     tell(None)
@@ -69,18 +107,37 @@ def _run(
     if image is not None:
         top = top_predictions(network.run([image])[0], network.bundle.manifest.network)
         tell(None)
-    figure: Latency | Instructions
-    if network.device.is_emulated:
+    if network.device.can_count:
         tell("counting the instructions of one inference")
         figure = count_instructions(network)
         return Result(parity, figure, top, _estimate(network, tell) if options.count else None)
+    if network.device.is_emulated:
+        return Result(parity, None, top)
     tell("timing")
-    figure = measure_latency(network, runs=options.runs)
-    return Result(parity, figure, top)
+    return _timed(network, parity, top, options)
 
 
-def _estimate(network: RunningNetwork, tell: Callable[[str | None], None]) -> Cycles | str:
+def _timed(
+    network: AnyNetwork, parity: Parity, top: tuple[Prediction, ...], options: argparse.Namespace
+) -> Result:
+    """Time by the runner where there is one to send, else by TVM's virtual machine."""
+    place = parse_device_name(network.device.name)
+    has_runner = network.bundle.manifest.standalone is not None
+    wanted = options.kernels or options.cold or place.kind in ("adb", "ssh")
+    if isinstance(network, RunningNetwork) and not (has_runner and wanted):
+        return Result(parity, measure_latency(network, runs=options.runs), top)
+    ran = run_runner(network.bundle, place, _wishes(options))
+    ran.parity.require(network.device.name)
+    told, latency = network.device.information, ran.latency
+    if latency is not None:
+        latency = dataclasses.replace(latency, core=told.cpu or latency.core, name=told.name)
+    return Result(parity, latency, top, kernel_times=ran.kernels)
+
+
+def _estimate(network: AnyNetwork, tell: Tell) -> Cycles | str:
     """Estimate cycles; where nothing can, the count stands alone and says so."""
+    if not isinstance(network, RunningNetwork):
+        return "a standalone library keeps no names of kernels: run the bundle with --count"
     tell("estimating the cycles of one inference")
     try:
         return estimate_network(network)

@@ -1,4 +1,4 @@
-"""Every network of the zoo on every target: parity and shuffle kernels."""
+"""Every network of the zoo on every target: parity, with and without a runtime; shuffles."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from shuffledeploy.compiler.targets import find_target
 from shuffledeploy.compiler.zoo import compile_network
 from shuffledeploy.deploy.runtime.execution import open_network
 from shuffledeploy.deploy.runtime.parity import Parity, check_parity
+from shuffledeploy.deploy.runtime.standalone_network import open_standalone
 from shuffledeploy.model.command_output import steps, write_json
 from shuffledeploy.model.plain_console import plain_console
 from shuffledeploy.model.registry import names
@@ -46,11 +47,12 @@ class ZooRow:
     shuffle_kernels: int
     records: int
     parity: Parity
+    standalone: Parity
 
     @property
     def passed(self) -> bool:
-        """Whether parity holds and no shuffle is a kernel."""
-        return self.parity.passed and self.shuffle_kernels == 0
+        """Whether parity holds, with a runtime and without, and no shuffle is a kernel."""
+        return self.parity.passed and self.standalone.passed and self.shuffle_kernels == 0
 
     def to_json(self) -> dict[str, Any]:
         """Give the row for a JSON file."""
@@ -61,6 +63,7 @@ class ZooRow:
             "shuffle_kernels": self.shuffle_kernels,
             "kernels_with_record": self.records,
             "parity": self.parity.to_json(),
+            "standalone_parity": self.standalone.to_json(),
             "passed": self.passed,
         }
 
@@ -69,23 +72,29 @@ def check(model: str, target: str, resolution: tuple[int, int] | None = None) ->
     """Compile one network with the committed records, run it and compare it with PyTorch."""
     with scratch_folder("zoo-") as folder:
         path = folder / "bundle"
-        bundle = compile_network(model, find_target(target), path, resolution=resolution)
+        bundle = compile_network(
+            model, find_target(target), path, resolution=resolution, standalone=True
+        )
         with open_network(bundle) as network:
             parity = check_parity(network, bundle)
+        with open_standalone(bundle) as alone:
+            standalone = check_parity(alone, bundle)
     manifest = bundle.manifest
     records = sum(kernel.record for kernel in manifest.kernels)
     return ZooRow(
-        model, manifest.target, manifest.kernel_calls, manifest.shuffle_kernels, records, parity
-    )
+        model, manifest.target, manifest.kernel_calls, manifest.shuffle_kernels, records, parity,
+        standalone,
+    )  # fmt: skip
 
 
 def _print(rows: list[ZooRow]) -> None:
     table = Table("network", "target", box=box.SIMPLE)
-    for heading in ("calls", "shuffles", "error", "parity"):
+    for heading in ("calls", "shuffles", "error", "without runtime", "parity"):
         table.add_column(heading, justify="right")
     for row in rows:
         table.add_row(
             row.model, row.target, str(row.kernels), str(row.shuffle_kernels),
-            f"{row.parity.max_abs_error:.1e}", "holds" if row.parity.passed else "FAILS",
+            f"{row.parity.max_abs_error:.1e}", f"{row.standalone.max_abs_error:.1e}",
+            "holds" if row.parity.passed and row.standalone.passed else "FAILS",
         )  # fmt: skip
     plain_console().print(table)

@@ -69,6 +69,11 @@ class Device:
         return self.information.is_emulated
 
     @property
+    def is_local(self) -> bool:
+        """Whether it is this very process."""
+        return isinstance(self.session, rpc.LocalSession)
+
+    @property
     def can_count(self) -> bool:
         """Whether it counts instructions."""
         return self.information.can_count
@@ -83,6 +88,29 @@ class Device:
         Failure
             When the device refuses it, such as a library for another architecture.
         """
+        remote = self.upload(path)
+        try:
+            module = self.session.load_module(remote)
+        except RuntimeError as error:
+            if remote not in str(error):
+                raise
+            reason = self._refusal(path, error)
+            raise Failure(f"{self.name} cannot load {path.name}: {reason}") from error
+        return module
+
+    def upload(self, path: Path) -> str:
+        """Send a library to the device, which loads it when a function of it is called.
+
+        Returns
+        -------
+        str
+            Its name there.
+
+        Raises
+        ------
+        UsageError
+            When there is no such file.
+        """
         if not path.is_file():
             raise UsageError(f"there is no library {path}")
         # A name of its own each time: overwriting a loaded library would crash the session.
@@ -93,15 +121,8 @@ class Device:
             # Received under emulation a library comes at 3 MB/s: a board of ours shares this disk.
             place = self.session.get_function("tvm.rpc.server.workpath")(remote)
             shutil.copyfile(path, str(place))
-        try:
-            module = self.session.load_module(remote)
-        except RuntimeError as error:
-            if remote not in str(error):
-                raise
-            reason = self._refusal(path, error)
-            raise Failure(f"{self.name} cannot load {path.name}: {reason}") from error
         self._loaded[path.resolve()] = remote
-        return module
+        return remote
 
     def _refusal(self, path: Path, error: Exception) -> str:
         """Say why a library was refused: the loader itself calls a foreign one "not found"."""

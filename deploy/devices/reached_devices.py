@@ -65,7 +65,7 @@ def reached(name: DeviceName, pinned_to: str | None = None) -> Iterator[Reached]
     elif name.kind in ("rpc", "tracker"):
         yield Reached(name)
     else:
-        host = _host(name)
+        host = host_of(name)
         wishes = ServerWishes(pinned_to) if pinned_to else ServerWishes()
         with (
             running_server(host, wishes) as server,
@@ -78,8 +78,8 @@ def _at(name: DeviceName, port: int) -> DeviceName:
     return replace(name, kind="rpc", host=HOST, port=port)
 
 
-def _host(name: DeviceName) -> RemoteHost:
-    """Find a device with a shell."""
+def host_of(name: DeviceName) -> RemoteHost:
+    """Find a device with a shell, of kind ``adb`` or ``ssh``."""
     if name.kind == "adb":
         return PhoneHost(find_phone(name.serial))
     return connect_ssh(name.text, name.user, name.host, name.port)

@@ -17,6 +17,8 @@ CLOSE_SESSION = "CloseRPCConnection"
 DESCRIBE = "shuffledeploy.describe"
 #: ... and how the core is that they run on.
 PROCESSOR = "shuffledeploy.processor"
+#: What our native server does: calls a function of a C library with the addresses of tensors.
+CALL_C = "shuffledeploy.call_c"
 
 
 def is_time_out(error: Exception) -> bool:

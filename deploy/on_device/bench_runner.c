@@ -28,9 +28,9 @@ static const char *const HELP =
     "  --core big|little|any|N  where to run (default: big, the fastest core)\n"
     "  --runs N                 how many inferences to time (default: 100)\n"
     "  --warm-up N              how many before (default: 10)\n"
-    "  --cold                   empty the caches before each: weights come from memory\n"
+    "  --cold                   empty the caches before each inference\n"
     "  --kernels                also the time of each kernel\n"
-    "  --reference FILE         compare with PyTorch's answers (run.py pushes the file)\n"
+    "  --reference FILE         compare with PyTorch's answers (run.py writes the file)\n"
     "  --emulated               this is an emulator: print no time\n";
 
 static void fail(const char *what, const char *detail) {
@@ -120,9 +120,8 @@ static void run_or_fail(void *const *tensors, void *workspace) {
   if (run_network(tensors, workspace)) fail("the network refused its memory", "");
 }
 
-static void print_parity(const char *path, void *const *tensors, void *workspace) {
-  size_t cases;
-  const uint8_t *reference = map_reference(path, &cases);
+static void print_parity(const uint8_t *reference, size_t cases, void *const *tensors,
+                         void *workspace) {
   printf(",\n \"cases\": [");
   for (size_t number = cases; number-- > 0;) {
     /* The first case comes last: its inputs stay, and are what is timed. */
@@ -210,11 +209,11 @@ static void print_processor(const char *when, int core) {
   printf(",\n \"%s\": {", when);
   print_number("core", core == ANY_CORE ? UNKNOWN : core);
   printf(", ");
-  print_number("clock_khz", core == ANY_CORE ? UNKNOWN : present_clock(core));
+  print_number("present_khz", core == ANY_CORE ? UNKNOWN : present_clock(core));
   printf(", ");
   print_number("highest_khz", core == ANY_CORE ? UNKNOWN : highest_clock(core));
   printf(", ");
-  print_number("temperature_millidegrees", temperature());
+  print_number("millidegrees", temperature());
   printf("}");
 }
 
@@ -256,10 +255,12 @@ int main(int count, char **words) {
   const int core = choose_core(options.core);
   if (core == NO_SUCH_CORE) fail("this program may not run on such a core", options.core);
   if (core != ANY_CORE && !pin_to_core(core)) fail("cannot run on core", options.core);
+  size_t cases = 0;
+  const uint8_t *reference = options.reference ? map_reference(options.reference, &cases) : NULL;
   void *tensors[INPUTS + OUTPUTS], *workspace = memory(WORKSPACE_BYTES);
   for (int i = 0; i < INPUTS + OUTPUTS; ++i) tensors[i] = memory(TENSORS[i].bytes);
   printf("{\"network\": \"%s\",\n \"emulated\": %s", NETWORK_NAME, no_times ? "true" : "false");
-  if (options.reference) print_parity(options.reference, tensors, workspace);
+  if (reference) print_parity(reference, cases, tensors, workspace);
   if (!no_times) {
     print_processor("before", core);
     print_latency(&options, tensors, workspace);

@@ -12,7 +12,7 @@
 #include <tvm/ffi/c_api.h>
 #include <unistd.h>
 
-#include "counted_range.h"
+#include "loaded_libraries.h"
 
 enum { MOST_TENSORS = 32, LONGEST_MESSAGE = 1024, LONGEST_SYMBOL = 512 };
 

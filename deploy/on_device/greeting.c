@@ -29,12 +29,14 @@ bool has_room(const struct clients *clients) {
   return clients->count < MOST_CLIENTS || oldest_unfinished(clients) < clients->count;
 }
 
-void accept_client(struct clients *clients, int listening) {
-  const int socket = accept4(listening, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-  if (socket < 0) return;
-  if (clients->count == MOST_CLIENTS) drop(clients, oldest_unfinished(clients));
-  struct client *client = &clients->all[clients->count++];
-  *client = (struct client){.socket = socket, .gives_up_at = seconds_now() + GREETING_S};
+void accept_clients(struct clients *clients, int listening) {
+  for (int most = MOST_CLIENTS; most && has_room(clients); --most) {
+    const int socket = accept4(listening, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    if (socket < 0) return;
+    if (clients->count == MOST_CLIENTS) drop(clients, oldest_unfinished(clients));
+    struct client *client = &clients->all[clients->count++];
+    *client = (struct client){.socket = socket, .gives_up_at = seconds_now() + GREETING_S};
+  }
 }
 
 /* How many bytes a client still owes, given what it sent; 0 when its greeting is whole, -1 if it is

@@ -25,9 +25,9 @@ struct clients {
   size_t count;
 };
 
-/* Take a connection from a listening socket.  Of too many that have not greeted, the oldest is
-   dropped. */
-void accept_client(struct clients *clients, int listening);
+/* Take the connections that wait at a listening socket.  Of too many that have not greeted, the oldest
+   are dropped. */
+void accept_clients(struct clients *clients, int listening);
 
 /* Whether there is room for one more, if need be by dropping one that has not greeted. */
 bool has_room(const struct clients *clients);

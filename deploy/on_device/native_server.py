@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import importlib.util
+import os
 import platform
 import re
 import shutil
@@ -33,7 +34,7 @@ _TVM_LIBRARIES = {
 }
 _SOURCES = (
     "rpc_server.c", "server_options.c", "greeting.c", "session.c", "tracker_link.c",
-    "device_functions.c", "device_description.c", "counted_range.c",
+    "device_functions.c", "device_description.c", "loaded_libraries.c",
 )  # fmt: skip
 _HERE = Path(__file__).parent
 #: The C library that the wheels of `wheels.PLATFORMS` ask for.
@@ -73,13 +74,12 @@ def ensure_server(architecture: str = "aarch64") -> NativeServer:
     Failure
         When a package cannot be fetched, or there is no server for that architecture.
     """
-    if architecture != "aarch64" and architecture != platform.machine():
-        raise Failure(f"there is no server for {architecture} devices; there is one for aarch64")
-    if architecture not in ("aarch64", "x86_64"):
+    if architecture != "aarch64" and not architecture == platform.machine() == "x86_64":
         raise Failure(f"there is no server for {architecture} devices; there is one for aarch64")
     libraries = _ensure_libraries(architecture)
-    sources = (*sorted(_HERE.glob("*.[ch]")), Path(__file__), Path(native_tools.__file__))
-    recipe = recipe_hash(*sources, libraries.name)
+    sources = (*(_HERE / name for name in _SOURCES), *sorted(_HERE.glob("*.h")))
+    builders = (Path(__file__), Path(native_tools.__file__))
+    recipe = recipe_hash(*sources, *builders, libraries.name)
 
     def build(folder: Path) -> None:
         _build(folder, libraries, architecture)
@@ -117,7 +117,7 @@ def _ensure_libraries(architecture: str) -> Path:
 def _build(folder: Path, libraries: Path, architecture: str) -> None:
     """Fill the server's folder."""
     files = folder / "files"
-    shutil.copytree(libraries, files)
+    shutil.copytree(libraries, files, copy_function=os.link)
     with step(f"compile the server for {architecture}"):
         _compile(files, architecture)
     for file in files.iterdir():

@@ -24,7 +24,7 @@
 #include "session.h"
 #include "tracker_link.h"
 
-enum { BACKLOG = 128, ASK_TRACKER_S = 2, UNUSED_OFFER_S = 6 };
+enum { ASK_TRACKER_S = 2, UNUSED_OFFER_S = 6 };
 
 struct server {
   struct options options;
@@ -69,7 +69,7 @@ static int listen_on(struct options *options) {
   setsockopt(made, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
   /* Accepted sockets inherit it: answers are small, and none is to wait for the next. */
   setsockopt(made, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
-  if (bind(made, (struct sockaddr *)&place, size) || listen(made, BACKLOG) ||
+  if (bind(made, (struct sockaddr *)&place, size) || listen(made, SOMAXCONN) ||
       getsockname(made, (struct sockaddr *)&place, &size))
     return close(made), -1;
   options->port = ntohs(place.sin_port);
@@ -173,7 +173,7 @@ static bool run_once(struct server *server, const sigset_t *waiting) {
   if (hear_clients(&server->clients, asked, is_tracked ? offered : server->options.key, is_tracked) &&
       is_tracked)
     server->is_offered = false;
-  if (door->revents) accept_client(&server->clients, server->listening);
+  if (door->revents) accept_clients(&server->clients, server->listening);
   serve_next(server);
   keep_offered(server);
   return true;

@@ -4,6 +4,8 @@
 #include <fcntl.h>
 #include <ftw.h>
 #include <math.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,6 +14,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/sysinfo.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -83,9 +86,10 @@ static void end_with(pid_t server) {
 /* Memory that a session asks for beyond what the device has is refused: garbage taken for a size
    would else be filled with zeros until the kernel ends some other program. */
 static void limit_memory(void) {
-  const rlim_t all = (rlim_t)sysconf(_SC_PHYS_PAGES) * (rlim_t)sysconf(_SC_PAGESIZE);
-  const struct rlimit limit = {all, all};
-  setrlimit(RLIMIT_AS, &limit);
+  struct sysinfo has;
+  if (sysinfo(&has)) return;
+  const rlim_t all = ((rlim_t)has.totalram + has.totalswap) * has.mem_unit;
+  setrlimit(RLIMIT_AS, &(struct rlimit){all, all});
 }
 
 static void restore_signals(void) {
@@ -124,6 +128,15 @@ static bool answer(int socket, const char *server_key) {
          send_all(socket, text, (size_t)size);
 }
 
+/* A client whose cable was pulled says no more: after a minute of silence its session ends. */
+static void notice_lost_client(int socket) {
+  const int yes = 1, idle = 30, interval = 10, probes = 3;
+  setsockopt(socket, SOL_SOCKET, SO_KEEPALIVE, &yes, sizeof yes);
+  setsockopt(socket, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof idle);
+  setsockopt(socket, IPPROTO_TCP, TCP_KEEPINTVL, &interval, sizeof interval);
+  setsockopt(socket, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof probes);
+}
+
 static void forget(struct session *session) {
   if (session->socket >= 0) close(session->socket);
   remove_tree(session->folder);
@@ -138,6 +151,7 @@ bool begin_session(struct session *session, const struct work *work, int socket,
   snprintf(session->folder, sizeof session->folder, "%.*s/session-XXXXXX", PATH_MAX - 32,
            work->folder);
   fcntl(socket, F_SETFL, fcntl(socket, F_GETFL) & ~O_NONBLOCK);
+  notice_lost_client(socket);
   if (!mkdtemp(session->folder) || !answer(socket, server_key)) return forget(session), false;
   fflush(NULL);
   session->child = fork();

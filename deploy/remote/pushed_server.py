@@ -94,7 +94,9 @@ def ensure_pushed(host: RemoteHost, server: NativeServer) -> str:
         If there is no room, or the device is gone.
     """
     place = f"{host.folder}/{server.digest}"
-    if host.shell(f"[ -x {place}/{Path(server.command[-1]).name} ] && echo there").output.strip():
+    asked = f"[ -x {place}/{Path(server.command[-1]).name} ] && echo there"
+    # A shell's start-up files may say something, too.
+    if host.shell(asked).output.split()[-1:] == ["there"]:
         return place
     size_kib = -(-sum(file.stat().st_size for file in server.folder.iterdir()) // 1024)
     with step(f"push the server to {host.name}, {size_kib / 1024:.1f} MiB, once"):

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from shuffledeploy.deploy.remote.bounded_command import run_bounded
 from shuffledeploy.deploy.remote.remote_host import Answer, Command, HostTraits
 from shuffledeploy.model.errors import Failure
 from shuffledeploy.model.printable import printable_line
@@ -92,7 +93,7 @@ class SshHost:
         Failure
             If it cannot be reached.
         """
-        return self._answer(self.shell_command(line), None, limit_s)
+        return self._answer(self.shell_command(line), b"", limit_s)
 
     def shell_command(self, line: str) -> Command:
         """Return what runs a line there, with our standard input and output as its own."""
@@ -153,18 +154,14 @@ class SshHost:
         words = (_ssh(), "-T", *settings, *options, *self.destination, there)
         return Command(words, _environment())
 
-    def _answer(self, command: Command, sent: bytes | None, limit_s: float) -> Answer:
+    def _answer(self, command: Command, sent: bytes, limit_s: float) -> Answer:
         try:
-            done = subprocess.run(
-                command.words, env=dict(command.environment), check=False, capture_output=True,
-                input=sent or b"", timeout=limit_s,
-            )  # fmt: skip
-        except subprocess.TimeoutExpired:
+            answer = run_bounded(command, limit_s, sent)
+        except TimeoutError:
             raise Failure(f"{self.name}: no answer within {limit_s:.0f} s") from None
-        output, errors = (part.decode(errors="replace") for part in (done.stdout, done.stderr))
-        if done.returncode == _SSH_FAILED:
-            raise Failure(f"{self.name}: {self.why_lost(errors)}")
-        return Answer(done.returncode, output, errors)
+        if answer.status == _SSH_FAILED:
+            raise Failure(f"{self.name}: {self.why_lost(answer.errors)}")
+        return answer
 
 
 def connect_ssh(name: str, user: str, host: str, port: int) -> SshHost:
@@ -189,7 +186,8 @@ def connect_ssh(name: str, user: str, host: str, port: int) -> SshHost:
     destination = (*who, *where, "--", host)
     reached = SshHost(name, destination)
     answer = reached.shell('uname -s; uname -m; echo "$HOME"')
-    told = [printable_line(line) for line in answer.output.splitlines()]
+    # What comes first is of the shell's start-up files.
+    told = [printable_line(line) for line in answer.output.splitlines()[-3:]]
     if answer.status or len(told) != 3:
         raise Failure(
             f"{name}: the board's shell runs no commands: {reached.why_lost(answer.errors)}"
@@ -227,14 +225,15 @@ def _wait_until_open(host: SshHost, process: subprocess.Popen[bytes]) -> None:
     """Wait for the word that the far end says once ssh forwards."""
     late = threading.Timer(_FORWARD_S, process.kill)
     late.start()
-    assert process.stdout
-    assert process.stderr
-    is_open = process.stdout.readline(100).strip() == b"open"
+    said, complaints = process.stdout, process.stderr
+    assert said
+    assert complaints
+    is_open = any(line.strip() == b"open" for line in iter(lambda: said.readline(100), b""))
     late.cancel()
     if not is_open:
         process.kill()
-        said = process.stderr.read(10_000).decode(errors="replace")
-        raise Failure(f"{host.name}: ssh forwards no port: {host.why_lost(said)}")
+        reason = host.why_lost(complaints.read(10_000).decode(errors="replace"))
+        raise Failure(f"{host.name}: ssh forwards no port: {reason}")
 
 
 def _packed(files: Path) -> bytes:

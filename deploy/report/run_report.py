@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter, defaultdict
 from typing import Any
 
 from rich.table import Table
 
 from shuffledeploy.compiler.bundle.folder import Bundle
 from shuffledeploy.compiler.bundle.manifest import Manifest
-from shuffledeploy.deploy.devices.device_names import parse_device_name
+from shuffledeploy.deploy.devices.device_names import DeviceName, parse_device_name
+from shuffledeploy.deploy.runner.runner_answer import KernelTime
+from shuffledeploy.deploy.runner.running_runner import RunnerResult
 from shuffledeploy.deploy.runtime.execution import RunningNetwork
 from shuffledeploy.deploy.runtime.latency import Instructions, Latency
 from shuffledeploy.deploy.runtime.network_estimate import Cycles
 from shuffledeploy.deploy.runtime.parity import Parity
 from shuffledeploy.deploy.runtime.pictures import Prediction
+from shuffledeploy.deploy.runtime.standalone_network import StandaloneNetwork
 from shuffledeploy.model.plain_console import plain_console
 
 _SHOWN_KERNELS = 8
@@ -34,15 +38,21 @@ class Result:
         The likeliest classes of the user's image; empty without one.
     cycles : Cycles or str or None
         Estimated with ``--count``; or why there are none.
+    kernel_times : tuple of KernelTime
+        Of each call in order, where the bench runner was asked for them.
     """
 
     parity: Parity
     figure: Latency | Instructions | None
     top: tuple[Prediction, ...]
     cycles: Cycles | str | None = None
+    kernel_times: tuple[KernelTime, ...] = ()
 
 
-def describe(network: RunningNetwork) -> dict[str, Any]:
+BUNDLE, STANDALONE, RUNNER = "the bundle", "the standalone network", "the bench runner"
+
+
+def describe(network: RunningNetwork | StandaloneNetwork) -> dict[str, Any]:
     """Describe the device for a JSON file."""
     device = network.device
     return {
@@ -54,6 +64,22 @@ def describe(network: RunningNetwork) -> dict[str, Any]:
         "cpu": device.information.cpu,
         "tvm_version": device.information.tvm_version,
         "not_checked": list(network.unchecked),
+        "ran": BUNDLE if isinstance(network, RunningNetwork) else STANDALONE,
+    }
+
+
+def describe_place(place: DeviceName, result: RunnerResult, manifest: Manifest) -> dict[str, Any]:
+    """Describe where the bench runner ran."""
+    return {
+        "name": place.text,
+        "model": None,
+        "kind": place.kind,
+        "is_emulated": result.is_emulated,
+        "architecture": manifest.architecture,
+        "cpu": place.core or None,
+        "tvm_version": None,
+        "not_checked": [],
+        "ran": RUNNER,
     }
 
 
@@ -90,8 +116,16 @@ def to_json(
         "parity": result.parity.to_json(),
         **figure_json(result.figure),
         **cycles_json(result.cycles, clock_ghz),
+        **_kernel_times_json(result.kernel_times),
         "top5": [dataclasses.asdict(prediction) for prediction in result.top],
     }
+
+
+def _kernel_times_json(times: tuple[KernelTime, ...]) -> dict[str, Any]:
+    if not times:
+        return {}
+    calls = [{"name": time.name, "median_ms": time.median_ms} for time in times]
+    return {"kernel_times": {"kind": "measured", "calls": calls}}
 
 
 def print_result(
@@ -111,7 +145,11 @@ def print_result(
     table.add_row("network", f"{manifest.network}, built for {manifest.target}")
     core = device["cpu"] or "core unknown"
     core = f"{device['model']}, {core}" if device["model"] else core
-    table.add_row("device", f"{device['name']} ({core}, TVM {device['tvm_version'] or '?'})")
+    runtime = "" if device["ran"] == RUNNER else f", TVM {device['tvm_version'] or '?'}"
+    table.add_row("device", f"{device['name']} ({core}{runtime})")
+    if device["ran"] != BUNDLE:
+        table.add_row("ran", device["ran"])
+        table.add_row("an app needs", bundle.app_files)
     if device["not_checked"]:
         table.add_row(
             "not checked", f"the device does not tell: {'; '.join(device['not_checked'])}"
@@ -124,11 +162,15 @@ def print_result(
     table.add_row("parity", result.parity.verdict)
     if result.figure is not None:
         table.add_row(*figure_row(result.figure))
+    elif device["is_emulated"]:
+        table.add_row("latency", "none: an emulator's times say nothing of the core")
     if result.cycles is not None:
         table.add_row("estimated", cycles_line(result.cycles, clock_ghz))
     console.print(table)
-    if every_kernel and isinstance(result.figure, Instructions):
+    if every_kernel and isinstance(result.figure, Instructions) and result.figure.kernels:
         console.print(_kernel_table(result.figure, result.cycles))
+    if result.kernel_times:
+        console.print(_time_table(result.kernel_times))
     if result.top:
         console.print(_top_table(result.top))
 
@@ -142,7 +184,7 @@ def figure_row(figure: Latency | Instructions) -> tuple[str, str]:
         )
     return "instructions", (
         f"{figure.total / 1e6:.2f} M counted in the library on an emulated {figure.core}"
-        f" ({figure.process / 1e6:.2f} M with the virtual machine and the RPC call)"
+        f" ({figure.process / 1e6:.2f} M in the whole process)"
     )
 
 
@@ -171,6 +213,23 @@ def _kernel_table(figure: Instructions, cycles: Cycles | str | None) -> Table:
         counted = f"{figure.kernels.get(name, 0) / 1e6:.3f}"
         cells = [f"{estimated[name] / 1e6:.3f}"] if estimated else []
         table.add_row(name, counted, *cells, f"{shares[name] / total:.1%}")
+    return table
+
+
+def _time_table(times: tuple[KernelTime, ...]) -> Table:
+    """List the kernels that take the most time, their calls together."""
+    sums: defaultdict[str, float] = defaultdict(float)
+    for time in times:
+        sums[time.name] += time.median_ms
+    calls = Counter(time.name for time in times)
+    heaviest = sorted(sums.items(), key=lambda kernel: -kernel[1])[:_SHOWN_KERNELS]
+    total = sum(sums.values()) or 1
+    table = Table(box=None, pad_edge=False)
+    table.add_column("heaviest kernels", overflow="fold")
+    for heading in ("calls", "ms, measured", "share"):
+        table.add_column(heading, justify="right")
+    for name, taken in heaviest:
+        table.add_row(name, str(calls[name]), f"{taken:.4f}", f"{taken / total:.1%}")
     return table
 
 

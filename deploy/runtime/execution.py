@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,11 @@ class RunningNetwork:
     _place: tvm.runtime.Device
     _machine: relax.VirtualMachine
 
+    @property
+    def library(self) -> Path:
+        """The library that was loaded."""
+        return self.bundle.library
+
     def set_inputs(self, inputs: Sequence[Array], function: str = ENTRY) -> None:
         """Send inputs to the device.
 
@@ -52,11 +58,7 @@ class RunningNetwork:
         UsageError
             If their number, shapes or types are not the network's.
         """
-        wanted = self.bundle.manifest.inputs
-        shapes = [(value.shape, str(value.dtype)) for value in inputs]
-        if shapes != [(spec.shape, spec.dtype) for spec in wanted]:
-            takes = ", ".join(f"{spec.name} {spec.shape} {spec.dtype}" for spec in wanted)
-            raise UsageError(f"{self.bundle.manifest.network} takes {takes}; it was given {shapes}")
+        check_inputs(self.bundle.manifest, inputs)
         tensors = [tvm.runtime.tensor(np.ascontiguousarray(x), self._place) for x in inputs]
         self._machine.set_input(function, *tensors)
 
@@ -103,6 +105,20 @@ def _tensors(value: object) -> list[Any]:
     if isinstance(value, list | tuple | tvm.ir.Array):
         return [tensor for part in value for tensor in _tensors(part)]
     return [value]
+
+
+def check_inputs(manifest: Manifest, inputs: Sequence[Array]) -> None:
+    """Refuse inputs that are not a network's.
+
+    Raises
+    ------
+    UsageError
+        If their number, shapes or types are not.
+    """
+    shapes = [(value.shape, str(value.dtype)) for value in inputs]
+    if shapes != [(spec.shape, spec.dtype) for spec in manifest.inputs]:
+        takes = ", ".join(f"{spec.name} {spec.shape} {spec.dtype}" for spec in manifest.inputs)
+        raise UsageError(f"{manifest.network} takes {takes}; it was given {shapes}")
 
 
 def default_device(needs: Manifest | CompileTarget) -> str:
@@ -254,6 +270,25 @@ def start_network(bundle: Bundle, device: Device) -> RunningNetwork:
 
 
 @contextmanager
+def open_for(
+    bundle: Bundle, device: str | None = None, pinned_to: str | None = None
+) -> Iterator[Device]:
+    """Open a device for a bundle, the default one where none is named.
+
+    Raises
+    ------
+    UsageError
+        If what its name tells does not fit the bundle.
+    """
+    name = device or default_device(bundle.manifest)
+    default = bundle.manifest.cpu if bundle.manifest.cpu in CORES else DEFAULT_CORE
+    require_core(pinned_to, parse_device_name(name))
+    check_before_start(bundle.manifest, name, default)
+    with open_device(name, default_core=default, pinned_to=pinned_to) as opened:
+        yield opened
+
+
+@contextmanager
 def open_network(
     bundle: Bundle, device: str | None = None, pinned_to: str | None = None
 ) -> Iterator[RunningNetwork]:
@@ -266,9 +301,5 @@ def open_network(
     device, pinned_to : str, optional
         See :func:`deploy.devices.opening.open_device`.
     """
-    name = device or default_device(bundle.manifest)
-    default = bundle.manifest.cpu if bundle.manifest.cpu in CORES else DEFAULT_CORE
-    require_core(pinned_to, parse_device_name(name))
-    check_before_start(bundle.manifest, name, default)
-    with open_device(name, default_core=default, pinned_to=pinned_to) as opened:
+    with open_for(bundle, device, pinned_to) as opened:
         yield start_network(bundle, opened)

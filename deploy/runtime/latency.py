@@ -18,6 +18,7 @@ from shuffledeploy.deploy.devices.processor_state import (
 from shuffledeploy.deploy.estimate.instruction_counts import InstructionCounts
 from shuffledeploy.deploy.runtime.defaults import RUNS
 from shuffledeploy.deploy.runtime.execution import RunningNetwork
+from shuffledeploy.deploy.runtime.standalone_network import StandaloneNetwork
 from shuffledeploy.model.errors import UsageError
 
 #: Single runs of each network, and the seconds after which fewer will do.
@@ -95,10 +96,15 @@ def require_real(device: Device) -> None:
         It is one: its times are QEMU's, and would be a lie about any ARM core.
     """
     if device.is_emulated:
-        raise UsageError(
-            f"{device.name} is emulated and its times say nothing about an ARM core: count its"
-            " instructions instead, or name a real --device"
-        )
+        raise refuse_times(device.name)
+
+
+def refuse_times(device: str) -> UsageError:
+    """Say why an emulated device is not timed."""
+    return UsageError(
+        f"{device} is emulated and its times say nothing about an ARM core: count its"
+        " instructions instead, or name a real --device"
+    )
 
 
 def measure_latency(network: RunningNetwork, *, runs: int = RUNS) -> Latency:
@@ -163,7 +169,7 @@ def _read_state(network: RunningNetwork) -> list[ProcessorState]:
     return [] if state is None else [state]
 
 
-def count_instructions(network: RunningNetwork) -> Instructions:
+def count_instructions(network: RunningNetwork | StandaloneNetwork) -> Instructions:
     """Count the instructions of one warmed inference of the stored reference input.
 
     Raises
@@ -175,12 +181,13 @@ def count_instructions(network: RunningNetwork) -> Instructions:
     counted = count_library(network)
     process = device.count(network.invoke, None)
     core = device.information.cpu or "unknown core"
-    return Instructions(
-        counted.total, process.total, counted.by_kernel(network.bundle.manifest), core
-    )
+    # A standalone library keeps no names of kernels.
+    is_bundle = isinstance(network, RunningNetwork)
+    kernels = counted.by_kernel(network.bundle.manifest) if is_bundle else {}
+    return Instructions(counted.total, process.total, kernels, core)
 
 
-def count_library(network: RunningNetwork) -> InstructionCounts:
+def count_library(network: RunningNetwork | StandaloneNetwork) -> InstructionCounts:
     """Count what one warmed inference of the stored reference input executes of the library.
 
     Raises
@@ -196,7 +203,7 @@ def count_library(network: RunningNetwork) -> InstructionCounts:
         )
     network.set_inputs(network.bundle.reference_inputs()[0])
     network.invoke()
-    return device.count(network.invoke, network.bundle.library)
+    return device.count(network.invoke, network.library)
 
 
 def _summary(device: Device, seconds: Sequence[float], states: Sequence[ProcessorState]) -> Latency:

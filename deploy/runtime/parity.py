@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from shuffledeploy.compiler.bundle.folder import Bundle, sample
 from shuffledeploy.compiler.ir.graph import Array
 from shuffledeploy.deploy.runtime.execution import RunningNetwork
+from shuffledeploy.deploy.runtime.standalone_network import StandaloneNetwork
 from shuffledeploy.model.errors import Failure
 
 GRAPH = "none: every kernel writes what it should, so the graph passes differ from PyTorch"
+NOT_TOLD = "not told: only the bundle's own library keeps what each kernel writes"
+
+AnyNetwork: TypeAlias = RunningNetwork | StandaloneNetwork
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +86,7 @@ class Parity:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Case:
+class Case:
     """One input's comparison."""
 
     absolute: float
@@ -93,14 +97,14 @@ class _Case:
 
 
 def check_parity(
-    network: RunningNetwork, bundle: Bundle, progress: Callable[[], None] = lambda: None
+    network: AnyNetwork, bundle: Bundle, progress: Callable[[], None] = lambda: None
 ) -> Parity:
     """Run every reference input on the device and compare; name the first wrong kernel.
 
     Parameters
     ----------
-    network : RunningNetwork
-        The bundle, loaded.
+    network : RunningNetwork or StandaloneNetwork
+        The bundle, or its network without a runtime, loaded.
     bundle : Bundle
         Where inputs and PyTorch's outputs are.
     progress : Callable
@@ -112,19 +116,28 @@ def check_parity(
     for values, expected in zip(inputs, bundle.reference_outputs(), strict=True):
         cases.append(compare_outputs(network.run(values), expected, tolerance))
         progress()
-    passed = all(case.within for case in cases)
+    parity = parity_of(cases, tolerance)
+    if parity.passed:
+        return parity
+    wrong = NOT_TOLD
+    if isinstance(network, RunningNetwork):
+        wrong = first_wrong_kernel(network, bundle, inputs[0])
+    return dataclasses.replace(parity, first_wrong_kernel=wrong)
+
+
+def parity_of(cases: Sequence[Case], tolerance: float) -> Parity:
+    """Sum up the comparisons of all inputs."""
     return Parity(
         # Not max(): it forgets a NaN that is not the first.
         max_abs_error=float(np.max([case.absolute for case in cases])),
         max_rel_error=float(np.max([case.relative for case in cases])),
         top1_agreement=sum(case.top1 for case in cases) / len(cases),
         top5_agreement=sum(case.top5 for case in cases) / len(cases),
-        cases=len(cases), tolerance=tolerance, passed=passed,
-        first_wrong_kernel=None if passed else first_wrong_kernel(network, bundle, inputs[0]),
+        cases=len(cases), tolerance=tolerance, passed=all(case.within for case in cases),
     )  # fmt: skip
 
 
-def compare_outputs(actual: list[Array], expected: list[Array], tolerance: float) -> _Case:
+def compare_outputs(actual: list[Array], expected: list[Array], tolerance: float) -> Case:
     """Compare all outputs of one run; classes are ranked by the first output.
 
     Raises
@@ -138,7 +151,19 @@ def compare_outputs(actual: list[Array], expected: list[Array], tolerance: float
             f" {[e.shape for e in expected]}"
         )
     errors = [_error(a, e) for a, e in zip(actual, expected, strict=True)]
-    magnitudes = [_magnitude(e) for e in expected]
+    ranked, wanted = _first_classes(actual[0]), _first_classes(expected[0])
+    return judged(
+        errors, [_magnitude(e) for e in expected], tolerance,
+        top1=bool((ranked[:, :1] == wanted[:, :1]).all()),
+        top5=bool((np.sort(ranked) == np.sort(wanted)).all()),
+    )  # fmt: skip
+
+
+def judged(
+    errors: Sequence[float], magnitudes: Sequence[float], tolerance: float, *, top1: bool,
+    top5: bool,
+) -> Case:  # fmt: skip
+    """Judge one input by each output's largest error, and the largest magnitude it should have."""
     within = all(
         error <= tolerance * max(1.0, magnitude)
         for error, magnitude in zip(errors, magnitudes, strict=True)
@@ -147,12 +172,7 @@ def compare_outputs(actual: list[Array], expected: list[Array], tolerance: float
         error / magnitude if magnitude else error
         for error, magnitude in zip(errors, magnitudes, strict=True)
     ]
-    ranked, wanted = _first_classes(actual[0]), _first_classes(expected[0])
-    return _Case(
-        float(np.max(errors)), float(np.max(relative)), within,
-        bool((ranked[:, :1] == wanted[:, :1]).all()),
-        bool((np.sort(ranked) == np.sort(wanted)).all()),
-    )  # fmt: skip
+    return Case(float(np.max(errors)), float(np.max(relative)), within, top1, top5)
 
 
 def first_wrong_kernel(network: RunningNetwork, bundle: Bundle, inputs: list[Array]) -> str:

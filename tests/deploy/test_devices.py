@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from tiny import tiny_bundle
 
 from shuffledeploy.compiler.cores import CORES
 from shuffledeploy.deploy.board.guests import find_core
@@ -19,6 +20,7 @@ from shuffledeploy.deploy.device import main
 from shuffledeploy.deploy.devices.device_names import parse_device_name
 from shuffledeploy.deploy.devices.opening import open_device
 from shuffledeploy.deploy.estimate.elf_symbols import Function, function_at, read_functions
+from shuffledeploy.deploy.runtime.execution import check_fits
 from shuffledeploy.model.errors import Failure, UsageError
 
 
@@ -93,6 +95,7 @@ def test_a_stock_server_tells_what_it_can(tmp_path: Path) -> None:
         port = int(log.read_text().split("bind to")[1].split()[0].rpartition(":")[2])
         with open_device(f"rpc://127.0.0.1:{port}") as device:
             assert device.is_emulated is None
+            assert "whether it is emulated" in check_fits(tiny_bundle().manifest, device)
             assert device.information.architecture == platform.machine()
             assert device.information.features is None
             absent = tmp_path / "text.so"

@@ -6,21 +6,35 @@ import os
 import platform
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from ssh_board import SshBoard, ssh_board
 from tiny import tiny_bundle
+from tvm import te
 
+from shuffledeploy.compiler.targets import find_target
+from shuffledeploy.compiler.tuning.score import MEASURED_UNIT
+from shuffledeploy.compiler.tuning.search.candidates import build_calls, build_candidate
 from shuffledeploy.deploy.devices.device_names import parse_device_name
 from shuffledeploy.deploy.devices.opening import open_device
 from shuffledeploy.deploy.on_device.native_server import ensure_server
+from shuffledeploy.deploy.remote.ssh_host import SshHost
 from shuffledeploy.deploy.run import main
 from shuffledeploy.deploy.runtime.execution import open_network
 from shuffledeploy.deploy.runtime.parity import check_parity
+from shuffledeploy.deploy.scoring.tuning_devices import score
 from shuffledeploy.model.errors import Failure, UsageError
+
+if TYPE_CHECKING:
+    from tests.conftest import Leftovers
+
+PROJECT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +74,14 @@ def _nothing_is_left(board: SshBoard) -> bool:
             return True
         time.sleep(0.05)
     return False
+
+
+def _pretend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    """Put another ssh on the PATH."""
+    fake = tmp_path / "ssh"
+    fake.write_text(f"#!/bin/sh\n{script}\n")
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
 
 
 @pytest.mark.smoke
@@ -106,6 +128,21 @@ def test_a_latency_is_measured(board: SshBoard, capsys: pytest.CaptureFixture[st
     assert "measured on" in " ".join(capsys.readouterr().out.split())
 
 
+def test_the_tuner_times_candidates_there(board: SshBoard, tmp_path: Path) -> None:
+    target = find_target("host")
+    left = te.placeholder((32,), name="left")
+    twice = te.create_prim_func([left, te.compute((32,), lambda i: left[i] * 2, name="twice")])
+    calls, built = build_calls([twice], target, tmp_path)
+    for call in calls:
+        build_candidate(*call)
+    with score(target, "ssh://board", "latency") as scored:
+        (value,) = scored(built)
+        assert scored.unit == MEASURED_UNIT
+    assert isinstance(value, float)
+    assert value > 0
+    assert _nothing_is_left(board)
+
+
 def test_an_arm_library_is_refused_by_an_x86_board(board: SshBoard) -> None:
     if platform.machine() == "aarch64":
         pytest.skip("the board is this machine, which is an ARM one")
@@ -137,18 +174,35 @@ def test_why_a_board_cannot_be_reached(board: SshBoard, name: str, complaint: st
         ("Linux", "armv7l", "armv7l, 32-bit"),
         ("Linux", "i686", "i686, 32-bit"),
         ("Linux", "riscv64", "riscv64, no aarch64"),
+        ("Linux", "x86_64", "x86_64, no aarch64"),
         ("Darwin", "arm64", "runs Darwin"),
     ],
 )
 def test_other_machines_are_refused_by_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, system: str, machine: str, complaint: str
 ) -> None:
-    fake = tmp_path / "ssh"
-    fake.write_text(f"#!/bin/sh\nprintf '{system}\\n{machine}\\n/home/pi\\n'\n")
-    fake.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    says = f"printf 'Welcome!\\n{system}\\n{machine}\\n/home/pi\\n'"
+    _pretend(tmp_path, monkeypatch, says)
+    # An x86_64 machine would have a server for boards that are x86_64, too.
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
     with pytest.raises(Failure, match=complaint), open_device("ssh://board"):
         pass
+
+
+def test_a_board_that_talks_without_end_is_a_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _pretend(tmp_path, monkeypatch, "exec yes")
+    with pytest.raises(Failure, match="runs no commands"), open_device("ssh://board"):
+        pass
+
+
+def test_a_board_that_says_nothing_is_a_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _pretend(tmp_path, monkeypatch, "exec sleep 60")
+    with pytest.raises(Failure, match="no answer within 1 s"):
+        SshHost("ssh://board", ("--", "board")).shell("true", 1.0)
 
 
 def test_a_machine_without_ssh_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,4 +243,22 @@ def test_a_lost_connection_is_a_failure_and_leaves_nothing(board: SshBoard) -> N
         for process in _connections(board):
             os.kill(process, signal.SIGKILL)
         describe()
+    assert _nothing_is_left(board)
+
+
+def test_a_program_that_is_killed_leaves_nothing(board: SshBoard, leftovers: Leftovers) -> None:
+    code = (
+        "import time; from shuffledeploy.deploy.devices.opening import open_device\n"
+        "with open_device('ssh://board'): print('open', flush=True); time.sleep(60)"
+    )
+    program = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True,
+        env=leftovers.environment, cwd=PROJECT,
+    )  # fmt: skip
+    assert program.stdout
+    assert program.stdout.readline() == "open\n"
+    program.kill()
+    program.wait()
+    program.stdout.close()
+    leftovers.assert_none_within(10)
     assert _nothing_is_left(board)

@@ -53,7 +53,9 @@ def _folder() -> Path:
 
 
 @functools.cache
-def tiny_bundle(target: str = "host", network: str = "tiny", broken: bool = False) -> Bundle:
+def tiny_bundle(
+    target: str = "host", network: str = "tiny", broken: bool = False, standalone: bool = False
+) -> Bundle:
     """Compile the network; where broken, its second kernel is that of another network."""
     good, found = lowered(target), find_target(target)
     chosen = choose_schedules(good, found, {})
@@ -63,6 +65,7 @@ def tiny_bundle(target: str = "host", network: str = "tiny", broken: bool = Fals
         name = good.calls[1]
         chosen = {**chosen, name: dataclasses.replace(chosen[name], function=other.function)}
     return write_bundle(
-        _folder() / f"{target}-{network}-{broken}", good, chosen, found, network=network,
-        normalisation=NORMALISATION, options={},
+        _folder() / f"{target}-{network}-{broken}-{standalone}", good, chosen, found,
+        network=network, normalisation=NORMALISATION, options={},
+        standalone=network if standalone else None,
     )  # fmt: skip

@@ -17,6 +17,7 @@ from shuffledeploy.deploy.devices.device_names import parse_device_name
 from shuffledeploy.deploy.devices.opening import attach
 from shuffledeploy.deploy.devices.trackers import Tracker
 from shuffledeploy.deploy.estimate.instruction_counts import fold
+from shuffledeploy.deploy.runner.runner_answer import read_answer
 from shuffledeploy.model.errors import Failure, UsageError
 
 GOOD: dict[str, Any] = {
@@ -91,3 +92,32 @@ def test_whoever_answers(answer: bytes) -> None:
         with pytest.raises(Failure) as told:
             tracker.require_boards()
     assert all(len(str(error.value).splitlines()) == 1 for error in (board, told))
+
+
+RUN: dict[str, Any] = {
+    "network": "n", "emulated": False,
+    "cases": [{"errors": [1e-6], "magnitudes": [2.0], "top1": True, "top5": True}],
+    "before": {"core": 1, "present_khz": 1, "highest_khz": 1, "millidegrees": None},
+    "after": None,
+    "latency": {"median_ms": 1.0, "p10_ms": 1.0, "p90_ms": 1.0, "runs": 3, "cold": False},
+    "kernels": [{"name": "k", "median_ms": 0.5}],
+}  # fmt: skip
+
+
+@given(st.sampled_from(sorted(RUN)), ANYTHING)
+def test_runners(field: str, value: object) -> None:
+    try:
+        found = read_answer(json.dumps({**RUN, field: value}), "a phone")
+    except Failure as error:
+        assert "what the runner says cannot be read" in str(error)
+        return
+    assert not (found.emulated and (found.latency or found.kernels))
+    assert all(case.errors for case in found.cases)
+
+
+@given(st.text(max_size=200))
+def test_runners_of_any_text(text: str) -> None:
+    try:
+        read_answer(text, "a phone")
+    except Failure as error:
+        assert "cannot be read" in str(error)

@@ -1,6 +1,6 @@
 /* Libraries of this process, and counting in them by the emulator's plugin (deploy/board/counter.c). */
-#ifndef SHUFFLEDEPLOY_COUNTED_RANGE_H
-#define SHUFFLEDEPLOY_COUNTED_RANGE_H
+#ifndef SHUFFLEDEPLOY_LOADED_LIBRARIES_H
+#define SHUFFLEDEPLOY_LOADED_LIBRARIES_H
 
 #include <stdbool.h>
 #include <stdint.h>

@@ -1,4 +1,4 @@
-#include "counted_range.h"
+#include "loaded_libraries.h"
 
 #include <dlfcn.h>
 #include <inttypes.h>

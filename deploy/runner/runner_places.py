@@ -1,0 +1,111 @@
+"""Where the bench runner runs: this machine, an emulated core, a phone, a board behind ssh."""
+
+from __future__ import annotations
+
+import secrets
+import shlex
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from shuffledeploy.compiler.bundle.manifest import Manifest
+from shuffledeploy.deploy.board.guests import find_core
+from shuffledeploy.deploy.board.qemu import ensure_emulator
+from shuffledeploy.deploy.board.sysroot import ensure_root, guest_command
+from shuffledeploy.deploy.devices.device_names import DeviceName
+from shuffledeploy.deploy.devices.reached_devices import host_of
+from shuffledeploy.deploy.remote.pushed_server import require_room
+from shuffledeploy.deploy.remote.remote_host import RemoteHost
+from shuffledeploy.deploy.runtime.execution import check_cpu
+from shuffledeploy.model.errors import Failure, UsageError
+from shuffledeploy.model.printable import printable_line
+
+# A thousand inferences of the largest network of the zoo on a slow core.
+_RUN_S = 600.0
+_MOST_FEATURES = 500
+
+
+def run_program(
+    place: DeviceName, manifest: Manifest, program: Path, reference: Path, options: Sequence[str]
+) -> str:
+    """Run the runner somewhere, and give what it printed.
+
+    Parameters
+    ----------
+    place : DeviceName
+        Of kind ``local``, ``emulated``, ``adb`` or ``ssh``.
+    manifest : Manifest
+        Of the bundle that it was made of.
+    program, reference : Path
+        The runner and what it compares with, alone in one folder.
+    options : sequence of str
+        What it is asked for.
+
+    Raises
+    ------
+    UsageError
+        If the place takes no programs, or lacks what the program was built for.
+    Failure
+        If it is gone, has no room, or the program fails there: with its last words.
+    """
+    words = [f"./{program.name}", "--reference", reference.name, *options]
+    if place.kind == "local":
+        return _answer(place.text, words, program.parent)
+    if place.kind == "emulated":
+        core = find_core(place.core)
+        asked = [*words, "--emulated", "--core", "any"]
+        emulator = ensure_emulator()
+        command = guest_command(emulator, core, asked, root=ensure_root(core))
+        return _answer(place.text, command, program.parent, emulator.environment())
+    if place.kind in ("adb", "ssh"):
+        return _answer_of(host_of(place), manifest, program.parent, words)
+    raise UsageError(
+        f"{place.text} takes no programs: the runner runs on local, emulated, adb and ssh devices"
+    )
+
+
+def _answer(
+    name: str, command: Sequence[str], folder: Path, environment: dict[str, str] | None = None
+) -> str:
+    """Run it on this machine."""
+    try:
+        done = subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=_RUN_S,
+            check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired as error:
+        raise Failure(f"{name}: the runner did not end within {_RUN_S:.0f} s") from error
+    _require_success(name, done.returncode, done.stderr)
+    return done.stdout
+
+
+def _answer_of(host: RemoteHost, manifest: Manifest, files: Path, words: Sequence[str]) -> str:
+    """Send it to a device with a shell, run it there and remove it."""
+    traits = host.traits()
+    check_cpu(manifest, host.name, traits.architecture, _features(host))
+    require_room(host, -(-sum(file.stat().st_size for file in files.iterdir()) // 1024))
+    folder = f"{host.folder}/runner-{secrets.token_hex(4)}"
+    told = ["--emulated"] if traits.is_emulated else []
+    try:
+        host.shell(f"mkdir -p {folder}")
+        host.push(files, folder)
+        line = f"cd {folder} && chmod 755 {words[0]} && {shlex.join([*words, *told])}"
+        answer = host.shell(line, _RUN_S)
+    finally:
+        host.shell(f"rm -rf {folder}")
+    _require_success(host.name, answer.status, answer.errors or answer.output)
+    return answer.output
+
+
+def _features(host: RemoteHost) -> frozenset[str] | None:
+    """Ask a device which features its processor has; None where it does not tell."""
+    told = host.shell("grep -m 1 -E '^(Features|flags)' /proc/cpuinfo").output
+    _, _, features = told.partition(":")
+    return frozenset(features.split()[:_MOST_FEATURES]) or None
+
+
+def _require_success(name: str, status: int, said: str) -> None:
+    if status:
+        lines = said.strip().splitlines()
+        reason = printable_line(lines[-1]) if lines else f"exit status {status}"
+        raise Failure(f"{name}: the runner failed: {reason}")

@@ -1,0 +1,126 @@
+"""One run of the bench runner on a device: what came of it, as the other ways of running say it."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from shuffledeploy.compiler.bundle.folder import Bundle
+from shuffledeploy.deploy.devices.device_names import DeviceName, require_core
+from shuffledeploy.deploy.devices.processor_state import summarize
+from shuffledeploy.deploy.runner.bench_runner import build_runner, write_reference
+from shuffledeploy.deploy.runner.runner_answer import KernelTime, RunnerAnswer, read_answer
+from shuffledeploy.deploy.runner.runner_places import run_program
+from shuffledeploy.deploy.runtime.latency import THREADS, Latency
+from shuffledeploy.deploy.runtime.parity import NOT_TOLD, Parity, judged, parity_of
+from shuffledeploy.model.errors import Failure
+from shuffledeploy.model.scratch import scratch_folder
+
+
+@dataclass(frozen=True)
+class RunnerWishes:
+    """What the runner is asked for.
+
+    Attributes
+    ----------
+    runs : int
+        Inferences to time.
+    core : str or None
+        ``big``, ``little``, ``any`` or a number; ``big`` where nothing is said.
+    cold : bool
+        Whether caches are emptied before each.
+    kernels : bool
+        Whether each kernel is timed, too.
+    """
+
+    runs: int
+    core: str | None = None
+    cold: bool = False
+    kernels: bool = False
+
+    def options(self) -> list[str]:
+        """Return the runner's options."""
+        words = ["--runs", str(self.runs), *(("--core", self.core) if self.core else ())]
+        return words + ["--cold"] * self.cold + ["--kernels"] * self.kernels
+
+
+@dataclass(frozen=True)
+class RunnerResult:
+    """What came of a run.
+
+    Attributes
+    ----------
+    is_emulated : bool
+        Whether the device says so, or is known to be.
+    parity : Parity
+        With PyTorch.
+    latency : Latency or None
+        None where it is emulated.
+    kernels : tuple of KernelTime
+        In the order of their calls, where they were asked for.
+    """
+
+    is_emulated: bool
+    parity: Parity
+    latency: Latency | None
+    kernels: tuple[KernelTime, ...]
+
+
+def program_name_of(bundle: Bundle) -> str:
+    """Name the program, such as ``shufflenet_g3_x0_5-bench``."""
+    alone = bundle.manifest.standalone
+    return f"{alone.name if alone else 'network'}-bench"
+
+
+def run_runner(bundle: Bundle, place: DeviceName, wishes: RunnerWishes) -> RunnerResult:
+    """Build the runner of a bundle, run it on a device, and judge what it says.
+
+    Raises
+    ------
+    UsageError
+        If the bundle has no standalone network, or the device cannot run it.
+    Failure
+        If the device fails.
+    """
+    require_core(wishes.core, place)
+    with scratch_folder("shuffledeploy-run-") as folder:
+        program, reference = folder / program_name_of(bundle), folder / "reference.bin"
+        build_runner(bundle, program)
+        write_reference(bundle, reference)
+        text = run_program(place, bundle.manifest, program, reference, wishes.options())
+    return judge(bundle, read_answer(text, place.text), place)
+
+
+def judge(bundle: Bundle, answer: RunnerAnswer, place: DeviceName) -> RunnerResult:
+    """Hold what the runner says against the bundle.
+
+    Raises
+    ------
+    Failure
+        If it did not compare what it was to compare.
+    """
+    manifest, allowed = bundle.manifest, bundle.manifest.tolerance
+    wanted = [len(manifest.outputs)] * (1 + len(manifest.seeds))
+    compared = [len(case.errors) for case in answer.cases]
+    if compared != wanted or [len(case.magnitudes) for case in answer.cases] != wanted:
+        raise Failure(f"{place.text}: the runner compared {len(compared)} of {len(wanted)} inputs")
+    parity = parity_of(
+        [
+            judged(case.numbers, case.magnitudes, allowed, top1=case.top1, top5=case.top5)
+            for case in answer.cases
+        ],
+        allowed,
+    )
+    if not parity.passed:
+        parity = dataclasses.replace(parity, first_wrong_kernel=NOT_TOLD)
+    # A device that is known to be emulated may not say so.
+    is_emulated = answer.emulated or place.kind == "emulated"
+    if is_emulated or answer.latency is None:
+        return RunnerResult(is_emulated, parity, None, ())
+    told = answer.latency
+    readings = summarize([state for state in (answer.before, answer.after) if state])
+    latency = Latency(
+        told.median_ms, told.p10_ms, told.p90_ms, told.runs, THREADS,
+        f"{manifest.architecture} core", None, readings,
+    )  # fmt: skip
+    return RunnerResult(is_emulated, parity, latency, answer.kernels)

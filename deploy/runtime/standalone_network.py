@@ -1,0 +1,149 @@
+"""Runs a network without a runtime on a device: what ships is what is proven."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tvm
+
+from shuffledeploy.compiler.bundle.folder import Bundle
+from shuffledeploy.compiler.bundle.manifest import Standalone
+from shuffledeploy.compiler.ir.graph import Array
+from shuffledeploy.deploy.devices.opening import Device
+from shuffledeploy.deploy.devices.tvm_rpc_edges import CALL_C
+from shuffledeploy.deploy.runtime.execution import check_fits, check_inputs, open_for
+from shuffledeploy.model.errors import Failure
+
+
+@dataclass(frozen=True)
+class StandaloneNetwork:
+    """A standalone network that is loaded on a device.
+
+    Attributes
+    ----------
+    bundle : Bundle
+        What it is part of.
+    device : Device
+        Where.
+    unchecked : tuple of str
+        What of the device could not be compared with what the library needs.
+    """
+
+    bundle: Bundle
+    device: Device
+    unchecked: tuple[str, ...]
+    _made: Standalone
+    _call: Callable[..., int]
+    _inputs: tuple[Any, ...]
+    _outputs: tuple[Any, ...]
+    _workspace: Any
+
+    @property
+    def library(self) -> Path:
+        """The library that was loaded."""
+        return self.bundle.standalone_library
+
+    def set_inputs(self, inputs: Sequence[Array]) -> None:
+        """Send inputs to the device.
+
+        Raises
+        ------
+        UsageError
+            If their number, shapes or types are not the network's.
+        """
+        check_inputs(self.bundle.manifest, inputs)
+        for place, value in zip(self._inputs, inputs, strict=True):
+            place.copyfrom(np.ascontiguousarray(value))
+
+    def invoke(self) -> None:
+        """Run on the inputs that were set.
+
+        Raises
+        ------
+        Failure
+            If it refuses the memory that it was given.
+        """
+        symbol = f"{self._made.name}_run"
+        status = int(self._call(symbol, *self._inputs, *self._outputs, self._workspace))
+        if status:
+            raise Failure(f"{self.device.name}: {symbol} returned {status}")
+
+    def outputs(self) -> list[Array]:
+        """Bring back what the last run wrote."""
+        return [np.asarray(place.numpy()) for place in self._outputs]
+
+    def run(self, inputs: Sequence[Array]) -> list[Array]:
+        """Send inputs, run, bring back the outputs.
+
+        Parameters
+        ----------
+        inputs : sequence of numpy.ndarray
+            Shapes and types of ``bundle.manifest.inputs``.
+        """
+        self.set_inputs(inputs)
+        self.invoke()
+        return self.outputs()
+
+
+@contextmanager
+def open_standalone(
+    bundle: Bundle, device: str | None = None, pinned_to: str | None = None
+) -> Iterator[StandaloneNetwork]:
+    """Open a device and load a bundle's standalone network there.
+
+    Parameters
+    ----------
+    bundle : Bundle
+        What to load.
+    device, pinned_to : str, optional
+        See :func:`deploy.devices.opening.open_device`.
+
+    Raises
+    ------
+    UsageError
+        If the bundle was made without it, or does not fit the device.
+    Failure
+        If the device is not there, or its server cannot call C functions.
+    """
+    library = bundle.standalone_library
+    assert bundle.manifest.standalone is not None
+    with open_for(bundle, device, pinned_to) as opened:
+        unchecked = check_fits(bundle.manifest, opened)
+        place = tvm.cpu() if opened.is_local else opened.session.cpu()
+
+        def tensors(specs: Sequence[Any]) -> tuple[Any, ...]:
+            return tuple(tvm.runtime.empty(s.shape, s.dtype, place) for s in specs)
+
+        made = bundle.manifest.standalone
+        yield StandaloneNetwork(
+            bundle, opened, unchecked, made, _caller(opened, library),
+            tensors(bundle.manifest.inputs), tensors(bundle.manifest.outputs),
+            tvm.runtime.empty((max(made.workspace, 1),), "uint8", place),
+        )  # fmt: skip
+
+
+def _caller(device: Device, library: Path) -> Callable[..., int]:
+    """Give what calls a function of a library by its name, with the addresses of tensors."""
+    if device.is_local:
+        loaded = ctypes.CDLL(str(library.resolve()))
+
+        def call_here(symbol: str, *tensors: Any) -> int:
+            addresses = [np.from_dlpack(tensor).ctypes.data for tensor in tensors]
+            return int(loaded[symbol](*map(ctypes.c_void_p, addresses)))
+
+        return call_here
+    try:
+        call_c = device.session.get_function(CALL_C)
+    except AttributeError as error:
+        raise Failure(
+            f"{device.name} runs a server that cannot call C functions: name a device of kind"
+            " local, emulated, adb or ssh, on which our own server runs"
+        ) from error
+    remote = device.upload(library)
+    return lambda symbol, *tensors: int(call_c(remote, symbol, *tensors))
