@@ -15,11 +15,12 @@ from shuffledeploy.model.scratch import scratch_folder
 
 _SDK_VARIABLES = ("ANDROID_HOME", "ANDROID_SDK_ROOT")
 _PACKAGED = Path("usr/lib/android-sdk/platform-tools/adb")
-# Starts the packaged program with the libraries that lie beside it.
+# Starts the packaged program with the libraries that lie beside it; its log goes there, too.
 _START = "adb"
 _SCRIPT = """\
 #!/bin/sh
 here=$(dirname "$(readlink -f "$0")")
+export ANDROID_ADB_LOG_PATH="${{ANDROID_ADB_LOG_PATH:-$here/server.log}}"
 LD_LIBRARY_PATH="{libraries}" exec "{program}" "$@"
 """
 

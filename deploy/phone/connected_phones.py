@@ -16,6 +16,7 @@ from shuffledeploy.deploy.phone.adb_client import (
 )
 from shuffledeploy.deploy.phone.adb_program import find_adb
 from shuffledeploy.deploy.phone.emulated_phone.phone_process import PhoneProcess, list_phones
+from shuffledeploy.deploy.phone.shared_server import end_with_last_user
 from shuffledeploy.model.errors import Failure, UsageError
 from shuffledeploy.model.printable import printable_line
 
@@ -79,8 +80,20 @@ def _listed() -> list[tuple[AdbClient, ListedPhone]]:
 
 
 def _users_client() -> AdbClient:
+    """Give the client that asks the user's server, which it starts where there is none.
+
+    Raises
+    ------
+    Failure
+        If there is no adb, or a server runs that a fetched one would not go with.
+    """
     client = AdbClient(find_adb(), {})
-    _require_same_server(client)
+    if not client.program.is_users:
+        named = os.environ.get("ANDROID_ADB_SERVER_PORT", "")
+        port = int(named) if named.isdecimal() else SERVER_PORT
+        running = _server_version(port)
+        _require_same_version(client, running)
+        end_with_last_user(client.program, port, running is not None)
     return client
 
 
@@ -102,20 +115,15 @@ def _unusable(phone: ListedPhone) -> Failure:
     return Failure(f"adb:{phone.serial}: {phone.complaint}")
 
 
-def _require_same_server(client: AdbClient) -> None:
+def _require_same_version(client: AdbClient, running: int | None) -> None:
     """Leave a server of another version alone: a client would end it and start its own.
 
     Raises
     ------
     Failure
-        If such a server runs, and the user's own client is not known.
+        If such a server runs.
     """
-    if client.program.is_users:
-        return
-    port = os.environ.get("ANDROID_ADB_SERVER_PORT", "")
-    running = _server_version(int(port) if port.isdecimal() else SERVER_PORT)
-    said = client.run(["version"]).output
-    own = re.search(r"version 1\.0\.(\d+)", said)
+    own = re.search(r"version 1\.0\.(\d+)", client.run(["version"]).output)
     if running is not None and own and running != int(own[1]):
         raise Failure(
             f"an adb server of version 1.0.{running} runs, and the adb that was fetched is"

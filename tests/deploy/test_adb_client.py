@@ -30,6 +30,7 @@ from shuffledeploy.deploy.phone.emulated_phone.phone_process import (
 )
 from shuffledeploy.deploy.phone.emulated_phone.phone_system import WRITABLE
 from shuffledeploy.deploy.phone.emulated_phone.phone_traits import PhoneTraits
+from shuffledeploy.model.cache_folder import cache_folder
 from shuffledeploy.model.errors import Failure, UsageError
 
 if TYPE_CHECKING:
@@ -167,6 +168,40 @@ def test_a_server_of_another_version_is_left_alone(
     monkeypatch.setattr(connected_phones, "find_adb", lambda: fetched)
     with pytest.raises(Failure, match=r"version 1\.0\.32 runs"):
         find_phone()
+
+
+def _using_a_fetched_adb(port: int, environment: dict[str, str]) -> subprocess.Popen[str]:
+    """Start a program that looks for phones by a fetched adb, and then waits."""
+    code = (
+        "from shuffledeploy.deploy.phone import adb_program, connected_phones\n"
+        "connected_phones.find_adb = adb_program._fetched_adb\n"
+        "print(connected_phones.find_phones(), flush=True)\n"
+        "import time; time.sleep(60)\n"
+    )
+    settings = {"ANDROID_ADB_SERVER_PORT": str(port), "ADB_USB": "0", "ADB_EMU": "0"}
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True,
+        env={**environment, **settings}, cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    assert process.stdout
+    assert process.stdout.readline().startswith("[")
+    return process
+
+
+def test_the_server_of_a_fetched_adb_ends_with_its_last_user(
+    phones_built: None, leftovers: Leftovers
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    first, last = (_using_a_fetched_adb(port, leftovers.environment) for _ in range(2))
+    first.kill()
+    first.communicate()
+    time.sleep(2.5)  # longer than the first one's watcher waits
+    assert any("fork-server" in line for line in leftovers.processes())
+    last.kill()
+    last.communicate()
+    leftovers.assert_none_within(10)
+    assert list(cache_folder().glob(f".adb-server-{port}*")) == []
 
 
 def test_an_adb_that_hangs_ends_in_time(tmp_path: Path) -> None:

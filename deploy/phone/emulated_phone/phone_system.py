@@ -45,7 +45,7 @@ echo "/dev/block/dm-1  16777216 $((16777216 - {room})) {room}  50% /data"
 """
 # What made the shell run is no part of the phone; its df must win over busybox's own.
 _PREPARE = """\
-unset LD_LIBRARY_PATH PROOT_TMP_DIR
+unset LD_LIBRARY_PATH PROOT_TMP_DIR PROOT_FORCE_FOREIGN_BINARY
 df() { /system/bin/df "$@"; }
 """
 # In kHz: the second half of the cores is the faster one.
@@ -196,4 +196,6 @@ def guest_environment(files: PhoneFiles) -> dict[str, str]:
         "ANDROID_DATA": "/data",
         # Of this machine, not of the phone.
         "PROOT_TMP_DIR": "/tmp",
+        # QEMU even where this machine could run the phone's programs itself: it counts.
+        "PROOT_FORCE_FOREIGN_BINARY": "1",
     }
