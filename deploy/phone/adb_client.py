@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shuffledeploy.deploy.phone.adb_program import AdbProgram
+from shuffledeploy.deploy.remote.bounded_command import run_bounded
 from shuffledeploy.deploy.remote.remote_host import Answer, Command
 from shuffledeploy.model.errors import Failure
 from shuffledeploy.model.printable import printable_line
@@ -25,7 +25,6 @@ _SETTLING = ("authorizing", "connecting")
 _OFFLINE = "offline"
 _SETTLED_S = 3.0
 _OWN_COMPLAINTS = ("error:", "adb:", "adb W", "* cannot")
-_MOST_BYTES = 1 << 20
 # What adb says, and what that means for the one who holds the phone.
 _MEANINGS = (
     (
@@ -80,20 +79,12 @@ class AdbClient:
         """
         command = self.command(arguments)
         try:
-            done = subprocess.run(
-                command.words, check=False, capture_output=True, env=dict(command.environment),
-                timeout=limit_s, stdin=subprocess.DEVNULL,
-            )  # fmt: skip
-        except subprocess.TimeoutExpired:
+            return run_bounded(command, limit_s)
+        except TimeoutError:
             words = printable_line(" ".join(arguments[:4]))
             raise Failure(f"'adb {words}' does not end within {limit_s:g} s") from None
         except OSError as error:
             raise Failure(f"{command.words[0]} cannot be started: {error.strerror}") from error
-        return Answer(done.returncode, _text(done.stdout), _text(done.stderr))
-
-
-def _text(said: bytes) -> str:
-    return said[:_MOST_BYTES].decode(errors="replace").replace("\r\n", "\n")
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from shuffledeploy.deploy.phone.emulated_phone.phone_process import (
 )
 from shuffledeploy.deploy.phone.emulated_phone.phone_system import WRITABLE
 from shuffledeploy.deploy.phone.emulated_phone.phone_traits import PhoneTraits
+from shuffledeploy.deploy.remote.bounded_command import LONGEST_ANSWER
 from shuffledeploy.model.cache_folder import cache_folder
 from shuffledeploy.model.errors import Failure, UsageError
 
@@ -210,6 +211,15 @@ def test_an_adb_that_hangs_ends_in_time(tmp_path: Path) -> None:
     hanging.chmod(0o755)
     with pytest.raises(Failure, match=r"'adb devices' does not end within 0\.2 s"):
         AdbClient(AdbProgram(hanging, is_users=True), {}).run(["devices"], limit_s=0.2)
+
+
+def test_a_phone_that_talks_without_end_is_cut_short(phone: PhoneProcess, link: PhoneLink) -> None:
+    assert len(link.shell("cat /dev/zero").output) <= LONGEST_ANSWER
+    # As on a phone, its next word to nobody ends it.
+    deadline = time.monotonic() + 10
+    while any("proot" in line for line in group_members(phone.pid)):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import struct
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -39,15 +40,17 @@ class ShellProgram:
 
 async def serve_plain_shell(stream: AdbStream, program: ShellProgram) -> None:
     """Run a program; its output and its errors are one stream, its exit status is not told."""
-    process = await _start(program, asyncio.subprocess.STDOUT)
+    said = await _Pipe.create()
+    process = await _start(program, said, said)
     feed = asyncio.ensure_future(_feed_plain(stream, process))
-    await _finish(process, feed, [_pump(process.stdout, stream.write)])
+    await _finish(process, feed, [said.pump(stream.write)])
     await stream.close()
 
 
 async def serve_packet_shell(stream: AdbStream, program: ShellProgram) -> None:
     """Run a program; packets tell its output, its errors and its exit status apart."""
-    process = await _start(program, asyncio.subprocess.PIPE)
+    output, errors = await _Pipe.create(), await _Pipe.create()
+    process = await _start(program, output, errors)
     one_at_a_time = asyncio.Lock()
 
     def packets(kind: int) -> Write:
@@ -58,47 +61,62 @@ async def serve_packet_shell(stream: AdbStream, program: ShellProgram) -> None:
         return write
 
     feed = asyncio.ensure_future(_feed_packets(stream, process))
-    outputs = [
-        _pump(process.stdout, packets(_STDOUT)),
-        _pump(process.stderr, packets(_STDERR)),
-    ]
-    status = await _finish(process, feed, outputs)
+    pumps = [output.pump(packets(_STDOUT)), errors.pump(packets(_STDERR))]
+    status = await _finish(process, feed, pumps)
     with contextlib.suppress(StreamClosedError):
         await packets(_EXIT)(bytes([status & 0xFF]))
     await stream.close()
 
 
-async def _start(program: ShellProgram, errors: int) -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_exec(
-        *program.command, env=program.environment, stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE, stderr=errors,
-    )  # fmt: skip
+@dataclass(frozen=True)
+class _Pipe:
+    """A pipe that a program writes to, and that can be closed before the program ends."""
+
+    writing: int
+    reader: asyncio.StreamReader
+    transport: asyncio.ReadTransport
+
+    @staticmethod
+    async def create() -> _Pipe:
+        """Open one."""
+        reading, writing = os.pipe()
+        reader = asyncio.StreamReader()
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(reading, "rb")
+        )
+        return _Pipe(writing, reader, transport)
+
+    async def pump(self, write: Write) -> None:
+        """Send what a program says; once nobody wants it, the program's next word ends it."""
+        with contextlib.suppress(StreamClosedError):
+            while piece := await self.reader.read(_PIECE):
+                await write(piece)
+        self.transport.close()
+
+
+async def _start(program: ShellProgram, output: _Pipe, errors: _Pipe) -> asyncio.subprocess.Process:
+    try:
+        return await asyncio.create_subprocess_exec(
+            *program.command, env=program.environment, stdin=asyncio.subprocess.PIPE,
+            stdout=output.writing, stderr=errors.writing,
+        )  # fmt: skip
+    finally:
+        for writing in {output.writing, errors.writing}:
+            os.close(writing)
 
 
 async def _finish(
     process: asyncio.subprocess.Process,
     feed: asyncio.Future[None],
-    outputs: Sequence[Awaitable[None]],
+    pumps: Sequence[Awaitable[None]],
 ) -> int:
     """Wait for a program and all that it says; give its exit status as a shell would."""
-    await asyncio.gather(*outputs)
+    await asyncio.gather(*pumps)
     status = await process.wait()
     feed.cancel()
     with contextlib.suppress(asyncio.CancelledError, StreamClosedError, ProtocolError):
         await feed
     return status if status >= 0 else _KILLED - status
-
-
-async def _pump(source: asyncio.StreamReader | None, write: Write) -> None:
-    """Send what a program says; what nobody wants any longer is read and dropped."""
-    assert source
-    wanted = True
-    while piece := await source.read(_PIECE):
-        if wanted:
-            try:
-                await write(piece)
-            except StreamClosedError:
-                wanted = False
 
 
 async def _feed_plain(stream: AdbStream, process: asyncio.subprocess.Process) -> None:
