@@ -63,6 +63,15 @@ def _files(python: Path) -> set[str]:
     return {str(path.relative_to(package)) for path in found}
 
 
+def _c_files() -> set[str]:
+    folders = {"compiler": PROJECT / "compile", "deploy": PROJECT / "deploy"}
+    return {
+        str(name / path.relative_to(folder))
+        for name, folder in ((Path(name), folder) for name, folder in folders.items())
+        for path in folder.rglob("*.[ch]")
+    }
+
+
 def test_an_installed_copy_compiles_with_records_and_writes_nothing_into_itself(
     installed: Path, tmp_path: Path
 ) -> None:
@@ -70,7 +79,8 @@ def test_an_installed_copy_compiles_with_records_and_writes_nothing_into_itself(
     empty.mkdir()
     home.mkdir()
     before = _files(installed)
-    assert {"tuning_logs/cortex-a72/records.jsonl", "deploy/board/counter.c", "py.typed"} <= before
+    assert {"tuning_logs/cortex-a72/records.jsonl", "py.typed"} <= before
+    assert {path for path in before if path.endswith((".c", ".h"))} == _c_files()
     command, options = (
         installed.with_name("shuffledeploy"),
         {"cwd": empty, "env": _environment(home)},
@@ -79,7 +89,7 @@ def test_an_installed_copy_compiles_with_records_and_writes_nothing_into_itself(
     assert "cortex-a72" in _run(command, "logs", "show", "--target", "arm", **options)
     # A record that comes along, for ARM; then one that is found here, for this machine.
     tune = (command, "tune", "--model", "shufflenet-fashion", "--json", "report.json")
-    _run(*tune, "--target", "arm", "--trials", "0", "--no-check", **options)
+    _run(*tune, "--target", "arm", "--trials", "0", "--no-check", "--standalone", **options)
     assert json.loads((empty / "report.json").read_text())["tasks_with_record"] > 0
     _run(*tune, "--target", "host", "--trials", "2", "--score", "latency", **options)
     (log,) = (home / ".local" / "share" / "shuffledeploy" / "tuning_logs").glob("*/records.jsonl")
