@@ -15,6 +15,7 @@ import torch
 from stages import HOST, draw, seeded
 from strip_networks import SMALL, Units
 from torch import Tensor, nn
+from tvm import relax
 
 from shuffledeploy.compiler.bundle.folder import Bundle, load_bundle
 from shuffledeploy.compiler.bundle.manifest import Standalone
@@ -22,6 +23,7 @@ from shuffledeploy.compiler.frontend.program import trace, trace_module
 from shuffledeploy.compiler.ir.graph import Array
 from shuffledeploy.compiler.native_tools import compile_c, zig
 from shuffledeploy.compiler.network import choose_schedules, lower, write_bundle
+from shuffledeploy.compiler.passes.memory.planned_calls import planned_program
 from shuffledeploy.compiler.standalone.c_interface import c_identifier, parameters
 from shuffledeploy.compiler.targets import CompileTarget, find_target
 from shuffledeploy.model.errors import UsageError
@@ -330,6 +332,19 @@ def test_a_bundle_without_it_says_so(tmp_path: Path) -> None:
     assert bundle.manifest.standalone is None
     with pytest.raises(UsageError, match="has no standalone network: make it with"):
         _ = bundle.standalone_library
+
+
+def test_what_only_the_runtime_has_is_refused_by_name() -> None:
+    given = relax.Var("x", relax.TensorType((1, 4), "float32"))
+    for call, name in (
+        (relax.Call(relax.ExternFunc("vm.builtin.sort"), [given], ty_args=[given.ty]), "sort"),
+        (relax.op.shape_of(given), "shape_of"),
+    ):
+        builder = relax.BlockBuilder()
+        with builder.function("main", [given]):
+            builder.emit_func_output(builder.emit(call))
+        with pytest.raises(UsageError, match=f"cannot call .*{name}.*without --standalone"):
+            planned_program(builder.get())
 
 
 def test_a_changed_header_is_refused(units: Bundle, tmp_path: Path) -> None:

@@ -139,7 +139,10 @@ class _Reader:
             return self._of(expr.tuple_value)[int(expr.index)]
         if constant_of(expr) is not None:
             return Place(CONSTANTS_BASE, self._constants.start_of(expr.value))
-        raise UsageError(f"a standalone network cannot hold {type(expr).__name__} in its program")
+        raise UsageError(
+            f"a network without a runtime cannot hold a {type(expr).__name__}: compile it without"
+            " --standalone"
+        )
 
     def _place(self, variable: relax.Var, value: Any) -> Any:
         called = operator(value)
@@ -154,10 +157,11 @@ class _Reader:
             return self._reserve(_bytes(variable.ty))
         if called == "relax.reshape":
             return self._of(value.args[0])
-        if called:
+        if isinstance(value, tvm.ir.Call):
+            name = called.removeprefix("relax.") or getattr(value.op, "global_symbol", "a function")
             raise UsageError(
-                f"a standalone network cannot call {called.removeprefix('relax.')}, which needs"
-                " TVM's runtime: compile it without --standalone"
+                f"a network without a runtime cannot call {name}, which only TVM's runtime has:"
+                " compile it without --standalone"
             )
         return self._of(value)
 
