@@ -15,7 +15,7 @@ _CLASSIFIES = """\
 enum { CHANNELS = @channels@, HEIGHT = @height@, WIDTH = @width@, PIXELS = HEIGHT * WIDTH };
 
 int main(int argc, char **argv) {
-  static const float mean[] = @UPPER@_MEAN, std[] = @UPPER@_STD;
+  static const float mean[] = @mean@, std[] = @std@;@yours@
   static _Alignas(64) float input[@INPUT@_ELEMENTS], output[@OUTPUT@_ELEMENTS];
   static _Alignas(64) unsigned char workspace[@UPPER@_WORKSPACE_BYTES];
   static unsigned char picture[PIXELS * CHANNELS];
@@ -69,7 +69,7 @@ def example(interface: CInterface) -> str:
 
 def _image_words(interface: CInterface) -> dict[str, str] | None:
     """Fill the gaps for a picture; None where the network does not take one and classify it."""
-    if len(interface.inputs) != 1 or len(interface.outputs) != 1 or not interface.normalisation:
+    if len(interface.inputs) != 1 or len(interface.outputs) != 1:
         return None
     (given,), (answer,) = interface.inputs, interface.outputs
     shape = given.tensor.shape
@@ -77,8 +77,13 @@ def _image_words(interface: CInterface) -> dict[str, str] | None:
         return None
     if {given.tensor.dtype, answer.tensor.dtype} != {"float32"}:
         return None
-    colour = shape[1] == 3
-    return {
+    colour, upper = shape[1] == 3, interface.name.upper()
+    statistics = {"mean": f"{upper}_MEAN", "std": f"{upper}_STD", "yours": ""}
+    if interface.normalisation is None:
+        nought, one = (", ".join([value] * shape[1]) for value in ("0", "1"))
+        yours = " /* of its training */"
+        statistics = {"mean": f"{{{nought}}}", "std": f"{{{one}}}", "yours": yours}
+    return statistics | {
         "channels": str(shape[1]), "height": str(shape[2]), "width": str(shape[3]),
         "suffix": "ppm" if colour else "pgm", "magic": "P6" if colour else "P5",
         "order": "a byte each of red, green and blue" if colour else "a byte each",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from shuffledeploy.deploy.benchmark.benchmark_plan import SubjectGroup, plan
 from shuffledeploy.deploy.benchmark.benchmark_report import print_document
-from shuffledeploy.deploy.benchmark.engines import ENGINES, OURS, find_engine
+from shuffledeploy.deploy.benchmark.engines import OURS, USUAL_ENGINES, find_engine
 from shuffledeploy.deploy.benchmark.run_benchmark import run_groups
 from shuffledeploy.deploy.benchmark.settings import Settings
 from shuffledeploy.deploy.runtime.defaults import BENCH_RESULTS
@@ -33,7 +33,7 @@ def _checked(
     options: argparse.Namespace,
 ) -> tuple[Sequence[SubjectGroup], Settings, Path, Path]:
     """Refuse before any work what cannot be done."""
-    chosen = [find_engine(name) for name in dict.fromkeys(options.engine)] or list(ENGINES.values())
+    chosen = [find_engine(name) for name in dict.fromkeys(options.engine)] or list(USUAL_ENGINES)
     absent = [engine.package for engine in chosen if engine.version is None]
     if absent:
         raise UsageError(

@@ -12,11 +12,12 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 from shuffledeploy.deploy.benchmark.document import noisy_places
-from shuffledeploy.deploy.benchmark.engines import ENGINES, OURS
+from shuffledeploy.deploy.benchmark.engines import ENGINES, OURS, STANDALONE
 from shuffledeploy.model.command_output import replaced
 from shuffledeploy.model.registry import UNSHUFFLED
 
-COLORS = {OURS: "#1f6f8b", "onnxruntime": "#d9a441", "openvino": "#b5838d", "ncnn": "#7a9e7e",
+COLORS = {OURS: "#1f6f8b", STANDALONE: "#63a3b8",
+          "onnxruntime": "#d9a441", "openvino": "#b5838d", "ncnn": "#7a9e7e",
           "mnn": "#8d86c9"}  # fmt: skip
 INK, FAINT = "#222222", "#8a8a8a"
 _STYLE: Any = {

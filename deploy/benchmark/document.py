@@ -14,7 +14,7 @@ from typing import Any
 from shuffledeploy.compiler.bundle.folder import LIBRARY, Bundle
 from shuffledeploy.compiler.network import versions
 from shuffledeploy.deploy.benchmark.benchmark_plan import ALEXNET, OWN, SHUFFLENET, SubjectGroup
-from shuffledeploy.deploy.benchmark.engines import ENGINES, OURS
+from shuffledeploy.deploy.benchmark.engines import ENGINES, OURS, STANDALONE
 from shuffledeploy.deploy.benchmark.processor import cpu_model
 from shuffledeploy.deploy.benchmark.settings import Settings
 from shuffledeploy.deploy.benchmark.summaries import LEAST_SAMPLES
@@ -152,7 +152,7 @@ def peer_ratios(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]
             place = (row["resolution"], row["model"])
             if row["engine"] == OURS:
                 ours[place] = row["median_ms"]
-            else:
+            elif row["engine"] != STANDALONE:
                 peers[place] = min(row["median_ms"], peers.get(place, row["median_ms"]))
     found: dict[str, dict[str, float]] = {}
     for place, best in peers.items():

@@ -13,6 +13,8 @@ from typing import Any, Protocol
 from shuffledeploy.model.errors import UsageError
 
 OURS = "shuffledeploy"
+#: The same networks without a runtime: measured where it is asked for.
+STANDALONE = "standalone"
 
 
 class RunningEngine(Protocol):
@@ -77,6 +79,10 @@ ENGINES = {
             "bundle with the committed records; TVM runtime in process, input set once",
         ),
         Engine(
+            STANDALONE, "no runtime", "shuffledeploy.deploy.benchmark.standalone_engine",
+            "shuffledeploy", "bundle", "the same kernels as C functions, input set once",
+        ),
+        Engine(
             "onnxruntime", "ONNX Runtime", "shuffledeploy.deploy.benchmark.onnxruntime_engine",
             "onnxruntime",
             "onnx", "all graph optimisations, sequential, input and output bound once",
@@ -95,6 +101,10 @@ ENGINES = {
         ),
     )
 }  # fmt: skip
+
+
+#: What is compared where nothing is said.
+USUAL_ENGINES = tuple(engine for engine in ENGINES.values() if engine.name != STANDALONE)
 
 
 def find_engine(name: str) -> Engine:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from shuffledeploy.compiler.bundle.folder import MANIFEST
 from shuffledeploy.compiler.targets import HOST, find_target
 from shuffledeploy.deploy.benchmark.answers import questions
 from shuffledeploy.deploy.benchmark.benchmark_plan import Subject, SubjectGroup
 from shuffledeploy.deploy.benchmark.conversion import converted
-from shuffledeploy.deploy.benchmark.engines import ENGINES, OURS
+from shuffledeploy.deploy.benchmark.engines import ENGINES, OURS, STANDALONE
 from shuffledeploy.deploy.benchmark.measurement import Prepared
 from shuffledeploy.deploy.benchmark.native import FOLDER, compiled
 from shuffledeploy.deploy.runtime.comparison import cached_bundle
@@ -30,13 +31,22 @@ def prepare(group: SubjectGroup, tell: Callable[[str], None], folder: Path = FOL
     target = find_target(HOST)
     bundles, asked = {}, {}
     for model in dict.fromkeys(subject.model for subject in group.subjects):
-        bundles[model] = cached_bundle(model, group.size, target, tell=lambda t: tell(t or ""))
+        bundles[model] = cached_bundle(
+            model, group.size, target, standalone=STANDALONE in group.engines,
+            tell=lambda t: tell(t or ""),
+        )  # fmt: skip
         asked[model] = questions(bundles[model], folder / "images" / f"{model}-{group.resolution}")
     files: dict[Subject, dict[str, str]] = {}
     failed: dict[Subject, str] = {}
     for subject in group.subjects:
         if subject.engine == OURS:
             files[subject] = {"library": str(bundles[subject.model].library)}
+            continue
+        if subject.engine == STANDALONE:
+            bundle = bundles[subject.model]
+            files[subject] = {
+                "library": str(bundle.standalone_library), "manifest": str(bundle.path / MANIFEST),
+            }  # fmt: skip
             continue
         model_format = ENGINES[subject.engine].model_format
         tell(f"{subject.name}: {model_format} model")

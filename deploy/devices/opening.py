@@ -144,8 +144,7 @@ class Device:
             Runs something on the device, such as one warmed inference. Run once.
         library : Path or None
             A library that :meth:`upload_and_load` loaded: counts only its instructions, exactly
-            repeatable. None counts the whole process, the RPC and the interpreter included, which
-            varies a little.
+            repeatable. None counts the whole process, the RPC included, which varies a little.
 
         Returns
         -------

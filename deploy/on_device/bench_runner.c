@@ -30,7 +30,7 @@ static const char *const HELP =
     "  --warm-up N              how many before (default: 10)\n"
     "  --cold                   empty the caches before each inference\n"
     "  --kernels                also the time of each kernel\n"
-    "  --reference FILE         compare with PyTorch's answers (run.py writes the file)\n"
+    "  --reference FILE         compare with PyTorch's answers, which FILE has\n"
     "  --emulated               this is an emulator: print no time\n";
 
 static void fail(const char *what, const char *detail) {

@@ -113,17 +113,19 @@ def cached_bundle(
     folder: Path = BUNDLES,
     rebuild: bool = False,
     tuned: bool = True,
+    standalone: bool = False,
     tell: Tell = lambda _: None,
 ) -> Bundle:
     """Give a network's bundle from the cache; compile it first where that one is absent or old.
 
     Old is a bundle that does not validate, was made by other versions or for other processor
     features, or before a source file of the compiler or a tuning record of the target changed.
-    Without `tuned` no record is used.
+    Without `tuned` no record is used; with `standalone` it has the network without a runtime, too.
     """
     kind = "" if tuned else "-untuned"
     path = folder / f"{name}-{resolution_text(name, resolution)}-{target.name}{kind}"
-    if not rebuild and (bundle := _still_good(path, target)) is not None:
+    bundle = None if rebuild else _still_good(path, target)
+    if bundle is not None and (bundle.manifest.standalone is not None or not standalone):
         return bundle
 
     def progress(text: str) -> None:
@@ -131,8 +133,9 @@ def cached_bundle(
 
     logs = LOG_FOLDER if tuned else path / "no-logs"
     return compile_network(
-        name, target, path, resolution=resolution, log_folder=logs, progress=progress
-    )
+        name, target, path, resolution=resolution, log_folder=logs, standalone=standalone,
+        progress=progress,
+    )  # fmt: skip
 
 
 def _still_good(path: Path, target: CompileTarget) -> Bundle | None:

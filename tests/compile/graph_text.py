@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import tvm
-from tvm import relax
+from tvm import relax, tirx
+from tvm_ffi import structural_walk
 
 from shuffledeploy.compiler.ir.graph import (
     ENTRY,
@@ -37,12 +38,18 @@ SHORT_TYPES = {"float": "f", "int": "i", "uint": "u"}
 
 
 def graph_text(module: tvm.IRModule, *functions: str) -> str:
-    """Write Relax functions of a module, the entry function where none is named.
+    """Write functions of a module, the entry function where none is named.
 
-    Variables are numbered in order, constants are told by their shapes, kernels by their names.
-    A second name of a variable has no line, and neither has the tuple of the answers.
+    A function of TIR is written as the calls that it makes. Of a Relax function, variables are
+    numbered in order, constants are told by their shapes, kernels by their names. A second name of
+    a variable has no line, and neither has the tuple of the answers.
     """
-    texts = [_function_text(name, module[name]) for name in functions or (ENTRY,)]
+    texts = [
+        _calls_text(name, module[name])
+        if isinstance(module[name], tirx.PrimFunc)
+        else _function_text(name, module[name])
+        for name in functions or (ENTRY,)
+    ]
     return "\n\n".join(texts)
 
 
@@ -66,6 +73,39 @@ def _function_text(name: str, function: relax.Function) -> str:
     return "\n".join([f"{name}({given})", *lines, f"return {_listed(told, names)}"])
 
 
+def _calls_text(name: str, function: tirx.PrimFunc) -> str:
+    given = ", ".join(str(parameter.name) for parameter in function.params)
+    lines: list[str] = []
+
+    def on_call(call: tirx.Evaluate) -> None:
+        lines.append(_value(call.value))
+
+    def on_store(store: tirx.BufferStore) -> None:
+        lines.append(f"ticks[{store.indices[0]}] = {_value(store.value)}")
+
+    structural_walk(
+        function.body, [(tirx.Evaluate, on_call), (tirx.BufferStore, on_store)], order="pre"
+    )
+    return "\n".join([f"{name}({given})", *lines])
+
+
+def _value(value: Any) -> str:
+    """Write an argument of a call of TIR: a pointer, so many bytes behind another, or a number."""
+    if isinstance(value, tirx.Var):
+        return str(value.name)
+    if not isinstance(value, tvm.ir.Call):
+        return str(value.value)
+    called = value.op.name_hint if isinstance(value.op, tvm.ir.GlobalVar) else value.op.name
+    arguments = [_value(argument) for argument in value.args]
+    if called.endswith("reinterpret"):
+        return arguments[-1]
+    if called.endswith("add_byte_offset"):
+        return " + ".join(arguments)
+    if called.endswith("call_extern"):
+        called, arguments = arguments[0], arguments[1:]
+    return f"{called}({', '.join(arguments)})"
+
+
 def _expression(value: Any, names: Mapping[relax.Var, str]) -> str:
     if isinstance(value, relax.Var):
         return names[value]
@@ -82,9 +122,16 @@ def _expression(value: Any, names: Mapping[relax.Var, str]) -> str:
 
 
 def _call(call: tvm.ir.Call, names: Mapping[relax.Var, str]) -> str:
+    if isinstance(call.op, tvm.ir.GlobalVar):
+        return f"{call.op.name_hint}({_listed(call.args, names)})"
     if (kernel := called_kernel(call)) is not None:
         fields = call.args[1].fields
         return f"{kernel}({_listed(fields, names)}){_written_over(call, fields, names)}"
+    if operator(call) == "relax.memory.alloc_storage":
+        return f"storage({int(call.args[0].values[0])} bytes)"
+    if operator(call).endswith("alloc_tensor"):
+        # Its type and shape are told by its variable.
+        return "tensor(" + _listed(call.args[: 2 if len(call.args) == 5 else 0], names) + ")"
     # What a reshape makes of a tensor is told by its variable's type.
     arguments = [a for a in call.args if not isinstance(a, relax.ShapeExpr)]
     told = [_expression(a, names) for a in arguments] + _attributes(call.attrs)
@@ -125,6 +172,8 @@ def _plain(value: Any) -> Any:
 def _type(of: Any) -> str:
     if isinstance(of, relax.TupleType):
         return f"({', '.join(_type(field) for field in of.fields)})"
+    if not isinstance(of, relax.TensorType):
+        return "storage"
     return _tensor(str(of.dtype), shape_of(relax.Var("any", of)) or ())
 
 

@@ -24,6 +24,11 @@ from shuffledeploy.compiler.ir.inspection import kernel_functions
 from shuffledeploy.compiler.kernels.schedules import scheduled
 from shuffledeploy.compiler.passes.memory.constants_in_place import constants_in_place
 from shuffledeploy.compiler.passes.memory.expose_intermediates import INTERMEDIATES
+from shuffledeploy.compiler.passes.memory.one_function import (
+    COMPUTE,
+    COMPUTE_TIMED,
+    one_function,
+)
 from shuffledeploy.compiler.pipeline import Phase, pipeline, run_steps, steps_of
 from shuffledeploy.compiler.targets import CompileTarget, find_target
 
@@ -228,6 +233,7 @@ LESSONS = {
     "compute_in_strips": Lesson(LargeImage(), (1, 3, 56, 44), target=LITTLE_CACHE),
     "residual_in_place": Lesson(Residual(), (1, 3, 6, 5)),
     "constants_in_place": Lesson(LayerTwice(), (1, 8)),
+    "one_function": Lesson(LayerTwice(), (1, 8), functions=(COMPUTE, COMPUTE_TIMED)),
 }
 
 
@@ -238,7 +244,7 @@ def around(name: str, module: tvm.IRModule, target: CompileTarget) -> tuple[tvm.
         module = run_steps(module, steps)
         kernels = kernel_functions(module)
         chosen = {kernel: scheduled(f, target.core) for kernel, f in kernels.items()}
-        phases = (Phase.SCHEDULE, Phase.MEMORY, Phase.PLAN)
+        phases = (Phase.SCHEDULE, Phase.MEMORY, Phase.PLAN, Phase.FUNCTION)
         steps = steps_of(pipeline(target, kernels, chosen), *phases)
     earlier = tuple(itertools.takewhile(lambda step: step.name != name, steps))
     before = run_steps(module, earlier)
@@ -258,5 +264,6 @@ def test_a_pass_makes_of_its_graph_what_is_written(name: str, golden: GoldenFile
 def test_each_pass_over_calls_and_layers_has_its_text() -> None:
     phases = (Phase.GRAPH, Phase.SCHEDULE, Phase.MEMORY)
     passes = {step.name for step in steps_of(pipeline(ARM), *phases)}
-    assert passes | {constants_in_place.__name__} == set(LESSONS)
+    others = {constants_in_place.__name__, one_function.__name__}
+    assert passes | others == set(LESSONS)
     assert {path.stem for path in FOLDER.iterdir()} == set(LESSONS)

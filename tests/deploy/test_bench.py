@@ -17,14 +17,14 @@ from shuffledeploy.deploy.benchmark import measurement
 from shuffledeploy.deploy.benchmark.answers import Question
 from shuffledeploy.deploy.benchmark.benchmark_plan import Subject, SubjectGroup, plan
 from shuffledeploy.deploy.benchmark.benchmark_report import print_document, warnings
-from shuffledeploy.deploy.benchmark.engines import ENGINES, OURS
+from shuffledeploy.deploy.benchmark.engines import ENGINES, OURS, USUAL_ENGINES
 from shuffledeploy.deploy.benchmark.measurement import Prepared
 from shuffledeploy.deploy.benchmark.run_benchmark import run_groups
 from shuffledeploy.deploy.benchmark.settings import Settings
 from shuffledeploy.model.errors import Failure, UsageError
 from shuffledeploy.model.registry import twin
 
-ALL = tuple(ENGINES)
+ALL = tuple(engine.name for engine in USUAL_ENGINES)
 NAME = "shufflenet-g3-x0.5"
 SETTINGS = Settings(rounds=13, runs=4)
 CEILINGS = {"multiply_adds_per_s": 1e10, "bytes_per_s": 1e10, "loop": [8, 12], "streams": 1}

@@ -8,9 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tiny import tiny_bundle
 
+from shuffledeploy.compiler.bundle.folder import MANIFEST
+from shuffledeploy.deploy.benchmark import standalone_engine
 from shuffledeploy.deploy.benchmark.benchmark_plan import Subject
-from shuffledeploy.deploy.benchmark.engines import OURS
+from shuffledeploy.deploy.benchmark.document import peer_ratios
+from shuffledeploy.deploy.benchmark.engines import OURS, STANDALONE
 from shuffledeploy.deploy.benchmark.rounds import measure
 from shuffledeploy.deploy.benchmark.settings import Settings
 from shuffledeploy.deploy.benchmark.summaries import (
@@ -126,3 +130,23 @@ def test_a_worker_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
             worker.ask("ask", method="die")
     finally:
         worker.close()
+
+
+def test_a_network_without_a_runtime_is_no_peer() -> None:
+    row = {"threads": 1, "resolution": "224x224", "model": "n"}
+    times = {OURS: 2.0, STANDALONE: 1.0, "ncnn": 3.0}
+    rows = [{**row, "engine": engine, "median_ms": ms} for engine, ms in times.items()]
+    assert peer_ratios(rows) == {"224x224": {"n": 1.5}}
+
+
+def test_the_engine_without_a_runtime_answers() -> None:
+    bundle = tiny_bundle(standalone=True)
+    files = {"library": str(bundle.standalone_library), "manifest": str(bundle.path / MANIFEST)}
+    network = standalone_engine.load(files, 1)
+    for (image,), (logits,) in zip(
+        bundle.reference_inputs(), bundle.reference_outputs(), strict=True
+    ):
+        network.set_input(image)
+        network.prepare()
+        network.run()
+        np.testing.assert_allclose(network.output(), logits, atol=1e-5)

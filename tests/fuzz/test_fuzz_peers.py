@@ -27,7 +27,9 @@ GOOD: dict[str, Any] = {
 }  # fmt: skip
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
 ANYTHING = SCALARS | st.lists(SCALARS, max_size=4) | st.dictionaries(st.text(max_size=5), SCALARS)
-NAMES = st.sampled_from(["rpc://", "tracker://", "emulated", ":", "/", "[::1]", "9090", "a", "-"])
+NAMES = st.sampled_from(
+    ["rpc://", "tracker://", "ssh://", "adb", "emulated", ":", "/", "@", "[::1]", "9090", "a", "-"]
+)
 
 
 @given(st.text(max_size=60) | st.lists(NAMES | st.text(max_size=4), max_size=8).map("".join))
@@ -36,8 +38,10 @@ def test_names(text: str) -> None:
         found = parse_device_name(text)
     except UsageError:
         return
-    assert found.kind in ("local", "emulated", "rpc", "tracker")
-    assert found.kind in ("local", "emulated") or 0 < found.port < 65536
+    assert found.kind in ("local", "emulated", "adb", "ssh", "rpc", "tracker")
+    assert found.kind not in ("rpc", "tracker") or 0 < found.port < 65536
+    # These are handed to programs, which must not take them for options.
+    assert not any(word.startswith("-") for word in (found.host, found.user, found.serial))
 
 
 @given(st.sampled_from(sorted(GOOD)), ANYTHING)
