@@ -123,7 +123,9 @@ def start_phone(traits: PhoneTraits = PhoneTraits(), *, background: bool = False
         (folder / "home").mkdir()
         watch = [] if background else ["--watch"]
         command = [sys.executable, "-m", _MODULE, str(folder), json.dumps(asdict(traits)), *watch]
-        environment = {**os.environ, "PYTHONPATH": str(SEARCH_PATH)}
+        # First ours, for it may be a checkout; then what the user's program finds, too.
+        paths = filter(None, (str(SEARCH_PATH), os.environ.get("PYTHONPATH")))
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
         return Launch(command, environment, "the emulated phone", background, folder / "tmp")
 
     def record(pid: int, started: int, folder: str, words: list[str]) -> PhoneProcess:
