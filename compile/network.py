@@ -10,10 +10,8 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import torch
 import tvm
 from torch.export import ExportedProgram
-from tvm import relax
 
 from shuffledeploy.compiler.bundle import folder as bundles
 from shuffledeploy.compiler.bundle.folder import Bundle
@@ -22,32 +20,27 @@ from shuffledeploy.compiler.bundle.manifest import (
     KernelEntry,
     Manifest,
     StripCall,
-    Tensor,
-    data_type,
 )
 from shuffledeploy.compiler.frontend.program import Program, import_program
 from shuffledeploy.compiler.ir.attributes import JOINED_IN_PLACE, STRIPS, attribute, kernel_of
-from shuffledeploy.compiler.ir.graph import ENTRY, Array
+from shuffledeploy.compiler.ir.graph import ENTRY
 from shuffledeploy.compiler.ir.inspection import is_shuffle, kernel_functions, moves_only
 from shuffledeploy.compiler.kernels.schedules import scheduled
 from shuffledeploy.compiler.library import build_library
 from shuffledeploy.compiler.passes.memory.constants_in_place import constant_bytes
 from shuffledeploy.compiler.passes.memory.expose_intermediates import (
-    INTERMEDIATES,
-    expose_intermediates,
     kernel_calls,
 )
 from shuffledeploy.compiler.pipeline import Dump, Phase, pipeline, run_steps, steps_of
+from shuffledeploy.compiler.proof_arrays import SEEDS, expected_intermediates, reference
 from shuffledeploy.compiler.standalone.package import write_standalone
-from shuffledeploy.compiler.targets import CompileTarget, find_target
+from shuffledeploy.compiler.targets import CompileTarget
 from shuffledeploy.compiler.tuning.records.record import Record
 from shuffledeploy.compiler.tuning.records.recorded_schedules import apply_record, kernel_key
-from shuffledeploy.model.scratch import scratch_folder
 
 # Largest absolute error of a logit, for logits of order one (float32, a few hundred layers'
 # rounding).
 TOLERANCE = 1e-4
-SEEDS = (1, 2, 3, 4)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,7 +155,7 @@ def write_bundle(  # noqa: PLR0913 - all but four by name
         np.savez(folder / bundles.REFERENCE, allow_pickle=False, **arrays)
         progress("computing what each kernel should write")
         samples = expected_intermediates(
-            lowered, [arrays[f"input_{i}"] for i in range(len(inputs))]
+            lowered.module, [arrays[f"input_{i}"] for i in range(len(inputs))]
         )
         np.savez(folder / bundles.INTERMEDIATES, allow_pickle=False, **samples)
         progress(f"building the library for {target.name}")
@@ -228,46 +221,6 @@ def symbols_of(module: tvm.IRModule) -> dict[str, str]:
     """List the functions that do the work of a kernel of another name, each with that name."""
     functions = kernel_functions(module).items()
     return {name: of for name, f in functions if (of := kernel_of(f, name)) != name}
-
-
-def reference(
-    exported: ExportedProgram, inputs: tuple[Tensor, ...]
-) -> tuple[dict[str, Array], tuple[Tensor, ...]]:
-    """Ask PyTorch for the outputs of the reference input (seed 0) and of each of `SEEDS`."""
-    module = exported.module()
-    arrays: dict[str, Array] = {}
-    outputs: list[Array] = []
-    for case, seed in enumerate((0, *SEEDS)):
-        values = bundles.seeded_inputs(inputs, seed)
-        with torch.no_grad():
-            answer = module(*(torch.from_numpy(value) for value in values))
-        outputs = [t.numpy() for t in _flatten(answer)]
-        arrays |= {f"output_{case}_{i}": value for i, value in enumerate(outputs)}
-        if case == 0:
-            arrays |= {f"input_{i}": value for i, value in enumerate(values)}
-    specs = tuple(
-        Tensor(f"output_{i}", tuple(value.shape), data_type(str(value.dtype)))
-        for i, value in enumerate(outputs)
-    )
-    return arrays, specs
-
-
-def _flatten(answer: Any) -> list[torch.Tensor]:
-    if isinstance(answer, torch.Tensor):
-        return [answer]
-    if isinstance(answer, dict):
-        answer = list(answer.values())
-    return [tensor for part in answer for tensor in _flatten(part)]
-
-
-def expected_intermediates(lowered: Lowered, inputs: list[Array]) -> dict[str, Array]:
-    """Run every kernel unscheduled on this machine and sample what it writes."""
-    with scratch_folder("unscheduled-") as folder:
-        library = folder / bundles.LIBRARY
-        build_library(expose_intermediates(lowered.module), find_target("host"), library)
-        machine = relax.VirtualMachine(tvm.runtime.load_module(str(library)), tvm.cpu())
-        results = machine[INTERMEDIATES](*(tvm.runtime.tensor(value) for value in inputs))
-        return {f"call_{i}": bundles.sample(value.numpy()) for i, value in enumerate(results)}
 
 
 def kernel_entries(lowered: Lowered, chosen: Mapping[str, Chosen]) -> tuple[KernelEntry, ...]:

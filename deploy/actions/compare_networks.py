@@ -21,7 +21,7 @@ from shuffledeploy.deploy.runtime.comparison import (
     resolution_text,
 )
 from shuffledeploy.deploy.runtime.defaults import ALEXNET
-from shuffledeploy.deploy.runtime.execution import check_fits, default_device
+from shuffledeploy.deploy.runtime.device_fit import check_fits, default_device
 from shuffledeploy.deploy.runtime.latency import THREADS
 from shuffledeploy.deploy.runtime.parity import Parity
 from shuffledeploy.model.command_output import steps, write_json

@@ -14,7 +14,8 @@ from rich.table import Table
 from shuffledeploy.compiler.bundle.folder import load_bundle
 from shuffledeploy.compiler.targets import find_target
 from shuffledeploy.deploy.runtime.comparison import cached_bundle
-from shuffledeploy.deploy.runtime.execution import RunningNetwork, default_device, open_network
+from shuffledeploy.deploy.runtime.device_fit import default_device
+from shuffledeploy.deploy.runtime.execution import RunningNetwork, open_network
 from shuffledeploy.model.command_output import steps, write_json
 from shuffledeploy.model.errors import Failure, UsageError
 from shuffledeploy.model.fashion import to_input

@@ -18,7 +18,8 @@ from shuffledeploy.deploy.report.run_report import (
     to_json,
 )
 from shuffledeploy.deploy.runner.running_runner import RunnerWishes, run_runner
-from shuffledeploy.deploy.runtime.execution import RunningNetwork, default_device, open_network
+from shuffledeploy.deploy.runtime.device_fit import default_device
+from shuffledeploy.deploy.runtime.execution import RunningNetwork, open_network
 from shuffledeploy.deploy.runtime.latency import (
     count_instructions,
     measure_latency,

@@ -16,7 +16,7 @@ from shuffledeploy.deploy.devices.device_names import DeviceName
 from shuffledeploy.deploy.devices.reached_devices import host_of
 from shuffledeploy.deploy.remote.pushed_server import require_room
 from shuffledeploy.deploy.remote.remote_host import RemoteHost
-from shuffledeploy.deploy.runtime.execution import check_cpu
+from shuffledeploy.deploy.runtime.device_fit import check_cpu
 from shuffledeploy.model.errors import Failure, UsageError
 from shuffledeploy.model.printable import printable_line
 

@@ -17,7 +17,8 @@ from shuffledeploy.compiler.bundle.manifest import Standalone
 from shuffledeploy.compiler.ir.graph import Array
 from shuffledeploy.deploy.devices.opening import Device
 from shuffledeploy.deploy.devices.tvm_rpc_edges import CALL_C
-from shuffledeploy.deploy.runtime.execution import check_fits, check_inputs, open_for
+from shuffledeploy.deploy.runtime.device_fit import check_fits
+from shuffledeploy.deploy.runtime.execution import check_inputs, open_for
 from shuffledeploy.model.errors import Failure
 
 

@@ -15,7 +15,7 @@ from shuffledeploy.deploy.devices import sessions
 from shuffledeploy.deploy.devices.device_names import DeviceName
 from shuffledeploy.deploy.devices.opening import Device, attach
 from shuffledeploy.deploy.devices.trackers import Tracker
-from shuffledeploy.deploy.runtime.execution import check_cpu
+from shuffledeploy.deploy.runtime.device_fit import check_cpu
 from shuffledeploy.deploy.scoring.board_farm import BoardFarm, FarmBoard
 from shuffledeploy.model.errors import Failure, UsageError
 

@@ -23,7 +23,8 @@ from shuffledeploy.deploy.devices.device_names import (
 from shuffledeploy.deploy.devices.opening import open_device, open_named
 from shuffledeploy.deploy.devices.reached_devices import reached
 from shuffledeploy.deploy.devices.trackers import Tracker
-from shuffledeploy.deploy.runtime.execution import default_device, start_network
+from shuffledeploy.deploy.runtime.device_fit import default_device
+from shuffledeploy.deploy.runtime.execution import start_network
 from shuffledeploy.deploy.runtime.parity import Parity, check_parity
 from shuffledeploy.deploy.scoring.scores import CountedInstructions, EstimatedCycles
 from shuffledeploy.deploy.scoring.tracked_boards import BoardScore

@@ -20,7 +20,7 @@ from shuffledeploy.deploy.device import main
 from shuffledeploy.deploy.devices.device_names import parse_device_name
 from shuffledeploy.deploy.devices.opening import open_device
 from shuffledeploy.deploy.estimate.elf_symbols import Function, function_at, read_functions
-from shuffledeploy.deploy.runtime.execution import check_fits
+from shuffledeploy.deploy.runtime.device_fit import check_fits
 from shuffledeploy.model.errors import Failure, UsageError
 
 

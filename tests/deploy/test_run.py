@@ -19,7 +19,8 @@ from shuffledeploy.compiler.bundle.folder import LIBRARY, MANIFEST, file_hash, l
 from shuffledeploy.deploy.devices.opening import Device, open_device
 from shuffledeploy.deploy.estimate.llvm_tools import LlvmTools
 from shuffledeploy.deploy.run import main
-from shuffledeploy.deploy.runtime.execution import check_fits, default_device, start_network
+from shuffledeploy.deploy.runtime.device_fit import check_fits, default_device
+from shuffledeploy.deploy.runtime.execution import start_network
 from shuffledeploy.deploy.runtime.latency import count_instructions, measure_latency
 from shuffledeploy.deploy.runtime.network_estimate import estimate_network
 from shuffledeploy.deploy.runtime.parity import check_parity
