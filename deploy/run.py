@@ -16,6 +16,7 @@ from shuffledeploy.deploy.devices.device_names import (
 from shuffledeploy.deploy.runtime.defaults import RUNS
 from shuffledeploy.model.command_output import require_writable
 from shuffledeploy.model.errors import UsageError, command, program_name
+from shuffledeploy.model.hidden_module import hidden_module
 
 _DESCRIPTION = """\
 Runs a bundle (made by compile/tune.py) on a device. In order: every file of the bundle is held
@@ -48,7 +49,8 @@ def main(argv: list[str] | None = None) -> int:
     if options.device is not None:
         require_core(options.core, parse_device_name(options.device))
     load_bundle(options.bundle)
-    from shuffledeploy.deploy.actions.run_bundle import run_bundle
+    with hidden_module("torch"):
+        from shuffledeploy.deploy.actions.run_bundle import run_bundle
 
     return run_bundle(options)
 
