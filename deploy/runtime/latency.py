@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -142,6 +143,8 @@ def measure_interleaved(
     UsageError
         A device is emulated.
     """
+    # Else TVM pins this process to its first core, for good.
+    os.environ.setdefault("TVM_BIND_THREADS", "0")
     for network in networks:
         require_real(network.device)
         # Libraries are built for one core; this keeps the runtime from starting more threads.

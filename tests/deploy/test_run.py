@@ -78,6 +78,13 @@ def test_a_run_prints_and_writes_what_came_of_it(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["picture.png", "report.json"]
 
 
+def test_timing_leaves_this_process_on_all_of_its_cores() -> None:
+    cores = os.sched_getaffinity(0)
+    with open_device("local") as device:
+        measure_latency(start_network(tiny_bundle(), device), runs=2)
+    assert os.sched_getaffinity(0) == cores
+
+
 def test_a_wrong_kernel_ends_in_a_failure_that_names_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
