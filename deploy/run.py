@@ -44,11 +44,18 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; see ``--help``."""
     options = _parse(argv)
     require_writable(options.json)
+    require_writable(options.write_runner)
     if options.runs < 1:
         raise UsageError(f"--runs takes at least 1, not {options.runs}")
     if options.device is not None:
         require_core(options.core, parse_device_name(options.device))
-    load_bundle(options.bundle)
+    bundle = load_bundle(options.bundle)
+    if options.write_runner:
+        from shuffledeploy.deploy.runner.bench_runner import write_runner
+
+        for line in write_runner(bundle, options.write_runner):
+            print(line)
+        return 0
     with hidden_module("torch"):
         from shuffledeploy.deploy.actions.run_bundle import run_bundle
 
@@ -80,6 +87,10 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         "--runner", action="store_true",
         help="send one static program with that network inside, and run it there",
     )  # fmt: skip
+    way.add_argument(
+        "--write-runner", type=Path, metavar="FILE",
+        help="write that program, and FILE.reference beside it, to be run by hand",
+    )  # fmt: skip
     parser.add_argument(
         "--kernels", action="store_true", help="with a time by the runner, also each kernel's"
     )
@@ -101,8 +112,8 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     options = parser.parse_args(argv)
     if options.clock_ghz is not None and not (options.count and 0 < options.clock_ghz < 100):
         raise UsageError("--clock-ghz takes a core's clock, such as 1.5, and goes with --count")
-    if options.runner and (options.input or options.count):
-        raise UsageError("--runner compares and times: leave out --input and --count")
+    if (options.runner or options.write_runner) and (options.input or options.count):
+        raise UsageError("the runner compares and times: leave out --input and --count")
     return options
 
 

@@ -41,7 +41,7 @@ def run_bundle(options: argparse.Namespace) -> int:
     bundle = load_bundle(options.bundle)
     if options.standalone or options.runner or options.kernels or options.cold:
         # Says how to make it where it is not there.
-        _ = bundle.standalone_library
+        _ = bundle.standalone
     described, result = (_by_runner if options.runner else _by_device)(bundle, options)
     clock = options.clock_ghz
     print_result(bundle, described, result, every_kernel=options.count, clock_ghz=clock)

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from shuffledeploy.compiler.bundle.manifest import Manifest
+from shuffledeploy.compiler.bundle.manifest import Manifest, Standalone
 from shuffledeploy.model.errors import UsageError
 
 
-def network_description(manifest: Manifest) -> str:
-    """Write ``network.h`` for a bundle with a standalone network.
+def network_description(manifest: Manifest, alone: Standalone) -> str:
+    """Write ``network.h`` for a standalone network.
 
     Raises
     ------
     UsageError
-        If there is none, or an output is of a type that the runner does not compare.
+        If an output is of a type that the runner does not compare.
     """
-    alone = manifest.standalone
-    if alone is None:
-        raise UsageError("the bundle has no standalone network: make it with --standalone")
     if other := {tensor.dtype for tensor in manifest.outputs} - {"float32"}:
         raise UsageError(f"the runner compares float32 outputs, not {', '.join(sorted(other))}")
     tensors = (*manifest.inputs, *manifest.outputs)

@@ -68,8 +68,7 @@ class RunnerResult:
 
 def program_name_of(bundle: Bundle) -> str:
     """Name the program, such as ``shufflenet_g3_x0_5-bench``."""
-    alone = bundle.manifest.standalone
-    return f"{alone.name if alone else 'network'}-bench"
+    return f"{bundle.standalone.name}-bench"
 
 
 def run_runner(bundle: Bundle, place: DeviceName, wishes: RunnerWishes) -> RunnerResult:

@@ -112,8 +112,7 @@ def open_standalone(
     Failure
         If the device is not there, or its server cannot call C functions.
     """
-    library = bundle.standalone_library
-    assert bundle.manifest.standalone is not None
+    made, library = bundle.standalone, bundle.standalone_library
     with open_for(bundle, device, pinned_to) as opened:
         unchecked = check_fits(bundle.manifest, opened)
         place = tvm.cpu() if opened.is_local else opened.session.cpu()
@@ -121,7 +120,6 @@ def open_standalone(
         def tensors(specs: Sequence[Any]) -> tuple[Any, ...]:
             return tuple(tvm.runtime.empty(s.shape, s.dtype, place) for s in specs)
 
-        made = bundle.manifest.standalone
         yield StandaloneNetwork(
             bundle, opened, unchecked, made, _caller(opened, library),
             tensors(bundle.manifest.inputs), tensors(bundle.manifest.outputs),

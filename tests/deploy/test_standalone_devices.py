@@ -96,8 +96,7 @@ def test_the_runner_compares_and_times_each_kernel() -> None:
     assert found.parity.passed and found.parity.cases == 5
     assert found.latency is not None and found.latency.runs == 7
     assert 0 < found.latency.p10_ms <= found.latency.median_ms <= found.latency.p90_ms
-    assert here().manifest.standalone is not None
-    assert [kernel.name for kernel in found.kernels] == list(here().manifest.standalone.calls)
+    assert [kernel.name for kernel in found.kernels] == list(here().standalone.calls)
     assert run_runner(here(), LOCAL, RunnerWishes(2, cold=True)).latency is not None
 
 
@@ -171,6 +170,22 @@ def test_commands_prove_what_ships(tmp_path: Path, capsys: pytest.CaptureFixture
     assert written["latency"]["kind"] == written["kernel_times"]["kind"] == "measured"
 
 
+def test_the_runner_is_written_to_be_run_by_hand(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], refused: Refused
+) -> None:
+    path = str(here().path)
+    assert main([path, "--write-runner", str(tmp_path / "bench")]) == 0
+    first, command = capsys.readouterr().out.splitlines()
+    assert "runs on any" in first
+    done = subprocess.run(
+        [*command.split(), "--runs", "2"], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    found = judge(here(), read_answer(done.stdout, "here"), LOCAL)
+    assert found.parity.passed and found.kernels
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["bench", "bench.reference"]
+    assert "there is no folder" in refused([path, "--write-runner", "/nowhere/bench"], 2)
+
+
 @pytest.mark.emulated
 def test_commands_never_show_an_emulators_time(
     board_built: None, refused: Refused, capsys: pytest.CaptureFixture[str]
@@ -185,7 +200,7 @@ def test_commands_never_show_an_emulators_time(
 
 def test_what_cannot_be_is_refused(refused: Refused) -> None:
     path, without = str(here().path), str(tiny_bundle().path)
-    for way in ("--standalone", "--runner", "--kernels", "--cold"):
+    for way in ("--standalone", "--runner", "--kernels", "--cold", "--write-runner=bench"):
         assert "make it with compile/tune.py --standalone" in refused([without, way], 2)
     assert "leave out --input and --count" in refused([path, "--runner", "--count"], 2)
     nowhere = ["--runner", "--device", "rpc://127.0.0.1:9"]
