@@ -88,6 +88,11 @@ static bool holds_same(const int *left, const int *right, int count) {
   return true;
 }
 
+/* Not fmax, which forgets what is no number. */
+static double larger(double so_far, double next) {
+  return isnan(so_far) || so_far >= next ? so_far : next;
+}
+
 /* Compare one case, output by output; classes are ranked by the first row of the first output. */
 static void print_case(const uint8_t *expected, void *const *tensors, bool is_first) {
   printf("%s{\"errors\": [", is_first ? "" : ", ");
@@ -98,9 +103,8 @@ static void print_case(const uint8_t *expected, void *const *tensors, bool is_fi
     double error = 0, magnitude = 0;
     for (size_t k = 0; k < TENSORS[INPUTS + i].bytes / sizeof(float); ++k) {
       const double off = fabs((double)ours[k] - right[k]), size = fabs((double)right[k]);
-      /* Not fmax, which forgets what is no number. */
-      if (!(off <= error)) error = off;
-      if (!(size <= magnitude)) magnitude = size;
+      error = larger(error, off);
+      magnitude = larger(magnitude, size);
     }
     magnitudes[i] = isfinite(magnitude) ? magnitude : 1;
     if (isfinite(error)) printf("%s%.9g", i ? ", " : "", error);

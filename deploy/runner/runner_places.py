@@ -75,6 +75,8 @@ def _answer(
         )  # fmt: skip
     except subprocess.TimeoutExpired as error:
         raise Failure(f"{name}: the runner did not end within {_RUN_S:.0f} s") from error
+    except OSError as error:
+        raise Failure(f"{name}: the runner cannot be started: {error.strerror}") from error
     _require_success(name, done.returncode, done.stderr)
     return done.stdout
 

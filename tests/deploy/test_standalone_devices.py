@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -128,11 +129,11 @@ def test_the_runner_says_what_is_wrong(program: Path, words: list[str], said: st
 
 
 def test_wrong_answers_do_not_pass(program: Path, tmp_path: Path) -> None:
-    reference = bytearray((program.parent / "reference.bin").read_bytes())
-    # The last output of the last case, as a number that it is not, and as none.
-    for value in (np.float32(3e4), np.float32(np.nan)):
-        reference[-4:] = value.tobytes()
-        (tmp_path / "reference.bin").write_bytes(reference)
+    # An output of the last case, as a number that it is not, and as none: the last, and the first.
+    for value, place in ((3e4, -1), (np.nan, -1), (np.nan, -10)):
+        reference = np.fromfile(program.parent / "reference.bin", np.float32)
+        reference[place] = value
+        reference.tofile(tmp_path / "reference.bin")
         words = ["--reference", str(tmp_path / "reference.bin"), "--runs", "1"]
         found = judge(here(), printed(program, *words), LOCAL)
         assert not found.parity.passed
@@ -190,6 +191,14 @@ def test_what_cannot_be_is_refused(refused: Refused) -> None:
     assert "leave out --input and --count" in refused([path, "--runner", "--count"], 2)
     nowhere = ["--runner", "--device", "rpc://127.0.0.1:9"]
     assert "takes no programs" in refused([path, *nowhere], 2)
+
+
+def test_a_runner_is_sent_to_no_device_that_lacks_what_it_needs(refused: Refused) -> None:
+    newer = str(tiny_bundle("cortex-a76", standalone=True).path)
+    older = ["--runner", "--device", "emulated:cortex-a53"]
+    assert "emulated:cortex-a53 lacks" in refused([newer, *older], 2)
+    if platform.machine() == "x86_64":
+        assert "local is x86_64" in refused([newer, "--runner", "--device", "local"], 2)
 
 
 def test_outputs_that_it_cannot_compare_are_refused(tmp_path: Path) -> None:
