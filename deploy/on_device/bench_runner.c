@@ -33,7 +33,7 @@ static const char *const HELP =
     "  --reference FILE         compare with PyTorch's answers, which FILE has\n"
     "  --emulated               this is an emulator: print no time\n";
 
-static void fail(const char *what, const char *detail) {
+static _Noreturn void fail(const char *what, const char *detail) {
   fprintf(stderr, "%s: %s%s%s\n", NETWORK_NAME, what, *detail ? ": " : "", detail);
   exit(1);
 }
@@ -178,7 +178,7 @@ static void print_kernels(const Options *options, double *const *times) {
 static void print_latency(const Options *options, void *const *tensors, void *workspace) {
   double *total = memory((size_t)options->runs * sizeof *total), *times[KERNEL_CALLS];
   int64_t ticks[KERNEL_CALLS + 1];
-  for (int call = 0; call < KERNEL_CALLS; ++call)
+  for (int call = 0; options->by_kernel && call < KERNEL_CALLS; ++call)
     times[call] = memory((size_t)options->runs * sizeof(double));
   for (int run = -options->warm_up; run < options->runs; ++run) {
     if (options->is_cold) empty_caches();
@@ -190,7 +190,9 @@ static void print_latency(const Options *options, void *const *tensors, void *wo
     if (options->is_cold) empty_caches();
     const double begun = now_ms();
     if (time_network(tensors, workspace, ticks)) fail("the network refused its memory", "");
-    const double tick = (now_ms() - begun) / (double)(ticks[KERNEL_CALLS] - ticks[0]);
+    /* A network may be shorter than a tick. */
+    const int64_t passed = ticks[KERNEL_CALLS] - ticks[0];
+    const double tick = passed > 0 ? (now_ms() - begun) / (double)passed : 0;
     for (int call = 0; call < KERNEL_CALLS; ++call)
       times[call][run] = (double)(ticks[call + 1] - ticks[call]) * tick;
   }
