@@ -201,6 +201,22 @@ def test_a_runner_is_sent_to_no_device_that_lacks_what_it_needs(refused: Refused
         assert "local is x86_64" in refused([newer, "--runner", "--device", "local"], 2)
 
 
+def test_a_network_that_is_made_anew_in_its_place_is_the_one_that_answers(tmp_path: Path) -> None:
+    import torch
+    from torch import nn
+
+    import shuffledeploy
+
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        inputs = (torch.zeros(1, 8),)
+        bundle = shuffledeploy.compile(
+            nn.Linear(8, 3).eval(), inputs, "host", output=tmp_path / "b", standalone="line"
+        )
+        with open_standalone(bundle, "local") as network:
+            assert check_parity(network, bundle).passed
+
+
 def test_outputs_that_it_cannot_compare_are_refused(tmp_path: Path) -> None:
     import torch
     from torch import nn
