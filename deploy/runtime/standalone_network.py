@@ -136,7 +136,7 @@ def open_standalone(
 def _calling(device: Device, library: Path) -> Iterator[Callable[..., int]]:
     """Give what calls a function of a library by its name, with the addresses of tensors."""
     if device.is_local:
-        # Under a name of its own: another library of this name that was loaded would be taken for it.
+        # Under a path of its own: one that was loaded from this path would be taken for it.
         with scratch_folder("shuffledeploy-run-") as folder:
             loaded = ctypes.CDLL(str(shutil.copyfile(library, folder / library.name)))
 

@@ -10,8 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from tiny import tiny_bundle
+from torch import nn
 
+import shuffledeploy
 from shuffledeploy.compiler.bundle.folder import Bundle
 from shuffledeploy.deploy.board.guests import find_core
 from shuffledeploy.deploy.board.qemu import Emulator
@@ -56,6 +59,15 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     build_runner(here(), folder / "tiny-bench")
     write_reference(here(), folder / "reference.bin")
     return folder / "tiny-bench"
+
+
+def compiled(
+    module: nn.Module, shape: tuple[int, ...], folder: Path, name: str | None = None
+) -> Bundle:
+    inputs = (torch.zeros(shape),)
+    return shuffledeploy.compile(
+        module.eval(), inputs, "host", output=folder / "b", name=name, standalone="net"
+    )
 
 
 def printed(program: Path, *words: str) -> RunnerAnswer:
@@ -202,34 +214,25 @@ def test_a_runner_is_sent_to_no_device_that_lacks_what_it_needs(refused: Refused
 
 
 def test_a_network_that_is_made_anew_in_its_place_is_the_one_that_answers(tmp_path: Path) -> None:
-    import torch
-    from torch import nn
-
-    import shuffledeploy
-
     for seed in (1, 2):
         torch.manual_seed(seed)
-        inputs = (torch.zeros(1, 8),)
-        bundle = shuffledeploy.compile(
-            nn.Linear(8, 3).eval(), inputs, "host", output=tmp_path / "b", standalone="line"
-        )
+        bundle = compiled(nn.Linear(8, 3), (1, 8), tmp_path)
         with open_standalone(bundle, "local") as network:
             assert check_parity(network, bundle).passed
 
 
+def test_a_network_of_any_name_is_c_and_has_a_runner(tmp_path: Path) -> None:
+    bundle = compiled(nn.Linear(8, 3), (1, 8), tmp_path, 'größe */ /* "a\\" ??/')
+    build_runner(bundle, tmp_path / "bench")
+    assert printed(tmp_path / "bench", "--runs", "1").network == "gr__e _/ /_ _a__ __/"
+
+
 def test_outputs_that_it_cannot_compare_are_refused(tmp_path: Path) -> None:
-    import torch
-    from torch import nn
-
-    import shuffledeploy
-
     class Counts(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x.to(torch.int32)
 
-    bundle = shuffledeploy.compile(
-        Counts().eval(), (torch.zeros(1, 4),), "host", output=tmp_path / "b", standalone=""
-    )
+    bundle = compiled(Counts(), (1, 4), tmp_path)
     with open_standalone(bundle, "local") as network:
         assert check_parity(network, bundle).passed
     with pytest.raises(UsageError, match="the runner compares float32 outputs, not int32"):
