@@ -123,6 +123,11 @@ def c_identifier(name: str) -> str:
     return f"{made}_net" if made in _KEYWORDS else made
 
 
+def readable_in_c(name: str) -> str:
+    """Leave of a name what a comment and a text in C, and one in JSON, take as it is."""
+    return re.sub(r'[^ -~]|["\\*?]', "_", name)
+
+
 def parameters(tensors: Sequence[Tensor], taken: Sequence[Parameter] = ()) -> tuple[Parameter, ...]:
     """Name inputs or outputs in C, each differently, and unlike those that are `taken`."""
     names = {parameter.name for parameter in taken} | {"workspace", "workspace_bytes", "ticks"}

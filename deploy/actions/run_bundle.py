@@ -18,7 +18,7 @@ from shuffledeploy.deploy.report.run_report import (
     to_json,
 )
 from shuffledeploy.deploy.runner.running_runner import RunnerWishes, run_runner
-from shuffledeploy.deploy.runtime.device_fit import default_device
+from shuffledeploy.deploy.runtime.device_fit import fitting_device
 from shuffledeploy.deploy.runtime.execution import RunningNetwork, open_network
 from shuffledeploy.deploy.runtime.latency import (
     count_instructions,
@@ -53,9 +53,7 @@ def run_bundle(options: argparse.Namespace) -> int:
 
 def _by_runner(bundle: Bundle, options: argparse.Namespace) -> tuple[dict[str, Any], Result]:
     """Let one program do all there."""
-    place = parse_device_name(
-        options.device or default_device(bundle.manifest), default_core=bundle.manifest.cpu
-    )
+    place = fitting_device(bundle.manifest, options.device)
     if (options.latency or options.kernels) and place.kind == "emulated":
         raise refuse_times(place.text)
     with steps(f"{bundle.manifest.network} in one program on {place.text}", 1) as tell:

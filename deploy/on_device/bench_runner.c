@@ -33,7 +33,7 @@ static const char *const HELP =
     "  --reference FILE         compare with PyTorch's answers, which FILE has\n"
     "  --emulated               this is an emulator: print no time\n";
 
-static void fail(const char *what, const char *detail) {
+static _Noreturn void fail(const char *what, const char *detail) {
   fprintf(stderr, "%s: %s%s%s\n", NETWORK_NAME, what, *detail ? ": " : "", detail);
   exit(1);
 }
@@ -88,6 +88,11 @@ static bool holds_same(const int *left, const int *right, int count) {
   return true;
 }
 
+/* Not fmax, which forgets what is no number. */
+static double larger(double so_far, double next) {
+  return isnan(so_far) || so_far >= next ? so_far : next;
+}
+
 /* Compare one case, output by output; classes are ranked by the first row of the first output. */
 static void print_case(const uint8_t *expected, void *const *tensors, bool is_first) {
   printf("%s{\"errors\": [", is_first ? "" : ", ");
@@ -98,9 +103,8 @@ static void print_case(const uint8_t *expected, void *const *tensors, bool is_fi
     double error = 0, magnitude = 0;
     for (size_t k = 0; k < TENSORS[INPUTS + i].bytes / sizeof(float); ++k) {
       const double off = fabs((double)ours[k] - right[k]), size = fabs((double)right[k]);
-      /* Not fmax, which forgets what is no number. */
-      if (!(off <= error)) error = off;
-      if (!(size <= magnitude)) magnitude = size;
+      error = larger(error, off);
+      magnitude = larger(magnitude, size);
     }
     magnitudes[i] = isfinite(magnitude) ? magnitude : 1;
     if (isfinite(error)) printf("%s%.9g", i ? ", " : "", error);
@@ -174,7 +178,7 @@ static void print_kernels(const Options *options, double *const *times) {
 static void print_latency(const Options *options, void *const *tensors, void *workspace) {
   double *total = memory((size_t)options->runs * sizeof *total), *times[KERNEL_CALLS];
   int64_t ticks[KERNEL_CALLS + 1];
-  for (int call = 0; call < KERNEL_CALLS; ++call)
+  for (int call = 0; options->by_kernel && call < KERNEL_CALLS; ++call)
     times[call] = memory((size_t)options->runs * sizeof(double));
   for (int run = -options->warm_up; run < options->runs; ++run) {
     if (options->is_cold) empty_caches();
@@ -186,7 +190,9 @@ static void print_latency(const Options *options, void *const *tensors, void *wo
     if (options->is_cold) empty_caches();
     const double begun = now_ms();
     if (time_network(tensors, workspace, ticks)) fail("the network refused its memory", "");
-    const double tick = (now_ms() - begun) / (double)(ticks[KERNEL_CALLS] - ticks[0]);
+    /* A network may be shorter than a tick. */
+    const int64_t passed = ticks[KERNEL_CALLS] - ticks[0];
+    const double tick = passed > 0 ? (now_ms() - begun) / (double)passed : 0;
     for (int call = 0; call < KERNEL_CALLS; ++call)
       times[call][run] = (double)(ticks[call + 1] - ticks[call]) * tick;
   }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
 import platform
@@ -15,10 +14,10 @@ import tarfile
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from shuffledeploy.deploy.remote.bounded_command import run_bounded
+from shuffledeploy.deploy.remote.bounded_command import end_by_input, run_bounded
 from shuffledeploy.deploy.remote.remote_host import Answer, Command, HostTraits
 from shuffledeploy.model.errors import Failure
 from shuffledeploy.model.printable import printable_line
@@ -27,7 +26,6 @@ _SHELL_S = 30.0
 # 4 MB, compressed, over a slow radio link.
 _PUSH_S = 300.0
 _FORWARD_S = 20.0
-_END_S = 5.0
 #: How ssh says that it failed itself.
 _SSH_FAILED = 255
 _OPTIONS = {
@@ -35,6 +33,8 @@ _OPTIONS = {
     "ServerAliveCountMax": "3", "ControlMaster": "no", "ControlPath": "none",
     "ForwardAgent": "no", "ForwardX11": "no", "RemoteCommand": "none", "RequestTTY": "no",
 }  # fmt: skip
+#: What a board's shell says before a line of ours begins.
+_BEGINS = "shuffledeploy-begins"
 #: What ssh says (OpenSSH 9, last lines) -> what that means.
 _MEANINGS = {
     "could not resolve hostname": "ssh finds no host of that name",
@@ -42,7 +42,8 @@ _MEANINGS = {
         "ssh does not know the board's key, or it has changed: run ssh to it once by hand"
     ),
     "identification has changed": "the board's key has changed: run ssh to it once by hand",
-    "permission denied": (
+    # Of ssh alone: a shell that may not execute a file says the same two words.
+    "permission denied (": (
         "permission denied: ssh must get in without a password; put your public key there with"
         " ssh-copy-id, or name the user as ssh://USER@HOST"
     ),
@@ -93,7 +94,9 @@ class SshHost:
         Failure
             If it cannot be reached.
         """
-        return self._answer(self.shell_command(line), b"", limit_s)
+        answer = self._answer(self.shell_command(f"echo {_BEGINS}; {line}"), b"", limit_s)
+        # What comes first is of the user's start-up files.
+        return replace(answer, output=answer.output.partition(f"{_BEGINS}\n")[2])
 
     def shell_command(self, line: str) -> Command:
         """Return what runs a line there, with our standard input and output as its own."""
@@ -186,8 +189,7 @@ def connect_ssh(name: str, user: str, host: str, port: int) -> SshHost:
     destination = (*who, *where, "--", host)
     reached = SshHost(name, destination)
     answer = reached.shell('uname -s; uname -m; echo "$HOME"')
-    # What comes first is of the shell's start-up files.
-    told = [printable_line(line) for line in answer.output.splitlines()[-3:]]
+    told = [printable_line(line) for line in answer.output.splitlines()]
     if answer.status or len(told) != 3:
         raise Failure(
             f"{name}: the board's shell runs no commands: {reached.why_lost(answer.errors)}"
@@ -207,18 +209,6 @@ def _require_served(name: str, system: str, machine: str) -> None:
         return
     kind = "32-bit" if _BITS_32.match(machine) else "no aarch64"
     raise Failure(f"{name} is {machine}, {kind}: libraries are built for 64-bit ARM, aarch64")
-
-
-def end_by_input(process: subprocess.Popen[bytes]) -> None:
-    """Let a command see that its input closes, and wait for its end."""
-    assert process.stdin
-    with contextlib.suppress(OSError):
-        process.stdin.close()
-    try:
-        process.wait(_END_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
 
 
 def _wait_until_open(host: SshHost, process: subprocess.Popen[bytes]) -> None:

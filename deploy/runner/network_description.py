@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from shuffledeploy.compiler.bundle.manifest import Manifest, Standalone
+from shuffledeploy.compiler.standalone.c_interface import readable_in_c
 from shuffledeploy.model.errors import UsageError
 
 
@@ -23,7 +24,7 @@ def network_description(manifest: Manifest, alone: Standalone) -> str:
     return "\n".join([
         "#include <stddef.h>",
         f'#include "{alone.header}"',
-        f'#define NETWORK_NAME "{_printable(manifest.network)}"',
+        f'#define NETWORK_NAME "{readable_in_c(manifest.network)}"',
         f"#define WORKSPACE_BYTES {max(alone.workspace, 1)}",
         f"enum {{ INPUTS = {len(manifest.inputs)}, OUTPUTS = {len(manifest.outputs)},"
         f" KERNEL_CALLS = {len(alone.calls)}, CLASSES = {first[-1] if first else 1} }};",
@@ -37,8 +38,3 @@ def network_description(manifest: Manifest, alone: Standalone) -> str:
         f"  return {alone.name}_run_timed({given}, workspace, ticks);",
         "}", "",
     ])  # fmt: skip
-
-
-def _printable(name: str) -> str:
-    """Leave of a name what a C string and JSON take as it is."""
-    return "".join(c if c.isascii() and c.isprintable() and c not in '"\\' else "_" for c in name)

@@ -52,6 +52,16 @@ def board(running_board: SshBoard, monkeypatch: pytest.MonkeyPatch) -> SshBoard:
     return running_board
 
 
+@pytest.fixture
+def chatty(board: SshBoard) -> Iterator[SshBoard]:
+    """Let the board greet whoever logs in."""
+    greeting = board.home / ".ssh/rc"
+    greeting.parent.mkdir(exist_ok=True)
+    greeting.write_text("echo Features: none\necho '{welcome}'\n")
+    yield board
+    greeting.unlink()
+
+
 def _processes_of(board: SshBoard) -> list[str]:
     """Return what runs out of the board's home."""
     found = []
@@ -114,13 +124,22 @@ def test_a_bundle_answers_as_pytorch_does_and_nothing_is_left(board: SshBoard) -
         assert _nothing_is_left(board)
 
 
-def test_the_server_is_pushed_once(board: SshBoard, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_server_is_pushed_once(chatty: SshBoard, capsys: pytest.CaptureFixture[str]) -> None:
     with open_device("ssh://board"):
         pass
     capsys.readouterr()
     with open_device("ssh://board"):
         pass
     assert "push the server" not in capsys.readouterr().err
+
+
+def test_the_runner_is_heard_on_a_board_that_greets(
+    chatty: SshBoard, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = str(tiny_bundle(standalone=True).path)
+    assert main([path, "--runner", "--device", "ssh://board", "--runs", "4"]) == 0
+    assert "measured on" in " ".join(capsys.readouterr().out.split())
+    assert _nothing_is_left(chatty)
 
 
 def test_a_latency_is_measured(board: SshBoard, capsys: pytest.CaptureFixture[str]) -> None:
@@ -181,7 +200,7 @@ def test_why_a_board_cannot_be_reached(board: SshBoard, name: str, complaint: st
 def test_other_machines_are_refused_by_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, system: str, machine: str, complaint: str
 ) -> None:
-    says = f"printf 'Welcome!\\n{system}\\n{machine}\\n/home/pi\\n'"
+    says = f"printf 'shuffledeploy-begins\\n{system}\\n{machine}\\n/home/pi\\n'"
     _pretend(tmp_path, monkeypatch, says)
     # An x86_64 machine would have a server for boards that are x86_64, too.
     monkeypatch.setattr(platform, "machine", lambda: "aarch64")
@@ -205,10 +224,45 @@ def test_a_board_that_says_nothing_is_a_failure(
         SshHost("ssh://board", ("--", "board")).shell("true", 1.0)
 
 
+def test_an_interrupted_command_does_not_wait_for_its_time_limit(tmp_path: Path) -> None:
+    code = (
+        "import os; from shuffledeploy.deploy.remote.bounded_command import run_bounded\n"
+        "from shuffledeploy.deploy.remote.remote_host import Command\n"
+        "words = ('sh', '-c', 'echo > began; exec sleep 60')\n"
+        "run_bounded(Command(words, os.environ), 60.0)"
+    )
+    program = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=tmp_path, stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(PROJECT)},
+    )  # fmt: skip
+    while program.poll() is None and not (tmp_path / "began").exists():
+        time.sleep(0.02)
+    program.send_signal(signal.SIGINT)
+    try:
+        _, said = program.communicate(timeout=20)
+    finally:
+        program.kill()
+    assert b"KeyboardInterrupt" in said
+
+
 def test_a_machine_without_ssh_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(Failure, match="no ssh on this machine's PATH"), open_device("ssh://board"):
         pass
+
+
+def test_a_program_that_may_not_be_executed_is_no_matter_of_keys(board: SshBoard) -> None:
+    with open_device("ssh://board"):
+        pass
+    server = ensure_server(platform.machine())
+    program = board.home / ".cache/shuffledeploy/pushed" / server.digest / server.command[0]
+    pushed = program.read_bytes()
+    program.write_text("#!/etc/passwd\n")
+    try:
+        with pytest.raises(Failure, match=r"(?i)permission denied$"), open_device("ssh://board"):
+            pass
+    finally:
+        program.write_bytes(pushed)
 
 
 def test_a_full_disk_is_seen_before_anything_is_sent(board: SshBoard) -> None:
@@ -246,10 +300,22 @@ def test_a_lost_connection_is_a_failure_and_leaves_nothing(board: SshBoard) -> N
     assert _nothing_is_left(board)
 
 
-def test_a_program_that_is_killed_leaves_nothing(board: SshBoard, leftovers: Leftovers) -> None:
+@pytest.mark.parametrize(
+    "block",
+    ["open_device('ssh://board')",
+     "device_folder(host_of(parse_device_name('ssh://board')), 'runner', 1)"],
+)  # fmt: skip
+def test_a_program_that_is_killed_leaves_nothing(
+    board: SshBoard, leftovers: Leftovers, block: str
+) -> None:
+    with open_device("ssh://board"):
+        pass
     code = (
         "import time; from shuffledeploy.deploy.devices.opening import open_device\n"
-        "with open_device('ssh://board'): print('open', flush=True); time.sleep(60)"
+        "from shuffledeploy.deploy.devices.device_names import parse_device_name\n"
+        "from shuffledeploy.deploy.devices.reached_devices import host_of\n"
+        "from shuffledeploy.deploy.remote.device_folder import device_folder\n"
+        f"with {block}: print('open', flush=True); time.sleep(60)"
     )
     program = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True,

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import platform
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from tiny import tiny_bundle
+from torch import nn
 
+import shuffledeploy
 from shuffledeploy.compiler.bundle.folder import Bundle
 from shuffledeploy.deploy.board.guests import find_core
 from shuffledeploy.deploy.board.qemu import Emulator
@@ -55,6 +59,15 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     build_runner(here(), folder / "tiny-bench")
     write_reference(here(), folder / "reference.bin")
     return folder / "tiny-bench"
+
+
+def compiled(
+    module: nn.Module, shape: tuple[int, ...], folder: Path, name: str | None = None
+) -> Bundle:
+    inputs = (torch.zeros(shape),)
+    return shuffledeploy.compile(
+        module.eval(), inputs, "host", output=folder / "b", name=name, standalone="net"
+    )
 
 
 def printed(program: Path, *words: str) -> RunnerAnswer:
@@ -127,11 +140,11 @@ def test_the_runner_says_what_is_wrong(program: Path, words: list[str], said: st
 
 
 def test_wrong_answers_do_not_pass(program: Path, tmp_path: Path) -> None:
-    reference = bytearray((program.parent / "reference.bin").read_bytes())
-    # The last output of the last case, as a number that it is not, and as none.
-    for value in (np.float32(3e4), np.float32(np.nan)):
-        reference[-4:] = value.tobytes()
-        (tmp_path / "reference.bin").write_bytes(reference)
+    # An output of the last case, as a number that it is not, and as none: the last, and the first.
+    for value, place in ((3e4, -1), (np.nan, -1), (np.nan, -10)):
+        reference = np.fromfile(program.parent / "reference.bin", np.float32)
+        reference[place] = value
+        reference.tofile(tmp_path / "reference.bin")
         words = ["--reference", str(tmp_path / "reference.bin"), "--runs", "1"]
         found = judge(here(), printed(program, *words), LOCAL)
         assert not found.parity.passed
@@ -207,19 +220,34 @@ def test_what_cannot_be_is_refused(refused: Refused) -> None:
     assert "takes no programs" in refused([path, *nowhere], 2)
 
 
+def test_a_runner_is_sent_to_no_device_that_lacks_what_it_needs(refused: Refused) -> None:
+    newer = str(tiny_bundle("cortex-a76", standalone=True).path)
+    older = ["--runner", "--device", "emulated:cortex-a53"]
+    assert "emulated:cortex-a53 lacks" in refused([newer, *older], 2)
+    if platform.machine() == "x86_64":
+        assert "local is x86_64" in refused([newer, "--runner", "--device", "local"], 2)
+
+
+def test_a_network_that_is_made_anew_in_its_place_is_the_one_that_answers(tmp_path: Path) -> None:
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        bundle = compiled(nn.Linear(8, 3), (1, 8), tmp_path)
+        with open_standalone(bundle, "local") as network:
+            assert check_parity(network, bundle).passed
+
+
+def test_a_network_of_any_name_is_c_and_has_a_runner(tmp_path: Path) -> None:
+    bundle = compiled(nn.Linear(8, 3), (1, 8), tmp_path, 'größe */ /* "a\\" ??/')
+    build_runner(bundle, tmp_path / "bench")
+    assert printed(tmp_path / "bench", "--runs", "1").network == "gr__e _/ /_ _a__ __/"
+
+
 def test_outputs_that_it_cannot_compare_are_refused(tmp_path: Path) -> None:
-    import torch
-    from torch import nn
-
-    import shuffledeploy
-
     class Counts(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x.to(torch.int32)
 
-    bundle = shuffledeploy.compile(
-        Counts().eval(), (torch.zeros(1, 4),), "host", output=tmp_path / "b", standalone=""
-    )
+    bundle = compiled(Counts(), (1, 4), tmp_path)
     with open_standalone(bundle, "local") as network:
         assert check_parity(network, bundle).passed
     with pytest.raises(UsageError, match="the runner compares float32 outputs, not int32"):
