@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from shuffledeploy.deploy.benchmark.answers import Question, error_of
-from shuffledeploy.deploy.benchmark.counted_process import count_process
+from shuffledeploy.deploy.benchmark.counted_process import BoardProgram, count_process
 from shuffledeploy.deploy.benchmark.engines import Engine
 from shuffledeploy.deploy.estimate.cycle_model import CycleModel
 from shuffledeploy.model.scratch import scratch_folder
@@ -67,9 +67,8 @@ def count_inference(
     """
     images = [question.image for question in asked]
     with scratch_folder("shuffledeploy-counted-") as folder:
-        counted = count_process(
-            engine.label, engine.module, files, images, core, model, folder, packages
-        )
+        program = BoardProgram(engine.label, engine.module, files, tuple(packages))
+        counted = count_process(program, images, core, model, folder)
         error = _largest_error(folder, asked)
     return CountedInference(counted.instructions, counted.cycles, error)
 

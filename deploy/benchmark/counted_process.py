@@ -41,6 +41,28 @@ UNKNOWN = 0.001
 
 
 @dataclass(frozen=True)
+class BoardProgram:
+    """What is run on the emulated core.
+
+    Attributes
+    ----------
+    label : str
+        For people.
+    module : str
+        The engine's, by which `board_worker` loads it.
+    files : mapping
+        What the engine loads, by role.
+    packages : tuple of Path
+        Where the board finds the engine's package.
+    """
+
+    label: str
+    module: str
+    files: Mapping[str, str]
+    packages: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
 class CountedProcess:
     """What a process executed between the marks.
 
@@ -72,19 +94,15 @@ class FileMapping:
 
 
 def count_process(
-    label: str, module: str, files: Mapping[str, str], images: Sequence[Path], core: str,
-    model: CycleModel, folder: Path, packages: Sequence[Path], caches: Caches | None = None,
+    program: BoardProgram, images: Sequence[Path], core: str, model: CycleModel, folder: Path,
+    caches: Caches | None = None,
 ) -> CountedProcess:  # fmt: skip
     """Have an engine answer images on an emulated core, and the first one again, counted.
 
     Parameters
     ----------
-    label : str
-        The engine's name, for people.
-    module : str
-        What `board_worker` loads it by.
-    files : mapping
-        What it loads, by role.
+    program : BoardProgram
+        The engine.
     images : sequence of Path
         Arrays of NumPy's.
     core : str
@@ -93,8 +111,6 @@ def count_process(
         Of that core.
     folder : Path
         Where answers come: ``answer_0.npy`` and so on, ``counted.npy``.
-    packages : sequence of Path
-        Where the board finds the engine's package.
     caches : Caches, optional
         Simulate these too, from the last run before the counted one.
 
@@ -104,12 +120,12 @@ def count_process(
         It does not run, or its cycles cannot be estimated.
     """
     request = {
-        "module": module, "files": dict(files), "counts": str(folder / "counts"),
+        "module": program.module, "files": dict(program.files), "counts": str(folder / "counts"),
         "images": [str(image) for image in images], "output": str(folder),
         "caches": list(caches.shapes) if caches else None,
     }  # fmt: skip
     (folder / "request.json").write_text(json.dumps(request))
-    _run(label, core, folder, packages)
+    _run(program, core, folder)
     report = (folder / "report.txt").read_text()
     blocks = read_blocks(report)
     mappings = read_mappings((folder / "maps.txt").read_text())
@@ -117,12 +133,12 @@ def count_process(
     return CountedProcess(instructions_in(blocks), cycles, read_memory_events(report))
 
 
-def _run(label: str, core: str, folder: Path, packages: Sequence[Path]) -> None:
+def _run(program: BoardProgram, core: str, folder: Path) -> None:
     emulator, python = ensure_emulator(), ensure_python()
     command = python_command(
         emulator, python, find_core(core),
         [str(board_worker.__file__), str(folder / "request.json")],
-        counts=folder / "counts", temporary=folder, packages=(*packages, SEARCH_PATH),
+        counts=folder / "counts", temporary=folder, packages=(*program.packages, SEARCH_PATH),
     )  # fmt: skip
     try:
         done = subprocess.run(
@@ -130,10 +146,10 @@ def _run(label: str, core: str, folder: Path, packages: Sequence[Path]) -> None:
             env=emulator.environment(), timeout=RUN_S, cwd=folder,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
-        raise Failure(f"{label}: no answer within {RUN_S:.0f} s") from None
+        raise Failure(f"{program.label}: no answer within {RUN_S:.0f} s") from None
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["nothing"])[-1]
-        raise Failure(f"{label} on the board: status {done.returncode}, it said: {last}")
+        raise Failure(f"{program.label} on the board: status {done.returncode}, it said: {last}")
 
 
 def read_mappings(maps: str) -> list[FileMapping]:

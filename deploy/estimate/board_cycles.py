@@ -9,9 +9,9 @@ Three terms are added up. None of their constants was fitted to a published time
   bandwidth (`boards.py`). Where a third level catches a line, that comes at the width behind the
   second.
 
-They are added although a core that executes out of order hides part of a wait: that is pessimistic.
-Latencies of lines, what is written back, prefetchers and other cores are left out: that is
-optimistic. `compile/validate_silicon.py` tells what comes of it on boards whose times were published.
+They are added although a core that executes out of order hides part of a wait: that makes the
+estimate too long. Latencies of lines and what is written back are left out: that makes it too short.
+`compile/validate_silicon.py` tells what comes of it on boards whose times were published.
 """
 
 from __future__ import annotations

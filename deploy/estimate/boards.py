@@ -1,14 +1,13 @@
 """Boards: a core, its clock, what lies behind its caches. One row each, or a file of the user's.
 
-Sources of the rows. Clocks are the ones at which ncnn's table was measured (its heading; of the
-Jetson Nano NVIDIA's data sheet, of the RK3399's little cores the table's heading). Rates of memcpy
-are tinymembench's as sbc-bench publishes them (github.com/ThomasKaiser/sbc-bench): `Results.md`, rows
-ix.io/3F9C and 3InF (Raspberry Pi 4, 2240 and 2580 MB/s), 1iI5, 1ism, 1isD (Raspberry Pi 3B+, 1230,
-1130 and 1120 MB/s; a 32-bit userland), 1I4j (Jetson Nano); `results/reviews/`
-Radxa-Rock-4A-5.10-BSP.md, cpu4 and cpu0 (RK3399, a Rock Pi 4A), and RPi-5B-Rev1.0.md (Raspberry Pi
-5). Second levels are those of `compiler.cores`, whose sizes these boards have. The third level of the
-Raspberry Pi 5 is of its maker's documentation of the BCM2712 (2 MB), with the 16 ways that ARM's
-DynamIQ Shared Unit has at such a size.
+Sources of the rows. Clocks are those at which ncnn's table was measured, of its headings (of the
+Jetson Nano: NVIDIA's data sheet). Rates of memcpy are tinymembench's, as sbc-bench publishes them
+(github.com/ThomasKaiser/sbc-bench). In `Results.md`: rows ix.io/3F9C and 3InF (Raspberry Pi 4, 2240
+and 2580 MB/s), 1iI5, 1ism and 1isD (Raspberry Pi 3B+, 1230, 1130 and 1120 MB/s; a 32-bit userland),
+1I4j (Jetson Nano). In `results/reviews`: Radxa-Rock-4A-5.10-BSP.md, cpu4 and cpu0 (RK3399, a Rock
+Pi 4A whose little cores ran at 1.416 GHz), RPi-5B-Rev1.0.md (Raspberry Pi 5). Second levels are
+those of `compiler.cores`, which have the sizes of these boards. The Raspberry Pi 5's third level has
+the size that its maker states for the BCM2712, and 16 ways, which are assumed.
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ from shuffledeploy.deploy.benchmark import counted_inference
 from shuffledeploy.deploy.benchmark.answers import WrongAnswer, questions
 from shuffledeploy.deploy.benchmark.board_python import is_python_built
 from shuffledeploy.deploy.benchmark.counted_inference import count_inference
-from shuffledeploy.deploy.benchmark.counted_process import part_blocks, read_mappings
 from shuffledeploy.deploy.benchmark.counted_peers import COLUMNS, plan_peers
+from shuffledeploy.deploy.benchmark.counted_process import part_blocks, read_mappings
 from shuffledeploy.deploy.benchmark.engines import ENGINES, OURS
 from shuffledeploy.deploy.devices.opening import Device
 from shuffledeploy.deploy.estimate.cycle_model import CycleModel
