@@ -9,8 +9,8 @@ Three terms are added up. None of their constants was fitted to a published time
   bandwidth (`boards.py`). Where a third level catches a line, that comes at the width behind the
   second.
 
-They are added although a core that executes out of order hides part of a wait: that makes the
-estimate too long. Latencies of lines and what is written back are left out: that makes it too short.
+They are added although a core that executes out of order hides part of a wait: this makes the
+estimate too long. Latencies of lines and lines written back are left out: this makes it too short.
 `compile/validate_silicon.py` tells what comes of it on boards whose times were published.
 """
 

@@ -6,8 +6,8 @@ Jetson Nano: NVIDIA's data sheet). Rates of memcpy are tinymembench's, as sbc-be
 and 2580 MB/s), 1iI5, 1ism and 1isD (Raspberry Pi 3B+, 1230, 1130 and 1120 MB/s; a 32-bit userland),
 1I4j (Jetson Nano). In `results/reviews`: Radxa-Rock-4A-5.10-BSP.md, cpu4 and cpu0 (RK3399, a Rock
 Pi 4A whose little cores ran at 1.416 GHz), RPi-5B-Rev1.0.md (Raspberry Pi 5). Second levels are
-those of `compiler.cores`, which have the sizes of these boards. The Raspberry Pi 5's third level has
-the size that its maker states for the BCM2712, and 16 ways, which are assumed.
+those of `compiler.cores`, which have the sizes of these boards. The Raspberry Pi 5's third level
+has the size that its maker states for the BCM2712, and 16 ways, which are assumed.
 """
 
 from __future__ import annotations
