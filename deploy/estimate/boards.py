@@ -138,6 +138,8 @@ def read_board(path: Path) -> Board:
     UsageError
         The file cannot be read, lacks a figure, or has an absurd one.
     """
+    if path.exists() and not path.is_file():
+        raise UsageError(f"the board {path} is no file")
     try:
         if path.stat().st_size > _LONGEST_FILE:
             raise UsageError(f"{path} is no board: it has more than {_LONGEST_FILE // KIB} KiB")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,9 @@ def test_a_bad_board_is_refused_in_one_line(tmp_path: Path, text: str, said: str
 def test_a_board_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be read"):
         find_board(str(tmp_path / "none.toml"))
+    os.mkfifo(tmp_path / "pipe.toml")
+    with pytest.raises(UsageError, match="is no file"):
+        find_board(str(tmp_path / "pipe.toml"))
 
 
 def test_memory_adds_lines_at_the_width_of_each_level() -> None:
