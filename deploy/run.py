@@ -13,6 +13,7 @@ from shuffledeploy.deploy.devices.device_names import (
     parse_device_name,
     require_core,
 )
+from shuffledeploy.deploy.estimate.boards import BOARD_HELP, find_board
 from shuffledeploy.deploy.runtime.defaults import RUNS
 from shuffledeploy.model.command_output import require_writable
 from shuffledeploy.model.errors import UsageError, command, program_name
@@ -31,6 +32,7 @@ is timed on a real device, or its instructions are counted on an emulated one.
   run.py build/shufflenet --device rpc://10.0.0.7:9090 --json result.json
   run.py build/shufflenet --device emulated --count      the heaviest kernels, and what cycles
                                                          the core is estimated to take for them
+  run.py build/shufflenet --count --board raspberry-pi-4     and how many ms that is there
 """
 _EPILOG = """\
 exit status: 0 when parity holds; 1 when it does not (the first wrong kernel is named) or the
@@ -49,6 +51,8 @@ def main(argv: list[str] | None = None) -> int:
         raise UsageError(f"--runs takes at least 1, not {options.runs}")
     if options.device is not None:
         require_core(options.core, parse_device_name(options.device))
+    if options.board is not None:
+        options.device = _require_board_core(options.board, options.device)
     bundle = load_bundle(options.bundle)
     if options.write_runner:
         from shuffledeploy.deploy.runner.bench_runner import write_runner
@@ -60,6 +64,18 @@ def main(argv: list[str] | None = None) -> int:
         from shuffledeploy.deploy.actions.run_bundle import run_bundle
 
     return run_bundle(options)
+
+
+def _require_board_core(board_name: str, device: str | None) -> str:
+    """Give the emulated device of a board's core, or the device named if it has that core."""
+    board = find_board(board_name)
+    if device is None:
+        return f"emulated:{board.core}"
+    # Another device tells its core when it is reached.
+    named = parse_device_name(device, default_core=board.core)
+    if named.kind == "emulated" and named.core != board.core:
+        raise UsageError(f"{board.name} has a {board.core}: name --device emulated:{board.core}")
+    return f"emulated:{board.core}" if named.kind == "emulated" else device
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
@@ -109,9 +125,14 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         "--clock-ghz", type=float, metavar="GHZ",
         help="with --count, also the milliseconds of the estimated cycles at such a clock",
     )  # fmt: skip
+    parser.add_argument("--board", metavar="BOARD", help=f"with --count: {BOARD_HELP}")
     options = parser.parse_args(argv)
     if options.clock_ghz is not None and not (options.count and 0 < options.clock_ghz < 100):
         raise UsageError("--clock-ghz takes a core's clock, such as 1.5, and goes with --count")
+    if options.board is not None and (not options.count or options.clock_ghz is not None):
+        raise UsageError("--board goes with --count, and has a clock: leave out --clock-ghz")
+    if options.board is not None and options.standalone:
+        raise UsageError("--board estimates what a bundle takes: leave out --standalone")
     if (options.runner or options.write_runner) and (options.input or options.count):
         raise UsageError("the runner compares and times: leave out --input and --count")
     return options

@@ -21,6 +21,7 @@ COMMANDS = {
     "fashion": ("deploy.fashion_accuracy", "accuracy on Fashion-MNIST beside PyTorch's"),
     "complexity": ("model.complexity_table", "multiply-adds and parameters of a network"),
     "validate-score": ("compiler.validate_score", "does the estimate rank schedules as time does?"),
+    "validate-silicon": ("compiler.validate_silicon", "is the estimate right, by published times?"),
 }
 
 

@@ -11,7 +11,7 @@ import pytest
 PROJECT = Path(__file__).resolve().parents[1]
 PACKAGES = {"compiler": "compile", "deploy": "deploy", "model": "model"}
 #: Commands in which the compiler and the devices meet.
-MEETING = {"compile/tune.py", "compile/validate_score.py"}
+MEETING = {"compile/tune.py", "compile/validate_score.py", "compile/validate_silicon.py"}
 
 pytestmark = pytest.mark.smoke
 

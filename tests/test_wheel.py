@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+#: C, and tables: what is no Python and comes along.
+KINDS = (".c", ".h", ".csv")
 PROJECT = Path(__file__).resolve().parents[1]
 
 
@@ -63,12 +65,13 @@ def _files(python: Path) -> set[str]:
     return {str(path.relative_to(package)) for path in found}
 
 
-def _c_files() -> set[str]:
+def _carried_files() -> set[str]:
     folders = {"compiler": PROJECT / "compile", "deploy": PROJECT / "deploy"}
     return {
         str(name / path.relative_to(folder))
         for name, folder in ((Path(name), folder) for name, folder in folders.items())
-        for path in folder.rglob("*.[ch]")
+        for path in folder.rglob("*")
+        if path.suffix in KINDS
     }
 
 
@@ -80,7 +83,7 @@ def test_an_installed_copy_compiles_with_records_and_writes_nothing_into_itself(
     home.mkdir()
     before = _files(installed)
     assert {"tuning_logs/cortex-a72/records.jsonl", "py.typed"} <= before
-    assert {path for path in before if path.endswith((".c", ".h"))} == _c_files()
+    assert {path for path in before if path.endswith(KINDS)} == _carried_files()
     command, options = (
         installed.with_name("shuffledeploy"),
         {"cwd": empty, "env": _environment(home)},

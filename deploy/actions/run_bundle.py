@@ -10,6 +10,7 @@ from typing import Any
 from shuffledeploy.compiler.bundle.folder import Bundle, load_bundle
 from shuffledeploy.compiler.ir.graph import Array
 from shuffledeploy.deploy.devices.device_names import parse_device_name
+from shuffledeploy.deploy.estimate.boards import find_board
 from shuffledeploy.deploy.report.run_report import (
     Result,
     describe,
@@ -26,7 +27,11 @@ from shuffledeploy.deploy.runtime.latency import (
     refuse_times,
     require_real,
 )
-from shuffledeploy.deploy.runtime.network_estimate import Cycles, estimate_network
+from shuffledeploy.deploy.runtime.network_estimate import (
+    Cycles,
+    estimate_network,
+    require_core_of,
+)
 from shuffledeploy.deploy.runtime.parity import AnyNetwork, Parity, check_parity
 from shuffledeploy.deploy.runtime.pictures import Prediction, image_input, top_predictions
 from shuffledeploy.deploy.runtime.standalone_network import open_standalone
@@ -90,6 +95,8 @@ def _require_figure(network: AnyNetwork, options: argparse.Namespace) -> None:
             f"{network.device.name} cannot count instructions: an emulated board can, for a bundle"
             " built for ARM (--device emulated)"
         )
+    if options.board is not None:
+        require_core_of(find_board(options.board), network.device)
 
 
 def _run(
@@ -109,7 +116,9 @@ def _run(
     if network.device.can_count:
         tell("counting the instructions of one inference")
         figure = count_instructions(network)
-        return Result(parity, figure, top, _estimate(network, tell) if options.count else None)
+        return Result(
+            parity, figure, top, _estimate(network, options.board, tell) if options.count else None
+        )
     if network.device.is_emulated:
         return Result(parity, None, top)
     tell("timing")
@@ -133,12 +142,12 @@ def _timed(
     return Result(parity, latency, top, kernel_times=ran.kernels)
 
 
-def _estimate(network: AnyNetwork, tell: Tell) -> Cycles | str:
+def _estimate(network: AnyNetwork, board_name: str | None, tell: Tell) -> Cycles | str:
     """Estimate cycles; where nothing can, the count stands alone and says so."""
     if not isinstance(network, RunningNetwork):
         return "a standalone library keeps no names of kernels: run the bundle with --count"
     tell("estimating the cycles of one inference")
     try:
-        return estimate_network(network)
+        return estimate_network(network, find_board(board_name) if board_name else None)
     except (UsageError, Failure) as error:
         return str(error)

@@ -1,8 +1,9 @@
 """Runs one engine on the emulated board and has one inference counted; started there by QEMU.
 
 ``python board_worker.py REQUEST.json``: the request names the engine's module, its files, the
-images, the prefix of the counting plugin's files and a folder for what comes out. Imports nothing
-of this project but what lies beside it and the numbers of the marks.
+images, the prefix of the counting plugin's files, the caches that are to be simulated (from the run
+before the counted one) and a folder for what comes out. Imports nothing of this project but what
+lies beside it and the numbers of the marks.
 """
 
 from __future__ import annotations
@@ -15,7 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from shuffledeploy.deploy.benchmark.counting_marks import count_begin, count_end
+from shuffledeploy.deploy.benchmark.counting_marks import (
+    count_begin,
+    count_end,
+    simulate_caches,
+)
 
 
 def main(request_file: str) -> None:
@@ -29,6 +34,8 @@ def main(request_file: str) -> None:
     for place in reversed(range(len(images))):
         engine.set_input(images[place])
         engine.prepare()
+        if place == 0 and request["caches"]:
+            simulate_caches(request["caches"])
         engine.run()
         np.save(output / f"answer_{place}.npy", np.asarray(engine.output(), np.float32))
     engine.prepare()

@@ -1,42 +1,21 @@
 """One inference of any engine on an emulated core: answers checked, instructions counted.
 
-Every engine, ours too, runs in a process of its own under QEMU, and the whole process is counted
-between two marks: the engine's libraries, what they call of the C library, and the few thousand
-instructions of the Python call.
+Every engine, ours too, runs in a process of its own under QEMU; see `counted_process`.
 """
 
 from __future__ import annotations
 
-import bisect
-import json
-import subprocess
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from shuffledeploy.deploy.benchmark import board_worker
 from shuffledeploy.deploy.benchmark.answers import Question, error_of
-from shuffledeploy.deploy.benchmark.board_python import ensure_python, python_command
+from shuffledeploy.deploy.benchmark.counted_process import BoardProgram, count_process
 from shuffledeploy.deploy.benchmark.engines import Engine
-from shuffledeploy.deploy.board.guests import find_core
-from shuffledeploy.deploy.board.qemu import ensure_emulator
-from shuffledeploy.deploy.estimate.code_images import Image
 from shuffledeploy.deploy.estimate.cycle_model import CycleModel
-from shuffledeploy.deploy.estimate.elf_symbols import Function, function_at, read_functions
-from shuffledeploy.deploy.estimate.executed_blocks import Block, instructions_in, read_blocks
-from shuffledeploy.model.errors import Failure, UsageError
-from shuffledeploy.model.folders import SEARCH_PATH
 from shuffledeploy.model.scratch import scratch_folder
-
-RUN_S = 1800.0
-# Bytes not executed between two pieces of code of unknown functions that part them.
-GAP = 64
-# Part of the instructions whose cycles may be unknown: the emulator's own pages.
-UNKNOWN = 0.001
 
 
 @dataclass(frozen=True)
@@ -56,18 +35,6 @@ class CountedInference:
     instructions: int
     cycles: float
     max_abs_error: float
-
-
-@dataclass(frozen=True)
-class _Mapping:
-    """A piece of a file in the process's memory; `base` is where the file's first byte would be."""
-
-    low: int
-    high: int
-    offset: int
-    path: str
-    base: int
-    is_code: bool
 
 
 def count_inference(
@@ -98,39 +65,12 @@ def count_inference(
     Failure
         It does not run.
     """
+    images = [question.image for question in asked]
     with scratch_folder("shuffledeploy-counted-") as folder:
-        _run(engine, files, asked, core, packages, folder)
+        program = BoardProgram(engine.label, engine.module, files, tuple(packages))
+        counted = count_process(program, images, core, model, folder)
         error = _largest_error(folder, asked)
-        blocks = read_blocks((folder / "report.txt").read_text())
-        mappings = _read_mappings((folder / "maps.txt").read_text())
-    return CountedInference(instructions_in(blocks), _cycles(blocks, mappings, model), error)
-
-
-def _run(
-    engine: Engine, files: Mapping[str, str], asked: Sequence[Question], core: str,
-    packages: Sequence[Path], folder: Path,
-) -> None:  # fmt: skip
-    emulator, python = ensure_emulator(), ensure_python()
-    request = {
-        "module": engine.module, "files": dict(files), "counts": str(folder / "counts"),
-        "images": [str(question.image) for question in asked], "output": str(folder),
-    }  # fmt: skip
-    (folder / "request.json").write_text(json.dumps(request))
-    command = python_command(
-        emulator, python, find_core(core),
-        [str(board_worker.__file__), str(folder / "request.json")],
-        counts=folder / "counts", temporary=folder, packages=(*packages, SEARCH_PATH),
-    )  # fmt: skip
-    try:
-        done = subprocess.run(
-            command, check=False, capture_output=True, text=True, errors="replace",
-            env=emulator.environment(), timeout=RUN_S, cwd=folder,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        raise Failure(f"{engine.label}: no answer within {RUN_S:.0f} s") from None
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["nothing"])[-1]
-        raise Failure(f"{engine.label} on the board: status {done.returncode}, it said: {last}")
+    return CountedInference(counted.instructions, counted.cycles, error)
 
 
 def _largest_error(folder: Path, asked: Sequence[Question]) -> float:
@@ -138,75 +78,3 @@ def _largest_error(folder: Path, asked: Sequence[Question]) -> float:
     answers = [np.load(folder / f"answer_{place}.npy") for place in range(len(asked))]
     pairs = [*zip(answers, asked, strict=True), (np.load(folder / "counted.npy"), asked[0])]
     return max(error_of(answer, question) for answer, question in pairs)
-
-
-def _read_mappings(maps: str) -> list[_Mapping]:
-    """Read what files lie where from /proc/PID/maps."""
-    rows: list[tuple[int, int, int, str, bool]] = []
-    for line in maps.splitlines():
-        fields = line.split(maxsplit=5)
-        if len(fields) == 6 and fields[5].startswith("/"):
-            low, high = (int(edge, 16) for edge in fields[0].split("-"))
-            rows.append((low, high, int(fields[2], 16), fields[5], "x" in fields[1]))
-    bases: dict[str, int] = {}
-    for low, _, offset, path, _ in rows:
-        if offset == 0:
-            bases[path] = min(low, bases.get(path, low))
-    return [_Mapping(low, high, offset, path, bases.get(path, low - offset), is_code)
-            for low, high, offset, path, is_code in rows]  # fmt: skip
-
-
-def _cycles(blocks: Sequence[Block], mappings: Sequence[_Mapping], model: CycleModel) -> float:
-    """Add up the cycles of all functions that were executed, each costed alone."""
-    code = sorted((m for m in mappings if m.is_code), key=lambda m: m.low)
-    pieces, unknown = _parted(blocks, code)
-    image = Image(tuple((m.low, _content(m)) for m in code))
-    lost = instructions_in(unknown)
-    if lost > UNKNOWN * instructions_in(blocks):
-        raise Failure(f"{lost} instructions lie in no file: their cycles cannot be estimated")
-    total = 0.0
-    for estimate in model.estimate([(piece, image) for piece in pieces]):
-        if isinstance(estimate, str):
-            raise Failure(f"cycles cannot be estimated: {estimate}")
-        total += estimate.cycles
-    return total
-
-
-def _content(mapping: _Mapping) -> bytes:
-    with Path(mapping.path).open("rb") as file:
-        file.seek(mapping.offset)
-        return file.read(mapping.high - mapping.low)
-
-
-def _parted(
-    blocks: Sequence[Block], code: Sequence[_Mapping]
-) -> tuple[list[list[Block]], list[Block]]:
-    """Part blocks by function: what lies side by side in a library is no nest of loops.
-
-    Where a library has no symbols for a place, it is parted where `GAP` bytes were not executed.
-    """
-    starts = [mapping.low for mapping in code]
-    functions: dict[str, tuple[Function, ...]] = {}
-    pieces: defaultdict[tuple[Any, ...], list[Block]] = defaultdict(list)
-    unknown: list[Block] = []
-    last_end, part = 0, 0
-    for block in sorted(blocks, key=lambda b: b.address):
-        place = bisect.bisect_right(starts, block.address) - 1
-        if place < 0 or block.address + block.size > code[place].high:
-            unknown.append(block)
-            continue
-        path, base = code[place].path, code[place].base
-        if path not in functions:
-            functions[path] = _functions(path)
-        part += block.address - last_end > GAP
-        last_end = max(last_end, block.address + block.size)
-        name = function_at(functions[path], block.address - base)
-        pieces[(path, name) if name != "(other)" else (path, name, part)].append(block)
-    return list(pieces.values()), unknown
-
-
-def _functions(path: str) -> tuple[Function, ...]:
-    try:
-        return read_functions(Path(path))
-    except UsageError:
-        return ()

@@ -131,6 +131,7 @@ def _key(job: Job, files: dict[str, str], source: str) -> str:
         "board_worker.py",
         "counting_marks.py",
         "counted_inference.py",
+        "counted_process.py",
         f"{job.engine.name}_engine.py",
     ):
         if (place := Path(__file__).parent / module).is_file():

@@ -1,13 +1,17 @@
 /* QEMU TCG plugin: counts how often each translation block ran between two marks of the guest.
  *
- * The guest marks with an unused system call (the numbers must match runner.c and blocks.py):
+ * The guest marks with unused system calls (the numbers must match runner.c, loaded_libraries.c and
+ * executed_blocks.py):
  *   BEGIN low, high   clears the counts and remembers the address range of interest;
  *   END               writes <out>.<process id>, one line a block: "address bytes instructions
- *               executions"; with l1=SETS:WAYS, l2=.. and pages=.. given (SETS a power of two), also
- *               "memory L1 L2 PAGES BLOCKED": lines of 64 bytes and places of pages of 4 KiB that
- *               one process wanted and did not find there, each level replacing what was used
+ *               executions"; where caches are simulated, also "memory L1 L2 PAGES BLOCKED", and L3
+ *               where there is a third level: lines of 64 bytes and places of pages of 4 KiB that
+ *               the process wanted and did not find there, each level replacing what was used
  *               longest ago, nothing prefetched; and loads of more than one of the latest stores
- *               wrote.
+ *               wrote;
+ *   SIMULATE l1, l2, l3, pages   simulates empty caches of these shapes from then on, each written as
+ *               SETS * 256 + WAYS (SETS a power of two), 0 for a third level that is not there.
+ * The arguments l1=SETS:WAYS, l2=.. and pages=.. simulate from the start.
  *
  * Compiled without QEMU's headers: the plugin API v1 is a C ABI, its few prototypes are below.
  * Counters are plain additions in the translated code, exact with one guest thread.  A fork inherits
@@ -21,7 +25,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { MARK_BEGIN = 7001, MARK_END = 7002 };
+enum { MARK_BEGIN = 7001, MARK_END = 7002, MARK_SIMULATE = 7003 };
 
 typedef uint64_t qemu_plugin_id_t;
 struct qemu_plugin_tb;
@@ -31,6 +35,7 @@ typedef void (*tb_trans_cb)(qemu_plugin_id_t, struct qemu_plugin_tb *);
 typedef void (*syscall_cb)(qemu_plugin_id_t, unsigned vcpu, int64_t number, uint64_t a1, uint64_t a2,
                            uint64_t a3, uint64_t a4, uint64_t a5, uint64_t a6, uint64_t a7,
                            uint64_t a8);
+void qemu_plugin_reset(qemu_plugin_id_t, void (*done)(qemu_plugin_id_t));
 void qemu_plugin_register_vcpu_tb_trans_cb(qemu_plugin_id_t, tb_trans_cb);
 void qemu_plugin_register_vcpu_syscall_cb(qemu_plugin_id_t, syscall_cb);
 void qemu_plugin_register_vcpu_tb_exec_inline(struct qemu_plugin_tb *, enum qemu_plugin_op,
@@ -77,13 +82,13 @@ static struct block *find_block(uint64_t address, uint64_t bytes, uint64_t instr
 
 /* ---- caches ---- */
 
-enum { LINE_SHIFT = 6, PAGE_SHIFT = 12, MOST_WAYS = 64 };
+enum { LINE_SHIFT = 6, PAGE_SHIFT = 12, MOST_WAYS = 64, MOST_SETS = 1 << 20 };
 struct cache {
   uint64_t sets, ways, misses;
   uint64_t *lines; /* of each set, the one used last first; 0 is none */
 };
 /* Of lines, and of where pages are. */
-static struct cache first, second, pages;
+static struct cache first, second, third, pages;
 
 /* Whether the line was there; it is now, and used last. */
 static bool touch(struct cache *cache, uint64_t line) {
@@ -156,17 +161,29 @@ static void on_access(unsigned vcpu, qemu_plugin_meminfo_t info, uint64_t addres
   for (uint64_t page = address >> PAGE_SHIFT; page <= last >> PAGE_SHIFT; ++page)
     touch(&pages, page);
   for (uint64_t line = address >> LINE_SHIFT; line <= last >> LINE_SHIFT; ++line)
-    if (!touch(&first, line)) touch(&second, line);
+    if (!touch(&first, line) && !touch(&second, line) && third.lines) touch(&third, line);
+}
+
+/* Make a cache that is empty; false if there is none of that shape. */
+static bool make_cache(struct cache *cache, uint64_t sets, uint64_t ways) {
+  free(cache->lines);
+  *cache = (struct cache){sets, ways, 0, NULL};
+  const bool is_power_of_two = sets && !(sets & (sets - 1));
+  if (!is_power_of_two || sets > MOST_SETS || !ways || ways > MOST_WAYS) return false;
+  cache->lines = calloc(sets * ways, sizeof *cache->lines);
+  return cache->lines != NULL;
+}
+
+static bool unpack_cache(struct cache *cache, uint64_t shape) {
+  return make_cache(cache, shape / 256, shape % 256);
 }
 
 static bool read_cache(const char *text, const char *name, struct cache *cache) {
   const size_t length = strlen(name);
   if (strncmp(text, name, length)) return true;
-  if (sscanf(text + length, "%" SCNu64 ":%" SCNu64, &cache->sets, &cache->ways) != 2) return false;
-  const bool power_of_two = cache->sets && !(cache->sets & (cache->sets - 1));
-  if (!power_of_two || !cache->ways || cache->ways > MOST_WAYS) return false;
-  cache->lines = calloc(cache->sets * cache->ways, sizeof *cache->lines);
-  return cache->lines != NULL;
+  uint64_t sets, ways;
+  return sscanf(text + length, "%" SCNu64 ":%" SCNu64, &sets, &ways) == 2 &&
+         make_cache(cache, sets, ways);
 }
 
 /* QEMU translates under a lock in user mode, so the table needs none of its own. */
@@ -188,7 +205,7 @@ static void on_translate(qemu_plugin_id_t id, struct qemu_plugin_tb *tb) {
 static void clear_counts(void) {
   for (int i = 0; i < BUCKETS; ++i)
     for (struct block *b = buckets[i]; b; b = b->next) b->executions = 0;
-  first.misses = second.misses = pages.misses = blocked = 0;
+  first.misses = second.misses = third.misses = pages.misses = blocked = 0;
 }
 
 static void write_counts(void) {
@@ -205,22 +222,46 @@ static void write_counts(void) {
         fprintf(file, "%" PRIx64 " %" PRIu64 " %" PRIu64 " %" PRIu64 "\n", b->address, b->bytes,
                 b->instructions, b->executions);
   if (first.lines)
-    fprintf(file, "memory %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64 "\n", first.misses,
+    fprintf(file, "memory %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64, first.misses,
             second.misses, pages.misses, blocked);
+  if (third.lines) fprintf(file, " %" PRIu64, third.misses);
+  if (first.lines) fprintf(file, "\n");
   fprintf(file, "end\n");
   fclose(file);
+}
+
+static void register_callbacks(qemu_plugin_id_t id);
+
+/* What was translated before knows no caches: QEMU drops it all and translates anew. */
+static void simulate(qemu_plugin_id_t id, uint64_t l1, uint64_t l2, uint64_t l3, uint64_t places) {
+  const bool is_new = !first.lines;
+  const bool has_third = unpack_cache(&third, l3);
+  const bool is_whole = unpack_cache(&first, l1) && unpack_cache(&second, l2) &&
+                        (has_third || !l3) && unpack_cache(&pages, places);
+  if (!is_whole) {
+    fprintf(stderr, "counter: no such caches\n");
+    abort();
+  }
+  if (is_new) qemu_plugin_reset(id, register_callbacks);
 }
 
 static void on_syscall(qemu_plugin_id_t id, unsigned vcpu, int64_t number, uint64_t a1, uint64_t a2,
                        uint64_t a3, uint64_t a4, uint64_t a5, uint64_t a6, uint64_t a7,
                        uint64_t a8) {
-  (void)id, (void)vcpu, (void)a3, (void)a4, (void)a5, (void)a6, (void)a7, (void)a8;
+  (void)vcpu, (void)a5, (void)a6, (void)a7, (void)a8;
   if (number == MARK_BEGIN) {
     range_low = a1, range_high = a2;
     clear_counts();
   } else if (number == MARK_END) {
     write_counts();
+  } else if (number == MARK_SIMULATE) {
+    simulate(id, a1, a2, a3, a4);
   }
+}
+
+static void register_callbacks(qemu_plugin_id_t id) {
+  qemu_plugin_register_vcpu_tb_trans_cb(id, on_translate);
+  qemu_plugin_register_vcpu_syscall_cb(id, on_syscall);
 }
 
 EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_t *info, int argc,
@@ -236,7 +277,6 @@ EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_t *info, int
     fprintf(stderr, "counter: give out=FILE, and no cache or l1=SETS:WAYS,l2=..,pages=..\n");
     return -1;
   }
-  qemu_plugin_register_vcpu_tb_trans_cb(id, on_translate);
-  qemu_plugin_register_vcpu_syscall_cb(id, on_syscall);
+  register_callbacks(id);
   return 0;
 }

@@ -29,6 +29,7 @@ from shuffledeploy.deploy.devices.device_names import (
 )
 from shuffledeploy.deploy.devices.reached_devices import Reached, reached
 from shuffledeploy.deploy.devices.tvm_rpc_edges import DESCRIBE, quieten_servers
+from shuffledeploy.deploy.estimate.caches import Caches
 from shuffledeploy.deploy.estimate.elf_symbols import read_functions
 from shuffledeploy.deploy.estimate.instruction_counts import InstructionCounts, fold
 from shuffledeploy.model.errors import Failure, UsageError
@@ -134,6 +135,26 @@ class Device:
         if here and built_for != here:
             return f"it is built for {built_for}, the device is {here}"
         return str(error).strip().splitlines()[-1]
+
+    def simulate_caches(self, caches: Caches) -> None:
+        """Have an emulated board simulate caches from now on, empty ones at first.
+
+        What is counted afterwards tells of memory too, and takes several times as long.
+
+        Raises
+        ------
+        UsageError
+            When the device does not count, or its server is of another release.
+        """
+        if not self.can_count:
+            raise UsageError(f"{self.name} simulates no caches; an emulated board does")
+        try:
+            simulate = self.session.get_function("shuffledeploy.simulate_caches")
+        except AttributeError:
+            raise UsageError(
+                f"{self.name} simulates no caches: its server is of another release, start it anew"
+            ) from None
+        simulate(*caches.shapes)
 
     def count(self, call: Callable[[], object], library: Path | None) -> InstructionCounts:
         """Count the instructions that a call executes on an emulated board.

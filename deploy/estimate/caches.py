@@ -78,11 +78,13 @@ class Caches:
     Attributes
     ----------
     first, second : Cache
-        The levels of data cache.
+        The levels of data cache that are the core's own, or its cluster's.
     translation : Translation
         Where pages are.
     first_bytes, second_bytes : float
         Bytes a cycle that come into the first level, and into the second from what lies behind.
+    third : Cache or None
+        A third level, which is a board's and not a core's: kernels are scored without.
     """
 
     first: Cache
@@ -90,6 +92,7 @@ class Caches:
     translation: Translation
     first_bytes: float
     second_bytes: float
+    third: Cache | None = None
 
     @property
     def plugin_arguments(self) -> str:
@@ -101,6 +104,16 @@ class Caches:
         }
         return ",".join(f"{name}={all_ // ways}:{ways}" for name, (all_, ways) in entries.items())
 
+    @property
+    def shapes(self) -> tuple[int, int, int, int]:
+        """As counter.c takes them from a guest: three levels and the pages, 0 for no third."""
+        pages = _shape(self.translation.pages, self.translation.ways)
+        first, second, third = (
+            _shape(level.size // LINE, level.ways) if level else 0
+            for level in (self.first, self.second, self.third)
+        )
+        return first, second, third, pages
+
     def transfer_cycles(self, events: MemoryEvents) -> float:
         """Estimate cycles for the lines that both levels lacked."""
         lines = events.l1_misses / self.first_bytes + events.l2_misses / self.second_bytes
@@ -109,6 +122,10 @@ class Caches:
     def stall_cycles(self, events: MemoryEvents) -> float:
         """Estimate cycles for pages that were looked up and loads that waited for stores."""
         return self.translation.cycles * events.page_misses + BLOCKED_LOAD * events.blocked_loads
+
+
+def _shape(entries: int, ways: int) -> int:
+    return entries // ways * 256 + ways
 
 
 def _arm(core: ArmCore) -> Caches:

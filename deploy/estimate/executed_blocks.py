@@ -8,9 +8,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-# Unused system calls by which the guest starts and ends a count (also in counter.c and runner.c).
+# Unused system calls by which the guest starts and ends a count (also in counter.c, runner.c and
+# loaded_libraries.c).
 MARK_BEGIN = 7001
 MARK_END = 7002
+# ... and has caches simulated from then on.
+MARK_SIMULATE = 7003
 _MEMORY = "memory "
 PAGE = 4096
 
@@ -27,12 +30,15 @@ class MemoryEvents(NamedTuple):
     blocked_loads : int
         Loads of which the latest stores wrote a part only, or not all in one: they get their bytes
         when these have reached the cache.
+    l3_misses : int or None
+        Lines that the third level lacked too; None where there is none.
     """
 
     l1_misses: int
     l2_misses: int
     page_misses: int
     blocked_loads: int
+    l3_misses: int | None = None
 
 
 @dataclass(frozen=True)
@@ -102,8 +108,7 @@ def read_memory_events(text: str) -> MemoryEvents | None:
     """
     for line in _whole_lines(text):
         if line.startswith(_MEMORY):
-            first, second, pages, blocked = map(int, line.removeprefix(_MEMORY).split())
-            return MemoryEvents(first, second, pages, blocked)
+            return MemoryEvents(*map(int, line.removeprefix(_MEMORY).split()))
     return None
 
 

@@ -9,7 +9,13 @@ from pathlib import Path
 from shuffledeploy.compiler.bundle.manifest import Manifest
 from shuffledeploy.compiler.ir.tvm_edges import function_of
 from shuffledeploy.deploy.estimate.elf_symbols import function_at, read_functions
-from shuffledeploy.deploy.estimate.executed_blocks import Block, instructions_in, read_blocks
+from shuffledeploy.deploy.estimate.executed_blocks import (
+    Block,
+    MemoryEvents,
+    instructions_in,
+    read_blocks,
+    read_memory_events,
+)
 
 
 @dataclass(frozen=True)
@@ -24,11 +30,14 @@ class InstructionCounts:
         By function of the library, most first; empty for a whole process.
     blocks : tuple[Block, ...]
         The translation blocks; addresses are offsets in the library.
+    memory : MemoryEvents or None
+        What the whole process waited for: simulated, None where no caches were.
     """
 
     total: int
     symbols: dict[str, int]
     blocks: tuple[Block, ...] = field(repr=False)
+    memory: MemoryEvents | None = None
 
     def by_kernel(self, manifest: Manifest) -> dict[str, int]:
         """Return the counts by kernel: an entry and its computing parts together."""
@@ -63,4 +72,5 @@ def fold(report: str, base: int, library: Path | None) -> InstructionCounts:
         for block in blocks:
             name = function_at(functions, block.address)
             sums[name] += block.instructions * block.executions
-    return InstructionCounts(instructions_in(blocks), dict(sums.most_common()), blocks)
+    total, symbols = instructions_in(blocks), dict(sums.most_common())
+    return InstructionCounts(total, symbols, blocks, read_memory_events(report))

@@ -14,7 +14,13 @@
 
 #include "loaded_libraries.h"
 
-enum { MOST_TENSORS = 32, LONGEST_MESSAGE = 1024, LONGEST_COMPLAINT = 300, LONGEST_SYMBOL = 512 };
+enum {
+  CACHES = 4,
+  MOST_TENSORS = 32,
+  LONGEST_MESSAGE = 1024,
+  LONGEST_COMPLAINT = 300,
+  LONGEST_SYMBOL = 512
+};
 
 /* ---- values ---- */
 
@@ -148,6 +154,20 @@ static int count_begin(void *self, const TVMFFIAny *values, int32_t count, TVMFF
   return give_number((int64_t)low, result);
 }
 
+/* Simulate caches in this session from now on: three levels and places of pages, as counter.c has it. */
+static int simulate(void *self, const TVMFFIAny *values, int32_t count, TVMFFIAny *result) {
+  const struct device *device = self;
+  uint64_t shapes[CACHES];
+  if (!*device->counts) return fail("nothing simulates caches on this device");
+  if (count != CACHES) return fail("shuffledeploy.simulate_caches takes %d numbers", CACHES);
+  for (int32_t at = 0; at < CACHES; ++at) {
+    if (values[at].type_index != kTVMFFIInt) return fail("argument %d is no number", at);
+    shapes[at] = (uint64_t)values[at].v_int64;
+  }
+  simulate_caches(shapes);
+  return give_number(0, result);
+}
+
 /* Stop counting; gives the plugin's report. */
 static int count_end(void *self, const TVMFFIAny *values, int32_t count, TVMFFIAny *result) {
   (void)values, (void)count;
@@ -198,7 +218,7 @@ static const struct {
     {"tvm.rpc.server.workpath", workpath},      {"tvm.rpc.server.load_module", load_module},
     {"shuffledeploy.describe", describe},       {"shuffledeploy.processor", processor},
     {"shuffledeploy.count_begin", count_begin}, {"shuffledeploy.count_end", count_end},
-    {"shuffledeploy.call_c", call_c},
+    {"shuffledeploy.simulate_caches", simulate}, {"shuffledeploy.call_c", call_c},
 };
 
 /* Say what TVM's runtime raised. */

@@ -14,6 +14,10 @@ bool find_library(const char *name, uint64_t *low, uint64_t *high);
 void begin_counting(uint64_t low, uint64_t high);
 void end_counting(void);
 
+/* Have the plugin simulate caches of these shapes, empty ones, from now on: three levels and places of
+   pages, each as counter.c reads it. */
+void simulate_caches(const uint64_t shapes[4]);
+
 /* The plugin's report, whose file is removed; to be freed, NULL if there is none. */
 char *take_report(const char *prefix);
 

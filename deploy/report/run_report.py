@@ -11,6 +11,7 @@ from rich.table import Table
 from shuffledeploy.compiler.bundle.folder import Bundle
 from shuffledeploy.compiler.bundle.manifest import Manifest
 from shuffledeploy.deploy.devices.device_names import DeviceName, parse_device_name
+from shuffledeploy.deploy.estimate.board_cycles import LEFT_OUT, BoardCycles
 from shuffledeploy.deploy.runner.runner_answer import KernelTime
 from shuffledeploy.deploy.runner.running_runner import RunnerResult
 from shuffledeploy.deploy.runtime.execution import RunningNetwork
@@ -97,9 +98,17 @@ def cycles_json(cycles: Cycles | str | None, clock_ghz: float | None) -> dict[st
     if not isinstance(cycles, Cycles):
         return {}
     estimate = {"kind": "estimated", **dataclasses.asdict(cycles)}
+    del estimate["on_board"]
     if clock_ghz is not None:
         estimate |= {"clock_ghz": clock_ghz, "milliseconds": cycles.milliseconds(clock_ghz)}
-    return {"cycles": estimate}
+    return {"cycles": estimate, **_on_board_json(cycles.on_board)}
+
+
+def _on_board_json(cycles: BoardCycles | None) -> dict[str, Any]:
+    if cycles is None:
+        return {}
+    sums = {"total": cycles.total, "milliseconds": cycles.milliseconds, "leaves_out": LEFT_OUT}
+    return {"on_board": {"kind": "estimated", **dataclasses.asdict(cycles), **sums}}
 
 
 def to_json(
@@ -166,6 +175,8 @@ def print_result(
         table.add_row("latency", "none: an emulator's times say nothing of the core")
     if result.cycles is not None:
         table.add_row("estimated", cycles_line(result.cycles, clock_ghz))
+    if isinstance(result.cycles, Cycles) and result.cycles.on_board is not None:
+        table.add_row("on the board", board_line(result.cycles.on_board))
     console.print(table)
     if every_kernel and isinstance(result.figure, Instructions) and result.figure.kernels:
         console.print(_kernel_table(result.figure, result.cycles))
@@ -196,6 +207,17 @@ def cycles_line(cycles: Cycles | str, clock_ghz: float | None) -> str:
     if clock_ghz is None:
         return line
     return f"{line}; {cycles.milliseconds(clock_ghz):.3g} ms (estimated) at {clock_ghz:g} GHz"
+
+
+def board_line(cycles: BoardCycles) -> str:
+    """Say how long an inference is estimated to take on a board, and what of."""
+    parts = [("code", cycles.code), ("first level", cycles.first_level),
+             ("third level", cycles.third_level), ("memory", cycles.memory)]  # fmt: skip
+    shares = ", ".join(f"{name} {part / cycles.total:.0%}" for name, part in parts if part)
+    return (
+        f"{cycles.milliseconds:.3g} ms estimated on {cycles.board} at {cycles.clock_ghz:g} GHz:"
+        f" {shares}; left out: {LEFT_OUT}"
+    )
 
 
 def _kernel_table(figure: Instructions, cycles: Cycles | str | None) -> Table:

@@ -16,6 +16,7 @@ from shuffledeploy.deploy.devices.processor_state import (
     read_processor,
     summarize,
 )
+from shuffledeploy.deploy.estimate.caches import Caches
 from shuffledeploy.deploy.estimate.instruction_counts import InstructionCounts
 from shuffledeploy.deploy.runtime.defaults import RUNS
 from shuffledeploy.deploy.runtime.execution import RunningNetwork
@@ -190,8 +191,17 @@ def count_instructions(network: RunningNetwork | StandaloneNetwork) -> Instructi
     return Instructions(counted.total, process.total, kernels, core)
 
 
-def count_library(network: RunningNetwork | StandaloneNetwork) -> InstructionCounts:
+def count_library(
+    network: RunningNetwork | StandaloneNetwork, caches: Caches | None = None
+) -> InstructionCounts:
     """Count what one warmed inference of the stored reference input executes of the library.
+
+    Parameters
+    ----------
+    network : RunningNetwork or StandaloneNetwork
+        On a device that counts.
+    caches : Caches, optional
+        Simulate these too, from the warming run on.
 
     Raises
     ------
@@ -205,6 +215,8 @@ def count_library(network: RunningNetwork | StandaloneNetwork) -> InstructionCou
             " (--device emulated), for a library built for ARM"
         )
     network.set_inputs(network.bundle.reference_inputs()[0])
+    if caches is not None:
+        device.simulate_caches(caches)
     network.invoke()
     return device.count(network.invoke, network.library)
 

@@ -7,6 +7,9 @@ from collections import defaultdict
 
 from shuffledeploy.compiler.bundle.folder import Bundle
 from shuffledeploy.compiler.cores import scheduling_of
+from shuffledeploy.deploy.devices.opening import Device
+from shuffledeploy.deploy.estimate.board_cycles import BoardCycles, cycles_on
+from shuffledeploy.deploy.estimate.boards import Board
 from shuffledeploy.deploy.estimate.code_images import read_image
 from shuffledeploy.deploy.estimate.cycle_model import CycleModel
 from shuffledeploy.deploy.estimate.elf_symbols import function_at, read_functions
@@ -32,6 +35,8 @@ class Cycles:
         By kernel, most first.
     core, source : str
         The core, and where the estimate comes from.
+    on_board : BoardCycles or None
+        With what memory adds on a board, where one was named.
     """
 
     total: float
@@ -40,27 +45,59 @@ class Cycles:
     kernels: dict[str, float]
     core: str
     source: str
+    on_board: BoardCycles | None = None
 
     def milliseconds(self, clock_ghz: float) -> float:
         """Turn cycles into time at a clock that somebody states. Estimated too."""
         return self.total / clock_ghz / 1e6
 
 
-def estimate_network(network: RunningNetwork) -> Cycles:
+def estimate_network(network: RunningNetwork, board: Board | None = None) -> Cycles:
     """Estimate the cycles of one warmed inference of the stored reference input.
+
+    Parameters
+    ----------
+    network : RunningNetwork
+        On an emulated device.
+    board : Board, optional
+        Add what memory costs there.
 
     Raises
     ------
     UsageError
-        The device is not emulated, or LLVM has no scheduling model for its core.
+        The device is not emulated, LLVM has no scheduling model for its core, or the board has
+        another core.
     Failure
         There is no llvm-mca, or it does not understand the code.
     """
-    counted = count_library(network)
     core = network.device.information.cpu or "unknown core"
+    if board is not None:
+        require_core_of(board, network.device)
     if scheduling_of(core) is None:
         raise UsageError(f"LLVM has no scheduling model for {core}: no cycles can be estimated")
-    return estimate_library(counted, network.bundle, CycleModel("aarch64", core), core)
+    counted = count_library(network, board.caches if board else None)
+    cycles = estimate_library(counted, network.bundle, CycleModel("aarch64", core), core)
+    if board is None:
+        return cycles
+    if counted.memory is None:
+        raise Failure(f"{network.device.name} simulated no caches")
+    on_board = cycles_on(board, cycles.total, counted.memory)
+    return dataclasses.replace(cycles, on_board=on_board)
+
+
+def require_core_of(board: Board, device: Device) -> None:
+    """Refuse a device with another core than the board that it is to stand for.
+
+    Raises
+    ------
+    UsageError
+        It has another.
+    """
+    core = device.information.cpu or "unknown core"
+    if board.core != core:
+        raise UsageError(
+            f"{board.name} has a {board.core}, {device.name} a {core}: leave out --device"
+        )
 
 
 def estimate_library(

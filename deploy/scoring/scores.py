@@ -114,7 +114,8 @@ def _detailed(estimate: CycleEstimate, count: KernelCount, caches: Caches | None
         "instructions": count.total,
     }
     if caches is not None and count.memory is not None:
-        details |= count.memory._asdict()
+        events = count.memory._asdict().items()
+        details |= {name: number for name, number in events if number is not None}
         details["transfers"] = round(caches.transfer_cycles(count.memory), 1)
         details["stalls"] = round(caches.stall_cycles(count.memory), 1)
         cycles += details["transfers"] + details["stalls"]

@@ -14,6 +14,7 @@ from shuffledeploy.deploy.benchmark.answers import WrongAnswer, questions
 from shuffledeploy.deploy.benchmark.board_python import is_python_built
 from shuffledeploy.deploy.benchmark.counted_inference import count_inference
 from shuffledeploy.deploy.benchmark.counted_peers import COLUMNS, plan_peers
+from shuffledeploy.deploy.benchmark.counted_process import part_blocks, read_mappings
 from shuffledeploy.deploy.benchmark.engines import ENGINES, OURS
 from shuffledeploy.deploy.devices.opening import Device
 from shuffledeploy.deploy.estimate.cycle_model import CycleModel
@@ -63,13 +64,13 @@ def test_blocks_are_parted_where_code_was_not_executed(tmp_path: Path) -> None:
         f"401000-402000 r-xp 00001000 00:00 1 {library}\n"
         "500000-501000 rw-p 00000000 00:00 0\n"
     )
-    mappings = counted_inference._read_mappings(maps)
+    mappings = read_mappings(maps)
     assert [(m.low, m.base, m.is_code) for m in mappings] == [
         (0x400000, 0x400000, False), (0x401000, 0x400000, True),
     ]  # fmt: skip
     blocks = [Block(0x401000, 16, 4, 1), Block(0x401010, 8, 2, 9), Block(0x401100, 8, 2, 1),
               Block(0x500000, 8, 2, 1)]  # fmt: skip
-    pieces, unknown = counted_inference._parted(blocks, [m for m in mappings if m.is_code])
+    pieces, unknown = part_blocks(blocks, [m for m in mappings if m.is_code])
     assert sorted(len(piece) for piece in pieces) == [1, 2]
     assert [block.address for block in unknown] == [0x500000]
 

@@ -1,0 +1,94 @@
+"""Boards: rows, files of users', and what their memory adds."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from shuffledeploy.compiler.cores import CORES
+from shuffledeploy.deploy.estimate.board_cycles import cycles_on
+from shuffledeploy.deploy.estimate.boards import BOARDS, Board, find_board, read_board
+from shuffledeploy.deploy.estimate.caches import KIB, LINE, Cache
+from shuffledeploy.deploy.estimate.executed_blocks import MemoryEvents
+from shuffledeploy.model.errors import UsageError
+
+pytestmark = pytest.mark.smoke
+
+GOOD = 'core = "cortex-a72"\nclock_ghz = 1.5\nmemcpy_mb_s = 3000\n'
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "mine.toml"
+    path.write_text(text)
+    return path
+
+
+def test_every_board_has_a_known_core_and_caches_that_the_plugin_takes() -> None:
+    for name, board in BOARDS.items():
+        assert find_board(name) is board
+        assert board.core in CORES
+        caches = board.caches
+        levels = [level for level in (caches.first, caches.second, caches.third) if level]
+        assert all((level.size // LINE // level.ways).bit_count() == 1 for level in levels)
+        assert 0.5 < board.memory_bytes < 20
+    assert BOARDS["raspberry-pi-4"].memory_bytes == pytest.approx(2.68, abs=0.01)
+
+
+def test_a_misspelt_board_is_told_the_nearest() -> None:
+    with pytest.raises(UsageError, match=r"did you mean raspberry-pi-4\?"):
+        find_board("rapsberry-pi-4")
+    with pytest.raises(UsageError, match="there are raspberry-pi-3b"):
+        find_board("toaster")
+
+
+def test_a_file_makes_a_board(tmp_path: Path) -> None:
+    levels = "second_level_kib = 512\nsecond_level_ways = 8\n"
+    levels += "third_level_kib = 3072\nthird_level_ways = 12\n"
+    path = written(tmp_path, GOOD + levels)
+    assert find_board(str(path)) == Board(
+        "mine", "cortex-a72", 1.5, 3000, Cache(512 * KIB, 8), Cache(3072 * KIB, 12)
+    )
+    assert read_board(written(tmp_path, GOOD)).caches.third is None
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('core = "cortex-a72"\nclock_ghz = 1.5\n', "missing required field `memcpy_mb_s`"),
+        (GOOD.replace("1.5", "1500"), "<= 10.0"),
+        (GOOD.replace("3000", "3"), ">= 50.0"),
+        (GOOD.replace("3000", "nan"), "not right"),
+        (GOOD + "colour = 3\n", "unknown field `colour`"),
+        (GOOD.replace("a72", "a720"), "the core 'cortex-a720'"),
+        (GOOD + "second_level_kib = 512\n", "second_level_kib and _ways go together"),
+        (GOOD + "third_level_kib = 3072\nthird_level_ways = 16\n", "no power of two of sets"),
+        ("core = ", "not right"),
+        ("#" * 70_000, "more than 64 KiB"),
+    ],
+)
+def test_a_bad_board_is_refused_in_one_line(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said) as caught:
+        read_board(written(tmp_path, text))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_board_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cannot be read"):
+        find_board(str(tmp_path / "none.toml"))
+    os.mkfifo(tmp_path / "pipe.toml")
+    with pytest.raises(UsageError, match="is no file"):
+        find_board(str(tmp_path / "pipe.toml"))
+
+
+def test_memory_adds_lines_at_the_width_of_each_level() -> None:
+    # 128 bits from the second level; two bytes a cycle from memory.
+    board = Board("plain", "cortex-a72", 2.0, 2000)
+    cycles = cycles_on(board, 1000, MemoryEvents(10, 3, 99, 99))
+    assert (cycles.first_level, cycles.third_level, cycles.memory) == (10 * 4, 0, 3 * 32)
+    assert cycles.total == 1000 + 40 + 96
+    assert cycles.milliseconds == pytest.approx(1136 / 2e6)
+    # A third level catches two of the three.
+    cycles = cycles_on(board, 1000, MemoryEvents(10, 3, 99, 99, 1))
+    assert (cycles.first_level, cycles.third_level, cycles.memory) == (10 * 4, 2 * 4, 32)

@@ -1,0 +1,127 @@
+"""The estimate against published times: rows, statistics, one tiny network from end to end."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from shuffledeploy.compiler.validate_silicon import main
+from shuffledeploy.deploy.actions.prove_silicon import choose_rows, estimate_rows, summarise
+from shuffledeploy.deploy.benchmark import ncnn_networks
+from shuffledeploy.deploy.benchmark.board_python import is_python_built
+from shuffledeploy.deploy.benchmark.ncnn_networks import INPUTS, WHEEL
+from shuffledeploy.deploy.estimate.boards import BOARDS
+from shuffledeploy.deploy.estimate.llvm_tools import LlvmTools
+from shuffledeploy.deploy.estimate.published_times import PublishedTime, published_times
+from shuffledeploy.deploy.estimate.silicon_errors import silicon_errors
+from shuffledeploy.model.errors import UsageError
+
+TINY = """\
+7767517
+3 3
+Input            data             0 1 data
+Convolution      conv             1 1 data conv 0=8 1=3 3=2 5=1 6=216
+InnerProduct     answer           1 1 conv answer 0=10 1=1 2=985680
+"""
+
+
+def row(network: str, board: str = "raspberry-pi-4", why: str = "") -> PublishedTime:
+    return PublishedTime(board, network, 2.0, "2023-06-15", "abc", 7, why)
+
+
+def told_nothing(_: str | None) -> None:
+    pass
+
+
+@pytest.mark.smoke
+def test_the_published_rows_are_of_boards_and_networks_that_are_known() -> None:
+    rows = published_times()
+    assert {one.board for one in rows} == set(BOARDS)
+    assert {one.network for one in rows} == set(INPUTS)
+    assert len({(one.board, one.network) for one in rows}) == len(rows)
+    assert all(one.least_ms > 0 and one.source_line > 0 and one.commit for one in rows)
+    (known,) = [r for r in rows if (r.board, r.network) == ("raspberry-pi-4", "shufflenet")]
+    assert (known.least_ms, known.date, known.left_out) == (47.17, "2023-06-15", "")
+    assert all(one.left_out for one in rows if one.board == "raspberry-pi-5")
+
+
+@pytest.mark.smoke
+def test_errors_of_made_up_rows() -> None:
+    errors = silicon_errors([1.1, 1.8, 4.4], [1.0, 2.0, 4.0])
+    assert errors is not None
+    assert errors.networks == 3
+    assert errors.ratio_mean == pytest.approx((1.1 * 0.9 * 1.1) ** (1 / 3))
+    assert errors.median_error == pytest.approx(0.1)
+    assert errors.largest_error == pytest.approx(0.1)
+    step = math.log(1.1 / 0.9)
+    assert errors.spread == pytest.approx(math.exp(step / math.sqrt(3)))
+    assert errors.rank_correlation == pytest.approx(1)
+    turned = silicon_errors([3.0, 2.0, 1.0], [1.0, 2.0, 3.0])
+    assert turned is not None
+    assert turned.rank_correlation == pytest.approx(-1)
+    assert silicon_errors([1.0], [1.0]) is None
+
+
+@pytest.mark.smoke
+def test_boards_from_which_no_constant_may_come_are_marked() -> None:
+    rows = [{"board": board, "estimated_ms": ms, "measured_ms": 2 * ms}
+            for board in ("raspberry-pi-4", "jetson-nano") for ms in (1.0, 3.0)]  # fmt: skip
+    boards = summarise(rows)
+    assert [(name, found["blind"]) for name, found in boards.items()] == [
+        ("raspberry-pi-4", False), ("jetson-nano", True),
+    ]  # fmt: skip
+    assert boards["jetson-nano"]["ratio_mean"] == pytest.approx(0.5)
+
+
+@pytest.mark.smoke
+def test_rows_are_chosen_by_board_and_network() -> None:
+    rows = [row("alexnet"), row("vgg16"), row("vgg16", "jetson-nano")]
+    assert choose_rows(rows, [], []) == rows
+    assert choose_rows(rows, ["jetson-nano"], ["vgg16"]) == rows[2:]
+    with pytest.raises(UsageError, match="did you mean jetson-nano"):
+        choose_rows(rows, ["jetson-nan"], [])
+    with pytest.raises(UsageError, match="has no 'vgg61'"):
+        choose_rows(rows, [], ["vgg61"])
+
+
+@pytest.mark.smoke
+def test_a_folder_without_networks_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--params", str(tmp_path)]) == 2
+    assert "holds no .param file" in capsys.readouterr().err
+
+
+@pytest.mark.emulated
+@pytest.mark.skipif(not is_python_built(), reason="`make peers` fetches the board's Python")
+def test_a_tiny_network_from_end_to_end(
+    tools: LlvmTools, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ncnn_networks, "cache_folder", lambda: tmp_path / "cache")
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "mobilenet.param").write_text(TINY)
+    (tmp_path / "models" / "vgg16.param").write_text("7767517\n1 1\nNone none 0 1 none\n")
+    rows = [row("mobilenet"), row("alexnet"), row("shufflenet", why="not alike"), row("vgg16")]
+    document = estimate_rows(rows, tmp_path, told_nothing)
+    if any("pip" in failure["reason"] for failure in document["failed"]):
+        pytest.skip("no registry of packages")
+    assert document["wheel"] == WHEEL
+    (found,) = document["rows"]
+    # 111 x 111 x 8 outputs of 27 products, then 10 sums over them; four lanes.
+    assert found["instructions"] > 111 * 111 * 8 * (27 + 10) / 4
+    parts = [found[part] for part in ("code", "first_level", "third_level", "memory")]
+    assert found["estimated_ms"] == pytest.approx(sum(parts) / 1.8e6)
+    assert found["ratio"] == pytest.approx(found["estimated_ms"] / 2)
+    # Weights of 2 MB as fp16 are more than the second level holds.
+    assert found["memory"] > 0
+    assert [(one["network"], one["reason"]) for one in document["left_out"]] == [
+        ("alexnet", f"{tmp_path} has no alexnet.param"), ("shufflenet", "not alike"),
+    ]  # fmt: skip
+    assert [one["network"] for one in document["failed"]] == ["vgg16"]
+    json.dumps(document, allow_nan=False)
+    # Counted once: the second time the file answers.
+    monkeypatch.setattr(ncnn_networks, "count_process", None)
+    assert estimate_rows(rows[:1], tmp_path, told_nothing)["rows"] == document["rows"]
