@@ -88,7 +88,7 @@ def test_an_interrupted_command_does_not_wait_for_its_time_limit(tmp_path: Path)
     code = (
         "import os; from shuffledeploy.deploy.remote.bounded_command import run_bounded\n"
         "from shuffledeploy.deploy.remote.remote_host import Command\n"
-        "words = ('sh', '-c', 'echo > began; exec sleep 60')\n"
+        "words = ('sh', '-c', 'read x; echo > began; exec sleep 60')\n"
         "run_bounded(Command(words, os.environ), 60.0)"
     )
     program = subprocess.Popen(
@@ -99,7 +99,7 @@ def test_an_interrupted_command_does_not_wait_for_its_time_limit(tmp_path: Path)
         time.sleep(0.02)
     program.send_signal(signal.SIGINT)
     try:
-        _, said = program.communicate(timeout=20)
+        _, said = program.communicate(timeout=30)
     finally:
         program.kill()
     assert b"KeyboardInterrupt" in said
