@@ -31,8 +31,8 @@ C_TYPES: dict[DataType, str] = {
     "bool": "uint8_t",
 }  # fmt: skip
 
-#: Status of a call: done; a pointer is null or not aligned; the workspace has too few bytes.
-OK, MISALIGNED, TOO_SMALL = 0, 1, 2
+#: Status of a call that is not done: a pointer is null or not aligned; the workspace is too small.
+MISALIGNED, TOO_SMALL = 1, 2
 
 
 @dataclasses.dataclass(frozen=True)

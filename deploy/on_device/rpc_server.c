@@ -133,7 +133,7 @@ static void serve_next(struct server *server) {
 
 /* ---- waiting ---- */
 
-/* How long there is nothing to do, in milliseconds. */
+/* How long there is nothing to do. */
 static struct timespec time_to_wait(const struct server *server) {
   double until = server->session.child ? server->session.ends_at : INFINITY;
   for (size_t place = 0; place < server->clients.count; ++place)

@@ -18,6 +18,8 @@ _ABI_PROPERTY = "ro.product.cpu.abi"
 _EMULATED_PROPERTIES = ("ro.boot.qemu", "ro.kernel.qemu")
 _ABI = "arm64-v8a"
 _32_BIT = ("armeabi", "x86", "mips")
+# What is pushed is executed: nobody else may write there. adbd itself gives everybody every right.
+_PRIVATE = "umask 077; "
 _SHELL_S = 20.0
 # 10 MB over a bad cable of USB 1.1.
 _PUSH_S = 120.0
@@ -74,11 +76,11 @@ class PhoneHost:
         Failure
             If it is gone.
         """
-        return self.link.shell(line, limit_s)
+        return self.link.shell(_PRIVATE + line, limit_s)
 
     def shell_command(self, line: str) -> Command:
         """Return what runs a line there, with our standard input and output as its own."""
-        return self.link.client.command(self.link.arguments("shell", line))
+        return self.link.client.command(self.link.arguments("shell", _PRIVATE + line))
 
     def push(self, files: Path, folder: str) -> None:
         """Send all files of a folder into a folder there.

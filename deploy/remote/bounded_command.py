@@ -54,12 +54,16 @@ def run_bounded(command: Command, limit_s: float, sent: bytes = b"") -> Answer:
         process.kill()
 
     late = threading.Timer(limit_s, stop)
-    late.start()
-    try:
-        with process, ThreadPoolExecutor(2) as readers:
+    with process, ThreadPoolExecutor(2) as readers:
+        try:
+            late.start()
             answer = _exchange(process, readers, sent)
-    finally:
-        late.cancel()
+        except BaseException:
+            # Nobody waits for it: the readers would until it ends by itself.
+            process.kill()
+            raise
+        finally:
+            late.cancel()
     if is_late.is_set():
         raise TimeoutError
     return answer
@@ -72,17 +76,12 @@ def _exchange(process: subprocess.Popen[bytes], readers: ThreadPoolExecutor, sen
     assert process.stderr
     pipes = (process.stdout, process.stderr)
     read = [readers.submit(_read, process, pipe) for pipe in pipes]
-    try:
-        with contextlib.suppress(BrokenPipeError):
-            process.stdin.write(sent)
-        with contextlib.suppress(BrokenPipeError):
-            process.stdin.close()
-        output, errors = (part.result().decode(errors="replace") for part in read)
-        return Answer(process.wait(), output, errors)
-    except BaseException:
-        # Nobody waits for it: the readers would until it ends by itself.
-        process.kill()
-        raise
+    with contextlib.suppress(BrokenPipeError):
+        process.stdin.write(sent)
+    with contextlib.suppress(BrokenPipeError):
+        process.stdin.close()
+    output, errors = (part.result().decode(errors="replace") for part in read)
+    return Answer(process.wait(), output, errors)
 
 
 def end_by_input(process: subprocess.Popen[bytes]) -> None:

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import tarfile
 import threading
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -26,6 +27,8 @@ _SHELL_S = 30.0
 # 4 MB, compressed, over a slow radio link.
 _PUSH_S = 300.0
 _FORWARD_S = 20.0
+_END_S = 5.0
+_LAST_COMPLAINTS, _LONGEST_COMPLAINT = 20, 500
 #: How ssh says that it failed itself.
 _SSH_FAILED = 255
 _OPTIONS = {
@@ -215,15 +218,27 @@ def _wait_until_open(host: SshHost, process: subprocess.Popen[bytes]) -> None:
     """Wait for the word that the far end says once ssh forwards."""
     late = threading.Timer(_FORWARD_S, process.kill)
     late.start()
-    said, complaints = process.stdout, process.stderr
+    said = process.stdout
     assert said
-    assert complaints
-    is_open = any(line.strip() == b"open" for line in iter(lambda: said.readline(100), b""))
-    late.cancel()
+    complaints: deque[bytes] = deque(maxlen=_LAST_COMPLAINTS)
+    reader = threading.Thread(target=_read_to_the_end, args=(process, complaints), daemon=True)
+    reader.start()
+    try:
+        is_open = any(line.strip() == b"open" for line in iter(lambda: said.readline(100), b""))
+    finally:
+        late.cancel()
     if not is_open:
         process.kill()
-        reason = host.why_lost(complaints.read(10_000).decode(errors="replace"))
+        reader.join(_END_S)
+        reason = host.why_lost(b"".join(complaints).decode(errors="replace"))
         raise Failure(f"{host.name}: ssh forwards no port: {reason}")
+
+
+def _read_to_the_end(process: subprocess.Popen[bytes], complaints: deque[bytes]) -> None:
+    """Keep the last complaints: a pipe that nobody reads would stop ssh when it is full."""
+    assert process.stderr
+    while line := process.stderr.readline(_LONGEST_COMPLAINT):
+        complaints.append(line)
 
 
 def _packed(files: Path) -> bytes:

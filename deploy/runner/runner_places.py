@@ -24,6 +24,26 @@ _RUN_S = 600.0
 _MOST_FEATURES = 500
 
 
+def takes_programs(place: DeviceName) -> bool:
+    """Whether a program can be run on a device: TVM's RPC alone only loads libraries."""
+    return place.kind in ("local", "emulated", "adb", "ssh")
+
+
+def require_takes_programs(place: DeviceName) -> None:
+    """Refuse a device that no program can be run on.
+
+    Raises
+    ------
+    UsageError
+        If it is one.
+    """
+    if not takes_programs(place):
+        raise UsageError(
+            f"{place.text} takes no programs: the runner runs on local, emulated, adb and ssh"
+            " devices"
+        )
+
+
 def run_program(
     place: DeviceName, manifest: Manifest, program: Path, reference: Path, options: Sequence[str]
 ) -> str:
@@ -47,6 +67,7 @@ def run_program(
     Failure
         If it is gone, has no room, or the program fails there: with its last words.
     """
+    require_takes_programs(place)
     words = [f"./{program.name}", "--reference", reference.name, *options]
     if place.kind == "local":
         return _answer(place.text, words, program.parent)
@@ -56,11 +77,7 @@ def run_program(
         emulator = ensure_emulator()
         command = guest_command(emulator, core, asked, root=ensure_root(core))
         return _answer(place.text, command, program.parent, emulator.environment())
-    if place.kind in ("adb", "ssh"):
-        return _answer_of(host_of(place), manifest, program.parent, words)
-    raise UsageError(
-        f"{place.text} takes no programs: the runner runs on local, emulated, adb and ssh devices"
-    )
+    return _answer_of(host_of(place), manifest, program.parent, words)
 
 
 def _answer(

@@ -96,7 +96,7 @@ def judge(bundle: Bundle, answer: RunnerAnswer, place: DeviceName) -> RunnerResu
     Raises
     ------
     Failure
-        If it did not compare what it was to compare.
+        If it did not compare or time what it was to.
     """
     manifest, allowed = bundle.manifest, bundle.manifest.tolerance
     wanted = [len(manifest.outputs)] * (1 + len(manifest.seeds))
@@ -114,8 +114,10 @@ def judge(bundle: Bundle, answer: RunnerAnswer, place: DeviceName) -> RunnerResu
         parity = dataclasses.replace(parity, first_wrong_kernel=NOT_TOLD)
     # A device that is known to be emulated may not say so.
     is_emulated = answer.emulated or place.kind == "emulated"
-    if is_emulated or answer.latency is None:
+    if is_emulated:
         return RunnerResult(is_emulated, parity, None, ())
+    if answer.latency is None:
+        raise Failure(f"{place.text}: the runner tells no time, and not that it is emulated")
     told = answer.latency
     readings = summarize([state for state in (answer.before, answer.after) if state])
     latency = Latency(

@@ -221,6 +221,12 @@ def test_a_command_that_is_ended_leaves_nothing_on_the_phone(
     assert _gone_within(5, lambda: "tvm_rpc_server" in " ".join(group_members(phone.pid)))
 
 
+def test_nobody_else_may_write_where_the_phone_executes(phone: PhoneProcess) -> None:
+    with open_device(phone.name):
+        folder = Path(phone.folder) / "root" / FOLDER.lstrip("/")
+        assert {place.stat().st_mode & 0o77 for place in (folder, *folder.iterdir())} == {0}
+
+
 def test_phones_are_listed_and_stopped(
     phones_built: None, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import platform
 import subprocess
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from shuffledeploy.deploy.board.guests import find_core
 from shuffledeploy.deploy.board.qemu import Emulator
 from shuffledeploy.deploy.board.sysroot import ensure_root, guest_command
 from shuffledeploy.deploy.devices.device_names import parse_device_name
+from shuffledeploy.deploy.on_device.native_server import ensure_server
 from shuffledeploy.deploy.run import main
 from shuffledeploy.deploy.runner.bench_runner import build_runner, write_reference
 from shuffledeploy.deploy.runner.runner_answer import RunnerAnswer, read_answer
@@ -234,6 +236,32 @@ def test_a_network_that_is_made_anew_in_its_place_is_the_one_that_answers(tmp_pa
         bundle = compiled(nn.Linear(8, 3), (1, 8), tmp_path)
         with open_standalone(bundle, "local") as network:
             assert check_parity(network, bundle).passed
+
+
+@pytest.fixture
+def board() -> Iterator[str]:
+    """Run our server here, as a board that nothing is sent to but by TVM's RPC."""
+    server = ensure_server(platform.machine())
+    with tempfile.TemporaryDirectory() as work:
+        process = subprocess.Popen(
+            [*server.command, "--watch", "--work", work], cwd=server.folder, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )  # fmt: skip
+        try:
+            assert process.stdout
+            yield f"rpc://127.0.0.1:{process.stdout.readline().split()[1]}"
+        finally:
+            process.communicate()
+
+
+def test_by_rpc_alone_what_ships_is_proven_and_not_timed(
+    board: str, refused: Refused, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [str(here().path), "--standalone", "--device", board]
+    assert main(words) == 0
+    text = capsys.readouterr().out
+    assert "parity        holds" in text and "a standalone network is not timed" in text
+    assert "takes no programs" in refused([*words, "--latency"], 2)
 
 
 def test_a_network_of_any_name_is_c_and_has_a_runner(tmp_path: Path) -> None:
