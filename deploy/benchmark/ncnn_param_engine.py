@@ -60,8 +60,9 @@ class EmptyNetwork:
         self._answers = [answer for _, answer in answers]
 
     def output(self) -> Any:
-        """Give all outputs as one vector."""
-        return np.concatenate([np.array(answer, np.float32).ravel() for answer in self._answers])
+        """Give all outputs as one vector; a detector that found nothing has an empty one."""
+        found = [answer for answer in self._answers if not answer.empty()]
+        return np.concatenate([np.zeros(0), *(np.array(answer).ravel() for answer in found)])
 
 
 def load(files: dict[str, str], threads: int) -> EmptyNetwork:
