@@ -88,34 +88,28 @@ static bool holds_same(const int *left, const int *right, int count) {
   return true;
 }
 
-/* Not fmax, which forgets what is no number. */
-static double larger(double so_far, double next) {
-  return isnan(so_far) || so_far >= next ? so_far : next;
+/* The largest difference.  Not by fmax, which forgets what is no number. */
+static double largest_error(const float *ours, const float *wanted, size_t count) {
+  double error = 0;
+  for (size_t k = 0; k < count && !isnan(error); ++k) {
+    const double off = fabs((double)ours[k] - wanted[k]);
+    if (!(off <= error)) error = off;
+  }
+  return error;
 }
 
 /* Compare one case, output by output; classes are ranked by the first row of the first output. */
-static void print_case(const uint8_t *expected, void *const *tensors, bool is_first) {
+static void print_case(void *const *wanted, void *const *outputs, bool is_first) {
   printf("%s{\"errors\": [", is_first ? "" : ", ");
-  const uint8_t *wanted = expected;
-  double magnitudes[OUTPUTS];
   for (int i = 0; i < OUTPUTS; ++i) {
-    const float *right = (const float *)wanted, *ours = tensors[INPUTS + i];
-    double error = 0, magnitude = 0;
-    for (size_t k = 0; k < TENSORS[INPUTS + i].bytes / sizeof(float); ++k) {
-      const double off = fabs((double)ours[k] - right[k]), size = fabs((double)right[k]);
-      error = larger(error, off);
-      magnitude = larger(magnitude, size);
-    }
-    magnitudes[i] = isfinite(magnitude) ? magnitude : 1;
+    const size_t count = TENSORS[INPUTS + i].bytes / sizeof(float);
+    const double error = largest_error(outputs[i], wanted[i], count);
     if (isfinite(error)) printf("%s%.9g", i ? ", " : "", error);
     else printf("%snull", i ? ", " : "");
-    wanted += TENSORS[INPUTS + i].bytes;
   }
-  printf("], \"magnitudes\": [");
-  for (int i = 0; i < OUTPUTS; ++i) printf("%s%.9g", i ? ", " : "", magnitudes[i]);
   int ours[FIRST_CLASSES] = {0}, right[FIRST_CLASSES] = {0};
-  first_classes((const float *)expected, CLASSES, right);
-  const int count = first_classes(tensors[INPUTS], CLASSES, ours);
+  first_classes(wanted[0], CLASSES, right);
+  const int count = first_classes(outputs[0], CLASSES, ours);
   printf("], \"top1\": %s, \"top5\": %s}", ours[0] == right[0] ? "true" : "false",
          holds_same(ours, right, count) ? "true" : "false");
 }
@@ -124,16 +118,24 @@ static void run_or_fail(void *const *tensors, void *workspace) {
   if (run_network(tensors, workspace)) fail("the network refused its memory", "");
 }
 
+/* Copy tensors from a place that may be aligned to nothing; gives the place behind them. */
+static const uint8_t *take(const uint8_t *place, void *const *tensors, int first, int count) {
+  for (int i = 0; i < count; place += TENSORS[first + i].bytes, ++i)
+    memcpy(tensors[i], place, TENSORS[first + i].bytes);
+  return place;
+}
+
 static void print_parity(const uint8_t *reference, size_t cases, void *const *tensors,
                          void *workspace) {
+  void *wanted[OUTPUTS];
+  for (int i = 0; i < OUTPUTS; ++i) wanted[i] = memory(TENSORS[INPUTS + i].bytes);
   printf(",\n \"cases\": [");
   for (size_t number = cases; number-- > 0;) {
     /* The first case comes last: its inputs stay, and are what is timed. */
-    const uint8_t *place = reference + number * case_bytes();
-    for (int i = 0; i < INPUTS; place += TENSORS[i].bytes, ++i)
-      memcpy(tensors[i], place, TENSORS[i].bytes);
+    const uint8_t *place = take(reference + number * case_bytes(), tensors, 0, INPUTS);
+    take(place, wanted, INPUTS, OUTPUTS);
     run_or_fail(tensors, workspace);
-    print_case(place, tensors, number == cases - 1);
+    print_case(wanted, tensors + INPUTS, number == cases - 1);
   }
   printf("]");
 }

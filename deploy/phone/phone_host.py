@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from shuffledeploy.model.printable import printable_line
 FOLDER = "/data/local/tmp/shuffledeploy"
 _ABI_PROPERTY = "ro.product.cpu.abi"
 _EMULATED_PROPERTIES = ("ro.boot.qemu", "ro.kernel.qemu")
+_PATH = re.compile(r"/[\w./-]{1,100}")
 _ABI = "arm64-v8a"
 _32_BIT = ("armeabi", "x86", "mips")
 # What is pushed is executed: nobody else may write there. adbd itself gives everybody every right.
@@ -66,7 +68,8 @@ class PhoneHost:
                 f" {kind}no {_ABI} phone, which libraries are built for"
             )
         is_emulated = any(values.get(name) == "1" for name in _EMULATED_PROPERTIES)
-        return HostTraits("aarch64", is_emulated, values.get(COUNTS_PROPERTY, ""))
+        counts = values.get(COUNTS_PROPERTY, "")
+        return HostTraits("aarch64", is_emulated, counts if _PATH.fullmatch(counts) else "")
 
     def shell(self, line: str, limit_s: float = _SHELL_S) -> Answer:
         """Run a line in its shell.

@@ -12,7 +12,7 @@ from shuffledeploy.deploy.runner.bench_runner import build_runner, write_referen
 from shuffledeploy.deploy.runner.runner_answer import KernelTime, RunnerAnswer, read_answer
 from shuffledeploy.deploy.runner.runner_places import run_program
 from shuffledeploy.deploy.runtime.latency import THREADS, Latency
-from shuffledeploy.deploy.runtime.parity import NOT_TOLD, Parity, judged, parity_of
+from shuffledeploy.deploy.runtime.parity import NOT_TOLD, Parity, judged, magnitude, parity_of
 from shuffledeploy.model.errors import Failure
 from shuffledeploy.model.scratch import scratch_folder
 
@@ -101,15 +101,17 @@ def judge(bundle: Bundle, answer: RunnerAnswer, place: DeviceName) -> RunnerResu
     manifest, allowed = bundle.manifest, bundle.manifest.tolerance
     wanted = [len(manifest.outputs)] * (1 + len(manifest.seeds))
     compared = [len(case.errors) for case in answer.cases]
-    if compared != wanted or [len(case.magnitudes) for case in answer.cases] != wanted:
+    if compared != wanted:
         raise Failure(f"{place.text}: the runner compared {len(compared)} of {len(wanted)} inputs")
-    parity = parity_of(
-        [
-            judged(case.numbers, case.magnitudes, allowed, top1=case.top1, top5=case.top5)
-            for case in answer.cases
-        ],
-        allowed,
-    )
+    expected = reversed(bundle.reference_outputs())
+    cases = [
+        judged(
+            case.numbers, [magnitude(output) for output in outputs], allowed, top1=case.top1,
+            top5=case.top5,
+        )
+        for case, outputs in zip(answer.cases, expected, strict=True)
+    ]  # fmt: skip
+    parity = parity_of(cases, allowed)
     if not parity.passed:
         parity = dataclasses.replace(parity, first_wrong_kernel=NOT_TOLD)
     # A device that is known to be emulated may not say so.
