@@ -49,7 +49,7 @@ _RUNS = """\
 
 int main(void) {
 @buffers@
-  static _Alignas(64) unsigned char workspace[@UPPER@_WORKSPACE_BYTES + 1];
+  static _Alignas(64) unsigned char workspace[@UPPER@_WORKSPACE_BYTES];
   const int status = @name@_run(@arguments@, workspace);
   if (status) return fprintf(stderr, "@name@_run: status %d\\n", status), 1;
   printf("@first@[0] = %g\\n", (double)@first@[0]);

@@ -9,6 +9,7 @@ import tvm
 from shuffledeploy.compiler.bundle.manifest import ImageStatistics, Standalone, Tensor
 from shuffledeploy.compiler.ir.attributes import CALLS, STRIPS, WORKSPACE, attribute, kernel_of
 from shuffledeploy.compiler.ir.inspection import kernel_functions
+from shuffledeploy.compiler.ir.memory_layout import ALIGNMENT
 from shuffledeploy.compiler.passes.memory.one_function import COMPUTE
 from shuffledeploy.compiler.pipeline import Dump, Phase, pipeline, run_steps, steps_of
 from shuffledeploy.compiler.standalone.c_interface import (
@@ -65,11 +66,13 @@ def write_standalone(
     with target.tvm_target, tvm.transform.PassContext(opt_level=3):
         built = run_steps(module, steps, dump)
         compute = built[COMPUTE]
+        # C has no arrays of nothing: a network that needs no workspace takes one line.
+        workspace = max(int(attribute(compute, WORKSPACE)), ALIGNMENT)
         given = parameters(inputs)
         interface = CInterface(
             c_identifier(name), readable_in_c(network), target.name, target.architecture,
-            target.features, given, parameters(outputs, given),
-            int(attribute(compute, WORKSPACE)), kernels_called(built), normalisation,
+            target.features, given, parameters(outputs, given), workspace, kernels_called(built),
+            normalisation,
         )  # fmt: skip
         made = Standalone(interface.name, interface.workspace, interface.calls)
         write_object(built, interface, target, folder / made.object, dump)

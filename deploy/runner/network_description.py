@@ -25,7 +25,7 @@ def network_description(manifest: Manifest, alone: Standalone) -> str:
         "#include <stddef.h>",
         f'#include "{alone.header}"',
         f'#define NETWORK_NAME "{readable_in_c(manifest.network)}"',
-        f"#define WORKSPACE_BYTES {max(alone.workspace, 1)}",
+        f"#define WORKSPACE_BYTES {alone.workspace}",
         f"enum {{ INPUTS = {len(manifest.inputs)}, OUTPUTS = {len(manifest.outputs)},"
         f" KERNEL_CALLS = {len(alone.calls)}, CLASSES = {first[-1] if first else 1} }};",
         f"static const char *const KERNEL_NAMES[] = {{{names}}};",

@@ -126,7 +126,7 @@ def open_standalone(
         yield StandaloneNetwork(
             bundle, opened, unchecked, made, stack.enter_context(_calling(opened, library)),
             tensors(bundle.manifest.inputs), tensors(bundle.manifest.outputs),
-            tvm.runtime.empty((max(made.workspace, 1),), "uint8", place),
+            tvm.runtime.empty((made.workspace,), "uint8", place),
         )  # fmt: skip
 
 
