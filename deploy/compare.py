@@ -12,9 +12,10 @@ from shuffledeploy.deploy.devices.device_names import (
     parse_device_name,
     require_core,
 )
+from shuffledeploy.deploy.estimate.boards import BOARD_HELP, find_board
 from shuffledeploy.deploy.runtime.defaults import MODELS
 from shuffledeploy.model.command_output import require_writable
-from shuffledeploy.model.errors import command, program_name
+from shuffledeploy.model.errors import UsageError, command, program_name
 from shuffledeploy.model.resolution import parse_resolution
 
 _DESCRIPTION = """\
@@ -25,6 +26,7 @@ are counted. A count is no time: it knows nothing of caches or of what a core do
 
   compare.py --target host                      this machine, about two minutes
   compare.py --target arm                       an emulated Cortex-A72, about six minutes
+  compare.py --board raspberry-pi-4             estimated milliseconds there, about ten minutes
   compare.py --target cortex-a76 --device adb --core big
   compare.py --target cortex-a76 --device tracker://10.0.0.2:9190/pi5
   compare.py --target host --resolution 224 --resolution 480x640 --json c.json --chart c.png
@@ -39,6 +41,10 @@ def main(argv: list[str] | None = None) -> int:
     options = _parse(argv)
     require_writable(options.json)
     require_writable(options.chart)
+    if options.target is None and options.board is None:
+        raise UsageError("name what to compile for with --target, or a --board")
+    if options.board is not None:
+        find_board(options.board)
     if options.device is not None:
         require_core(options.core, parse_device_name(options.device))
     options.resolution = [parse_resolution(text) for text in options.resolution]
@@ -53,9 +59,11 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument(
-        "--target", required=True, metavar="T",
-        help="what to compile for: arm (Cortex-A72), cortex-a53, ..., host; see tune.py",
+        "--target", metavar="T",
+        help="what to compile for: arm (Cortex-A72), cortex-a53, ..., host; see tune.py"
+        " (default: the core of --board)",
     )  # fmt: skip
+    parser.add_argument("--board", metavar="B", help=BOARD_HELP)
     parser.add_argument(
         "--device", metavar="D",
         help=f"{DEVICE_HELP}; default: local where the target fits this machine, else emulated",

@@ -46,13 +46,20 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; see ``--help``."""
     options = _parse(argv)
     require_writable(options.json)
+    require_writable(options.write_runner)
     if options.runs < 1:
         raise UsageError(f"--runs takes at least 1, not {options.runs}")
     if options.device is not None:
         require_core(options.core, parse_device_name(options.device))
     if options.board is not None:
         options.device = _require_board_core(options.board, options.device)
-    load_bundle(options.bundle)
+    bundle = load_bundle(options.bundle)
+    if options.write_runner:
+        from shuffledeploy.deploy.runner.bench_runner import write_runner
+
+        for line in write_runner(bundle, options.write_runner):
+            print(line)
+        return 0
     with hidden_module("torch"):
         from shuffledeploy.deploy.actions.run_bundle import run_bundle
 
@@ -96,6 +103,10 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         "--runner", action="store_true",
         help="send one static program with that network inside, and run it there",
     )  # fmt: skip
+    way.add_argument(
+        "--write-runner", type=Path, metavar="FILE",
+        help="write that program, and FILE.reference beside it, to be run by hand",
+    )  # fmt: skip
     parser.add_argument(
         "--kernels", action="store_true", help="with a time by the runner, also each kernel's"
     )
@@ -122,8 +133,8 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         raise UsageError("--board goes with --count, and has a clock: leave out --clock-ghz")
     if options.board is not None and options.standalone:
         raise UsageError("--board estimates what a bundle takes: leave out --standalone")
-    if options.runner and (options.input or options.count):
-        raise UsageError("--runner compares and times: leave out --input and --count")
+    if (options.runner or options.write_runner) and (options.input or options.count):
+        raise UsageError("the runner compares and times: leave out --input and --count")
     return options
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import subprocess
 import tempfile
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+PATIENCE_S = 20.0
 # Waits until its input closes, as it does when the program ends, be it of SIGKILL.
 _WAIT = 'read -r _; exec "$@"'
 # Workers of the program may write a moment longer: once more, then.
@@ -55,7 +57,7 @@ def at_our_end(
     Returns
     -------
     Callable
-        Runs it now.
+        Runs it now, and waits for its end, but no longer than `PATIENCE_S`.
     """
     # In a session of its own, so that what ends this program's group does not end it, too.
     watcher = subprocess.Popen(
@@ -64,6 +66,7 @@ def at_our_end(
     )  # fmt: skip
 
     def run() -> None:
-        watcher.communicate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            watcher.communicate(timeout=PATIENCE_S)
 
     return run

@@ -29,6 +29,7 @@ from shuffledeploy.compiler.bundle.elf import check_library
 from shuffledeploy.compiler.bundle.manifest import (
     LONGEST_MANIFEST,
     Manifest,
+    Standalone,
     Tensor,
     manifest_json,
     parse_manifest,
@@ -54,8 +55,8 @@ class Bundle:
         return self.path / LIBRARY
 
     @property
-    def standalone_library(self) -> Path:
-        """The shared library of the network without a runtime.
+    def standalone(self) -> Standalone:
+        """The network without a runtime.
 
         Raises
         ------
@@ -66,20 +67,17 @@ class Bundle:
             raise UsageError(
                 f"{self.path} has no standalone network: make it with compile/tune.py --standalone"
             )
-        return self.path / self.manifest.standalone.library
+        return self.manifest.standalone
+
+    @property
+    def standalone_library(self) -> Path:
+        """Its shared library; a `UsageError` as of :attr:`standalone`."""
+        return self.path / self.standalone.library
 
     @property
     def app_files(self) -> str:
-        """Name the two files of the standalone network that an app needs, with their sizes.
-
-        Raises
-        ------
-        UsageError
-            If the bundle was made without it.
-        """
-        _ = self.standalone_library
-        assert self.manifest.standalone is not None
-        made = self.manifest.standalone
+        """Name the two files that an app needs, with their sizes; a `UsageError` as above."""
+        made = self.standalone
         header, archive, library = (
             f"{name} ({_size((self.path / name).stat().st_size)})"
             for name in (made.header, made.archive, made.library)

@@ -31,8 +31,8 @@ C_TYPES: dict[DataType, str] = {
     "bool": "uint8_t",
 }  # fmt: skip
 
-#: Status of a call: done; a pointer is null or not aligned; the workspace has too few bytes.
-OK, MISALIGNED, TOO_SMALL = 0, 1, 2
+#: Status of a call that is not done: a pointer is null or not aligned; the workspace is too small.
+MISALIGNED, TOO_SMALL = 1, 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,6 +121,11 @@ def c_identifier(name: str) -> str:
     if made[0].isdigit():
         made = f"net_{made}"
     return f"{made}_net" if made in _KEYWORDS else made
+
+
+def readable_in_c(name: str) -> str:
+    """Leave of a name what a comment and a text in C, and one in JSON, take as it is."""
+    return re.sub(r'[^ -~]|["\\*?]', "_", name)
 
 
 def parameters(tensors: Sequence[Tensor], taken: Sequence[Parameter] = ()) -> tuple[Parameter, ...]:

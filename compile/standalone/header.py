@@ -38,7 +38,8 @@ def _introduction(interface: CInterface) -> str:
         f"{interface.network}, compiled for {interface.target} ({interface.architecture}; the"
         f" processor must have: {needs}). A call is one inference on the calling thread. It"
         " allocates nothing, starts no thread and writes nothing global: several threads may call"
-        " at once, each with a workspace and outputs of its own."
+        " at once, each with a workspace and outputs of its own. Inputs, outputs and the workspace"
+        " must not overlap."
     )
 
 

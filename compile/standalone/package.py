@@ -11,7 +11,12 @@ from shuffledeploy.compiler.ir.attributes import CALLS, STRIPS, WORKSPACE, attri
 from shuffledeploy.compiler.ir.inspection import kernel_functions
 from shuffledeploy.compiler.passes.memory.one_function import COMPUTE
 from shuffledeploy.compiler.pipeline import Dump, Phase, pipeline, run_steps, steps_of
-from shuffledeploy.compiler.standalone.c_interface import CInterface, c_identifier, parameters
+from shuffledeploy.compiler.standalone.c_interface import (
+    CInterface,
+    c_identifier,
+    parameters,
+    readable_in_c,
+)
 from shuffledeploy.compiler.standalone.example import EXAMPLE, example
 from shuffledeploy.compiler.standalone.header import header
 from shuffledeploy.compiler.standalone.objects import write_archive, write_object, write_shared
@@ -62,9 +67,9 @@ def write_standalone(
         compute = built[COMPUTE]
         given = parameters(inputs)
         interface = CInterface(
-            c_identifier(name), network, target.name, target.architecture, target.features, given,
-            parameters(outputs, given), int(attribute(compute, WORKSPACE)), kernels_called(built),
-            normalisation,
+            c_identifier(name), readable_in_c(network), target.name, target.architecture,
+            target.features, given, parameters(outputs, given),
+            int(attribute(compute, WORKSPACE)), kernels_called(built), normalisation,
         )  # fmt: skip
         made = Standalone(interface.name, interface.workspace, interface.calls)
         write_object(built, interface, target, folder / made.object, dump)

@@ -12,6 +12,8 @@ from rich.table import Table
 from shuffledeploy.compiler.targets import CompileTarget, find_target
 from shuffledeploy.deploy.devices.device_names import parse_device_name, require_core
 from shuffledeploy.deploy.devices.opening import Device
+from shuffledeploy.deploy.estimate.board_cycles import LEFT_OUT
+from shuffledeploy.deploy.estimate.boards import Board, find_board
 from shuffledeploy.deploy.runtime.comparison import (
     PAPER,
     ComparisonRow,
@@ -31,8 +33,9 @@ from shuffledeploy.model.plain_console import plain_console
 
 def compare_networks(options: argparse.Namespace) -> int:
     """Do what the command was asked for; return its exit status."""
-    target = find_target(options.target)
-    name = options.device or default_device(target)
+    board = find_board(options.board) if options.board else None
+    target = find_target(options.target or (board.core if board else ""))
+    name = options.device or (f"emulated:{board.core}" if board else default_device(target))
     require_core(options.core, parse_device_name(name))
     jobs = _jobs(options.models, options.resolution)
     with steps("starting", sum(4 * len(models) for _, models in jobs)) as tell:
@@ -48,8 +51,8 @@ def compare_networks(options: argparse.Namespace) -> int:
                     )
                     check_fits(bundles[-1].manifest, device)
                     tell(None)
-                groups.append(compare(bundles, device, tell))
-            title = _title(target, device)
+                groups.append(compare(bundles, device, tell, board))
+            title = _title(device, board)
             document = _to_json(target, device, groups)
     for rows in groups:
         print_table(rows, title)
@@ -76,7 +79,12 @@ def _jobs(
     return jobs
 
 
-def _title(target: CompileTarget, device: Device) -> str:
+def _title(device: Device, board: Board | None) -> str:
+    if board is not None:
+        return (
+            f"Latency estimated on {board.name}: one {board.core} at {board.clock_ghz:g} GHz,"
+            " float32, batch 1"
+        )
     if device.is_emulated:
         return f"Instructions counted on an emulated {device.information.cpu or 'core'}"
     core = ", ".join(filter(None, (device.information.name, device.information.cpu)))
@@ -105,16 +113,18 @@ def _to_json(
 
 def print_table(rows: Sequence[ComparisonRow], title: str) -> None:
     """Print one resolution's rows, readable at 80 columns."""
-    measured = rows[0].kind == "measured"
-    scale = 1.0 if measured else 1e6
+    kind = rows[0].kind
+    scale = 1e6 if kind == "counted" else 1.0
     table = Table(
         title=f"{title}\n{', '.join(dict.fromkeys(row.resolution for row in rows))}",
         caption=_caption(rows), caption_justify="left", title_justify="left",
         box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0),
     )  # fmt: skip
     table.add_column("network", no_wrap=True)
-    headings = ["mult-\nadds, M", "median\nms" if measured else "instruc-\ntions, M"]
-    headings += ["p10-p90\nms"] if measured else []
+    figure = {"measured": "median\nms", "estimated": "ms,\nestimated"}
+    headings = ["mult-\nadds, M", figure.get(kind, "instruc-\ntions, M")]
+    headings += ["p10-p90\nms"] if kind == "measured" else []
+    headings += ["from\nmemory"] if kind == "estimated" else []
     headings += ["AlexNet\nover it", "paper's\nms", "paper's\nratio"]
     for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)
@@ -122,6 +132,8 @@ def print_table(rows: Sequence[ComparisonRow], title: str) -> None:
         cells = [f"{row.multiply_adds / 1e6:.1f}", _figure(row.value / scale)]
         if row.spread is not None:
             cells.append(f"{_figure(row.spread['p10'])}-{_figure(row.spread['p90'])}")
+        if row.on_board is not None:
+            cells.append(f"{row.on_board.memory / row.on_board.total:.0%}")
         cells += [_ratio(row.ratio_to_alexnet), _paper(row.paper_ms), _ratio(row.paper_ratio)]
         table.add_row(row.model, *cells)
     console = plain_console()
@@ -132,23 +144,31 @@ def print_table(rows: Sequence[ComparisonRow], title: str) -> None:
 def _caption(rows: Sequence[ComparisonRow]) -> str:
     """Say what the columns are, and the kind of each figure."""
     parities: list[Parity] = [row.parity for row in rows]
-    first = (
-        f"ms: measured, {min(int(row.spread['runs']) for row in rows if row.spread)} runs of each,"
-        " in turns."
-        if rows[0].kind == "measured"
-        else "Instructions: counted in the library, of one warmed inference; not a time."
-    )
     no_alexnet = "" if rows[0].ratio_to_alexnet else f" No ratio: {ALEXNET} is not compared."
     # A ratio is only fair where both networks were tuned alike.
     tuned = ", ".join(f"{row.kernels_with_record}/{row.kernels} {row.model}" for row in rows)
     return (
-        f"{first}{_states(rows)}{no_alexnet} Kernels with a tuning record: {tuned}. Multiply-adds:"
-        " those of the kernels, from shapes: fewer than the layers' where a kernel goes Winograd's"
-        " way. Parity with PyTorch on this device"
+        f"{_what(rows)}{_states(rows)}{no_alexnet} Kernels with a tuning record: {tuned}."
+        " Multiply-adds: those of the kernels, from shapes: fewer than the layers' where a kernel"
+        " goes Winograd's way. Parity with PyTorch on this device"
         f" holds for all: {min(p.cases for p in parities)} inputs each, largest error"
         f" {max(p.max_abs_error for p in parities):.1e}, tolerance {parities[0].tolerance:.0e}."
         f" Paper, measured: {PAPER}."
     )
+
+
+def _what(rows: Sequence[ComparisonRow]) -> str:
+    """Say what kind of figure stands in the table."""
+    if rows[0].kind == "measured":
+        runs = min(int(row.spread["runs"]) for row in rows if row.spread)
+        return f"ms: measured, {runs} runs of each, in turns."
+    if rows[0].kind == "estimated":
+        return (
+            "ms: estimated, from what one warmed inference executes and misses on an emulated core;"
+            f" left out: {LEFT_OUT}. From memory: the part of it that waits for the board's memory."
+            " compile/validate_silicon.py tells how far such estimates are from published times."
+        )
+    return "Instructions: counted in the library, of one warmed inference; not a time."
 
 
 def _states(rows: Sequence[ComparisonRow]) -> str:

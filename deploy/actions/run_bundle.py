@@ -18,8 +18,9 @@ from shuffledeploy.deploy.report.run_report import (
     print_result,
     to_json,
 )
+from shuffledeploy.deploy.runner.runner_places import require_takes_programs, takes_programs
 from shuffledeploy.deploy.runner.running_runner import RunnerWishes, run_runner
-from shuffledeploy.deploy.runtime.device_fit import default_device
+from shuffledeploy.deploy.runtime.device_fit import fitting_device
 from shuffledeploy.deploy.runtime.execution import RunningNetwork, open_network
 from shuffledeploy.deploy.runtime.latency import (
     count_instructions,
@@ -46,7 +47,7 @@ def run_bundle(options: argparse.Namespace) -> int:
     bundle = load_bundle(options.bundle)
     if options.standalone or options.runner or options.kernels or options.cold:
         # Says how to make it where it is not there.
-        _ = bundle.standalone_library
+        _ = bundle.standalone
     described, result = (_by_runner if options.runner else _by_device)(bundle, options)
     clock = options.clock_ghz
     print_result(bundle, described, result, every_kernel=options.count, clock_ghz=clock)
@@ -58,9 +59,7 @@ def run_bundle(options: argparse.Namespace) -> int:
 
 def _by_runner(bundle: Bundle, options: argparse.Namespace) -> tuple[dict[str, Any], Result]:
     """Let one program do all there."""
-    place = parse_device_name(
-        options.device or default_device(bundle.manifest), default_core=bundle.manifest.cpu
-    )
+    place = fitting_device(bundle.manifest, options.device)
     if (options.latency or options.kernels) and place.kind == "emulated":
         raise refuse_times(place.text)
     with steps(f"{bundle.manifest.network} in one program on {place.text}", 1) as tell:
@@ -92,6 +91,8 @@ def _require_figure(network: AnyNetwork, options: argparse.Namespace) -> None:
     """Refuse a figure that this kind of device cannot give, before any work."""
     if options.latency or options.kernels or options.cold:
         require_real(network.device)
+    if options.kernels or options.cold or (options.standalone and options.latency):
+        require_takes_programs(parse_device_name(network.device.name))
     if options.count and not network.device.can_count:
         raise UsageError(
             f"{network.device.name} cannot count instructions: an emulated board can, for a bundle"
@@ -133,11 +134,15 @@ def _timed(
     """Time by the runner where there is one to send, else by TVM's virtual machine."""
     place = parse_device_name(network.device.name)
     has_runner = network.bundle.manifest.standalone is not None
+    if options.standalone and not takes_programs(place):
+        return Result(parity, None, top)
     wanted = options.kernels or options.cold or place.kind in ("adb", "ssh")
     if isinstance(network, RunningNetwork) and not (has_runner and wanted):
         return Result(parity, measure_latency(network, runs=options.runs), top)
     ran = run_runner(network.bundle, place, _wishes(options))
     ran.parity.require(network.device.name)
+    if options.latency and ran.is_emulated:
+        raise refuse_times(place.text)
     told, latency = network.device.information, ran.latency
     if latency is not None:
         latency = dataclasses.replace(latency, core=told.cpu or latency.core, name=told.name)

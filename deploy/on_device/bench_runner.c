@@ -33,7 +33,7 @@ static const char *const HELP =
     "  --reference FILE         compare with PyTorch's answers, which FILE has\n"
     "  --emulated               this is an emulator: print no time\n";
 
-static void fail(const char *what, const char *detail) {
+static _Noreturn void fail(const char *what, const char *detail) {
   fprintf(stderr, "%s: %s%s%s\n", NETWORK_NAME, what, *detail ? ": " : "", detail);
   exit(1);
 }
@@ -88,30 +88,28 @@ static bool holds_same(const int *left, const int *right, int count) {
   return true;
 }
 
+/* The largest difference.  Not by fmax, which forgets what is no number. */
+static double largest_error(const float *ours, const float *wanted, size_t count) {
+  double error = 0;
+  for (size_t k = 0; k < count && !isnan(error); ++k) {
+    const double off = fabs((double)ours[k] - wanted[k]);
+    if (!(off <= error)) error = off;
+  }
+  return error;
+}
+
 /* Compare one case, output by output; classes are ranked by the first row of the first output. */
-static void print_case(const uint8_t *expected, void *const *tensors, bool is_first) {
+static void print_case(void *const *wanted, void *const *outputs, bool is_first) {
   printf("%s{\"errors\": [", is_first ? "" : ", ");
-  const uint8_t *wanted = expected;
-  double magnitudes[OUTPUTS];
   for (int i = 0; i < OUTPUTS; ++i) {
-    const float *right = (const float *)wanted, *ours = tensors[INPUTS + i];
-    double error = 0, magnitude = 0;
-    for (size_t k = 0; k < TENSORS[INPUTS + i].bytes / sizeof(float); ++k) {
-      const double off = fabs((double)ours[k] - right[k]), size = fabs((double)right[k]);
-      /* Not fmax, which forgets what is no number. */
-      if (!(off <= error)) error = off;
-      if (!(size <= magnitude)) magnitude = size;
-    }
-    magnitudes[i] = isfinite(magnitude) ? magnitude : 1;
+    const size_t count = TENSORS[INPUTS + i].bytes / sizeof(float);
+    const double error = largest_error(outputs[i], wanted[i], count);
     if (isfinite(error)) printf("%s%.9g", i ? ", " : "", error);
     else printf("%snull", i ? ", " : "");
-    wanted += TENSORS[INPUTS + i].bytes;
   }
-  printf("], \"magnitudes\": [");
-  for (int i = 0; i < OUTPUTS; ++i) printf("%s%.9g", i ? ", " : "", magnitudes[i]);
   int ours[FIRST_CLASSES] = {0}, right[FIRST_CLASSES] = {0};
-  first_classes((const float *)expected, CLASSES, right);
-  const int count = first_classes(tensors[INPUTS], CLASSES, ours);
+  first_classes(wanted[0], CLASSES, right);
+  const int count = first_classes(outputs[0], CLASSES, ours);
   printf("], \"top1\": %s, \"top5\": %s}", ours[0] == right[0] ? "true" : "false",
          holds_same(ours, right, count) ? "true" : "false");
 }
@@ -120,16 +118,24 @@ static void run_or_fail(void *const *tensors, void *workspace) {
   if (run_network(tensors, workspace)) fail("the network refused its memory", "");
 }
 
+/* Copy tensors from a place that may be aligned to nothing; gives the place behind them. */
+static const uint8_t *take(const uint8_t *place, void *const *tensors, int first, int count) {
+  for (int i = 0; i < count; place += TENSORS[first + i].bytes, ++i)
+    memcpy(tensors[i], place, TENSORS[first + i].bytes);
+  return place;
+}
+
 static void print_parity(const uint8_t *reference, size_t cases, void *const *tensors,
                          void *workspace) {
+  void *wanted[OUTPUTS];
+  for (int i = 0; i < OUTPUTS; ++i) wanted[i] = memory(TENSORS[INPUTS + i].bytes);
   printf(",\n \"cases\": [");
   for (size_t number = cases; number-- > 0;) {
     /* The first case comes last: its inputs stay, and are what is timed. */
-    const uint8_t *place = reference + number * case_bytes();
-    for (int i = 0; i < INPUTS; place += TENSORS[i].bytes, ++i)
-      memcpy(tensors[i], place, TENSORS[i].bytes);
+    const uint8_t *place = take(reference + number * case_bytes(), tensors, 0, INPUTS);
+    take(place, wanted, INPUTS, OUTPUTS);
     run_or_fail(tensors, workspace);
-    print_case(place, tensors, number == cases - 1);
+    print_case(wanted, tensors + INPUTS, number == cases - 1);
   }
   printf("]");
 }
@@ -174,7 +180,7 @@ static void print_kernels(const Options *options, double *const *times) {
 static void print_latency(const Options *options, void *const *tensors, void *workspace) {
   double *total = memory((size_t)options->runs * sizeof *total), *times[KERNEL_CALLS];
   int64_t ticks[KERNEL_CALLS + 1];
-  for (int call = 0; call < KERNEL_CALLS; ++call)
+  for (int call = 0; options->by_kernel && call < KERNEL_CALLS; ++call)
     times[call] = memory((size_t)options->runs * sizeof(double));
   for (int run = -options->warm_up; run < options->runs; ++run) {
     if (options->is_cold) empty_caches();
@@ -186,7 +192,9 @@ static void print_latency(const Options *options, void *const *tensors, void *wo
     if (options->is_cold) empty_caches();
     const double begun = now_ms();
     if (time_network(tensors, workspace, ticks)) fail("the network refused its memory", "");
-    const double tick = (now_ms() - begun) / (double)(ticks[KERNEL_CALLS] - ticks[0]);
+    /* A network may be shorter than a tick. */
+    const int64_t passed = ticks[KERNEL_CALLS] - ticks[0];
+    const double tick = passed > 0 ? (now_ms() - begun) / (double)passed : 0;
     for (int call = 0; call < KERNEL_CALLS; ++call)
       times[call][run] = (double)(ticks[call + 1] - ticks[call]) * tick;
   }

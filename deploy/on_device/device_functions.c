@@ -14,7 +14,13 @@
 
 #include "loaded_libraries.h"
 
-enum { CACHES = 4, MOST_TENSORS = 32, LONGEST_MESSAGE = 1024, LONGEST_SYMBOL = 512 };
+enum {
+  CACHES = 4,
+  MOST_TENSORS = 32,
+  LONGEST_MESSAGE = 1024,
+  LONGEST_COMPLAINT = 300,
+  LONGEST_SYMBOL = 512
+};
 
 /* ---- values ---- */
 
@@ -219,9 +225,10 @@ static const struct {
 static bool complain(const char *what) {
   TVMFFIObjectHandle error = NULL;
   TVMFFIErrorMoveFromRaised(&error);
-  const TVMFFIErrorCell *cell = (const TVMFFIErrorCell *)((TVMFFIObject *)error + 1);
-  const int size = error ? (int)strnlen(cell->message.data, 300) : 0;
-  fprintf(stderr, "%s: %.*s\n", what, size, size ? cell->message.data : "");
+  TVMFFIByteArray said = {"", 0};
+  if (error) said = ((const TVMFFIErrorCell *)((TVMFFIObject *)error + 1))->message;
+  const int size = said.size < LONGEST_COMPLAINT ? (int)said.size : LONGEST_COMPLAINT;
+  fprintf(stderr, "%s: %.*s\n", what, size, said.data);
   if (error) TVMFFIObjectDecRef(error);
   return false;
 }

@@ -19,7 +19,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { UNKNOWN = -1, ANY_CORE = -1, NO_SUCH_CORE = -2, MOST_CORES = 1024, MOST_ZONES = 256 };
+enum { UNKNOWN = -1, ANY_CORE = -1, NO_SUCH_CORE = -2, MOST_ZONES = 256 };
 
 /* ---- small files ---- */
 

@@ -133,7 +133,7 @@ static void serve_next(struct server *server) {
 
 /* ---- waiting ---- */
 
-/* How long there is nothing to do, in milliseconds. */
+/* How long there is nothing to do. */
 static struct timespec time_to_wait(const struct server *server) {
   double until = server->session.child ? server->session.ends_at : INFINITY;
   for (size_t place = 0; place < server->clients.count; ++place)
@@ -144,10 +144,12 @@ static struct timespec time_to_wait(const struct server *server) {
   return (struct timespec){(time_t)left, (long)(1e9 * (left - floor(left)))};
 }
 
-/* Whether who started this server is gone: its end of standard input is closed then. */
+/* Whether who started this server is gone: its end of standard input is closed then.  An input that
+   cannot be read tells nothing more, either. */
 static bool is_abandoned(void) {
   char bytes[256];
-  return read(STDIN_FILENO, bytes, sizeof bytes) == 0;
+  const ssize_t got = read(STDIN_FILENO, bytes, sizeof bytes);
+  return got == 0 || (got < 0 && errno != EAGAIN && errno != EINTR);
 }
 
 /* Wait for something to happen, and do what is to be done then.  Returns false at the end. */
@@ -186,6 +188,14 @@ static int complain_of(const char *what) {
   return EXIT_FAILURE;
 }
 
+/* Where a standard stream is closed, let it be /dev/null: else a socket would take its number. */
+static void open_missing_streams(void) {
+  int file;
+  do file = open("/dev/null", O_RDWR);
+  while (file >= 0 && file <= STDERR_FILENO);
+  if (file >= 0) close(file);
+}
+
 /* Find out what the device is, make its functions callable, listen. */
 static int begin(struct server *server) {
   const struct options *options = &server->options;
@@ -217,6 +227,7 @@ static int begin(struct server *server) {
 int main(int count, char **words) {
   static struct server server = {.session.socket = -1};
   sigset_t waiting;
+  open_missing_streams();
   server.options = read_options(count, words);
   take_signals(&waiting);
   const int status = begin(&server);

@@ -59,15 +59,23 @@ static void remove_dead_servers(const char *parent) {
   closedir(entries);
 }
 
+static bool make_locked_folder(struct work *work, const char *parent) {
+  const int length = snprintf(work->folder, sizeof work->folder, "%s/" PREFIX "XXXXXX", parent);
+  if (length >= PATH_MAX - 64 || !mkdtemp(work->folder)) return false;
+  work->lock = lock_folder(work->folder);
+  return work->lock >= 0;
+}
+
 bool open_work(struct work *work, const char *parent) {
   char whole[PATH_MAX];
   if (!realpath(parent, whole)) return false;
+  /* One server at a time: another would take a folder for dead that is not locked yet. */
+  const int turn = open(whole, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (turn < 0 || flock(turn, LOCK_EX)) return false;
   remove_dead_servers(whole);
-  if (snprintf(work->folder, sizeof work->folder, "%s/" PREFIX "XXXXXX", whole) >= PATH_MAX - 64)
-    return false;
-  if (!mkdtemp(work->folder)) return false;
-  work->lock = lock_folder(work->folder);
-  return work->lock >= 0;
+  const bool is_made = make_locked_folder(work, whole);
+  close(turn);
+  return is_made;
 }
 
 void close_work(struct work *work) {

@@ -16,7 +16,7 @@ from shuffledeploy.deploy.phone.adb_client import (
 )
 from shuffledeploy.deploy.phone.adb_program import find_adb
 from shuffledeploy.deploy.phone.emulated_phone.phone_process import PhoneProcess, list_phones
-from shuffledeploy.deploy.phone.shared_server import end_with_last_user
+from shuffledeploy.deploy.phone.shared_server import mark_as_ours, use_until_our_end
 from shuffledeploy.model.errors import Failure, UsageError
 from shuffledeploy.model.printable import printable_line
 
@@ -91,9 +91,11 @@ def _users_client() -> AdbClient:
     if not client.program.is_users:
         named = os.environ.get("ANDROID_ADB_SERVER_PORT", "")
         port = int(named) if named.isdecimal() else SERVER_PORT
+        use_until_our_end(client.program, port)
         running = _server_version(port)
         _require_same_version(client, running)
-        end_with_last_user(client.program, port, running is not None)
+        if running is None:
+            mark_as_ours(port)
     return client
 
 

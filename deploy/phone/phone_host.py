@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +17,11 @@ from shuffledeploy.model.printable import printable_line
 FOLDER = "/data/local/tmp/shuffledeploy"
 _ABI_PROPERTY = "ro.product.cpu.abi"
 _EMULATED_PROPERTIES = ("ro.boot.qemu", "ro.kernel.qemu")
+_PATH = re.compile(r"/[\w./-]{1,100}")
 _ABI = "arm64-v8a"
 _32_BIT = ("armeabi", "x86", "mips")
+# What is pushed is executed: nobody else may write there. adbd itself gives everybody every right.
+_PRIVATE = "umask 077; "
 _SHELL_S = 20.0
 # 10 MB over a bad cable of USB 1.1.
 _PUSH_S = 120.0
@@ -64,7 +68,8 @@ class PhoneHost:
                 f" {kind}no {_ABI} phone, which libraries are built for"
             )
         is_emulated = any(values.get(name) == "1" for name in _EMULATED_PROPERTIES)
-        return HostTraits("aarch64", is_emulated, values.get(COUNTS_PROPERTY, ""))
+        counts = values.get(COUNTS_PROPERTY, "")
+        return HostTraits("aarch64", is_emulated, counts if _PATH.fullmatch(counts) else "")
 
     def shell(self, line: str, limit_s: float = _SHELL_S) -> Answer:
         """Run a line in its shell.
@@ -74,11 +79,11 @@ class PhoneHost:
         Failure
             If it is gone.
         """
-        return self.link.shell(line, limit_s)
+        return self.link.shell(_PRIVATE + line, limit_s)
 
     def shell_command(self, line: str) -> Command:
         """Return what runs a line there, with our standard input and output as its own."""
-        return self.link.client.command(self.link.arguments("shell", line))
+        return self.link.client.command(self.link.arguments("shell", _PRIVATE + line))
 
     def push(self, files: Path, folder: str) -> None:
         """Send all files of a folder into a folder there.

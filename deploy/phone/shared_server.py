@@ -8,23 +8,27 @@ from __future__ import annotations
 
 import fcntl
 import functools
+from pathlib import Path
 from typing import IO
 
 from shuffledeploy.deploy.phone.adb_program import AdbProgram
 from shuffledeploy.model.cache_folder import cache_folder
 from shuffledeploy.model.scratch import at_our_end
 
-# All users hold the lock together; whoever gets it alone is the last one.
+# All users hold the lock together; whoever gets it alone is the last one. The file stays: who waits
+# for it would else hold a lock on a file that nobody finds.
 _END = """\
-flock -w 2 "$1" sh -c '[ -e "$2" ] && rm -f "$1" "$2" && exec "$3" kill-server' sh "$@"
+flock -w 2 "$1" sh -c '[ -e "$2" ] && rm -f "$2" && exec "$3" kill-server' sh "$@"
 """
 # Keeps our hold of each lock for as long as this program lives.
 _HELD: list[IO[str]] = []
 
 
 @functools.cache
-def end_with_last_user(program: AdbProgram, port: int, runs_already: bool) -> None:
-    """See to it that a server which is about to be started ends with its last user.
+def use_until_our_end(program: AdbProgram, port: int) -> None:
+    """Use a server for as long as this program lives; one that is known as ours ends with us.
+
+    From here on no other user ends it.
 
     Parameters
     ----------
@@ -32,14 +36,19 @@ def end_with_last_user(program: AdbProgram, port: int, runs_already: bool) -> No
         A fetched adb.
     port : int
         Where the server listens.
-    runs_already : bool
-        Whether it does so now. A server that somebody else started is left alone.
     """
     lock = cache_folder() / f".adb-server-{port}.lock"
-    ours = lock.with_suffix(".ours")
     held = lock.open("w")
     fcntl.flock(held, fcntl.LOCK_SH)
     _HELD.append(held)
-    if not runs_already:
-        ours.touch()
-    at_our_end(["/bin/sh", "-c", _END, "sh", str(lock), str(ours), str(program.executable)])
+    words = (str(lock), str(_mark(port)), str(program.executable))
+    at_our_end(["/bin/sh", "-c", _END, "sh", *words])
+
+
+def mark_as_ours(port: int) -> None:
+    """Let a server that is about to be started be known as ours; others are left alone."""
+    _mark(port).touch()
+
+
+def _mark(port: int) -> Path:
+    return cache_folder() / f".adb-server-{port}.ours"

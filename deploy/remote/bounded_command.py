@@ -11,6 +11,7 @@ from typing import IO
 from shuffledeploy.deploy.remote.remote_host import Answer, Command
 
 LONGEST_ANSWER = 1 << 20
+_END_S = 5.0
 
 
 def _read(process: subprocess.Popen[bytes], pipe: IO[bytes]) -> bytes:
@@ -53,20 +54,43 @@ def run_bounded(command: Command, limit_s: float, sent: bytes = b"") -> Answer:
         process.kill()
 
     late = threading.Timer(limit_s, stop)
-    late.start()
     with process, ThreadPoolExecutor(2) as readers:
-        assert process.stdin
-        assert process.stdout
-        assert process.stderr
-        pipes = (process.stdout, process.stderr)
-        read = [readers.submit(_read, process, pipe) for pipe in pipes]
-        with contextlib.suppress(BrokenPipeError):
-            process.stdin.write(sent)
-        with contextlib.suppress(BrokenPipeError):
-            process.stdin.close()
-        output, errors = (part.result().decode(errors="replace") for part in read)
-        status = process.wait()
-    late.cancel()
+        try:
+            late.start()
+            answer = _exchange(process, readers, sent)
+        except BaseException:
+            # Nobody waits for it: the readers would until it ends by itself.
+            process.kill()
+            raise
+        finally:
+            late.cancel()
     if is_late.is_set():
         raise TimeoutError
-    return Answer(status, output, errors)
+    return answer
+
+
+def _exchange(process: subprocess.Popen[bytes], readers: ThreadPoolExecutor, sent: bytes) -> Answer:
+    """Give a command its input and read what it says, until it ends."""
+    assert process.stdin
+    assert process.stdout
+    assert process.stderr
+    pipes = (process.stdout, process.stderr)
+    read = [readers.submit(_read, process, pipe) for pipe in pipes]
+    with contextlib.suppress(BrokenPipeError):
+        process.stdin.write(sent)
+    with contextlib.suppress(BrokenPipeError):
+        process.stdin.close()
+    output, errors = (part.result().decode(errors="replace") for part in read)
+    return Answer(process.wait(), output, errors)
+
+
+def end_by_input(process: subprocess.Popen[bytes]) -> None:
+    """Let a command see that its input closes, and wait for its end."""
+    assert process.stdin
+    with contextlib.suppress(OSError):
+        process.stdin.close()
+    try:
+        process.wait(_END_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

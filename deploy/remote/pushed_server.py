@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import secrets
 import shlex
 import subprocess
@@ -15,14 +16,13 @@ from pathlib import Path
 
 from shuffledeploy.deploy.board.places import step
 from shuffledeploy.deploy.on_device.native_server import NativeServer, ensure_server
+from shuffledeploy.deploy.remote.bounded_command import end_by_input
+from shuffledeploy.deploy.remote.device_folder import device_folder, require
 from shuffledeploy.deploy.remote.remote_host import HostTraits, RemoteHost
 from shuffledeploy.model.errors import Failure
-from shuffledeploy.model.printable import printable_line
 
 READY_S = 30.0
-_END_S = 5.0
-#: Room that a device must have beside what is pushed: for bundles and their libraries.
-_SPARE_KIB = 4096
+_READY = re.compile(r"ready ([1-9][0-9]{0,4})")
 _LAST_WORDS = 5
 _LONGEST_WORDS = 2000
 
@@ -95,50 +95,18 @@ def ensure_pushed(host: RemoteHost, server: NativeServer) -> str:
     """
     place = f"{host.folder}/{server.digest}"
     asked = f"[ -x {place}/{Path(server.command[-1]).name} ] && echo there"
-    # A shell's start-up files may say something, too.
-    if host.shell(asked).output.split()[-1:] == ["there"]:
+    if host.shell(asked).output.split() == ["there"]:
         return place
     size_kib = -(-sum(file.stat().st_size for file in server.folder.iterdir()) // 1024)
-    with step(f"push the server to {host.name}, {size_kib / 1024:.1f} MiB, once"):
-        require_room(host, size_kib)
+    with (
+        step(f"push the server to {host.name}, {size_kib / 1024:.1f} MiB, once"),
         # Whole or not at all: two commands may push at once, and cables are pulled.
-        draft = f"{host.folder}/.{server.digest[:12]}-{secrets.token_hex(4)}"
-        _require(host, f"mkdir -p {draft}", "make a folder")
-        try:
-            host.push(server.folder, draft)
-            line = f"chmod 755 {draft}/* && {{ [ -d {place} ] || mv {draft} {place}; }}"
-            _require(host, line, "put the server in its place")
-        finally:
-            with contextlib.suppress(Failure):
-                host.shell(f"rm -rf {draft}")
+        device_folder(host, "draft", size_kib) as draft,
+    ):
+        host.push(server.folder, draft)
+        line = f"chmod 755 {draft}/* && {{ [ -d {place} ] || mv {draft} {place}; }}"
+        require(host, line, "put the server in its place")
     return place
-
-
-def require_room(host: RemoteHost, size_kib: int) -> None:
-    """See to it that so much can be sent.
-
-    Raises
-    ------
-    Failure
-        If there is no room; says how much there is. A device that does not tell is tried.
-    """
-    _require(host, f"mkdir -p {host.folder}", "make a folder")
-    rows = host.shell(f"df -k {host.folder}").output.strip().splitlines()
-    # Long names of disks push the numbers onto a line of their own: they are counted from behind.
-    numbers = [word for word in (rows[-1].split() if rows else []) if word.isdecimal()]
-    free = int(numbers[-1]) if len(numbers) >= 3 else None
-    if free is not None and free < size_kib + _SPARE_KIB:
-        raise Failure(
-            f"{host.name}: too little room in {host.folder}: {free / 1024:.1f} MiB are free,"
-            f" {(size_kib + _SPARE_KIB) / 1024:.1f} are needed; make room there"
-        )
-
-
-def _require(host: RemoteHost, line: str, purpose: str) -> None:
-    answer = host.shell(line)
-    if answer.status:
-        said = printable_line(answer.errors or answer.output) or f"exit status {answer.status}"
-        raise Failure(f"{host.name}: cannot {purpose}: {said}")
 
 
 @contextmanager
@@ -166,7 +134,7 @@ def running_server(host: RemoteHost, wishes: ServerWishes) -> Iterator[RunningSe
     try:
         yield RunningServer(_wait_until_ready(host, process, words), process, words, host)
     finally:
-        _end(process)
+        end_by_input(process)
 
 
 def _wait_until_ready(host: RemoteHost, process: subprocess.Popen[bytes], words: deque[str]) -> int:
@@ -177,11 +145,11 @@ def _wait_until_ready(host: RemoteHost, process: subprocess.Popen[bytes], words:
     def read() -> None:
         assert process.stdout
         while line := process.stdout.readline(_LONGEST_WORDS):
-            said = line.decode(errors="replace").split()
-            if not found and len(said) == 2 and said[0] == "ready" and said[1].isdecimal():
-                found.append(int(said[1]))
+            said = line.decode(errors="replace").strip()
+            if not found and (told := _READY.fullmatch(said)):
+                found.append(int(told[1]))
                 is_known.set()
-            words.append(" ".join(said))
+            words.append(said)
         is_known.set()
 
     threading.Thread(target=read, daemon=True).start()
@@ -193,18 +161,6 @@ def _wait_until_ready(host: RemoteHost, process: subprocess.Popen[bytes], words:
     raise Failure(f"{host.name}: {host.why_lost(chr(10).join(words))}")
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Let the server see that its input closes, and wait until all is removed."""
-    assert process.stdin
-    with contextlib.suppress(OSError):
-        process.stdin.close()
-    try:
-        process.wait(_END_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-
-
 def remove_pushed(host: RemoteHost) -> None:
     """Remove from a device all that was ever pushed there.
 
@@ -213,4 +169,4 @@ def remove_pushed(host: RemoteHost) -> None:
     Failure
         If that cannot be, or the device is gone.
     """
-    _require(host, f"rm -rf {host.folder}", f"remove {host.folder}")
+    require(host, f"rm -rf {host.folder}", f"remove {host.folder}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
 import platform
@@ -13,12 +12,13 @@ import socket
 import subprocess
 import tarfile
 import threading
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from shuffledeploy.deploy.remote.bounded_command import run_bounded
+from shuffledeploy.deploy.remote.bounded_command import end_by_input, run_bounded
 from shuffledeploy.deploy.remote.remote_host import Answer, Command, HostTraits
 from shuffledeploy.model.errors import Failure
 from shuffledeploy.model.printable import printable_line
@@ -28,6 +28,7 @@ _SHELL_S = 30.0
 _PUSH_S = 300.0
 _FORWARD_S = 20.0
 _END_S = 5.0
+_LAST_COMPLAINTS, _LONGEST_COMPLAINT = 20, 500
 #: How ssh says that it failed itself.
 _SSH_FAILED = 255
 _OPTIONS = {
@@ -35,6 +36,8 @@ _OPTIONS = {
     "ServerAliveCountMax": "3", "ControlMaster": "no", "ControlPath": "none",
     "ForwardAgent": "no", "ForwardX11": "no", "RemoteCommand": "none", "RequestTTY": "no",
 }  # fmt: skip
+#: What a board's shell says before a line of ours begins.
+_BEGINS = "shuffledeploy-begins"
 #: What ssh says (OpenSSH 9, last lines) -> what that means.
 _MEANINGS = {
     "could not resolve hostname": "ssh finds no host of that name",
@@ -42,7 +45,8 @@ _MEANINGS = {
         "ssh does not know the board's key, or it has changed: run ssh to it once by hand"
     ),
     "identification has changed": "the board's key has changed: run ssh to it once by hand",
-    "permission denied": (
+    # Of ssh alone: a shell that may not execute a file says the same two words.
+    "permission denied (": (
         "permission denied: ssh must get in without a password; put your public key there with"
         " ssh-copy-id, or name the user as ssh://USER@HOST"
     ),
@@ -93,7 +97,9 @@ class SshHost:
         Failure
             If it cannot be reached.
         """
-        return self._answer(self.shell_command(line), b"", limit_s)
+        answer = self._answer(self.shell_command(f"echo {_BEGINS}; {line}"), b"", limit_s)
+        # What comes first is of the user's start-up files.
+        return replace(answer, output=answer.output.partition(f"{_BEGINS}\n")[2])
 
     def shell_command(self, line: str) -> Command:
         """Return what runs a line there, with our standard input and output as its own."""
@@ -186,8 +192,7 @@ def connect_ssh(name: str, user: str, host: str, port: int) -> SshHost:
     destination = (*who, *where, "--", host)
     reached = SshHost(name, destination)
     answer = reached.shell('uname -s; uname -m; echo "$HOME"')
-    # What comes first is of the shell's start-up files.
-    told = [printable_line(line) for line in answer.output.splitlines()[-3:]]
+    told = [printable_line(line) for line in answer.output.splitlines()]
     if answer.status or len(told) != 3:
         raise Failure(
             f"{name}: the board's shell runs no commands: {reached.why_lost(answer.errors)}"
@@ -209,31 +214,31 @@ def _require_served(name: str, system: str, machine: str) -> None:
     raise Failure(f"{name} is {machine}, {kind}: libraries are built for 64-bit ARM, aarch64")
 
 
-def end_by_input(process: subprocess.Popen[bytes]) -> None:
-    """Let a command see that its input closes, and wait for its end."""
-    assert process.stdin
-    with contextlib.suppress(OSError):
-        process.stdin.close()
-    try:
-        process.wait(_END_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-
-
 def _wait_until_open(host: SshHost, process: subprocess.Popen[bytes]) -> None:
     """Wait for the word that the far end says once ssh forwards."""
     late = threading.Timer(_FORWARD_S, process.kill)
     late.start()
-    said, complaints = process.stdout, process.stderr
+    said = process.stdout
     assert said
-    assert complaints
-    is_open = any(line.strip() == b"open" for line in iter(lambda: said.readline(100), b""))
-    late.cancel()
+    complaints: deque[bytes] = deque(maxlen=_LAST_COMPLAINTS)
+    reader = threading.Thread(target=_read_to_the_end, args=(process, complaints), daemon=True)
+    reader.start()
+    try:
+        is_open = any(line.strip() == b"open" for line in iter(lambda: said.readline(100), b""))
+    finally:
+        late.cancel()
     if not is_open:
         process.kill()
-        reason = host.why_lost(complaints.read(10_000).decode(errors="replace"))
+        reader.join(_END_S)
+        reason = host.why_lost(b"".join(complaints).decode(errors="replace"))
         raise Failure(f"{host.name}: ssh forwards no port: {reason}")
+
+
+def _read_to_the_end(process: subprocess.Popen[bytes], complaints: deque[bytes]) -> None:
+    """Keep the last complaints: a pipe that nobody reads would stop ssh when it is full."""
+    assert process.stderr
+    while line := process.stderr.readline(_LONGEST_COMPLAINT):
+        complaints.append(line)
 
 
 def _packed(files: Path) -> bytes:

@@ -173,6 +173,8 @@ def print_result(
         table.add_row(*figure_row(result.figure))
     elif device["is_emulated"]:
         table.add_row("latency", "none: an emulator's times say nothing of the core")
+    elif result.parity.passed and device["kind"] in ("rpc", "tracker"):
+        table.add_row("latency", "none: by TVM's RPC alone a standalone network is not timed")
     if result.cycles is not None:
         table.add_row("estimated", cycles_line(result.cycles, clock_ghz))
     if isinstance(result.cycles, Cycles) and result.cycles.on_board is not None:

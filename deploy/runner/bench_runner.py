@@ -9,6 +9,7 @@ from shuffledeploy.compiler.bundle.folder import Bundle
 from shuffledeploy.compiler.native_tools import compile_c, zig_version
 from shuffledeploy.deploy.board.places import built_once, recipe_hash, step
 from shuffledeploy.deploy.runner.network_description import network_description
+from shuffledeploy.model.command_output import replaced
 from shuffledeploy.model.scratch import scratch_folder
 
 _DEVICE_CODE = Path(__file__).parents[1] / "on_device"
@@ -47,13 +48,38 @@ def build_runner(bundle: Bundle, output: Path) -> None:
     UsageError
         If the bundle has no standalone network, or one that the runner cannot compare.
     """
+    alone = bundle.standalone
     with scratch_folder("shuffledeploy-runner-") as folder:
-        (folder / "network.h").write_text(network_description(bundle.manifest), encoding="utf-8")
-        assert bundle.manifest.standalone is not None
+        described = network_description(bundle.manifest, alone)
+        (folder / "network.h").write_text(described, encoding="utf-8")
         ensure_c_library(bundle.manifest.architecture)
         includes = [f"-I{place}" for place in (folder, bundle.path, _DEVICE_CODE)]
         flags = (*_flags(bundle.manifest.architecture), *includes)
-        compile_c(_SOURCE, output, flags, [bundle.path / bundle.manifest.standalone.object])
+        compile_c(_SOURCE, output, flags, [bundle.path / alone.object])
+
+
+def write_runner(bundle: Bundle, path: Path) -> tuple[str, ...]:
+    """Write the runner and what it compares with, to be run by hand.
+
+    Returns
+    -------
+    tuple of str
+        What to do with them, in words.
+
+    Raises
+    ------
+    UsageError
+        If the bundle has no standalone network, or the files cannot be written.
+    """
+    reference = path.with_name(f"{path.name}.reference")
+    with replaced(path) as program, replaced(reference) as answers:
+        build_runner(bundle, program)
+        write_reference(bundle, answers)
+    size = path.stat().st_size / 1e6
+    return (
+        f"{path} ({size:.2f} MB) runs on any {bundle.manifest.architecture} Linux or Android",
+        f"./{path.name} --reference {reference.name} --kernels",
+    )
 
 
 def write_reference(bundle: Bundle, path: Path) -> None:

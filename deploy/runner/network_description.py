@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from shuffledeploy.compiler.bundle.manifest import Manifest
+from shuffledeploy.compiler.bundle.manifest import Manifest, Standalone
+from shuffledeploy.compiler.standalone.c_interface import readable_in_c
 from shuffledeploy.model.errors import UsageError
 
 
-def network_description(manifest: Manifest) -> str:
-    """Write ``network.h`` for a bundle with a standalone network.
+def network_description(manifest: Manifest, alone: Standalone) -> str:
+    """Write ``network.h`` for a standalone network.
 
     Raises
     ------
     UsageError
-        If there is none, or an output is of a type that the runner does not compare.
+        If an output is of a type that the runner does not compare.
     """
-    alone = manifest.standalone
-    if alone is None:
-        raise UsageError("the bundle has no standalone network: make it with --standalone")
     if other := {tensor.dtype for tensor in manifest.outputs} - {"float32"}:
         raise UsageError(f"the runner compares float32 outputs, not {', '.join(sorted(other))}")
     tensors = (*manifest.inputs, *manifest.outputs)
@@ -26,7 +24,7 @@ def network_description(manifest: Manifest) -> str:
     return "\n".join([
         "#include <stddef.h>",
         f'#include "{alone.header}"',
-        f'#define NETWORK_NAME "{_printable(manifest.network)}"',
+        f'#define NETWORK_NAME "{readable_in_c(manifest.network)}"',
         f"#define WORKSPACE_BYTES {max(alone.workspace, 1)}",
         f"enum {{ INPUTS = {len(manifest.inputs)}, OUTPUTS = {len(manifest.outputs)},"
         f" KERNEL_CALLS = {len(alone.calls)}, CLASSES = {first[-1] if first else 1} }};",
@@ -40,8 +38,3 @@ def network_description(manifest: Manifest) -> str:
         f"  return {alone.name}_run_timed({given}, workspace, ticks);",
         "}", "",
     ])  # fmt: skip
-
-
-def _printable(name: str) -> str:
-    """Leave of a name what a C string and JSON take as it is."""
-    return "".join(c if c.isascii() and c.isprintable() and c not in '"\\' else "_" for c in name)

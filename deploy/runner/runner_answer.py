@@ -17,10 +17,12 @@ _Size = Annotated[float, Meta(ge=0, lt=1e300)]
 
 
 class ComparedCase(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One input: of each output the largest error, None where that is no number."""
+    """One input: of each output the largest error, None where that is no number.
+
+    The runner takes the inputs from the last to the first.
+    """
 
     errors: Annotated[tuple[_Size | None, ...], Meta(min_length=1, max_length=64)]
-    magnitudes: Annotated[tuple[_Size, ...], Meta(min_length=1, max_length=64)]
     top1: bool
     top5: bool
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import shlex
 import subprocess
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from shuffledeploy.deploy.board.qemu import ensure_emulator
 from shuffledeploy.deploy.board.sysroot import ensure_root, guest_command
 from shuffledeploy.deploy.devices.device_names import DeviceName
 from shuffledeploy.deploy.devices.reached_devices import host_of
-from shuffledeploy.deploy.remote.pushed_server import require_room
+from shuffledeploy.deploy.remote.device_folder import device_folder
 from shuffledeploy.deploy.remote.remote_host import RemoteHost
 from shuffledeploy.deploy.runtime.device_fit import check_cpu
 from shuffledeploy.model.errors import Failure, UsageError
@@ -23,6 +22,26 @@ from shuffledeploy.model.printable import printable_line
 # A thousand inferences of the largest network of the zoo on a slow core.
 _RUN_S = 600.0
 _MOST_FEATURES = 500
+
+
+def takes_programs(place: DeviceName) -> bool:
+    """Whether a program can be run on a device: TVM's RPC alone only loads libraries."""
+    return place.kind in ("local", "emulated", "adb", "ssh")
+
+
+def require_takes_programs(place: DeviceName) -> None:
+    """Refuse a device that no program can be run on.
+
+    Raises
+    ------
+    UsageError
+        If it is one.
+    """
+    if not takes_programs(place):
+        raise UsageError(
+            f"{place.text} takes no programs: the runner runs on local, emulated, adb and ssh"
+            " devices"
+        )
 
 
 def run_program(
@@ -48,6 +67,7 @@ def run_program(
     Failure
         If it is gone, has no room, or the program fails there: with its last words.
     """
+    require_takes_programs(place)
     words = [f"./{program.name}", "--reference", reference.name, *options]
     if place.kind == "local":
         return _answer(place.text, words, program.parent)
@@ -57,11 +77,7 @@ def run_program(
         emulator = ensure_emulator()
         command = guest_command(emulator, core, asked, root=ensure_root(core))
         return _answer(place.text, command, program.parent, emulator.environment())
-    if place.kind in ("adb", "ssh"):
-        return _answer_of(host_of(place), manifest, program.parent, words)
-    raise UsageError(
-        f"{place.text} takes no programs: the runner runs on local, emulated, adb and ssh devices"
-    )
+    return _answer_of(host_of(place), manifest, program.parent, words)
 
 
 def _answer(
@@ -75,6 +91,8 @@ def _answer(
         )  # fmt: skip
     except subprocess.TimeoutExpired as error:
         raise Failure(f"{name}: the runner did not end within {_RUN_S:.0f} s") from error
+    except OSError as error:
+        raise Failure(f"{name}: the runner cannot be started: {error.strerror}") from error
     _require_success(name, done.returncode, done.stderr)
     return done.stdout
 
@@ -83,16 +101,12 @@ def _answer_of(host: RemoteHost, manifest: Manifest, files: Path, words: Sequenc
     """Send it to a device with a shell, run it there and remove it."""
     traits = host.traits()
     check_cpu(manifest, host.name, traits.architecture, _features(host))
-    require_room(host, -(-sum(file.stat().st_size for file in files.iterdir()) // 1024))
-    folder = f"{host.folder}/runner-{secrets.token_hex(4)}"
+    size_kib = -(-sum(file.stat().st_size for file in files.iterdir()) // 1024)
     told = ["--emulated"] if traits.is_emulated else []
-    try:
-        host.shell(f"mkdir -p {folder}")
+    with device_folder(host, "runner", size_kib) as folder:
         host.push(files, folder)
         line = f"cd {folder} && chmod 755 {words[0]} && {shlex.join([*words, *told])}"
         answer = host.shell(line, _RUN_S)
-    finally:
-        host.shell(f"rm -rf {folder}")
     _require_success(host.name, answer.status, answer.errors or answer.output)
     return answer.output
 

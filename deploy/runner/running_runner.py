@@ -12,7 +12,7 @@ from shuffledeploy.deploy.runner.bench_runner import build_runner, write_referen
 from shuffledeploy.deploy.runner.runner_answer import KernelTime, RunnerAnswer, read_answer
 from shuffledeploy.deploy.runner.runner_places import run_program
 from shuffledeploy.deploy.runtime.latency import THREADS, Latency
-from shuffledeploy.deploy.runtime.parity import NOT_TOLD, Parity, judged, parity_of
+from shuffledeploy.deploy.runtime.parity import NOT_TOLD, Parity, judged, magnitude, parity_of
 from shuffledeploy.model.errors import Failure
 from shuffledeploy.model.scratch import scratch_folder
 
@@ -68,8 +68,7 @@ class RunnerResult:
 
 def program_name_of(bundle: Bundle) -> str:
     """Name the program, such as ``shufflenet_g3_x0_5-bench``."""
-    alone = bundle.manifest.standalone
-    return f"{alone.name if alone else 'network'}-bench"
+    return f"{bundle.standalone.name}-bench"
 
 
 def run_runner(bundle: Bundle, place: DeviceName, wishes: RunnerWishes) -> RunnerResult:
@@ -97,26 +96,30 @@ def judge(bundle: Bundle, answer: RunnerAnswer, place: DeviceName) -> RunnerResu
     Raises
     ------
     Failure
-        If it did not compare what it was to compare.
+        If it did not compare or time what it was to.
     """
     manifest, allowed = bundle.manifest, bundle.manifest.tolerance
     wanted = [len(manifest.outputs)] * (1 + len(manifest.seeds))
     compared = [len(case.errors) for case in answer.cases]
-    if compared != wanted or [len(case.magnitudes) for case in answer.cases] != wanted:
+    if compared != wanted:
         raise Failure(f"{place.text}: the runner compared {len(compared)} of {len(wanted)} inputs")
-    parity = parity_of(
-        [
-            judged(case.numbers, case.magnitudes, allowed, top1=case.top1, top5=case.top5)
-            for case in answer.cases
-        ],
-        allowed,
-    )
+    expected = reversed(bundle.reference_outputs())
+    cases = [
+        judged(
+            case.numbers, [magnitude(output) for output in outputs], allowed, top1=case.top1,
+            top5=case.top5,
+        )
+        for case, outputs in zip(answer.cases, expected, strict=True)
+    ]  # fmt: skip
+    parity = parity_of(cases, allowed)
     if not parity.passed:
         parity = dataclasses.replace(parity, first_wrong_kernel=NOT_TOLD)
     # A device that is known to be emulated may not say so.
     is_emulated = answer.emulated or place.kind == "emulated"
-    if is_emulated or answer.latency is None:
+    if is_emulated:
         return RunnerResult(is_emulated, parity, None, ())
+    if answer.latency is None:
+        raise Failure(f"{place.text}: the runner tells no time, and not that it is emulated")
     told = answer.latency
     readings = summarize([state for state in (answer.before, answer.after) if state])
     latency = Latency(

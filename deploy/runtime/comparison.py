@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from shuffledeploy.compiler.bundle.folder import Bundle, load_bundle
 from shuffledeploy.compiler.cores import CORES, DEFAULT_CORE
@@ -16,6 +16,8 @@ from shuffledeploy.compiler.tuning.request import LOG_FOLDER
 from shuffledeploy.compiler.zoo import compile_network
 from shuffledeploy.deploy.devices.opening import Device, open_device
 from shuffledeploy.deploy.devices.processor_state import ProcessorReadings
+from shuffledeploy.deploy.estimate.board_cycles import BoardCycles
+from shuffledeploy.deploy.estimate.boards import Board
 from shuffledeploy.deploy.runtime.defaults import ALEXNET
 from shuffledeploy.deploy.runtime.execution import RunningNetwork, start_network
 from shuffledeploy.deploy.runtime.latency import (
@@ -24,6 +26,7 @@ from shuffledeploy.deploy.runtime.latency import (
     count_instructions,
     measure_interleaved,
 )
+from shuffledeploy.deploy.runtime.network_estimate import estimate_network, require_core_of
 from shuffledeploy.deploy.runtime.parity import Parity, check_parity
 from shuffledeploy.model.errors import UsageError
 from shuffledeploy.model.folders import BUILD, COMMITTED_RECORDS, PACKAGE
@@ -43,6 +46,7 @@ PAPER_MS: dict[str, dict[str, float]] = {
 }
 
 Tell = Callable[[str | None], None]
+Figure: TypeAlias = Latency | Instructions | BoardCycles
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +58,8 @@ class ComparisonRow:
     model, resolution : str
         Name in `model.registry`; ``HxW``.
     kind, unit : str
-        ``measured`` in ``ms`` (the median), or ``counted`` in ``instructions``.
+        ``measured`` in ``ms`` (the median), ``estimated`` in ``ms``, or ``counted`` in
+        ``instructions``.
     value : float
         In that unit.
     spread : dict or None
@@ -71,6 +76,8 @@ class ComparisonRow:
         Against PyTorch, on the same device.
     processor : ProcessorReadings or None
         Core, clock and temperature of a measurement, where the device tells them.
+    on_board : BoardCycles or None
+        What an estimate is made of.
     """
 
     model: str
@@ -88,6 +95,7 @@ class ComparisonRow:
     paper_ratio: float | None
     parity: Parity
     processor: ProcessorReadings | None = None
+    on_board: BoardCycles | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Give the row for a JSON file."""
@@ -163,9 +171,12 @@ def compared_on(name: str, target: CompileTarget, pinned_to: str | None = None) 
 
 
 def compare(
-    bundles: Sequence[Bundle], device: Device, tell: Tell = lambda _: None
+    bundles: Sequence[Bundle],
+    device: Device,
+    tell: Tell = lambda _: None,
+    board: Board | None = None,
 ) -> list[ComparisonRow]:
-    """Run networks of one resolution on a device: parity first, then times or counts.
+    """Run networks of one resolution on a device: parity first, then times, counts or estimates.
 
     Parameters
     ----------
@@ -175,6 +186,8 @@ def compare(
         Real ones are timed, the networks in turns; emulated ones count.
     tell : Callable
         Told what is being done, and None as each of three steps a network ends.
+    board : Board, optional
+        Estimate milliseconds there, on an emulated device with its core.
 
     Returns
     -------
@@ -184,10 +197,12 @@ def compare(
     Raises
     ------
     UsageError
-        A bundle does not fit the device.
+        A bundle does not fit the device, or the device has not the board's core.
     Failure
         A network's answers are not PyTorch's.
     """
+    if board is not None:
+        require_core_of(board, device)
     networks, parities = [], []
     for bundle in bundles:
         name = bundle.manifest.network
@@ -198,7 +213,7 @@ def compare(
         parities.append(check_parity(networks[-1], bundle))
         parities[-1].require(f"{device.name} of {name}")
         tell(None)
-    figures = _figures(networks, device, tell)
+    figures = _figures(networks, device, board, tell)
     base = next(
         (_value(figure) for bundle, figure in zip(bundles, figures, strict=True)
          if bundle.manifest.network == ALEXNET), None,
@@ -210,8 +225,10 @@ def compare(
 
 
 def _figures(
-    networks: Sequence[RunningNetwork], device: Device, tell: Tell
-) -> Sequence[Latency | Instructions]:
+    networks: Sequence[RunningNetwork], device: Device, board: Board | None, tell: Tell
+) -> Sequence[Figure]:
+    if board is not None:
+        return [_estimated(network, board, tell) for network in networks]
     if not device.is_emulated:
         tell(f"timing {len(networks)} networks in turns")
         measured = measure_interleaved(networks)
@@ -226,22 +243,35 @@ def _figures(
     return counted
 
 
-def _value(figure: Latency | Instructions) -> float:
+def _estimated(network: RunningNetwork, board: Board, tell: Tell) -> BoardCycles:
+    tell(f"{network.bundle.manifest.network}: estimating one inference on {board.name}")
+    found = estimate_network(network, board).on_board
+    assert found is not None
+    tell(None)
+    return found
+
+
+def _value(figure: Figure) -> float:
+    if isinstance(figure, BoardCycles):
+        return figure.milliseconds
     return figure.median_ms if isinstance(figure, Latency) else figure.total
 
 
-def _row(
-    bundle: Bundle, figure: Latency | Instructions, parity: Parity, alexnet: float | None
-) -> ComparisonRow:
+def _kind(figure: Figure) -> tuple[str, str]:
+    """Name a figure's kind and unit."""
+    if isinstance(figure, Instructions):
+        return "counted", "instructions"
+    return ("measured" if isinstance(figure, Latency) else "estimated"), "ms"
+
+
+def _row(bundle: Bundle, figure: Figure, parity: Parity, alexnet: float | None) -> ComparisonRow:
     manifest = bundle.manifest
     resolution = write_resolution(manifest.inputs[0].shape[2:])
     paper = PAPER_MS.get(manifest.network, {}).get(resolution)
     base = PAPER_MS[ALEXNET].get(resolution)
-    measured = isinstance(figure, Latency)
+    kind, unit = _kind(figure)
     return ComparisonRow(
-        model=manifest.network, resolution=resolution,
-        kind="measured" if measured else "counted", value=_value(figure),
-        unit="ms" if measured else "instructions",
+        model=manifest.network, resolution=resolution, kind=kind, value=_value(figure), unit=unit,
         spread={"p10": figure.p10_ms, "p90": figure.p90_ms, "runs": figure.runs}
         if isinstance(figure, Latency) else None,
         ratio_to_alexnet=None if alexnet is None else alexnet / _value(figure),
@@ -251,4 +281,5 @@ def _row(
         shuffle_kernels=manifest.shuffle_kernels,
         paper_ms=paper, paper_ratio=base / paper if base and paper else None, parity=parity,
         processor=figure.processor if isinstance(figure, Latency) else None,
+        on_board=figure if isinstance(figure, BoardCycles) else None,
     )  # fmt: skip

@@ -8,7 +8,7 @@ import re
 from shuffledeploy.compiler.bundle.manifest import Manifest
 from shuffledeploy.compiler.cores import CORES, DEFAULT_CORE
 from shuffledeploy.compiler.targets import CompileTarget, cpu_features
-from shuffledeploy.deploy.devices.device_names import parse_device_name
+from shuffledeploy.deploy.devices.device_names import DeviceName, parse_device_name
 from shuffledeploy.deploy.devices.opening import Device
 from shuffledeploy.model.errors import UsageError
 
@@ -76,31 +76,31 @@ def check_cpu(
     return tuple(unchecked)
 
 
-def check_before_start(needs: Manifest, name: str, core: str) -> None:
-    """Refuse a library that a device cannot run, as far as its name tells.
+def fitting_device(needs: Manifest, name: str | None) -> DeviceName:
+    """Take the name of a library's device apart, and refuse what the library cannot run on.
 
     Parameters
     ----------
     needs : Manifest
-        Of the library.
-    name : str
-        Of the device.
-    core : str
-        The core of plain ``emulated``.
+        Of the library. Plain ``emulated`` is the core that it is built for.
+    name : str, optional
+        Of the device; the default one if nothing is said.
 
     Raises
     ------
     UsageError
-        If it cannot: a board takes seconds to start.
+        If the library cannot run there, as far as the name tells: a board takes seconds to start.
     """
-    device = parse_device_name(name, default_core=core)
+    core = needs.cpu if needs.cpu in CORES else DEFAULT_CORE
+    device = parse_device_name(name or default_device(needs), default_core=core)
     if device.kind == "local":
-        check_cpu(needs, name, platform.machine(), cpu_features() or None)
+        check_cpu(needs, device.text, platform.machine(), cpu_features() or None)
     elif device.kind == "emulated":
-        check_cpu(needs, name, "aarch64", frozenset(CORES[device.core].features.split()))
+        check_cpu(needs, device.text, "aarch64", frozenset(CORES[device.core].features.split()))
     elif device.kind == "adb":
         # A board by ssh may be of this machine's kind.
-        check_cpu(needs, name, "aarch64", None)
+        check_cpu(needs, device.text, "aarch64", None)
+    return device
 
 
 def check_fits(manifest: Manifest, device: Device) -> tuple[str, ...]:

@@ -14,12 +14,10 @@ from tvm import relax
 
 from shuffledeploy.compiler.bundle.folder import Bundle
 from shuffledeploy.compiler.bundle.manifest import Manifest
-from shuffledeploy.compiler.cores import CORES, DEFAULT_CORE
 from shuffledeploy.compiler.ir.graph import ENTRY, Array
 from shuffledeploy.compiler.passes.memory.expose_intermediates import INTERMEDIATES
-from shuffledeploy.deploy.devices.device_names import parse_device_name, require_core
-from shuffledeploy.deploy.devices.opening import Device, open_device
-from shuffledeploy.deploy.runtime.device_fit import check_before_start, check_fits, default_device
+from shuffledeploy.deploy.devices.opening import Device, open_named
+from shuffledeploy.deploy.runtime.device_fit import check_fits, fitting_device
 from shuffledeploy.model.errors import Failure, UsageError
 
 
@@ -150,11 +148,8 @@ def open_for(
     UsageError
         If what its name tells does not fit the bundle.
     """
-    name = device or default_device(bundle.manifest)
-    default = bundle.manifest.cpu if bundle.manifest.cpu in CORES else DEFAULT_CORE
-    require_core(pinned_to, parse_device_name(name))
-    check_before_start(bundle.manifest, name, default)
-    with open_device(name, default_core=default, pinned_to=pinned_to) as opened:
+    name = fitting_device(bundle.manifest, device)
+    with open_named(name, pinned_to=pinned_to) as opened:
         yield opened
 
 

@@ -153,7 +153,7 @@ def compare_outputs(actual: list[Array], expected: list[Array], tolerance: float
     errors = [_error(a, e) for a, e in zip(actual, expected, strict=True)]
     ranked, wanted = _first_classes(actual[0]), _first_classes(expected[0])
     return judged(
-        errors, [_magnitude(e) for e in expected], tolerance,
+        errors, [magnitude(e) for e in expected], tolerance,
         top1=bool((ranked[:, :1] == wanted[:, :1]).all()),
         top5=bool((np.sort(ranked) == np.sort(wanted)).all()),
     )  # fmt: skip
@@ -165,12 +165,12 @@ def judged(
 ) -> Case:  # fmt: skip
     """Judge one input by each output's largest error, and the largest magnitude it should have."""
     within = all(
-        error <= tolerance * max(1.0, magnitude)
-        for error, magnitude in zip(errors, magnitudes, strict=True)
+        error <= tolerance * max(1.0, largest)
+        for error, largest in zip(errors, magnitudes, strict=True)
     )
     relative = [
-        error / magnitude if magnitude else error
-        for error, magnitude in zip(errors, magnitudes, strict=True)
+        error / largest if largest else error
+        for error, largest in zip(errors, magnitudes, strict=True)
     ]
     return Case(float(np.max(errors)), float(np.max(relative)), within, top1, top5)
 
@@ -186,7 +186,7 @@ def first_wrong_kernel(network: RunningNetwork, bundle: Bundle, inputs: list[Arr
     for i, (name, expected, actual) in enumerate(
         zip(names, bundle.intermediate_samples(), written, strict=True)
     ):
-        allowed = bundle.manifest.tolerance * max(1.0, _magnitude(expected))
+        allowed = bundle.manifest.tolerance * max(1.0, magnitude(expected))
         if not _error(sample(actual), expected) <= allowed:
             return f"{name} (call {i + 1} of {len(names)})"
     return GRAPH
@@ -199,7 +199,7 @@ def _error(actual: Array, expected: Array) -> float:
         return float(np.max(np.abs(actual.astype(np.float64) - expected.astype(np.float64))))
 
 
-def _magnitude(values: Array) -> float:
+def magnitude(values: Array) -> float:
     """Give the largest magnitude; 1 where it is not finite, so that it excuses nothing."""
     largest = float(np.max(np.abs(values.astype(np.float64)), initial=0.0))
     return largest if math.isfinite(largest) else 1.0

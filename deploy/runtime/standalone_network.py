@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from shuffledeploy.deploy.devices.tvm_rpc_edges import CALL_C
 from shuffledeploy.deploy.runtime.device_fit import check_fits
 from shuffledeploy.deploy.runtime.execution import check_inputs, open_for
 from shuffledeploy.model.errors import Failure
+from shuffledeploy.model.scratch import scratch_folder
 
 
 @dataclass(frozen=True)
@@ -112,33 +114,40 @@ def open_standalone(
     Failure
         If the device is not there, or its server cannot call C functions.
     """
-    library = bundle.standalone_library
-    assert bundle.manifest.standalone is not None
-    with open_for(bundle, device, pinned_to) as opened:
+    made, library = bundle.standalone, bundle.standalone_library
+    with ExitStack() as stack:
+        opened = stack.enter_context(open_for(bundle, device, pinned_to))
         unchecked = check_fits(bundle.manifest, opened)
         place = tvm.cpu() if opened.is_local else opened.session.cpu()
 
         def tensors(specs: Sequence[Any]) -> tuple[Any, ...]:
             return tuple(tvm.runtime.empty(s.shape, s.dtype, place) for s in specs)
 
-        made = bundle.manifest.standalone
         yield StandaloneNetwork(
-            bundle, opened, unchecked, made, _caller(opened, library),
+            bundle, opened, unchecked, made, stack.enter_context(_calling(opened, library)),
             tensors(bundle.manifest.inputs), tensors(bundle.manifest.outputs),
             tvm.runtime.empty((max(made.workspace, 1),), "uint8", place),
         )  # fmt: skip
 
 
-def _caller(device: Device, library: Path) -> Callable[..., int]:
+@contextmanager
+def _calling(device: Device, library: Path) -> Iterator[Callable[..., int]]:
     """Give what calls a function of a library by its name, with the addresses of tensors."""
     if device.is_local:
-        loaded = ctypes.CDLL(str(library.resolve()))
+        # Under a path of its own: one that was loaded from this path would be taken for it.
+        with scratch_folder("shuffledeploy-run-") as folder:
+            loaded = ctypes.CDLL(str(shutil.copyfile(library, folder / library.name)))
 
-        def call_here(symbol: str, *tensors: Any) -> int:
-            addresses = [np.from_dlpack(tensor).ctypes.data for tensor in tensors]
-            return int(loaded[symbol](*map(ctypes.c_void_p, addresses)))
+            def call_here(symbol: str, *tensors: Any) -> int:
+                addresses = [np.from_dlpack(tensor).ctypes.data for tensor in tensors]
+                return int(loaded[symbol](*map(ctypes.c_void_p, addresses)))
 
-        return call_here
+            yield call_here
+    else:
+        yield _remote_caller(device, library)
+
+
+def _remote_caller(device: Device, library: Path) -> Callable[..., int]:
     try:
         call_c = device.session.get_function(CALL_C)
     except AttributeError as error:

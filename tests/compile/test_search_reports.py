@@ -102,7 +102,9 @@ def test_in_a_file_there_is_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch)
 
 def test_on_a_terminal_there_is_a_line_a_task() -> None:
     out = io.StringIO()
-    console = Console(file=out, width=80, height=40, force_terminal=True)
+    console = Console(
+        file=out, width=80, height=40, force_terminal=True, _environ={"TERM": "xterm"}
+    )
     with ProgressReport(console, "tuning", 100) as report:
         report(_states(), 12)
     text = out.getvalue()
@@ -113,7 +115,7 @@ def test_on_a_terminal_there_is_a_line_a_task() -> None:
 
 def test_a_small_terminal_shows_the_heaviest() -> None:
     out = io.StringIO()
-    console = Console(file=out, width=80, height=7, force_terminal=True)
+    console = Console(file=out, width=80, height=7, force_terminal=True, _environ={"TERM": "xterm"})
     with ProgressReport(console, "tuning", 100) as report:
         report(_states(), 12)
     assert "kernel_2" in out.getvalue()

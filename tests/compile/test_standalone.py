@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from tvm import relax
 
 from shuffledeploy.compiler.bundle.folder import Bundle, load_bundle
-from shuffledeploy.compiler.bundle.manifest import Standalone
 from shuffledeploy.compiler.frontend.program import trace, trace_module
 from shuffledeploy.compiler.ir.graph import Array
 from shuffledeploy.compiler.native_tools import compile_c, zig
@@ -71,7 +70,7 @@ class Loaded:
     """The shared library of a bundle, in this process."""
 
     def __init__(self, bundle: Bundle) -> None:
-        self.bundle, self.made = bundle, made_of(bundle)
+        self.bundle, self.made = bundle, bundle.standalone
         self.library = ctypes.CDLL(str(bundle.standalone_library))
         self.workspace = aligned_bytes(self.made.workspace)
 
@@ -86,11 +85,6 @@ class Loaded:
         pointers = [place.ctypes.data for place in (*given, *places, self.workspace)]
         assert self.function("run")(*map(ctypes.c_void_p, pointers)) == 0
         return [place.view(a.dtype).reshape(a.shape) for place, a in zip(places, answers)]
-
-
-def made_of(bundle: Bundle) -> Standalone:
-    assert bundle.manifest.standalone is not None
-    return bundle.manifest.standalone
 
 
 def aligned_bytes(size: int) -> Array:
@@ -145,8 +139,8 @@ def test_every_tensor_is_where_its_caller_wants_it(tmp_path: Path) -> None:
 
 def test_large_buffers_of_other_kernels_stand_in_the_workspace(tmp_path: Path) -> None:
     bundle = standalone(tmp_path, Shares(), draw(1, 4, 9_000))
-    assert made_of(bundle).workspace >= 2 * 9_000 * 4
-    assert not {name for name in undefined(bundle.path / made_of(bundle).object) if "TVM" in name}
+    assert bundle.standalone.workspace >= 2 * 9_000 * 4
+    assert not {name for name in undefined(bundle.path / bundle.standalone.object) if "TVM" in name}
     inputs, expected = bundle.reference_inputs()[0], bundle.reference_outputs()[0]
     np.testing.assert_allclose(Loaded(bundle).run(inputs)[0], expected[0], atol=1e-5)
 
@@ -162,17 +156,17 @@ def test_nothing_is_touched_where_a_pointer_or_size_is_wrong(units: Bundle) -> N
             given = [*right[:place], wrong, *right[place + 1 :]]
             assert run(*map(ctypes.c_void_p, given)) == 1
     pointers = [ctypes.c_void_p(value) for value in right]
-    assert within(*pointers, ctypes.c_size_t(made_of(units).workspace - 1)) == 2
+    assert within(*pointers, ctypes.c_size_t(units.standalone.workspace - 1)) == 2
     assert loaded.function("run_timed")(*pointers, None) == 1
     assert (answer == 255).all() and (loaded.workspace == 255).all()
-    assert within(*pointers, ctypes.c_size_t(made_of(units).workspace)) == 0
-    loaded.library[f"{made_of(units).name}_workspace_bytes"].restype = ctypes.c_size_t
-    assert loaded.function("workspace_bytes")() == made_of(units).workspace
+    assert within(*pointers, ctypes.c_size_t(units.standalone.workspace)) == 0
+    loaded.library[f"{units.standalone.name}_workspace_bytes"].restype = ctypes.c_size_t
+    assert loaded.function("workspace_bytes")() == units.standalone.workspace
 
 
 def test_the_timed_run_reads_the_counter_around_each_kernel(units: Bundle) -> None:
     loaded = Loaded(units)
-    ticks = np.zeros(len(made_of(units).calls) + 1, np.int64)
+    ticks = np.zeros(len(units.standalone.calls) + 1, np.int64)
     image = aligned_copy(units.reference_inputs()[0][0])
     answer = aligned_bytes(96)
     pointers = [image, answer, loaded.workspace, ticks]
@@ -196,7 +190,7 @@ def symbols(path: Path, *options: str) -> set[str]:
 
 
 def test_it_needs_memcpy_and_the_shared_library_nothing(units: Bundle) -> None:
-    made = made_of(units)
+    made = units.standalone
     public = {f"net_{name}" for name in ("run", "run_timed", "run_within", "workspace_bytes")}
     assert undefined(units.path / made.object) <= {"memcpy"}
     assert undefined(units.standalone_library, "--dynamic") == set()
@@ -217,7 +211,7 @@ def test_two_networks_link_into_one_program(units: Bundle, tmp_path: Path) -> No
         "         net_run(0, 0, 0) == NET_MISALIGNED && other_run(0, 0, 0) == OTHER_MISALIGNED\n"
         "             ? 0 : 1;\n}\n"
     )
-    archives = [str(b.path / made_of(b).archive) for b in (units, other)]
+    archives = [str(b.path / b.standalone.archive) for b in (units, other)]
     includes = [f"-I{b.path}" for b in (units, other)]
     compile_c(program, tmp_path / "both", [*MUSL, "-static", "-std=c99", *includes, *archives])
     assert subprocess.run([str(tmp_path / "both")], check=False).returncode == 0
@@ -247,7 +241,7 @@ def test_the_header_is_c_and_cpp_and_tells_the_tensors(units: Bundle, tmp_path: 
 
 def test_the_example_classifies_a_picture(units: Bundle, tmp_path: Path) -> None:
     example = units.path / "example.c"
-    archive = str(units.path / made_of(units).archive)
+    archive = str(units.path / units.standalone.archive)
     compile_c(example, tmp_path / "classify", [*MUSL, "-static", f"-I{units.path}", archive])
     pixels = np.random.default_rng(5).integers(0, 256, (40, 40, 3), np.uint8)
     picture = tmp_path / "picture.ppm"
@@ -265,7 +259,7 @@ def test_the_example_classifies_a_picture(units: Bundle, tmp_path: Path) -> None
 
 def test_a_network_without_a_picture_has_an_example_too(tmp_path: Path) -> None:
     bundle = standalone(tmp_path, SeveralOfEach(), draw(1, 6), draw(1, 6))
-    flags = [*MUSL, "-static", f"-I{bundle.path}", str(bundle.path / made_of(bundle).archive)]
+    flags = [*MUSL, "-static", f"-I{bundle.path}", str(bundle.path / bundle.standalone.archive)]
     compile_c(bundle.path / "example.c", tmp_path / "example", flags)
     done = subprocess.run([str(tmp_path / "example")], capture_output=True, text=True, check=True)
     bias = seeded(SeveralOfEach()).layer.bias
@@ -307,7 +301,7 @@ def test_an_arm_object_is_for_every_c_library(tmp_path: Path) -> None:
         normalisation=None, options={}, standalone="fashion",
     )  # fmt: skip
     bundle = load_bundle(tmp_path / "arm")
-    made = made_of(bundle)
+    made = bundle.standalone
     program = tmp_path / "main.c"
     program.write_text('#include "fashion.h"\nint main(void) { return fashion_run(0, 0, 0); }\n')
     for library in ("gnu.2.28", "musl"):

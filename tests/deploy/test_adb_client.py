@@ -202,7 +202,9 @@ def test_the_server_of_a_fetched_adb_ends_with_its_last_user(
     last.kill()
     last.communicate()
     leftovers.assert_none_within(10)
-    assert list(cache_folder().glob(f".adb-server-{port}*")) == []
+    lock = cache_folder() / f".adb-server-{port}.lock"
+    assert list(cache_folder().glob(f".adb-server-{port}*")) == [lock]
+    lock.unlink()
 
 
 def test_an_adb_that_hangs_ends_in_time(tmp_path: Path) -> None:

@@ -111,6 +111,9 @@ def test_the_java_interface_compiles(shufflenet: Bundle, tmp_path: Path) -> None
 
 def test_rust_calls_the_network(shufflenet: Bundle, tmp_path: Path) -> None:
     rustc = tool("rustc")
+    if subprocess.run([rustc, "--version"], check=False, capture_output=True).returncode:
+        # As rustup's is where a user has chosen no version.
+        pytest.skip("this machine's rustc does not run")
     (tmp_path / "main.rs").write_text(block("rust"))
     command = [rustc, "-L", str(shufflenet.path), "main.rs", "-o", "main"]
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)

@@ -106,7 +106,7 @@ class Network:
     def run(self): self.answer = self.copy.sum(axis=(2, 3)); self.copy += 1
     def output(self): return self.answer
     def fail(self): raise ValueError("no such thing\\nat all")
-    def die(self): import os; print("last words"); os._exit(3)
+    def die(self): import os; print("last words", flush=True); os._exit(3)
 def load(files, threads): return Network()
 """
 

@@ -17,9 +17,12 @@ from shuffledeploy.compiler.targets import find_target
 from shuffledeploy.deploy.actions import compare_networks
 from shuffledeploy.deploy.compare import main
 from shuffledeploy.deploy.devices.opening import Device
+from shuffledeploy.deploy.estimate.boards import find_board
+from shuffledeploy.deploy.estimate.llvm_tools import LlvmTools
 from shuffledeploy.deploy.runtime import comparison
 from shuffledeploy.deploy.runtime.comparison import PAPER_MS, cached_bundle, compare
 from shuffledeploy.deploy.runtime.defaults import MODELS
+from shuffledeploy.model.errors import UsageError
 
 HERE = f"{SIDE}x{SIDE}"
 
@@ -83,6 +86,8 @@ def test_without_alexnet_there_is_no_ratio(capsys: pytest.CaptureFixture[str]) -
     ("arguments", "complaint"),
     [
         (["--target", "cortex-m4"], "no target"),
+        ([], "with --target, or a --board"),
+        (["--board", "raspberry-pi-44"], "did you mean raspberry-pi-4"),
         (["--target", "host", "--device", "phone"], "names no device"),
         (["--target", "host", "--resolution", "large"], "HEIGHTxWIDTH"),
         (["--target", "host", "--resolution", "9999x9999"], "pixels a side"),
@@ -153,3 +158,24 @@ def test_an_emulated_core_counts(
     assert rows[0].ratio_to_alexnet == 1.0
     compare_networks.print_table(rows, "counted")
     assert "not a time" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.emulated
+def test_milliseconds_are_estimated_on_a_board(
+    emulated_device: Device, capsys: pytest.CaptureFixture[str], tools: LlvmTools
+) -> None:
+    bundles = [tiny_bundle("cortex-a72", name) for name in ("shufflenet-g3-x1", "alexnet")]
+    board = find_board("raspberry-pi-4")
+    rows = compare(bundles, emulated_device, board=board)
+    for row in rows:
+        assert (row.kind, row.unit, row.spread) == ("estimated", "ms", None)
+        assert row.on_board is not None
+        assert row.value == row.on_board.total / board.clock_ghz / 1e6 > 0
+        assert row.to_json()["on_board"]["board"] == "raspberry-pi-4"
+    assert rows[0].ratio_to_alexnet == pytest.approx(1.0, rel=0.05)
+    compare_networks.print_table(rows, "estimated")
+    printed = capsys.readouterr().out
+    assert "ms: estimated" in printed and "validate_silicon" in printed
+    assert max(map(len, printed.splitlines())) <= 80
+    with pytest.raises(UsageError, match=r"raspberry-pi-3b\+ has a cortex-a53"):
+        compare(bundles, emulated_device, board=find_board("raspberry-pi-3b+"))

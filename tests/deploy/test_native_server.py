@@ -208,6 +208,34 @@ def test_ends_with_its_starter_and_takes_sessions_and_files_along(
         assert _eventually_no(tmp_path)
 
 
+def test_ends_where_it_has_no_input_to_watch(server: NativeServer, tmp_path: Path) -> None:
+    words = [*server.command, "--watch", "--work", str(tmp_path)]
+    done = subprocess.run(
+        ["/bin/sh", "-c", 'exec "$@" <&-', "sh", *words], cwd=server.folder, timeout=20,
+        check=False, capture_output=True,
+    )  # fmt: skip
+    assert done.returncode == 0
+    assert not any(tmp_path.iterdir())
+
+
+def test_servers_that_start_together_share_a_folder(server: NativeServer, tmp_path: Path) -> None:
+    for _ in range(5):
+        starting = [
+            subprocess.Popen(
+                [*server.command, "--watch", "--work", str(tmp_path)], cwd=server.folder,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            )
+            for _ in range(8)
+        ]  # fmt: skip
+        try:
+            ready = [process.stdout.readline() for process in starting if process.stdout]
+            assert [word[:6] for word in ready] == [b"ready "] * len(starting)
+            assert len(list(tmp_path.iterdir())) == len(starting)
+        finally:
+            for process in starting:
+                process.communicate(timeout=20)
+
+
 def test_what_a_killed_server_left_is_removed_by_the_next(
     server: NativeServer, tmp_path: Path
 ) -> None:

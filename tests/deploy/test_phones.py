@@ -33,7 +33,8 @@ from shuffledeploy.deploy.phone.emulated_phone.phone_process import (
 )
 from shuffledeploy.deploy.phone.emulated_phone.phone_traits import PhoneTraits
 from shuffledeploy.deploy.phone.phone_host import FOLDER, PhoneHost
-from shuffledeploy.deploy.remote import pushed_server
+from shuffledeploy.deploy.remote import device_folder
+from shuffledeploy.deploy.remote.pushed_server import ServerWishes
 from shuffledeploy.deploy.run import main
 from shuffledeploy.deploy.runtime.execution import start_network
 from shuffledeploy.deploy.scoring.tuning_devices import require
@@ -151,7 +152,7 @@ def test_a_phone_that_cannot_run_the_server_is_refused(
 def test_a_disk_that_fills_up_in_the_middle_is_said(
     phones_built: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pushed_server, "require_room", lambda host, size: None)
+    monkeypatch.setattr(device_folder, "require_room", lambda host, size: None)
     with running_phone(PhoneTraits(room_kib=5000)) as full:
         find_phone(full.serial).shell(f"mkdir -p {FOLDER}")
         with pytest.raises(Failure, match="no room left"), open_device(full.name):
@@ -220,6 +221,12 @@ def test_a_command_that_is_ended_leaves_nothing_on_the_phone(
     assert _gone_within(5, lambda: "tvm_rpc_server" in " ".join(group_members(phone.pid)))
 
 
+def test_nobody_else_may_write_where_the_phone_executes(phone: PhoneProcess) -> None:
+    with open_device(phone.name):
+        folder = Path(phone.folder) / "root" / FOLDER.lstrip("/")
+        assert {place.stat().st_mode & 0o77 for place in (folder, *folder.iterdir())} == {0}
+
+
 def test_phones_are_listed_and_stopped(
     phones_built: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -273,4 +280,4 @@ def test_names_of_phones_are_taken_apart() -> None:
 def test_a_phone_that_says_that_it_is_emulated_is_believed(phone: PhoneProcess) -> None:
     traits = PhoneHost(find_phone(phone.serial)).traits()
     assert traits.is_emulated
-    assert "--emulated" in pushed_server.ServerWishes().options(traits)
+    assert "--emulated" in ServerWishes().options(traits)

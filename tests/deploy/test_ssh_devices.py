@@ -21,10 +21,8 @@ from tvm import te
 from shuffledeploy.compiler.targets import find_target
 from shuffledeploy.compiler.tuning.score import MEASURED_UNIT
 from shuffledeploy.compiler.tuning.search.candidates import build_calls, build_candidate
-from shuffledeploy.deploy.devices.device_names import parse_device_name
 from shuffledeploy.deploy.devices.opening import open_device
 from shuffledeploy.deploy.on_device.native_server import ensure_server
-from shuffledeploy.deploy.remote.ssh_host import SshHost
 from shuffledeploy.deploy.run import main
 from shuffledeploy.deploy.runtime.execution import open_network
 from shuffledeploy.deploy.runtime.parity import check_parity
@@ -52,6 +50,16 @@ def board(running_board: SshBoard, monkeypatch: pytest.MonkeyPatch) -> SshBoard:
     return running_board
 
 
+@pytest.fixture
+def chatty(board: SshBoard) -> Iterator[SshBoard]:
+    """Let the board greet whoever logs in."""
+    greeting = board.home / ".ssh/rc"
+    greeting.parent.mkdir(exist_ok=True)
+    greeting.write_text("echo Features: none\necho '{welcome}'\n")
+    yield board
+    greeting.unlink()
+
+
 def _processes_of(board: SshBoard) -> list[str]:
     """Return what runs out of the board's home."""
     found = []
@@ -76,33 +84,6 @@ def _nothing_is_left(board: SshBoard) -> bool:
     return False
 
 
-def _pretend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
-    """Put another ssh on the PATH."""
-    fake = tmp_path / "ssh"
-    fake.write_text(f"#!/bin/sh\n{script}\n")
-    fake.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-
-
-@pytest.mark.smoke
-def test_names_are_taken_apart() -> None:
-    whole = parse_device_name("ssh://pi@kitchen.local:2222")
-    assert (whole.kind, whole.user, whole.host, whole.port) == ("ssh", "pi", "kitchen.local", 2222)
-    short = parse_device_name("ssh://kitchen")
-    assert (short.user, short.host, short.port) == ("", "kitchen", 0)
-
-
-@pytest.mark.smoke
-@pytest.mark.parametrize(
-    "text",
-    ["ssh://", "ssh://-oProxyCommand=x", "ssh://-x@host", "ssh://host:0", "ssh://host:70000",
-     "ssh://a b", "ssh://host/key", "ssh://host;reboot"],
-)  # fmt: skip
-def test_names_that_ssh_could_misread_are_refused(text: str) -> None:
-    with pytest.raises(UsageError):
-        parse_device_name(text)
-
-
 def test_a_bundle_answers_as_pytorch_does_and_nothing_is_left(board: SshBoard) -> None:
     bundle = tiny_bundle()
     for _ in range(2):
@@ -114,13 +95,22 @@ def test_a_bundle_answers_as_pytorch_does_and_nothing_is_left(board: SshBoard) -
         assert _nothing_is_left(board)
 
 
-def test_the_server_is_pushed_once(board: SshBoard, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_server_is_pushed_once(chatty: SshBoard, capsys: pytest.CaptureFixture[str]) -> None:
     with open_device("ssh://board"):
         pass
     capsys.readouterr()
     with open_device("ssh://board"):
         pass
     assert "push the server" not in capsys.readouterr().err
+
+
+def test_the_runner_is_heard_on_a_board_that_greets(
+    chatty: SshBoard, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = str(tiny_bundle(standalone=True).path)
+    assert main([path, "--runner", "--device", "ssh://board", "--runs", "4"]) == 0
+    assert "measured on" in " ".join(capsys.readouterr().out.split())
+    assert _nothing_is_left(chatty)
 
 
 def test_a_latency_is_measured(board: SshBoard, capsys: pytest.CaptureFixture[str]) -> None:
@@ -168,47 +158,18 @@ def test_why_a_board_cannot_be_reached(board: SshBoard, name: str, complaint: st
     assert len(str(told.value).splitlines()) == 1
 
 
-@pytest.mark.parametrize(
-    ("system", "machine", "complaint"),
-    [
-        ("Linux", "armv7l", "armv7l, 32-bit"),
-        ("Linux", "i686", "i686, 32-bit"),
-        ("Linux", "riscv64", "riscv64, no aarch64"),
-        ("Linux", "x86_64", "x86_64, no aarch64"),
-        ("Darwin", "arm64", "runs Darwin"),
-    ],
-)
-def test_other_machines_are_refused_by_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, system: str, machine: str, complaint: str
-) -> None:
-    says = f"printf 'Welcome!\\n{system}\\n{machine}\\n/home/pi\\n'"
-    _pretend(tmp_path, monkeypatch, says)
-    # An x86_64 machine would have a server for boards that are x86_64, too.
-    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
-    with pytest.raises(Failure, match=complaint), open_device("ssh://board"):
+def test_a_program_that_may_not_be_executed_is_no_matter_of_keys(board: SshBoard) -> None:
+    with open_device("ssh://board"):
         pass
-
-
-def test_a_board_that_talks_without_end_is_a_failure(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    _pretend(tmp_path, monkeypatch, "exec yes")
-    with pytest.raises(Failure, match="runs no commands"), open_device("ssh://board"):
-        pass
-
-
-def test_a_board_that_says_nothing_is_a_failure(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    _pretend(tmp_path, monkeypatch, "exec sleep 60")
-    with pytest.raises(Failure, match="no answer within 1 s"):
-        SshHost("ssh://board", ("--", "board")).shell("true", 1.0)
-
-
-def test_a_machine_without_ssh_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(Failure, match="no ssh on this machine's PATH"), open_device("ssh://board"):
-        pass
+    server = ensure_server(platform.machine())
+    program = board.home / ".cache/shuffledeploy/pushed" / server.digest / server.command[0]
+    pushed = program.read_bytes()
+    program.write_text("#!/etc/passwd\n")
+    try:
+        with pytest.raises(Failure, match=r"(?i)permission denied$"), open_device("ssh://board"):
+            pass
+    finally:
+        program.write_bytes(pushed)
 
 
 def test_a_full_disk_is_seen_before_anything_is_sent(board: SshBoard) -> None:
@@ -246,10 +207,22 @@ def test_a_lost_connection_is_a_failure_and_leaves_nothing(board: SshBoard) -> N
     assert _nothing_is_left(board)
 
 
-def test_a_program_that_is_killed_leaves_nothing(board: SshBoard, leftovers: Leftovers) -> None:
+@pytest.mark.parametrize(
+    "block",
+    ["open_device('ssh://board')",
+     "device_folder(host_of(parse_device_name('ssh://board')), 'runner', 1)"],
+)  # fmt: skip
+def test_a_program_that_is_killed_leaves_nothing(
+    board: SshBoard, leftovers: Leftovers, block: str
+) -> None:
+    with open_device("ssh://board"):
+        pass
     code = (
         "import time; from shuffledeploy.deploy.devices.opening import open_device\n"
-        "with open_device('ssh://board'): print('open', flush=True); time.sleep(60)"
+        "from shuffledeploy.deploy.devices.device_names import parse_device_name\n"
+        "from shuffledeploy.deploy.devices.reached_devices import host_of\n"
+        "from shuffledeploy.deploy.remote.device_folder import device_folder\n"
+        f"with {block}: print('open', flush=True); time.sleep(60)"
     )
     program = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True,

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import json
+import platform
 import subprocess
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from tiny import tiny_bundle
+from torch import nn
 
+import shuffledeploy
 from shuffledeploy.compiler.bundle.folder import Bundle
 from shuffledeploy.deploy.board.guests import find_core
 from shuffledeploy.deploy.board.qemu import Emulator
 from shuffledeploy.deploy.board.sysroot import ensure_root, guest_command
 from shuffledeploy.deploy.devices.device_names import parse_device_name
+from shuffledeploy.deploy.on_device.native_server import ensure_server
 from shuffledeploy.deploy.run import main
 from shuffledeploy.deploy.runner.bench_runner import build_runner, write_reference
 from shuffledeploy.deploy.runner.runner_answer import RunnerAnswer, read_answer
@@ -57,6 +63,15 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "tiny-bench"
 
 
+def compiled(
+    module: nn.Module, shape: tuple[int, ...], folder: Path, name: str | None = None
+) -> Bundle:
+    inputs = (torch.zeros(shape),)
+    return shuffledeploy.compile(
+        module.eval(), inputs, "host", output=folder / "b", name=name, standalone="net"
+    )
+
+
 def printed(program: Path, *words: str) -> RunnerAnswer:
     command = [str(program), *words]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
@@ -96,8 +111,7 @@ def test_the_runner_compares_and_times_each_kernel() -> None:
     assert found.parity.passed and found.parity.cases == 5
     assert found.latency is not None and found.latency.runs == 7
     assert 0 < found.latency.p10_ms <= found.latency.median_ms <= found.latency.p90_ms
-    assert here().manifest.standalone is not None
-    assert [kernel.name for kernel in found.kernels] == list(here().manifest.standalone.calls)
+    assert [kernel.name for kernel in found.kernels] == list(here().standalone.calls)
     assert run_runner(here(), LOCAL, RunnerWishes(2, cold=True)).latency is not None
 
 
@@ -128,11 +142,11 @@ def test_the_runner_says_what_is_wrong(program: Path, words: list[str], said: st
 
 
 def test_wrong_answers_do_not_pass(program: Path, tmp_path: Path) -> None:
-    reference = bytearray((program.parent / "reference.bin").read_bytes())
-    # The last output of the last case, as a number that it is not, and as none.
-    for value in (np.float32(3e4), np.float32(np.nan)):
-        reference[-4:] = value.tobytes()
-        (tmp_path / "reference.bin").write_bytes(reference)
+    # An output of the last case, as a number that it is not, and as none: the last, and the first.
+    for value, place in ((3e4, -1), (np.nan, -1), (np.nan, -10)):
+        reference = np.fromfile(program.parent / "reference.bin", np.float32)
+        reference[place] = value
+        reference.tofile(tmp_path / "reference.bin")
         words = ["--reference", str(tmp_path / "reference.bin"), "--runs", "1"]
         found = judge(here(), printed(program, *words), LOCAL)
         assert not found.parity.passed
@@ -171,6 +185,22 @@ def test_commands_prove_what_ships(tmp_path: Path, capsys: pytest.CaptureFixture
     assert written["latency"]["kind"] == written["kernel_times"]["kind"] == "measured"
 
 
+def test_the_runner_is_written_to_be_run_by_hand(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], refused: Refused
+) -> None:
+    path = str(here().path)
+    assert main([path, "--write-runner", str(tmp_path / "bench")]) == 0
+    first, command = capsys.readouterr().out.splitlines()
+    assert "runs on any" in first
+    done = subprocess.run(
+        [*command.split(), "--runs", "2"], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    found = judge(here(), read_answer(done.stdout, "here"), LOCAL)
+    assert found.parity.passed and found.kernels
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["bench", "bench.reference"]
+    assert "there is no folder" in refused([path, "--write-runner", "/nowhere/bench"], 2)
+
+
 @pytest.mark.emulated
 def test_commands_never_show_an_emulators_time(
     board_built: None, refused: Refused, capsys: pytest.CaptureFixture[str]
@@ -185,26 +215,67 @@ def test_commands_never_show_an_emulators_time(
 
 def test_what_cannot_be_is_refused(refused: Refused) -> None:
     path, without = str(here().path), str(tiny_bundle().path)
-    for way in ("--standalone", "--runner", "--kernels", "--cold"):
+    for way in ("--standalone", "--runner", "--kernels", "--cold", "--write-runner=bench"):
         assert "make it with compile/tune.py --standalone" in refused([without, way], 2)
     assert "leave out --input and --count" in refused([path, "--runner", "--count"], 2)
     nowhere = ["--runner", "--device", "rpc://127.0.0.1:9"]
     assert "takes no programs" in refused([path, *nowhere], 2)
 
 
+def test_a_runner_is_sent_to_no_device_that_lacks_what_it_needs(refused: Refused) -> None:
+    newer = str(tiny_bundle("cortex-a76", standalone=True).path)
+    older = ["--runner", "--device", "emulated:cortex-a53"]
+    assert "emulated:cortex-a53 lacks" in refused([newer, *older], 2)
+    if platform.machine() == "x86_64":
+        assert "local is x86_64" in refused([newer, "--runner", "--device", "local"], 2)
+
+
+def test_a_network_that_is_made_anew_in_its_place_is_the_one_that_answers(tmp_path: Path) -> None:
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        bundle = compiled(nn.Linear(8, 3), (1, 8), tmp_path)
+        with open_standalone(bundle, "local") as network:
+            assert check_parity(network, bundle).passed
+
+
+@pytest.fixture
+def board() -> Iterator[str]:
+    """Run our server here, as a board that nothing is sent to but by TVM's RPC."""
+    server = ensure_server(platform.machine())
+    with tempfile.TemporaryDirectory() as work:
+        process = subprocess.Popen(
+            [*server.command, "--watch", "--work", work], cwd=server.folder, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )  # fmt: skip
+        try:
+            assert process.stdout
+            yield f"rpc://127.0.0.1:{process.stdout.readline().split()[1]}"
+        finally:
+            process.communicate()
+
+
+def test_by_rpc_alone_what_ships_is_proven_and_not_timed(
+    board: str, refused: Refused, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [str(here().path), "--standalone", "--device", board]
+    assert main(words) == 0
+    text = capsys.readouterr().out
+    assert "parity        holds" in text and "a standalone network is not timed" in text
+    assert "takes no programs" in refused([*words, "--latency"], 2)
+
+
+def test_a_network_of_any_name_is_c_and_has_a_runner(tmp_path: Path) -> None:
+    bundle = compiled(nn.Linear(8, 3), (1, 8), tmp_path, 'größe */ /* "a\\" ??/')
+    build_runner(bundle, tmp_path / "bench")
+    assert printed(tmp_path / "bench", "--runs", "1").network == "gr__e _/ /_ _a__ __/"
+
+
 def test_outputs_that_it_cannot_compare_are_refused(tmp_path: Path) -> None:
-    import torch
-    from torch import nn
-
-    import shuffledeploy
-
     class Counts(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x.to(torch.int32)
 
-    bundle = shuffledeploy.compile(
-        Counts().eval(), (torch.zeros(1, 4),), "host", output=tmp_path / "b", standalone=""
-    )
+    bundle = compiled(Counts(), (1, 4), tmp_path)
     with open_standalone(bundle, "local") as network:
         assert check_parity(network, bundle).passed
     with pytest.raises(UsageError, match="the runner compares float32 outputs, not int32"):

@@ -100,7 +100,7 @@ def test_whoever_answers(answer: bytes) -> None:
 
 RUN: dict[str, Any] = {
     "network": "n", "emulated": False,
-    "cases": [{"errors": [1e-6], "magnitudes": [2.0], "top1": True, "top5": True}],
+    "cases": [{"errors": [1e-6], "top1": True, "top5": True}],
     "before": {"core": 1, "present_khz": 1, "highest_khz": 1, "millidegrees": None},
     "after": None,
     "latency": {"median_ms": 1.0, "p10_ms": 1.0, "p90_ms": 1.0, "runs": 3, "cold": False},
