@@ -160,7 +160,7 @@ def _network_table(rows: Sequence[dict[str, Any]]) -> Table:
     for board in boards:
         table.add_column(board.replace("-", " "), justify="right")
     ratios = {(row["network"], row["board"]): f"{row['ratio']:.2f}" for row in rows}
-    for network in dict.fromkeys(row["network"] for row in rows):
+    for network in (name for name in INPUTS if any(row["network"] == name for row in rows)):
         table.add_row(network, *(ratios.get((network, board), "-") for board in boards))
     return table
 
