@@ -31,13 +31,14 @@ class InstructionCounts:
     blocks : tuple[Block, ...]
         The translation blocks; addresses are offsets in the library.
     memory : MemoryEvents or None
-        What the whole process waited for: simulated, None where no caches were.
+        What the whole process waited for: simulated, None where no caches were. Varies a little, so
+        that counts are compared without it.
     """
 
     total: int
     symbols: dict[str, int]
     blocks: tuple[Block, ...] = field(repr=False)
-    memory: MemoryEvents | None = None
+    memory: MemoryEvents | None = field(default=None, compare=False)
 
     def by_kernel(self, manifest: Manifest) -> dict[str, int]:
         """Return the counts by kernel: an entry and its computing parts together."""
