@@ -23,6 +23,17 @@ _KEYWORDS = frozenset(
     xor_eq
     """.split()
 )
+# ISO C17, 7.1.2: a header of ours with the name of one of these would be taken in its place; `c`
+# and `m` are libraries, some others headers that ours are compiled with.
+_HEADERS = frozenset(
+    """
+    assert c complex ctype errno fenv float inttypes iso646 jni limits locale m math network
+    processor setjmp signal stdalign stdarg stdatomic stdbool stddef stdint stdio stdlib
+    stdnoreturn string tgmath threads time uchar unistd wchar wctype
+    """.split()
+)
+# Macros that a compiler or <stddef.h> may define, and names of the example's own, in small letters.
+_MACROS = frozenset("null unix linux arm errno stdin stdout stderr main printf status".split())
 _LONGEST_NAME = 60
 
 C_TYPES: dict[DataType, str] = {
@@ -120,7 +131,7 @@ def c_identifier(name: str) -> str:
         raise UsageError(f"no C identifier can be made of {name!r}: give one to --standalone")
     if made[0].isdigit():
         made = f"net_{made}"
-    return f"{made}_net" if made in _KEYWORDS else made
+    return f"{made}_net" if made in _KEYWORDS | _HEADERS else made
 
 
 def readable_in_c(name: str) -> str:
@@ -135,7 +146,7 @@ def parameters(tensors: Sequence[Tensor], taken: Sequence[Parameter] = ()) -> tu
     for number, tensor in enumerate(tensors):
         cleaned = re.sub(r"\W+", "_", tensor.name, flags=re.ASCII).strip("_")
         base = cleaned[:_LONGEST_NAME] or f"tensor_{number}"
-        if base[0].isdigit() or base in _KEYWORDS:
+        if base[0].isdigit() or base.lower() in _KEYWORDS | _MACROS:
             base = f"tensor_{base}"
         name, again = base, 1
         while name.lower() in {other.lower() for other in names}:

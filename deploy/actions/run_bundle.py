@@ -18,6 +18,7 @@ from shuffledeploy.deploy.report.run_report import (
     print_result,
     to_json,
 )
+from shuffledeploy.deploy.runner.network_description import compares
 from shuffledeploy.deploy.runner.runner_places import require_takes_programs, takes_programs
 from shuffledeploy.deploy.runner.running_runner import RunnerWishes, run_runner
 from shuffledeploy.deploy.runtime.device_fit import fitting_device
@@ -60,12 +61,13 @@ def run_bundle(options: argparse.Namespace) -> int:
 def _by_runner(bundle: Bundle, options: argparse.Namespace) -> tuple[dict[str, Any], Result]:
     """Let one program do all there."""
     place = fitting_device(bundle.manifest, options.device)
-    if (options.latency or options.kernels) and place.kind == "emulated":
+    wants_times = options.latency or options.kernels or options.cold
+    if wants_times and place.kind == "emulated":
         raise refuse_times(place.text)
     with steps(f"{bundle.manifest.network} in one program on {place.text}", 1) as tell:
         ran = run_runner(bundle, place, _wishes(options))
         tell(None)
-    if options.latency and ran.is_emulated:
+    if wants_times and ran.is_emulated:
         raise refuse_times(place.text)
     result = Result(ran.parity, ran.latency, (), kernel_times=ran.kernels)
     return describe_place(place, ran, bundle.manifest), result
@@ -133,8 +135,9 @@ def _timed(
 ) -> Result:
     """Time by the runner where there is one to send, else by TVM's virtual machine."""
     place = parse_device_name(network.device.name)
-    has_runner = network.bundle.manifest.standalone is not None
-    if options.standalone and not takes_programs(place):
+    manifest = network.bundle.manifest
+    has_runner = manifest.standalone is not None and compares(manifest)
+    if options.standalone and not (has_runner and takes_programs(place)):
         return Result(parity, None, top)
     wanted = options.kernels or options.cold or place.kind in ("adb", "ssh")
     if isinstance(network, RunningNetwork) and not (has_runner and wanted):

@@ -61,7 +61,7 @@ class WorkerProcess:
         self.name = name
         self._log: IO[str] = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
         self._process = subprocess.Popen(
-            [sys.executable, "-m", WORKER, ",".join(map(str, cores))],
+            [sys.executable, "-u", "-m", WORKER, ",".join(map(str, cores))],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log,
             text=True, encoding="utf-8", env=environment(threads),
         )  # fmt: skip

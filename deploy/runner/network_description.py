@@ -7,6 +7,11 @@ from shuffledeploy.compiler.standalone.c_interface import readable_in_c
 from shuffledeploy.model.errors import UsageError
 
 
+def compares(manifest: Manifest) -> bool:
+    """Whether the runner can compare all outputs of a network."""
+    return all(tensor.dtype == "float32" for tensor in manifest.outputs)
+
+
 def network_description(manifest: Manifest, alone: Standalone) -> str:
     """Write ``network.h`` for a standalone network.
 
@@ -15,20 +20,22 @@ def network_description(manifest: Manifest, alone: Standalone) -> str:
     UsageError
         If an output is of a type that the runner does not compare.
     """
-    if other := {tensor.dtype for tensor in manifest.outputs} - {"float32"}:
-        raise UsageError(f"the runner compares float32 outputs, not {', '.join(sorted(other))}")
+    if not compares(manifest):
+        types = ", ".join(sorted({tensor.dtype for tensor in manifest.outputs}))
+        raise UsageError(f"the runner compares float32 outputs, not {types}")
     tensors = (*manifest.inputs, *manifest.outputs)
     given = ", ".join(f"tensors[{place}]" for place in range(len(tensors)))
     first = manifest.outputs[0].shape
-    names = ", ".join(f'"{call}"' for call in alone.calls)
+    upper = alone.name.upper()
     return "\n".join([
         "#include <stddef.h>",
+        f"#define {upper}_WITH_KERNEL_NAMES",
         f'#include "{alone.header}"',
         f'#define NETWORK_NAME "{readable_in_c(manifest.network)}"',
-        f"#define WORKSPACE_BYTES {alone.workspace}",
+        f"#define WORKSPACE_BYTES {upper}_WORKSPACE_BYTES",
+        f"#define KERNEL_NAMES {alone.name}_kernel_names",
         f"enum {{ INPUTS = {len(manifest.inputs)}, OUTPUTS = {len(manifest.outputs)},"
-        f" KERNEL_CALLS = {len(alone.calls)}, CLASSES = {first[-1] if first else 1} }};",
-        f"static const char *const KERNEL_NAMES[] = {{{names}}};",
+        f" KERNEL_CALLS = {upper}_KERNEL_CALLS, CLASSES = {first[-1] if first else 1} }};",
         "static const struct { size_t bytes; } TENSORS[] = {"
         + ", ".join(f"{{{tensor.bytes}}}" for tensor in tensors) + "};",
         "static inline int run_network(void *const *tensors, void *workspace) {",

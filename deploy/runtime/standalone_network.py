@@ -20,8 +20,11 @@ from shuffledeploy.deploy.devices.opening import Device
 from shuffledeploy.deploy.devices.tvm_rpc_edges import CALL_C
 from shuffledeploy.deploy.runtime.device_fit import check_fits
 from shuffledeploy.deploy.runtime.execution import check_inputs, open_for
-from shuffledeploy.model.errors import Failure
+from shuffledeploy.model.errors import Failure, UsageError
 from shuffledeploy.model.scratch import scratch_folder
+
+#: What comes back of a number that a function of C gives.
+_LOW_BITS = 0x7FFFFFFF
 
 
 @dataclass(frozen=True)
@@ -118,13 +121,21 @@ def open_standalone(
     with ExitStack() as stack:
         opened = stack.enter_context(open_for(bundle, device, pinned_to))
         unchecked = check_fits(bundle.manifest, opened)
+        call = stack.enter_context(_calling(opened, library))
+        # Else a manifest that lies lets the network write beyond its memory.
+        wanted = int(call(f"{made.name}_workspace_bytes")) & _LOW_BITS
+        if wanted != made.workspace & _LOW_BITS:
+            raise UsageError(
+                f"{library} wants {wanted} bytes of workspace, its manifest says"
+                f" {made.workspace}: make the bundle again"
+            )
         place = tvm.cpu() if opened.is_local else opened.session.cpu()
 
         def tensors(specs: Sequence[Any]) -> tuple[Any, ...]:
             return tuple(tvm.runtime.empty(s.shape, s.dtype, place) for s in specs)
 
         yield StandaloneNetwork(
-            bundle, opened, unchecked, made, stack.enter_context(_calling(opened, library)),
+            bundle, opened, unchecked, made, call,
             tensors(bundle.manifest.inputs), tensors(bundle.manifest.outputs),
             tvm.runtime.empty((made.workspace,), "uint8", place),
         )  # fmt: skip

@@ -270,7 +270,9 @@ def test_a_network_without_a_picture_has_an_example_too(tmp_path: Path) -> None:
     ("name", "made"),
     [
         ("shufflenet-g3-x0.5", "shufflenet_g3_x0_5"), ("Net", "net"), ("3d net!", "net_3d_net"),
-        ("int", "int_net"), ("größe", "gr_e"), ("x" * 100, "x" * 60),
+        ("int", "int_net"), ("math", "math_net"),
+        ("stdint", "stdint_net"), ("network", "network_net"),
+        ("größe", "gr_e"), ("x" * 100, "x" * 60),
     ],
 )  # fmt: skip
 def test_a_c_identifier_is_made_of_every_name(name: str, made: str) -> None:
@@ -286,10 +288,21 @@ def test_tensors_have_names_of_their_own_in_c(units: Bundle) -> None:
     (tensor,) = units.manifest.inputs
     named = [
         tensor.__class__(name, (1,), "float32")
-        for name in ("a.b", "a_b", "A-B", "int", "7", "workspace", "ü")
+        for name in ("a.b", "a_b", "A-B", "int", "7", "workspace", "ü", "NULL", "linux", "printf")
     ]
     names = [parameter.name for parameter in parameters(named)]
-    assert names == ["a_b", "a_b_2", "A_B_3", "tensor_int", "tensor_7", "workspace_2", "tensor_6"]
+    assert names == [
+        "a_b",
+        "a_b_2",
+        "A_B_3",
+        "tensor_int",
+        "tensor_7",
+        "workspace_2",
+        "tensor_6",
+        "tensor_NULL",
+        "tensor_linux",
+        "tensor_printf",
+    ]
 
 
 def test_an_arm_object_is_for_every_c_library(tmp_path: Path) -> None:

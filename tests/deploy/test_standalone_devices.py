@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ from tiny import tiny_bundle
 from torch import nn
 
 import shuffledeploy
-from shuffledeploy.compiler.bundle.folder import Bundle
+from shuffledeploy.compiler.bundle.folder import MANIFEST, Bundle, load_bundle
 from shuffledeploy.deploy.board.guests import find_core
 from shuffledeploy.deploy.board.qemu import Emulator
 from shuffledeploy.deploy.board.sysroot import ensure_root, guest_command
@@ -280,3 +281,37 @@ def test_outputs_that_it_cannot_compare_are_refused(tmp_path: Path) -> None:
         assert check_parity(network, bundle).passed
     with pytest.raises(UsageError, match="the runner compares float32 outputs, not int32"):
         build_runner(bundle, tmp_path / "bench")
+
+
+def test_a_workspace_that_the_manifest_makes_smaller_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "copy"
+    shutil.copytree(here().path, path)
+    manifest = json.loads((path / MANIFEST).read_text())
+    manifest["standalone"]["workspace"] = 0
+    (path / MANIFEST).write_text(json.dumps(manifest))
+    with (
+        pytest.raises(UsageError, match="bytes of workspace, its manifest says 0"),
+        open_standalone(load_bundle(path), "local"),
+    ):
+        pass
+    # The runner goes by the header, which has a hash.
+    assert run_runner(load_bundle(path), LOCAL, RunnerWishes(1)).parity.passed
+
+
+class Whole(nn.Module):
+    """Answers with a number that has no axes, and with one that is none of float32."""
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return x.sum(), (x > 0).to(torch.int64)
+
+
+def test_outputs_without_axes_and_of_other_types_are_proven_and_not_timed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "b"
+    shuffledeploy.compile(Whole().eval(), (torch.ones(1, 4),), "host", output=path, standalone="")
+    assert main([str(path), "--device", "local", "--standalone"]) == 0
+    text = capsys.readouterr().out
+    assert "holds" in text and "measured" not in text
+    assert main([str(path), "--device", "local", "--runs", "2"]) == 0
+    assert "measured" in capsys.readouterr().out

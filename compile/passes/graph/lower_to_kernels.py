@@ -63,7 +63,7 @@ def lower_to_kernels(module: tvm.IRModule, core: Core) -> tvm.IRModule:
 
 def _is_anchor(value: Any) -> bool:
     shape = shape_of(value) if operator(value) else None
-    if shape is None or shape[0] != 1 or str(value.ty.dtype) != "float32":
+    if not shape or shape[0] != 1 or str(value.ty.dtype) != "float32":
         return False
     covers = {
         "relax.nn.conv2d": _covers_convolution,
