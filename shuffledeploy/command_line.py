@@ -16,7 +16,7 @@ COMMANDS = {
     "bench": ("deploy.bench", "beside ONNX Runtime, OpenVINO, ncnn and MNN, here"),
     "peers": ("deploy.peers", "beside ncnn, ONNX Runtime and MNN, on an emulated core"),
     "logs": ("compiler.logs", "show, check, prune and merge tuning records"),
-    "device": ("deploy.device", "build, start, list and stop emulated boards"),
+    "device": ("deploy.device", "emulated boards and phones; phones that are plugged in"),
     "zoo": ("deploy.check_zoo", "every network, every target: parity and shuffle kernels"),
     "fashion": ("deploy.fashion_accuracy", "accuracy on Fashion-MNIST beside PyTorch's"),
     "complexity": ("model.complexity_table", "multiply-adds and parameters of a network"),
