@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import shutil
 from pathlib import Path
@@ -10,6 +11,8 @@ import pytest
 import stages
 from golden_files import FLAG, FOLDER, GoldenFiles
 from shuffled_bundle import write_shuffled
+from standalone_networks import NORMALISATION, standalone
+from strip_networks import SMALL, Units
 from tuning_by_size import network_tasks
 
 from shuffledeploy.compiler.bundle.folder import Bundle
@@ -43,3 +46,14 @@ def tasks() -> list[Task]:
 def golden(request: pytest.FixtureRequest) -> GoldenFiles:
     """Return what compares texts of graphs with those that are kept."""
     return GoldenFiles(FOLDER, update=request.config.getoption(FLAG))
+
+
+@pytest.fixture(scope="session")
+def units(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """Share a bundle with strips, a concatenation in place, and its network without a runtime."""
+    folder = tmp_path_factory.mktemp("units")
+    little_cache = dataclasses.replace(stages.HOST, cache=SMALL)
+    image = stages.draw(1, 3, 40, 40)
+    return standalone(
+        folder, Units(), image, target=little_cache, normalisation=NORMALISATION
+    )  # fmt: skip

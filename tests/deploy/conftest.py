@@ -21,6 +21,7 @@ from shuffledeploy.deploy.on_device.native_server import ensure_server
 from shuffledeploy.deploy.phone.adb_program import find_adb
 from shuffledeploy.deploy.phone.emulated_phone.phone_process import PhoneProcess, running_phone
 from shuffledeploy.deploy.phone.emulated_phone.phone_system import ensure_phone_files
+from shuffledeploy.deploy.run import main
 from shuffledeploy.model.errors import Failure
 
 
@@ -142,3 +143,15 @@ def tracker() -> Iterator[str]:
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str]) -> Callable[[list[str], int], str]:
+    """Run deploy/run.py: it must end with this status and one line, which is given."""
+
+    def run(arguments: list[str], status: int) -> str:
+        assert main(arguments) == status
+        (line,) = capsys.readouterr().err.strip().splitlines()
+        return line
+
+    return run
