@@ -10,6 +10,7 @@ from shuffledeploy.compiler.bundle.folder import load_bundle
 from shuffledeploy.deploy.devices.device_names import (
     CORE_HELP,
     DEVICE_HELP,
+    device_of_board,
     parse_device_name,
     require_core,
 )
@@ -52,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
     if options.device is not None:
         require_core(options.core, parse_device_name(options.device))
     if options.board is not None:
-        options.device = _require_board_core(options.board, options.device)
+        options.device = device_of_board(find_board(options.board), options.device)
     bundle = load_bundle(options.bundle)
     if options.write_runner:
         from shuffledeploy.deploy.runner.bench_runner import write_runner
@@ -64,18 +65,6 @@ def main(argv: list[str] | None = None) -> int:
         from shuffledeploy.deploy.actions.run_bundle import run_bundle
 
     return run_bundle(options)
-
-
-def _require_board_core(board_name: str, device: str | None) -> str:
-    """Give the emulated device of a board's core, or the device named if it has that core."""
-    board = find_board(board_name)
-    if device is None:
-        return f"emulated:{board.core}"
-    # Another device tells its core when it is reached.
-    named = parse_device_name(device, default_core=board.core)
-    if named.kind == "emulated" and named.core != board.core:
-        raise UsageError(f"{board.name} has a {board.core}: name --device emulated:{board.core}")
-    return f"emulated:{board.core}" if named.kind == "emulated" else device
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import tvm
-from tvm import tirx
+from tvm import s_tir, tirx
 from tvm.ir import PointerType, PrimType
 from tvm_ffi import structural_equal, structural_map, structural_visit, structural_walk
 
@@ -94,3 +95,19 @@ def moved(start: Any, offset: int, dtype: str = "float32") -> Any:
     if offset:
         start = tirx.handle_add_byte_offset(start, tirx.IntImm("int64", offset))
     return tirx.reinterpret(PointerType(PrimType(dtype)), start)
+
+
+def tensor_bytes(shape: Iterable[Any], dtype: Any) -> int:
+    """Give the bytes of a tensor of some type."""
+    bits = tvm.DataType(str(dtype)).bits
+    return math.prod(int(extent) for extent in shape) * max(bits // 8, 1)
+
+
+def with_root(realize: Any, body: Any, allocated: Sequence[Any]) -> Any:
+    """Write a kernel's root block with another body, and with other buffers that it allocates."""
+    root = realize.block
+    block = s_tir.SBlock(
+        root.iter_vars, root.reads, root.writes, root.name_hint, body, root.init, list(allocated),
+        root.match_buffers, root.annotations,
+    )  # fmt: skip
+    return s_tir.SBlockRealize(realize.iter_values, realize.predicate, block)

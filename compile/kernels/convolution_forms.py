@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Any
 
 import tvm
@@ -12,6 +11,7 @@ from tvm.s_tir import Schedule
 
 from shuffledeploy.compiler.ir.attributes import SHARED
 from shuffledeploy.compiler.ir.memory_layout import FLOAT_BYTES
+from shuffledeploy.compiler.ir.tir import tensor_bytes
 from shuffledeploy.compiler.kernels.blocks import (
     ACCUMULATE,
     FINISHED,
@@ -140,7 +140,7 @@ class _ConvolutionShape:
 
 
 def _bytes(buffer: tirx.Buffer) -> int:
-    return FLOAT_BYTES * math.prod(int(extent) for extent in buffer.shape)
+    return tensor_bytes(buffer.shape, buffer.dtype)
 
 
 def _tile_costs(

@@ -10,7 +10,11 @@ from rich import box
 from rich.table import Table
 
 from shuffledeploy.compiler.targets import CompileTarget, find_target
-from shuffledeploy.deploy.devices.device_names import parse_device_name, require_core
+from shuffledeploy.deploy.devices.device_names import (
+    device_of_board,
+    parse_device_name,
+    require_core,
+)
 from shuffledeploy.deploy.devices.opening import Device
 from shuffledeploy.deploy.estimate.board_cycles import LEFT_OUT
 from shuffledeploy.deploy.estimate.boards import Board, find_board
@@ -35,7 +39,8 @@ def compare_networks(options: argparse.Namespace) -> int:
     """Do what the command was asked for; return its exit status."""
     board = find_board(options.board) if options.board else None
     target = find_target(options.target or (board.core if board else ""))
-    name = options.device or (f"emulated:{board.core}" if board else default_device(target))
+    name = device_of_board(board, options.device) if board else options.device
+    name = name or default_device(target)
     require_core(options.core, parse_device_name(name))
     jobs = _jobs(options.models, options.resolution)
     with steps("starting", sum(4 * len(models) for _, models in jobs)) as tell:

@@ -22,7 +22,7 @@ from shuffledeploy.deploy.runner.network_description import compares
 from shuffledeploy.deploy.runner.runner_places import require_takes_programs, takes_programs
 from shuffledeploy.deploy.runner.running_runner import RunnerWishes, run_runner
 from shuffledeploy.deploy.runtime.device_fit import fitting_device
-from shuffledeploy.deploy.runtime.execution import RunningNetwork, open_network
+from shuffledeploy.deploy.runtime.execution import LoadedNetwork, RunningNetwork, open_network
 from shuffledeploy.deploy.runtime.latency import (
     count_instructions,
     measure_latency,
@@ -34,7 +34,7 @@ from shuffledeploy.deploy.runtime.network_estimate import (
     estimate_network,
     require_core_of,
 )
-from shuffledeploy.deploy.runtime.parity import AnyNetwork, Parity, check_parity
+from shuffledeploy.deploy.runtime.parity import Parity, check_parity
 from shuffledeploy.deploy.runtime.pictures import Prediction, image_input, top_predictions
 from shuffledeploy.deploy.runtime.standalone_network import open_standalone
 from shuffledeploy.model.command_output import steps, write_json
@@ -89,7 +89,7 @@ def _by_device(bundle: Bundle, options: argparse.Namespace) -> tuple[dict[str, A
             return describe(network), result
 
 
-def _require_figure(network: AnyNetwork, options: argparse.Namespace) -> None:
+def _require_figure(network: LoadedNetwork, options: argparse.Namespace) -> None:
     """Refuse a figure that this kind of device cannot give, before any work."""
     if options.latency or options.kernels or options.cold:
         require_real(network.device)
@@ -105,7 +105,7 @@ def _require_figure(network: AnyNetwork, options: argparse.Namespace) -> None:
 
 
 def _run(
-    network: AnyNetwork, image: Array | None, options: argparse.Namespace, tell: Tell
+    network: LoadedNetwork, image: Array | None, options: argparse.Namespace, tell: Tell
 ) -> Result:
     """Do all that needs the device."""
     tell(None)
@@ -131,7 +131,7 @@ def _run(
 
 
 def _timed(
-    network: AnyNetwork, parity: Parity, top: tuple[Prediction, ...], options: argparse.Namespace
+    network: LoadedNetwork, parity: Parity, top: tuple[Prediction, ...], options: argparse.Namespace
 ) -> Result:
     """Time by the runner where there is one to send, else by TVM's virtual machine."""
     place = parse_device_name(network.device.name)
@@ -152,7 +152,7 @@ def _timed(
     return Result(parity, latency, top, kernel_times=ran.kernels)
 
 
-def _estimate(network: AnyNetwork, board_name: str | None, tell: Tell) -> Cycles | str:
+def _estimate(network: LoadedNetwork, board_name: str | None, tell: Tell) -> Cycles | str:
     """Estimate cycles; where nothing can, the count stands alone and says so."""
     if not isinstance(network, RunningNetwork):
         return "a standalone library keeps no names of kernels: run the bundle with --count"

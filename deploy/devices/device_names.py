@@ -8,6 +8,7 @@ from typing import Literal
 
 from shuffledeploy.compiler.cores import DEFAULT_CORE
 from shuffledeploy.deploy.board.guests import find_core
+from shuffledeploy.deploy.estimate.boards import Board
 from shuffledeploy.model.errors import UsageError
 
 DEVICE_HELP = (
@@ -140,3 +141,21 @@ def require_core(core: str | None, name: DeviceName) -> None:
             f"sessions of {name.text} cannot be pinned to a core from here: --core goes with adb"
             " and ssh"
         )
+
+
+def device_of_board(board: Board, device: str | None) -> str:
+    """Name the emulated device of a board's core, or the device that is named, if it has that core.
+
+    Raises
+    ------
+    UsageError
+        If an emulated device of another core is named; others tell their core when they are
+        reached.
+    """
+    emulated = f"emulated:{board.core}"
+    if device is None:
+        return emulated
+    named = parse_device_name(device, default_core=board.core)
+    if named.kind == "emulated" and named.core != board.core:
+        raise UsageError(f"{board.name} has a {board.core}: name --device {emulated}")
+    return emulated if named.kind == "emulated" else device

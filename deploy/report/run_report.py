@@ -14,12 +14,11 @@ from shuffledeploy.deploy.devices.device_names import DeviceName, parse_device_n
 from shuffledeploy.deploy.estimate.board_cycles import LEFT_OUT, BoardCycles
 from shuffledeploy.deploy.runner.runner_answer import KernelTime
 from shuffledeploy.deploy.runner.running_runner import RunnerResult
-from shuffledeploy.deploy.runtime.execution import RunningNetwork
+from shuffledeploy.deploy.runtime.execution import LoadedNetwork, RunningNetwork
 from shuffledeploy.deploy.runtime.latency import Instructions, Latency
 from shuffledeploy.deploy.runtime.network_estimate import Cycles
 from shuffledeploy.deploy.runtime.parity import Parity
 from shuffledeploy.deploy.runtime.pictures import Prediction
-from shuffledeploy.deploy.runtime.standalone_network import StandaloneNetwork
 from shuffledeploy.model.plain_console import plain_console
 
 _SHOWN_KERNELS = 8
@@ -53,7 +52,7 @@ class Result:
 BUNDLE, STANDALONE, RUNNER = "the bundle", "the standalone network", "the bench runner"
 
 
-def describe(network: RunningNetwork | StandaloneNetwork) -> dict[str, Any]:
+def describe(network: LoadedNetwork) -> dict[str, Any]:
     """Describe the device for a JSON file."""
     device = network.device
     return {

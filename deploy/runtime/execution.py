@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,13 +23,13 @@ from shuffledeploy.model.errors import Failure, UsageError
 
 
 @dataclass(frozen=True)
-class RunningNetwork:
+class LoadedNetwork(ABC):
     """A network that is loaded on a device.
 
     Attributes
     ----------
     bundle : Bundle
-        What was loaded.
+        What it is, or is part of.
     device : Device
         Where.
     unchecked : tuple of str
@@ -38,6 +39,47 @@ class RunningNetwork:
     bundle: Bundle
     device: Device
     unchecked: tuple[str, ...]
+
+    @property
+    @abstractmethod
+    def library(self) -> Path:
+        """The library that was loaded."""
+
+    @abstractmethod
+    def set_inputs(self, inputs: Sequence[Array]) -> None:
+        """Send inputs to the device.
+
+        Raises
+        ------
+        UsageError
+            If their number, shapes or types are not the network's.
+        """
+
+    @abstractmethod
+    def invoke(self) -> None:
+        """Run on the inputs that were set."""
+
+    @abstractmethod
+    def outputs(self) -> list[Array]:
+        """Bring back what the last run wrote."""
+
+    def run(self, inputs: Sequence[Array]) -> list[Array]:
+        """Send inputs, run, bring back the outputs.
+
+        Parameters
+        ----------
+        inputs : sequence of numpy.ndarray
+            Shapes and types of ``bundle.manifest.inputs``.
+        """
+        self.set_inputs(inputs)
+        self.invoke()
+        return self.outputs()
+
+
+@dataclass(frozen=True)
+class RunningNetwork(LoadedNetwork):
+    """A bundle's library in TVM's virtual machine."""
+
     _place: tvm.runtime.Device
     _machine: relax.VirtualMachine
 
@@ -65,18 +107,6 @@ class RunningNetwork:
     def outputs(self) -> list[Array]:
         """Bring back what the last run wrote."""
         return [tensor.numpy() for tensor in _tensors(self._machine.get_outputs(ENTRY))]
-
-    def run(self, inputs: Sequence[Array]) -> list[Array]:
-        """Send inputs, run, bring back the outputs.
-
-        Parameters
-        ----------
-        inputs : sequence of numpy.ndarray
-            Shapes and types of ``bundle.manifest.inputs``.
-        """
-        self.set_inputs(inputs)
-        self.invoke()
-        return self.outputs()
 
     def intermediates(self, inputs: Sequence[Array]) -> Iterator[Array]:
         """Run the library's second entry; give what each kernel call wrote, in call order."""

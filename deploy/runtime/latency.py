@@ -19,8 +19,7 @@ from shuffledeploy.deploy.devices.processor_state import (
 from shuffledeploy.deploy.estimate.caches import Caches
 from shuffledeploy.deploy.estimate.instruction_counts import InstructionCounts
 from shuffledeploy.deploy.runtime.defaults import RUNS
-from shuffledeploy.deploy.runtime.execution import RunningNetwork
-from shuffledeploy.deploy.runtime.standalone_network import StandaloneNetwork
+from shuffledeploy.deploy.runtime.execution import LoadedNetwork, RunningNetwork
 from shuffledeploy.model.errors import UsageError
 
 #: Single runs of each network, and the seconds after which fewer will do.
@@ -173,7 +172,7 @@ def _read_state(network: RunningNetwork) -> list[ProcessorState]:
     return [] if state is None else [state]
 
 
-def count_instructions(network: RunningNetwork | StandaloneNetwork) -> Instructions:
+def count_instructions(network: LoadedNetwork) -> Instructions:
     """Count the instructions of one warmed inference of the stored reference input.
 
     Raises
@@ -191,14 +190,12 @@ def count_instructions(network: RunningNetwork | StandaloneNetwork) -> Instructi
     return Instructions(counted.total, process.total, kernels, core)
 
 
-def count_library(
-    network: RunningNetwork | StandaloneNetwork, caches: Caches | None = None
-) -> InstructionCounts:
+def count_library(network: LoadedNetwork, caches: Caches | None = None) -> InstructionCounts:
     """Count what one warmed inference of the stored reference input executes of the library.
 
     Parameters
     ----------
-    network : RunningNetwork or StandaloneNetwork
+    network : LoadedNetwork
         On a device that counts.
     caches : Caches, optional
         Simulate these too, from the warming run on.

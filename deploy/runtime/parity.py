@@ -5,20 +5,17 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
 from shuffledeploy.compiler.bundle.folder import Bundle, sample
 from shuffledeploy.compiler.ir.graph import Array
-from shuffledeploy.deploy.runtime.execution import RunningNetwork
-from shuffledeploy.deploy.runtime.standalone_network import StandaloneNetwork
+from shuffledeploy.deploy.runtime.execution import LoadedNetwork, RunningNetwork
 from shuffledeploy.model.errors import Failure
 
 GRAPH = "none: every kernel writes what it should, so the graph passes differ from PyTorch"
 NOT_TOLD = "not told: only the bundle's own library keeps what each kernel writes"
-
-AnyNetwork: TypeAlias = RunningNetwork | StandaloneNetwork
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,13 +94,13 @@ class Case:
 
 
 def check_parity(
-    network: AnyNetwork, bundle: Bundle, progress: Callable[[], None] = lambda: None
+    network: LoadedNetwork, bundle: Bundle, progress: Callable[[], None] = lambda: None
 ) -> Parity:
     """Run every reference input on the device and compare; name the first wrong kernel.
 
     Parameters
     ----------
-    network : RunningNetwork or StandaloneNetwork
+    network : LoadedNetwork
         The bundle, or its network without a runtime, loaded.
     bundle : Bundle
         Where inputs and PyTorch's outputs are.

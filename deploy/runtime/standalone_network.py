@@ -19,7 +19,7 @@ from shuffledeploy.compiler.ir.graph import Array
 from shuffledeploy.deploy.devices.opening import Device
 from shuffledeploy.deploy.devices.tvm_rpc_edges import CALL_C
 from shuffledeploy.deploy.runtime.device_fit import check_fits
-from shuffledeploy.deploy.runtime.execution import check_inputs, open_for
+from shuffledeploy.deploy.runtime.execution import LoadedNetwork, check_inputs, open_for
 from shuffledeploy.model.errors import Failure, UsageError
 from shuffledeploy.model.scratch import scratch_folder
 
@@ -28,22 +28,9 @@ _LOW_BITS = 0x7FFFFFFF
 
 
 @dataclass(frozen=True)
-class StandaloneNetwork:
-    """A standalone network that is loaded on a device.
+class StandaloneNetwork(LoadedNetwork):
+    """A network without a runtime: its shared library, called as C."""
 
-    Attributes
-    ----------
-    bundle : Bundle
-        What it is part of.
-    device : Device
-        Where.
-    unchecked : tuple of str
-        What of the device could not be compared with what the library needs.
-    """
-
-    bundle: Bundle
-    device: Device
-    unchecked: tuple[str, ...]
     _made: Standalone
     _call: Callable[..., int]
     _inputs: tuple[Any, ...]
@@ -83,18 +70,6 @@ class StandaloneNetwork:
     def outputs(self) -> list[Array]:
         """Bring back what the last run wrote."""
         return [np.asarray(place.numpy()) for place in self._outputs]
-
-    def run(self, inputs: Sequence[Array]) -> list[Array]:
-        """Send inputs, run, bring back the outputs.
-
-        Parameters
-        ----------
-        inputs : sequence of numpy.ndarray
-            Shapes and types of ``bundle.manifest.inputs``.
-        """
-        self.set_inputs(inputs)
-        self.invoke()
-        return self.outputs()
 
 
 @contextmanager

@@ -30,6 +30,7 @@ from shuffledeploy.compiler.ir.constants import (
     reading_constants,
 )
 from shuffledeploy.compiler.ir.graph import Array, called_kernel, constant_of
+from shuffledeploy.compiler.ir.tir import with_root
 
 
 def constants_in_place(module: tvm.IRModule) -> tvm.IRModule:
@@ -138,10 +139,6 @@ def _reading_in_place(function: tirx.PrimFunc, places: list[int]) -> tirx.PrimFu
         body = reading_constants(tirx.SeqStmt([*declared, function.body]))
         return tirx.PrimFunc(parameters, body, function.ret_type, function.attrs)
     root = function.body.block
-    block = s_tir.SBlock(
-        root.iter_vars, root.reads, root.writes, root.name_hint,
-        reading_constants(tirx.SeqStmt([*declared, root.body])), root.init, root.alloc_buffers,
-        root.match_buffers, root.annotations,
-    )  # fmt: skip
-    realize = s_tir.SBlockRealize(function.body.iter_values, function.body.predicate, block)
+    body = reading_constants(tirx.SeqStmt([*declared, root.body]))
+    realize = with_root(function.body, body, root.alloc_buffers)
     return tirx.PrimFunc(parameters, realize, function.ret_type, function.attrs)

@@ -29,7 +29,6 @@ where the caller wants it. Nothing is allocated, and nothing global is written.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -47,10 +46,19 @@ from shuffledeploy.compiler.ir.constants import (
 )
 from shuffledeploy.compiler.ir.inspection import kernel_functions
 from shuffledeploy.compiler.ir.memory_layout import aligned
-from shuffledeploy.compiler.ir.tir import as_pointers, is_tensor, moved, pointer, with_parameters
+from shuffledeploy.compiler.ir.tir import (
+    as_pointers,
+    is_tensor,
+    moved,
+    pointer,
+    tensor_bytes,
+    with_parameters,
+    with_root,
+)
 from shuffledeploy.compiler.ir.tvm_edges import NO_ALIAS, PLAIN_CALLS
 from shuffledeploy.compiler.passes.memory.planned_calls import (
     CONSTANTS_BASE,
+    WORKSPACE_BASE,
     Place,
     PlannedCall,
     PlannedProgram,
@@ -58,7 +66,6 @@ from shuffledeploy.compiler.passes.memory.planned_calls import (
 )
 
 COMPUTE, COMPUTE_TIMED = "compute", "compute_timed"
-_WORKSPACE = "workspace"
 #: What a kernel that is not ours may keep on the stack; more stands in the workspace.
 STACK_BYTES = 1 << 14
 
@@ -113,7 +120,7 @@ def one_function(module: tvm.IRModule, architecture: str) -> tvm.IRModule:
             for argument, dtype in zip(planned.arguments, types[planned.kernel], strict=True)
         ]
         if scratch[planned.kernel][0]:
-            arguments.append(at(Place(_WORKSPACE, program.workspace), "uint8"))
+            arguments.append(at(Place(WORKSPACE_BASE, program.workspace), "uint8"))
         return tvm.ir.Call(references[planned.kernel], arguments, ret_ty=PrimType("int32"))
 
     compute = _driver(program, call, timed=False, architecture=architecture)
@@ -154,13 +161,8 @@ def _large_buffers(function: tirx.PrimFunc) -> tuple[tuple[Any, ...], int]:
     if kind_of(function) or not isinstance(function.body, s_tir.SBlockRealize):
         return (), 0
     buffers = tuple(function.body.block.alloc_buffers)
-    size = sum(aligned(_bytes(buffer)) for buffer in buffers)
+    size = sum(aligned(tensor_bytes(buffer.shape, buffer.dtype)) for buffer in buffers)
     return (buffers, size) if size > STACK_BYTES else ((), 0)
-
-
-def _bytes(buffer: Any) -> int:
-    bits = tvm.DataType(str(buffer.dtype)).bits
-    return math.prod(int(extent) for extent in buffer.shape) * max(bits // 8, 1)
 
 
 def _internal(function: tirx.PrimFunc, large: tuple[Any, ...]) -> tirx.PrimFunc:
@@ -173,19 +175,10 @@ def _internal(function: tirx.PrimFunc, large: tuple[Any, ...]) -> tirx.PrimFunc:
         start = 0
         for buffer in large:
             views.append(tirx.DeclBuffer(buffer, data=moved(scratch, start, str(buffer.dtype))))
-            start += aligned(_bytes(buffer))
-        body = _without_allocations(body)
+            start += aligned(tensor_bytes(buffer.shape, buffer.dtype))
+        body = with_root(body, body.block.body, [])
     made = with_parameters(function, parameters, tirx.SeqStmt([*views, body]))
     return made.with_attr({INTERNAL: True, **PLAIN_CALLS})
-
-
-def _without_allocations(realize: Any) -> Any:
-    root = realize.block
-    block = s_tir.SBlock(
-        root.iter_vars, root.reads, root.writes, root.name_hint, root.body, root.init, [],
-        root.match_buffers, root.annotations,
-    )  # fmt: skip
-    return s_tir.SBlockRealize(realize.iter_values, realize.predicate, block)
 
 
 def _driver(
@@ -198,7 +191,7 @@ def _driver(
     """Write the function that calls all kernels."""
     names = [
         *(f"input_{number}" for number in range(program.inputs)),
-        *(f"output_{number}" for number in range(program.outputs)), _WORKSPACE,
+        *(f"output_{number}" for number in range(program.outputs)), WORKSPACE_BASE,
     ]  # fmt: skip
     bases = {name: pointer(name, "uint8") for name in names}
 

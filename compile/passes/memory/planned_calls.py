@@ -12,9 +12,10 @@ from tvm import relax
 from shuffledeploy.compiler.ir.constants import Constants
 from shuffledeploy.compiler.ir.graph import ENTRY, bindings_of, constant_of, operator
 from shuffledeploy.compiler.ir.memory_layout import aligned
+from shuffledeploy.compiler.ir.tir import tensor_bytes
 from shuffledeploy.model.errors import UsageError
 
-WORKSPACE, CONSTANTS_BASE = "workspace", "constants"
+WORKSPACE_BASE, CONSTANTS_BASE = "workspace", "constants"
 # What TVM keeps out of the storages that it plans: it is returned.
 _RETURNED = "relax.builtin.alloc_tensor"
 
@@ -111,7 +112,7 @@ class _Reader:
             else:
                 self._places[variable] = self._place(variable, value)
         results = list(_flatten(self._of(function.body.body)))
-        sizes = [_bytes(ty) for ty in _flatten_types(function.ret_ty)]
+        sizes = [tensor_bytes(ty.shape, ty.dtype) for ty in _flatten_types(function.ret_ty)]
         copies = tuple(
             Copy(place, wanted, size)
             for number, (place, size) in enumerate(zip(results, sizes, strict=True))
@@ -154,7 +155,7 @@ class _Reader:
         if called == _RETURNED:
             if variable in self._returned:
                 return Place(f"output_{self._returned[variable]}")
-            return self._reserve(_bytes(variable.ty))
+            return self._reserve(tensor_bytes(variable.ty.shape, variable.ty.dtype))
         if called == "relax.reshape":
             return self._of(value.args[0])
         if isinstance(value, tvm.ir.Call):
@@ -166,7 +167,7 @@ class _Reader:
         return self._of(value)
 
     def _reserve(self, size: int) -> Place:
-        place = Place(WORKSPACE, self._workspace)
+        place = Place(WORKSPACE_BASE, self._workspace)
         self._workspace += aligned(size)
         return place
 
@@ -214,9 +215,3 @@ def _flatten_types(ty: Any) -> list[Any]:
     if isinstance(ty, relax.TensorType):
         return [ty]
     return [tensor for field in ty.fields for tensor in _flatten_types(field)]
-
-
-def _bytes(ty: Any) -> int:
-    """Bytes of a tensor by its type."""
-    bits = tvm.DataType(str(ty.dtype)).bits
-    return math.prod(int(extent) for extent in ty.shape) * max(bits // 8, 1)

@@ -33,7 +33,6 @@ from shuffledeploy.deploy.phone.emulated_phone.adb_streams import (
 from shuffledeploy.deploy.phone.emulated_phone.phone_files import PhoneDisk, serve_files
 from shuffledeploy.deploy.phone.emulated_phone.phone_ports import ReversePorts, serve_port
 from shuffledeploy.deploy.phone.emulated_phone.phone_shell import (
-    ShellProgram,
     serve_packet_shell,
     serve_plain_shell,
 )
@@ -44,6 +43,7 @@ from shuffledeploy.deploy.phone.emulated_phone.phone_system import (
     shell_command,
 )
 from shuffledeploy.deploy.phone.emulated_phone.phone_traits import PhoneTraits
+from shuffledeploy.deploy.remote.remote_host import Command
 
 _TOKEN_BYTES = 20
 
@@ -66,10 +66,10 @@ class EmulatedPhone:
     disk: PhoneDisk
     traits: PhoneTraits
 
-    def program(self, line: str) -> ShellProgram:
+    def program(self, line: str) -> Command:
         """Return how a line of its shell is run."""
         command = shell_command(self.files, self.disk.root, self.traits, line)
-        return ShellProgram(tuple(command), guest_environment(self.files))
+        return Command(tuple(command), guest_environment(self.files))
 
 
 class AdbConnection:

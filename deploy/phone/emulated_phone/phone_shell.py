@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from shuffledeploy.deploy.phone.emulated_phone.adb_messages import ProtocolError
 from shuffledeploy.deploy.phone.emulated_phone.adb_streams import AdbStream, StreamClosedError
+from shuffledeploy.deploy.remote.remote_host import Command
 
 _PIECE = 32 << 10
 _KILLED = 128
@@ -22,23 +23,7 @@ _LONGEST_PACKET = 1 << 20
 Write = Callable[[bytes], Awaitable[None]]
 
 
-@dataclass(frozen=True)
-class ShellProgram:
-    """How a line of a shell is run.
-
-    Attributes
-    ----------
-    command : tuple of str
-        A command of this machine.
-    environment : dict
-        What it sees.
-    """
-
-    command: tuple[str, ...]
-    environment: dict[str, str]
-
-
-async def serve_plain_shell(stream: AdbStream, program: ShellProgram) -> None:
+async def serve_plain_shell(stream: AdbStream, program: Command) -> None:
     """Run a program; its output and its errors are one stream, its exit status is not told."""
     said = await _Pipe.create()
     process = await _start(program, said, said)
@@ -47,7 +32,7 @@ async def serve_plain_shell(stream: AdbStream, program: ShellProgram) -> None:
     await stream.close()
 
 
-async def serve_packet_shell(stream: AdbStream, program: ShellProgram) -> None:
+async def serve_packet_shell(stream: AdbStream, program: Command) -> None:
     """Run a program; packets tell its output, its errors and its exit status apart."""
     output, errors = await _Pipe.create(), await _Pipe.create()
     process = await _start(program, output, errors)
@@ -94,10 +79,10 @@ class _Pipe:
         self.transport.close()
 
 
-async def _start(program: ShellProgram, output: _Pipe, errors: _Pipe) -> asyncio.subprocess.Process:
+async def _start(program: Command, output: _Pipe, errors: _Pipe) -> asyncio.subprocess.Process:
     try:
         return await asyncio.create_subprocess_exec(
-            *program.command, env=program.environment, stdin=asyncio.subprocess.PIPE,
+            *program.words, env=dict(program.environment), stdin=asyncio.subprocess.PIPE,
             stdout=output.writing, stderr=errors.writing,
         )  # fmt: skip
     finally:
