@@ -228,7 +228,6 @@ def test_a_phone_that_talks_without_end_is_cut_short(phone: PhoneProcess, link: 
 def test_an_emulated_phone_ends_with_the_program_that_started_it(
     phones_built: None, leftovers: Leftovers, number: signal.Signals
 ) -> None:
-    known = {phone.pid for phone in list_phones()}
     code = (
         "from shuffledeploy.deploy.phone.emulated_phone.phone_process import start_phone\n"
         "import time; print(start_phone().pid, flush=True); time.sleep(60)"
@@ -251,7 +250,8 @@ def test_an_emulated_phone_ends_with_the_program_that_started_it(
     leftovers.assert_none_within(5)
     assert group_members(pid) == []
     client.wait(timeout=10)
-    assert {phone.pid for phone in list_phones()} <= known
+    # Other tests may start phones meanwhile.
+    assert pid not in {phone.pid for phone in list_phones()}
     assert not Path(started.folder).exists()
 
 
