@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+import time
 
 from shuffledeploy.deploy.phone.adb_client import (
     GONE,
@@ -75,8 +76,24 @@ def find_phones() -> list[PhoneLink]:
 
 def _listed() -> list[tuple[AdbClient, ListedPhone]]:
     """Return all phones, usable or not, with what reaches them."""
-    clients = [*map(_client_of, list_phones()), _users_client()]
-    return [(client, phone) for client in clients for phone in list_connected(client)]
+    found: list[tuple[AdbClient, ListedPhone]] = []
+    for emulated in list_phones():
+        client = _client_of(emulated)
+        try:
+            found += [(client, phone) for phone in list_connected(client)]
+        except Failure:
+            # One that ends is not there, and its adb server may go first.
+            if not _ends_soon(emulated):
+                raise
+    users = _users_client()
+    return [*found, *((users, phone) for phone in list_connected(users))]
+
+
+def _ends_soon(phone: PhoneProcess) -> bool:
+    deadline = time.monotonic() + _PROBE_S
+    while phone.is_running and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return not phone.is_running
 
 
 def _users_client() -> AdbClient:

@@ -21,7 +21,7 @@ from group_members import group_members
 from shuffledeploy.deploy.phone import connected_phones
 from shuffledeploy.deploy.phone.adb_client import AdbClient, PhoneLink
 from shuffledeploy.deploy.phone.adb_program import AdbProgram, find_adb
-from shuffledeploy.deploy.phone.connected_phones import find_phone
+from shuffledeploy.deploy.phone.connected_phones import find_phone, find_phones
 from shuffledeploy.deploy.phone.emulated_phone.phone_process import (
     PhoneProcess,
     list_phones,
@@ -148,6 +148,16 @@ def test_of_several_phones_one_has_to_be_named(
             assert find_phone(phone.serial).name == phone.name
             with pytest.raises(Failure, match=f"adb:absent is not there; there is .*{phone.name}"):
                 find_phone("absent")
+
+
+def test_an_emulated_phone_that_ends_meanwhile_is_not_there(
+    phone: PhoneProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running_phone() as ended:
+        pass
+    _users_phones(monkeypatch, phone)
+    monkeypatch.setattr(connected_phones, "list_phones", lambda: [ended])
+    assert [link.serial for link in find_phones()] == [phone.serial]
 
 
 def test_without_a_phone_one_is_asked_for(
