@@ -27,8 +27,8 @@ from shuffledeploy.deploy.estimate.executed_blocks import (
     Block,
     MemoryEvents,
     instructions_in,
+    memory_events_of,
     read_blocks,
-    read_memory_events,
 )
 from shuffledeploy.model.errors import Failure, UsageError
 from shuffledeploy.model.folders import SEARCH_PATH
@@ -130,7 +130,7 @@ def count_process(
     blocks = read_blocks(report)
     mappings = read_mappings((folder / "maps.txt").read_text())
     cycles = _cycles(blocks, mappings, model)
-    return CountedProcess(instructions_in(blocks), cycles, read_memory_events(report))
+    return CountedProcess(instructions_in(blocks), cycles, memory_events_of(blocks))
 
 
 def _run(program: BoardProgram, core: str, folder: Path) -> None:

@@ -4,14 +4,12 @@
  * executed_blocks.py):
  *   BEGIN low, high   clears the counts and remembers the address range of interest;
  *   END               writes <out>.<process id>, one line a block: "address bytes instructions
- *               executions"; where caches are simulated, also "memory L1 L2 PAGES BLOCKED", and L3
- *               where there is a third level: lines of 64 bytes and places of pages of 4 KiB that
- *               the process wanted and did not find there, each level replacing what was used
- *               longest ago, nothing prefetched; and loads of more than one of the latest stores
- *               wrote;
+ *               executions", and where caches are simulated what its loads and stores wanted and did
+ *               not find: see `enum event`;
  *   SIMULATE l1, l2, l3, pages   simulates empty caches of these shapes from then on, each written as
  *               SETS * 256 + WAYS (SETS a power of two), 0 for a third level that is not there.
- * The arguments l1=SETS:WAYS, l2=.. and pages=.. simulate from the start.
+ * The arguments l1=SETS:WAYS, l2=.. and pages=.. simulate from the start.  Each level replaces what
+ * was used longest ago, a store fetches its line, and nothing is prefetched.
  *
  * Compiled without QEMU's headers: the plugin API v1 is a C ABI, its few prototypes are below.
  * Counters are plain additions in the translated code, exact with one guest thread.  A fork inherits
@@ -59,9 +57,25 @@ bool qemu_plugin_mem_is_store(qemu_plugin_meminfo_t);
 #define EXPORT __attribute__((visibility("default")))
 EXPORT int qemu_plugin_version = 1;
 
+/* What a block's loads and stores wait for, in the order in which END writes them. */
+enum event {
+  FOLLOWING, /* lines of 64 bytes that the first level lacked and that follow one lacked lately */
+  STARTING,  /* others that it lacked: a prefetcher cannot know them */
+  SECOND,    /* lines that the second level lacked, too */
+  THIRD,     /* and the third; none where there is none */
+  DIRTY,     /* changed lines that left the last level for memory */
+  PAGES,     /* pages of 4 KiB whose place the first level of translation lacked */
+  BLOCKED,   /* loads of more than one of the latest stores wrote */
+  EVENTS
+};
 struct block {
-  uint64_t address, bytes, instructions, executions;
+  uint64_t address, bytes, instructions, executions, events[EVENTS];
   struct block *next;
+};
+/* A load or store: its block, and its address, by which the pieces of a long vector are known. */
+struct site {
+  struct block *block;
+  uint64_t address;
 };
 
 /* Chained buckets: a block never moves, since translated code holds the address of its counter. */
@@ -76,33 +90,82 @@ static struct block *find_block(uint64_t address, uint64_t bytes, uint64_t instr
     if (b->address == address && b->bytes == bytes && b->instructions == instructions) return b;
   struct block *b = calloc(1, sizeof *b);
   if (!b) abort();
-  *b = (struct block){address, bytes, instructions, 0, *place};
+  *b = (struct block){address, bytes, instructions, 0, {0}, *place};
   return *place = b;
 }
 
 /* ---- caches ---- */
 
-enum { LINE_SHIFT = 6, PAGE_SHIFT = 12, MOST_WAYS = 64, MOST_SETS = 1 << 20 };
+enum { LINE_SHIFT = 6, PAGE_SHIFT = 12, MOST_WAYS = 64, MOST_SETS = 1 << 20, LEVELS = 3 };
 struct cache {
-  uint64_t sets, ways, misses;
-  uint64_t *lines; /* of each set, the one used last first; 0 is none */
+  uint64_t sets, ways;
+  uint64_t *lines; /* of each set, the one used last first: (line + 1) * 2, one more if changed */
 };
-/* Of lines, and of where pages are. */
-static struct cache first, second, third, pages;
+static struct cache levels[LEVELS], pages; /* of data; of where pages are */
 
-/* Whether the line was there; it is now, and used last. */
-static bool touch(struct cache *cache, uint64_t line) {
-  uint64_t *set = cache->lines + (line & (cache->sets - 1)) * cache->ways, moved = set[0];
-  if (moved == line + 1) return true;
-  set[0] = line + 1;
+static uint64_t *set_of(const struct cache *cache, uint64_t line) {
+  return cache->lines + (line & (cache->sets - 1)) * cache->ways;
+}
+
+/* Whether the line was there; it is now, and used last. `left` is what had to leave, or 0. */
+static bool touch(const struct cache *cache, uint64_t line, bool changes, uint64_t *left) {
+  uint64_t *set = set_of(cache, line), moved = set[0];
+  *left = 0;
+  if (moved >> 1 == line + 1) {
+    set[0] |= changes;
+    return true;
+  }
   for (uint64_t way = 1; way < cache->ways; ++way) {
     const uint64_t here = set[way];
     set[way] = moved;
-    if (here == line + 1) return true;
+    if (here >> 1 == line + 1) {
+      set[0] = here | changes;
+      return true;
+    }
     moved = here;
   }
-  ++cache->misses;
+  set[0] = (line + 1) << 1 | changes;
+  *left = moved;
   return false;
+}
+
+/* A changed line left the level before: the next that has it keeps the change, or memory does. */
+static void write_back(size_t level, uint64_t line, uint64_t *events) {
+  for (; level < LEVELS && levels[level].lines; ++level) {
+    uint64_t *set = set_of(&levels[level], line);
+    for (uint64_t way = 0; way < levels[level].ways; ++way) {
+      if (set[way] >> 1 != line + 1) continue;
+      set[way] |= 1;
+      return;
+    }
+  }
+  ++events[DIRTY];
+}
+
+/* Streams of lines that a prefetcher sees coming: the line that each wants next. The Cortex-A57's
+   manual lets its prefetcher follow several at once and gives no number. */
+enum { STREAMS = 16 };
+static uint64_t streams[STREAMS], newest_stream;
+
+static bool follows(uint64_t line) {
+  for (size_t i = 0; i < STREAMS; ++i) {
+    if (streams[i] != line) continue;
+    streams[i] = line + 1;
+    return true;
+  }
+  newest_stream = (newest_stream + 1) % STREAMS;
+  streams[newest_stream] = line + 1;
+  return false;
+}
+
+static void fetch_line(uint64_t line, bool is_store, uint64_t *events) {
+  uint64_t left;
+  for (size_t level = 0; level < LEVELS && levels[level].lines; ++level) {
+    const bool is_there = touch(&levels[level], line, is_store && !level, &left);
+    if (left & 1) write_back(level + 1, (left >> 1) - 1, events);
+    if (is_there) return;
+    ++events[level ? SECOND + level - 1 : follows(line) ? FOLLOWING : STARTING];
+  }
 }
 
 /* ---- loads that wait for stores ---- */
@@ -112,15 +175,15 @@ static bool touch(struct cache *cache, uint64_t line) {
 enum { STORES = 4, LONGEST_ACCESS = 64 };
 struct access {
   uint64_t begin, end;
-  void *instruction;
+  const struct site *site;
 };
 static struct access stores[STORES], load; /* the latest; stores in turn */
-static uint64_t newest, blocked;
+static uint64_t newest;
 static bool load_waits;
 
 /* QEMU hands long vectors over in pieces: whether this is the next of what one instruction does. */
-static bool extend(struct access *access, uint64_t begin, uint64_t end, void *instruction) {
-  const bool next = access->instruction == instruction && access->end == begin &&
+static bool extend(struct access *access, uint64_t begin, uint64_t end, const struct site *site) {
+  const bool next = access->site == site && access->end == begin &&
                     end - access->begin <= LONGEST_ACCESS;
   if (next) access->end = end;
   return next;
@@ -136,38 +199,40 @@ static bool waits(void) {
   return false;
 }
 
-static void note_access(bool is_store, uint64_t begin, uint64_t end, void *instruction) {
+static void note_access(bool is_store, uint64_t begin, uint64_t end, const struct site *site) {
   if (is_store) {
-    load.instruction = NULL;
-    if (extend(&stores[newest], begin, end, instruction)) return;
+    load.site = NULL;
+    if (extend(&stores[newest], begin, end, site)) return;
     newest = (newest + 1) % STORES;
-    stores[newest] = (struct access){begin, end, instruction};
+    stores[newest] = (struct access){begin, end, site};
     return;
   }
-  if (!extend(&load, begin, end, instruction)) {
-    load = (struct access){begin, end, instruction};
+  if (!extend(&load, begin, end, site)) {
+    load = (struct access){begin, end, site};
     load_waits = false;
   }
   if (load_waits || !waits()) return;
   load_waits = true;
-  ++blocked;
+  ++site->block->events[BLOCKED];
 }
 
-static void on_access(unsigned vcpu, qemu_plugin_meminfo_t info, uint64_t address,
-                      void *instruction) {
+static void on_access(unsigned vcpu, qemu_plugin_meminfo_t info, uint64_t address, void *data) {
   (void)vcpu;
+  const struct site *site = data;
+  const bool is_store = qemu_plugin_mem_is_store(info);
   const uint64_t last = address + (1u << qemu_plugin_mem_size_shift(info)) - 1;
-  note_access(qemu_plugin_mem_is_store(info), address, last + 1, instruction);
+  uint64_t left, *events = site->block->events;
+  note_access(is_store, address, last + 1, site);
   for (uint64_t page = address >> PAGE_SHIFT; page <= last >> PAGE_SHIFT; ++page)
-    touch(&pages, page);
+    events[PAGES] += !touch(&pages, page, false, &left);
   for (uint64_t line = address >> LINE_SHIFT; line <= last >> LINE_SHIFT; ++line)
-    if (!touch(&first, line) && !touch(&second, line) && third.lines) touch(&third, line);
+    fetch_line(line, is_store, events);
 }
 
 /* Make a cache that is empty; false if there is none of that shape. */
 static bool make_cache(struct cache *cache, uint64_t sets, uint64_t ways) {
   free(cache->lines);
-  *cache = (struct cache){sets, ways, 0, NULL};
+  *cache = (struct cache){sets, ways, NULL};
   const bool is_power_of_two = sets && !(sets & (sets - 1));
   if (!is_power_of_two || sets > MOST_SETS || !ways || ways > MOST_WAYS) return false;
   cache->lines = calloc(sets * ways, sizeof *cache->lines);
@@ -195,17 +260,31 @@ static void on_translate(qemu_plugin_id_t id, struct qemu_plugin_tb *tb) {
   const uint64_t end = qemu_plugin_insn_vaddr(last) + qemu_plugin_insn_size(last);
   struct block *b = find_block(address, end - address, count);
   qemu_plugin_register_vcpu_tb_exec_inline(tb, QEMU_PLUGIN_INLINE_ADD_U64, &b->executions, 1);
-  for (size_t i = 0; first.lines && i < count; ++i) {
+  if (!levels[0].lines) return;
+  struct site *sites = calloc(count, sizeof *sites); /* for as long as the translated code */
+  if (!sites) abort();
+  for (size_t i = 0; i < count; ++i) {
     struct qemu_plugin_insn *one = qemu_plugin_tb_get_insn(tb, i);
+    sites[i] = (struct site){b, qemu_plugin_insn_vaddr(one)};
     qemu_plugin_register_vcpu_mem_cb(one, on_access, QEMU_PLUGIN_CB_NO_REGS, QEMU_PLUGIN_MEM_RW,
-                                     (void *)(uintptr_t)qemu_plugin_insn_vaddr(one));
+                                     &sites[i]);
   }
 }
 
 static void clear_counts(void) {
   for (int i = 0; i < BUCKETS; ++i)
-    for (struct block *b = buckets[i]; b; b = b->next) b->executions = 0;
-  first.misses = second.misses = third.misses = pages.misses = blocked = 0;
+    for (struct block *b = buckets[i]; b; b = b->next) {
+      b->executions = 0;
+      memset(b->events, 0, sizeof b->events);
+    }
+}
+
+static void write_block(FILE *file, const struct block *b) {
+  fprintf(file, "%" PRIx64 " %" PRIu64 " %" PRIu64 " %" PRIu64, b->address, b->bytes,
+          b->instructions, b->executions);
+  for (int event = 0; levels[0].lines && event < EVENTS; ++event)
+    fprintf(file, " %" PRIu64, b->events[event]);
+  fprintf(file, "\n");
 }
 
 static void write_counts(void) {
@@ -219,13 +298,7 @@ static void write_counts(void) {
   for (int i = 0; i < BUCKETS; ++i)
     for (struct block *b = buckets[i]; b; b = b->next)
       if (b->executions && b->address >= range_low && b->address < range_high)
-        fprintf(file, "%" PRIx64 " %" PRIu64 " %" PRIu64 " %" PRIu64 "\n", b->address, b->bytes,
-                b->instructions, b->executions);
-  if (first.lines)
-    fprintf(file, "memory %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64, first.misses,
-            second.misses, pages.misses, blocked);
-  if (third.lines) fprintf(file, " %" PRIu64, third.misses);
-  if (first.lines) fprintf(file, "\n");
+        write_block(file, b);
   fprintf(file, "end\n");
   fclose(file);
 }
@@ -234,9 +307,9 @@ static void register_callbacks(qemu_plugin_id_t id);
 
 /* What was translated before knows no caches: QEMU drops it all and translates anew. */
 static void simulate(qemu_plugin_id_t id, uint64_t l1, uint64_t l2, uint64_t l3, uint64_t places) {
-  const bool is_new = !first.lines;
-  const bool has_third = unpack_cache(&third, l3);
-  const bool is_whole = unpack_cache(&first, l1) && unpack_cache(&second, l2) &&
+  const bool is_new = !levels[0].lines;
+  const bool has_third = unpack_cache(&levels[2], l3);
+  const bool is_whole = unpack_cache(&levels[0], l1) && unpack_cache(&levels[1], l2) &&
                         (has_third || !l3) && unpack_cache(&pages, places);
   if (!is_whole) {
     fprintf(stderr, "counter: no such caches\n");
@@ -270,10 +343,10 @@ EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_t *info, int
   bool good = true;
   for (int i = 0; i < argc; ++i) {
     if (!strncmp(argv[i], "out=", 4)) snprintf(out_prefix, sizeof out_prefix, "%s", argv[i] + 4);
-    good = good && read_cache(argv[i], "l1=", &first) && read_cache(argv[i], "l2=", &second) &&
+    good = good && read_cache(argv[i], "l1=", &levels[0]) && read_cache(argv[i], "l2=", &levels[1]) &&
            read_cache(argv[i], "pages=", &pages);
   }
-  if (!*out_prefix || !good || !first.lines != !second.lines || !first.lines != !pages.lines) {
+  if (!*out_prefix || !good || !levels[0].lines != !levels[1].lines || !levels[0].lines != !pages.lines) {
     fprintf(stderr, "counter: give out=FILE, and no cache or l1=SETS:WAYS,l2=..,pages=..\n");
     return -1;
   }

@@ -1,12 +1,9 @@
 """Data caches of the cores, and what memory costs beside instructions.
 
-A core waits for lines that its first-level cache lacks: cycles for them are added to those of its
-instructions, as the execution-cache-memory model does for streams that a prefetcher sees coming
-(Treibig and Hager, "Introducing a performance model for bandwidth-limited loop kernels", 2009).
-Latencies of lines are left out. A page whose place the first level of translation lacks is looked
-up in the second: a pass over one group's channels of a layer with many does that every few pixels.
-A load of which the latest stores wrote a part waits until that is in the cache: sums that are kept
-in memory, in pieces of another length, do that in every step.
+What comes of them is in `memory_cycles.py`. A page whose place the first level of translation lacks
+is looked up in the second: a pass over one group's channels of a layer with many does that every few
+pixels. A load of which the latest stores wrote a part waits until that is in the cache: sums that
+are kept in memory, in pieces of another length, do that in every step.
 
 Read in ARM's Technical Reference Manuals: the A35's, A53's and A72's second level, the A55's and
 A76's first, the A76's 256 bits from one to the other, the pages of the A72 and the A76. The rest
@@ -22,7 +19,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from shuffledeploy.compiler.cores import CORES, ArmCore
-from shuffledeploy.deploy.estimate.executed_blocks import MemoryEvents
 
 KIB = 1024
 LINE = 64
@@ -34,6 +30,13 @@ INTEL_LOOKUP, ARM_LOOKUP = 5, 3
 # Cycles that a blocked load waits: Intel's top-down metrics, for LD_BLOCKS.STORE_FORWARD. No figure
 # of ARM's was found; there, too, the store has to get through the pipeline first.
 BLOCKED_LOAD = 13
+
+# Cycles for a line that no prefetcher saw coming, until it runs ahead. Chosen on the times of ncnn's
+# networks on two boards with a Cortex-A72, Raspberry Pi 4 and RK3399 (`published_times.csv`), where
+# 70 to 90 do as well, and taken for all of ARM's cores.
+ARM_START = 80
+# Intel's cores hide them in hundreds of instructions under way: seeds of validate_score.py show none.
+INTEL_START = 0
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,8 @@ class Caches:
         Where pages are.
     first_bytes, second_bytes : float
         Bytes a cycle that come into the first level, and into the second from what lies behind.
+    start_cycles : float
+        For a line of the first level that does not follow others.
     third : Cache or None
         A third level, which is a board's and not a core's: kernels are scored without.
     """
@@ -92,6 +97,7 @@ class Caches:
     translation: Translation
     first_bytes: float
     second_bytes: float
+    start_cycles: float
     third: Cache | None = None
 
     @property
@@ -114,15 +120,6 @@ class Caches:
         )
         return first, second, third, pages
 
-    def transfer_cycles(self, events: MemoryEvents) -> float:
-        """Estimate cycles for the lines that both levels lacked."""
-        lines = events.l1_misses / self.first_bytes + events.l2_misses / self.second_bytes
-        return LINE * lines
-
-    def stall_cycles(self, events: MemoryEvents) -> float:
-        """Estimate cycles for pages that were looked up and loads that waited for stores."""
-        return self.translation.cycles * events.page_misses + BLOCKED_LOAD * events.blocked_loads
-
 
 def _shape(entries: int, ways: int) -> int:
     return entries // ways * 256 + ways
@@ -131,14 +128,18 @@ def _shape(entries: int, ways: int) -> int:
 def _arm(core: ArmCore) -> Caches:
     # 128 bits to the interconnect.
     translation = Translation(core.pages, core.pages, ARM_LOOKUP)
-    return Caches(_kib(*core.first), _kib(*core.second), translation, core.first_bytes, 16)
+    return Caches(
+        _kib(*core.first), _kib(*core.second), translation, core.first_bytes, 16, ARM_START
+    )
 
 
 def _kib(size: int, ways: int) -> Cache:
     return Cache(size * KIB, ways)
 
 
-_SKYLAKE_SERVER = Caches(_kib(32, 8), _kib(1024, 16), Translation(64, 4, INTEL_LOOKUP), 52, 15)
+_SKYLAKE_SERVER = Caches(
+    _kib(32, 8), _kib(1024, 16), Translation(64, 4, INTEL_LOOKUP), 52, 15, INTEL_START
+)
 
 CACHES: dict[str, Caches] = {
     **{name: _arm(core) for name, core in CORES.items()},

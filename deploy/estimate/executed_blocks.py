@@ -14,31 +14,42 @@ MARK_BEGIN = 7001
 MARK_END = 7002
 # ... and has caches simulated from then on.
 MARK_SIMULATE = 7003
-_MEMORY = "memory "
 PAGE = 4096
 
 
 class MemoryEvents(NamedTuple):
-    """What loads and stores of one process had to wait for: simulated.
+    """What loads and stores had to wait for: simulated. The order is that of counter.c.
 
     Attributes
     ----------
-    l1_misses, l2_misses : int
-        Lines that the first and the second level of data cache lacked.
+    following_lines : int
+        Lines that the first level of data cache lacked and that follow, by their address, one that
+        it lacked lately: a prefetcher sees them coming.
+    starting_lines : int
+        Other lines that it lacked.
+    l2_misses, l3_misses : int
+        Lines that the second level lacked too, and the third; none where there is no third.
+    dirty_lines : int
+        Changed lines that left the last level for memory.
     page_misses : int
         Pages whose place the first level of translation lacked.
     blocked_loads : int
         Loads of which the latest stores wrote a part only, or not all in one: they get their bytes
         when these have reached the cache.
-    l3_misses : int or None
-        Lines that the third level lacked too; None where there is none.
     """
 
-    l1_misses: int
+    following_lines: int
+    starting_lines: int
     l2_misses: int
+    l3_misses: int
+    dirty_lines: int
     page_misses: int
     blocked_loads: int
-    l3_misses: int | None = None
+
+    @property
+    def l1_misses(self) -> int:
+        """Lines that the first level lacked."""
+        return self.following_lines + self.starting_lines
 
 
 @dataclass(frozen=True)
@@ -55,12 +66,15 @@ class Block:
         How many instructions it holds.
     executions : int
         How often it ran between the two marks.
+    memory : MemoryEvents or None
+        Of its loads and stores in all these executions; None where no caches were simulated.
     """
 
     address: int
     size: int
     instructions: int
     executions: int
+    memory: MemoryEvents | None = None
 
 
 def read_blocks(text: str) -> tuple[Block, ...]:
@@ -71,10 +85,16 @@ def read_blocks(text: str) -> tuple[Block, ...]:
     ValueError
         When the file was cut off.
     """
-    fields = (line.split() for line in _whole_lines(text) if not line.startswith(_MEMORY))
-    blocks = [Block(int(address, 16), *map(int, figures)) for address, *figures in fields]
+    blocks = [_read_block(line) for line in _whole_lines(text)]
     blocks.sort(key=lambda block: (block.address, block.instructions))
     return tuple(_without_beginnings(blocks))
+
+
+def _read_block(line: str) -> Block:
+    address, *figures = line.split()
+    size, instructions, executions, *events = map(int, figures)
+    memory = MemoryEvents(*events) if events else None
+    return Block(int(address, 16), size, instructions, executions, memory)
 
 
 def _without_beginnings(blocks: Sequence[Block]) -> Iterable[Block]:
@@ -98,18 +118,10 @@ def _lies_across_pages(block: Block) -> bool:
     return block.address // PAGE != (block.address + block.size - 1) // PAGE
 
 
-def read_memory_events(text: str) -> MemoryEvents | None:
-    """Read what was simulated of the memory, None where nothing was.
-
-    Raises
-    ------
-    ValueError
-        When the file was cut off.
-    """
-    for line in _whole_lines(text):
-        if line.startswith(_MEMORY):
-            return MemoryEvents(*map(int, line.removeprefix(_MEMORY).split()))
-    return None
+def memory_events_of(blocks: Iterable[Block]) -> MemoryEvents | None:
+    """Add up what loads and stores of blocks waited for; None where no caches were simulated."""
+    found = [block.memory for block in blocks if block.memory is not None]
+    return MemoryEvents(*map(sum, zip(*found, strict=True))) if found else None
 
 
 def _whole_lines(text: str) -> list[str]:

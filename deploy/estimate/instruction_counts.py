@@ -13,8 +13,8 @@ from shuffledeploy.deploy.estimate.executed_blocks import (
     Block,
     MemoryEvents,
     instructions_in,
+    memory_events_of,
     read_blocks,
-    read_memory_events,
 )
 
 
@@ -74,4 +74,4 @@ def fold(report: str, base: int, library: Path | None) -> InstructionCounts:
             name = function_at(functions, block.address)
             sums[name] += block.instructions * block.executions
     total, symbols = instructions_in(blocks), dict(sums.most_common())
-    return InstructionCounts(total, symbols, blocks, read_memory_events(report))
+    return InstructionCounts(total, symbols, blocks, memory_events_of(blocks))

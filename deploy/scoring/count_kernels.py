@@ -20,8 +20,8 @@ from shuffledeploy.deploy.estimate.executed_blocks import (
     Block,
     MemoryEvents,
     instructions_in,
+    memory_events_of,
     read_blocks,
-    read_memory_events,
 )
 from shuffledeploy.model.errors import UsageError
 from shuffledeploy.model.scratch import scratch_folder
@@ -143,11 +143,11 @@ def _count_one(
         return _reason(done.returncode, done.stderr.decode(errors="replace"))
     try:
         report = next(scratch.glob("counts.*")).read_text()
-        blocks, memory = read_blocks(report), read_memory_events(report)
+        blocks = read_blocks(report)
     except (StopIteration, ValueError):
         return "the emulator wrote no counts"
     own = instructions_in(block for block in blocks if block.address >= KERNEL_BASE)
-    return KernelCount(own, instructions_in(blocks) - own, blocks, read_image(program), memory)
+    return KernelCount(own, instructions_in(blocks) - own, blocks, read_image(program), memory_events_of(blocks))
 
 
 def _tensor_argument(shape: Sequence[int], dtype: str) -> str:

@@ -1,0 +1,1 @@
+"""Cores that issue in order: what a run of instructions costs there, by measured costs."""

@@ -1,0 +1,86 @@
+"""What memory adds to the cycles of code: one place for kernels, networks and other engines.
+
+A piece of code, such as a kernel, takes as long as it is busy, or as long as its lines need to come
+from memory, whichever is longer, for they come while it works; and what it changed has to be
+written back. Busy it is with its instructions, and with what they wait for:
+
+- a line that the first level lacks takes as many cycles as its bytes need at the width between the
+  levels, if it follows others: a prefetcher sees it coming, as in the execution-cache-memory model
+  (Treibig and Hager, "Introducing a performance model for bandwidth-limited loop kernels", 2009);
+- another line takes `Caches.start_cycles`: its latency, until the prefetcher runs ahead;
+- a line that a third level catches comes at the width behind the second;
+- pages are looked up, and loads wait for stores (`deploy.estimate.caches`).
+
+Lines from memory and lines written back take their bytes at the board's own bandwidth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from shuffledeploy.deploy.estimate.caches import BLOCKED_LOAD, LINE, Caches
+from shuffledeploy.deploy.estimate.executed_blocks import MemoryEvents
+
+
+class CyclesWithMemory(NamedTuple):
+    """Cycles by what takes them. The kind of these figures is: estimated.
+
+    Attributes
+    ----------
+    code : float
+        Instructions, caches hit and branches predicted.
+    first_level, third_level : float
+        Lines from the second level, and from a third.
+    stalls : float
+        Pages, and loads that wait for stores.
+    memory : float
+        Lines from memory beyond the time that code is busy, and lines written back.
+    """
+
+    code: float
+    first_level: float
+    third_level: float
+    stalls: float
+    memory: float
+
+    @property
+    def total(self) -> float:
+        """All of them."""
+        return sum(self)
+
+
+def with_memory(
+    code: float, events: MemoryEvents, caches: Caches, memory_bytes: float
+) -> CyclesWithMemory:
+    """Add what memory costs to the cycles of one piece of code.
+
+    Parameters
+    ----------
+    code : float
+        Cycles of its instructions.
+    events : MemoryEvents
+        Of its loads and stores, simulated with these caches.
+    caches : Caches
+        The core's, as they are on its board.
+    memory_bytes : float
+        Bytes a cycle between memory and the last level.
+    """
+    first_level = (
+        LINE * events.following_lines / caches.first_bytes
+        + caches.start_cycles * events.starting_lines
+    )
+    from_memory = events.l3_misses if caches.third else events.l2_misses
+    third_level = LINE * (events.l2_misses - from_memory) / caches.second_bytes
+    stalls = (
+        caches.translation.cycles * events.page_misses + BLOCKED_LOAD * events.blocked_loads
+    )
+    busy = code + first_level + third_level + stalls
+    late = max(0.0, LINE * from_memory / memory_bytes - busy)
+    memory = late + LINE * events.dirty_lines / memory_bytes
+    return CyclesWithMemory(code, first_level, third_level, stalls, memory)
+
+
+def together(pieces: Iterable[CyclesWithMemory]) -> CyclesWithMemory:
+    """Add up pieces that run one after the other."""
+    return CyclesWithMemory(*map(sum, zip(CyclesWithMemory(0, 0, 0, 0, 0), *pieces, strict=True)))
