@@ -64,7 +64,7 @@ def compare_networks(options: argparse.Namespace) -> int:
     if options.json is not None:
         write_json(options.json, document)
     if options.chart is not None:
-        from shuffledeploy.deploy.report.comparison_chart import draw_chart
+        from shuffledeploy.deploy.presentation.comparison_chart import draw_chart
 
         draw_chart(options.chart, groups, title, PAPER)
     return 0
