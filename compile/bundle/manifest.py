@@ -211,6 +211,21 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         return len(self.kernel_order) - len(self.joined_in_place)
 
     @property
+    def multiply_adds(self) -> int:
+        """Multiply-adds of one inference, from the shapes of its kernels."""
+        return sum(kernel.multiply_adds * kernel.calls for kernel in self.kernels)
+
+    @property
+    def constant_bytes(self) -> int:
+        """Bytes of constants (weights, biases) that one inference reads."""
+        return sum(kernel.constant_bytes * kernel.calls for kernel in self.kernels)
+
+    @property
+    def kernels_with_record(self) -> int:
+        """Kernels to which a tuning record was applied."""
+        return sum(kernel.record for kernel in self.kernels)
+
+    @property
     def calls_by_strips(self) -> int:
         """Kernel calls of one inference whose layers are computed with their neighbours."""
         return sum(len(call.kernels) for call in self.strips)
