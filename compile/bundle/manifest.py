@@ -162,6 +162,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         of its rows: the kernel's name.
     standalone : Standalone or None
         The same network without a runtime, where it was asked for.
+    program_shuffles : int or None
+        Channel shuffles of the program that it was made of; None where a bundle does not tell.
     """
 
     network: Name
@@ -185,6 +187,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     seeds: Annotated[tuple[Seed, ...], Meta(max_length=MOST_SEEDS)]
     tolerance: Annotated[float, Meta(gt=0, le=LARGEST_TOLERANCE)]
     standalone: Standalone | None = None
+    program_shuffles: Count | None = None
     files: Annotated[dict[Name, Hash], Meta(max_length=64)] = {}
     format: int = FORMAT
 

@@ -52,10 +52,9 @@ def network_chapter(
         Gives how far estimates for a board are from published times.
     """
     manifest = bundle.manifest
-    shuffles = f"{manifest.shuffle_kernels or 'none'} of them only shuffles channels"
     first = (
         headline(run), parity_fact(run.parity), library_size(bundle),
-        Fact("kernel calls", str(manifest.kernel_calls), "counted", shuffles),
+        Fact("kernel calls", str(manifest.kernel_calls), "counted", _shuffles(manifest)),
     )  # fmt: skip
     sections = (
         speed_section(manifest, run, compared, known),
@@ -70,6 +69,13 @@ def network_chapter(
         tuple(fact for fact in first if fact is not None),
         tuple(section for section in sections if section is not None),
     )  # fmt: skip
+
+
+def _shuffles(manifest: Manifest) -> str:
+    left = manifest.shuffle_kernels or "none"
+    if not manifest.program_shuffles:
+        return f"{left} only shuffles channels"
+    return f"{left} of them for the program's {manifest.program_shuffles} channel shuffles"
 
 
 def subtitle(manifest: Manifest) -> str:

@@ -63,6 +63,7 @@ def fusion_section(manifest: Manifest) -> Section:
     joined = Counter(manifest.joined_in_place)
     moves = sum(k.calls - joined[k.name] for k in manifest.kernels if k.moves_only)
     facts = [
+        *_program_shuffles(manifest),
         Fact(
             "kernel calls of one inference", str(manifest.kernel_calls), "counted",
             f"of {len(manifest.kernels)} different kernels; a kernel computes its layer's bias and"
@@ -70,8 +71,9 @@ def fusion_section(manifest: Manifest) -> Section:
         ),
         Fact(
             "calls that only shuffle channels", str(manifest.shuffle_kernels), "counted",
-            "" if manifest.shuffle_kernels else "where the program shuffles channels, a"
-            " neighbouring layer reads or writes them in that order, or its weights stand in it",
+            "" if manifest.shuffle_kernels or manifest.program_shuffles == 0
+            else "where the program shuffles channels, a neighbouring layer reads or writes them"
+            " in that order, or its weights stand in it",
         ),
         Fact("calls that only move data", str(moves), "counted"),
         Fact(
@@ -92,6 +94,13 @@ def fusion_section(manifest: Manifest) -> Section:
         "What was fused", tuple(facts), columns=("function", "layers", "which") if rows else (),
         rows=rows, table_title="The layers that are computed strip by strip",
     )  # fmt: skip
+
+
+def _program_shuffles(manifest: Manifest) -> list[Fact]:
+    """Tell how often the program shuffles, where the bundle tells that."""
+    if manifest.program_shuffles is None:
+        return []
+    return [Fact("channel shuffles of the program", str(manifest.program_shuffles), "counted")]
 
 
 def kernel_section(manifest: Manifest, cycles: Cycles | None) -> Section:
