@@ -17,12 +17,13 @@ from shuffledeploy.deploy.report_page.chapters import (
 )
 from shuffledeploy.deploy.report_page.foreign_figures import (
     BoardErrors,
-    ComparisonFile,
+    Comparison,
     PeersFile,
     SiliconFile,
     read_figures,
 )
 from shuffledeploy.deploy.report_page.rendering import Page, render
+from shuffledeploy.deploy.report_page.side_by_side import compare_runs
 from shuffledeploy.deploy.runtime.device_fit import fitting_device
 from shuffledeploy.deploy.runtime.observed_run import observe
 from shuffledeploy.model.command_output import replaced, steps
@@ -39,13 +40,17 @@ def write_report(options: argparse.Namespace) -> int:
     errors = _errors(options.silicon)
     for bundle in bundles:
         require_core(options.core, fitting_device(bundle.manifest, options.device))
-    chapters = []
+    runs = []
     with steps("starting", len(bundles)) as tell:
         for bundle in bundles:
-            run = observe(bundle, options.device, options.core, boards, tell)
-            chapters.append(network_chapter(bundle, run, peers, compared, errors.get))
+            runs.append(observe(bundle, options.device, options.core, boards, tell))
             tell(None)
-    chapters += [comparison_chapter(file) for file in compared]
+    chapters = [
+        network_chapter(bundle, run, peers, compared, errors.get)
+        for bundle, run in zip(bundles, runs, strict=True)
+    ]
+    together = compare_runs([bundle.manifest for bundle in bundles], runs)
+    chapters += [comparison_chapter(found) for found in (*together, *compared)]
     made = datetime.date.today().isoformat()
     text = render(Page(_title(bundles), made, chapters))
     with replaced(options.output) as beside:
@@ -93,8 +98,8 @@ def _peers(path: Path | None) -> PeersFile | None:
     return None if path is None else read_figures(path, PeersFile, "--peers", "peers.py")
 
 
-def _comparison(path: Path) -> ComparisonFile:
-    return read_figures(path, ComparisonFile, "--compare", "compare.py")
+def _comparison(path: Path) -> Comparison:
+    return read_figures(path, Comparison, "--compare", "compare.py")
 
 
 def _errors(path: Path | None) -> dict[str, BoardErrors]:

@@ -9,7 +9,7 @@ from shuffledeploy.compiler.bundle.manifest import Manifest
 from shuffledeploy.deploy.report_page.figures import Bar, BarPicture, Chapter, Fact, Section
 from shuffledeploy.deploy.report_page.foreign_figures import (
     ComparedRow,
-    ComparisonFile,
+    Comparison,
     PeersFile,
 )
 from shuffledeploy.deploy.report_page.network_facts import (
@@ -37,7 +37,7 @@ def network_chapter(
     bundle: Bundle,
     run: ObservedRun,
     peers: PeersFile | None,
-    compared: Sequence[ComparisonFile],
+    compared: Sequence[Comparison],
     known: KnownError,
 ) -> Chapter:
     """Tell all about one network.
@@ -46,7 +46,7 @@ def network_chapter(
     ----------
     bundle, run : Bundle, ObservedRun
         The network, and what came of it on a device.
-    peers, compared : PeersFile or None, sequence of ComparisonFile
+    peers, compared : PeersFile or None, sequence of Comparison
         What other commands found.
     known : Callable
         Gives how far estimates for a board are from published times.
@@ -85,7 +85,7 @@ def subtitle(manifest: Manifest) -> str:
     return f"{size}, {built}" if size else built
 
 
-def comparison_chapter(file: ComparisonFile) -> Chapter:
+def comparison_chapter(file: Comparison) -> Chapter:
     """Set networks beside each other and beside the paper, as `compare.py` did."""
     sections = tuple(
         _comparison_section(file, [row for row in file.rows if row.resolution == resolution])
@@ -97,7 +97,7 @@ def comparison_chapter(file: ComparisonFile) -> Chapter:
     )  # fmt: skip
 
 
-def _comparison_section(file: ComparisonFile, rows: Sequence[ComparedRow]) -> Section:
+def _comparison_section(file: Comparison, rows: Sequence[ComparedRow]) -> Section:
     """Draw one resolution's ratios; list its figures."""
     bars: list[Bar] = []
     for row in rows:

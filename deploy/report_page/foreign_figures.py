@@ -79,7 +79,7 @@ class ComparedRow(msgspec.Struct, frozen=True):
             raise ValueError(f"{self.unit} cannot be {self.kind}")
 
 
-class ComparisonFile(msgspec.Struct, frozen=True):
+class Comparison(msgspec.Struct, frozen=True):
     """What `compare.py --json` writes, as far as it is shown."""
 
     target: Name
@@ -133,7 +133,7 @@ class SiliconFile(msgspec.Struct, frozen=True):
     boards: Annotated[dict[Name, BoardErrors | None], Meta(max_length=_MOST_ROWS)]
 
 
-_File = TypeVar("_File", PeersFile, ComparisonFile, SiliconFile)
+_File = TypeVar("_File", PeersFile, Comparison, SiliconFile)
 
 
 def read_figures(path: Path, kind: type[_File], option: str, writer: str) -> _File:

@@ -130,7 +130,7 @@ def kernel_section(manifest: Manifest, cycles: Cycles | None) -> Section:
     return Section(
         "Kernels by their share", (tuned,), BarPicture(f"Shares of {of}", tuple(bars)),
         ("kernel", "calls", f"share, {kind}", "multiply-adds, counted", "record"), rows,
-        "All kernels", (f"Shares: {source}.",) if source else (),
+        "All kernels", (f"The shares are {source}.",) if source else (),
     )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from shuffledeploy.deploy.presentation.run_report import parts_line
 from shuffledeploy.deploy.report_page.figures import Bar, BarPicture, Fact, Section, Series
 from shuffledeploy.deploy.report_page.foreign_figures import (
     BoardErrors,
-    ComparisonFile,
+    Comparison,
     PeersFile,
 )
 from shuffledeploy.deploy.report_page.network_facts import millions
@@ -75,7 +75,7 @@ def headline(run: ObservedRun) -> Fact | None:
 
 
 def speed_section(
-    manifest: Manifest, run: ObservedRun, compared: Sequence[ComparisonFile], known: KnownError
+    manifest: Manifest, run: ObservedRun, compared: Sequence[Comparison], known: KnownError
 ) -> Section:
     """Set a network's milliseconds beside the paper's, and tell what they are made of."""
     facts: list[Fact] = []
@@ -140,7 +140,7 @@ def _board_bar(estimate: BoardEstimate, known: KnownError) -> list[Bar]:
 
 
 def _compared_bars(
-    manifest: Manifest, compared: Sequence[ComparisonFile], shown: set[str]
+    manifest: Manifest, compared: Sequence[Comparison], shown: set[str]
 ) -> list[Bar]:
     """Add what `compare.py` found of the same network at the same size elsewhere."""
     wanted = (zoo_name(manifest), resolution_of(manifest))
@@ -154,8 +154,13 @@ def _compared_bars(
     ]  # fmt: skip
 
 
+def paper_ms(manifest: Manifest) -> float | None:
+    """Give what the paper measured of a network of the zoo, in milliseconds."""
+    return PAPER_MS.get(zoo_name(manifest) or "", {}).get(resolution_of(manifest) or "")
+
+
 def _paper_bar(manifest: Manifest) -> list[Bar]:
-    took = PAPER_MS.get(zoo_name(manifest) or "", {}).get(resolution_of(manifest) or "")
+    took = paper_ms(manifest)
     if took is None:
         return []
     return [Bar("the paper's, Snapdragon 820", took, f"{took:.1f} ms", "measured", "paper")]

@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from reported import (
+    ALEXNET,
     SHUFFLENET,
     comparison_document,
     peers_document,
@@ -21,12 +22,13 @@ from shuffledeploy.deploy.estimate.boards import find_board
 from shuffledeploy.deploy.report_page.chapters import comparison_chapter
 from shuffledeploy.deploy.report_page.figures import Bar, BarPicture
 from shuffledeploy.deploy.report_page.foreign_figures import (
-    ComparisonFile,
+    Comparison,
     PeersFile,
     SiliconFile,
     read_figures,
 )
 from shuffledeploy.deploy.report_page.network_facts import kernel_section
+from shuffledeploy.deploy.report_page.side_by_side import compare_runs
 from shuffledeploy.deploy.report_page.speed_facts import engine_section, headline, speed_section
 from shuffledeploy.deploy.runtime.comparison import PAPER_MS
 from shuffledeploy.deploy.runtime.latency import Instructions
@@ -40,10 +42,9 @@ PI = find_board("raspberry-pi-4")
 TEN_MS = BoardCycles(PI.name, PI.clock_ghz, 12e6, 2e6, 0.0, 4e6)
 
 
-def shufflenet() -> Manifest:
+def shufflenet(name: str = SHUFFLENET) -> Manifest:
     """Describe the tiny network as if it were one of the zoo."""
-    fields = {"network": SHUFFLENET, "options": {"model": SHUFFLENET}, "cpu": PI.core,
-              "target": PI.core}  # fmt: skip
+    fields = {"network": name, "options": {"model": name}, "cpu": PI.core, "target": PI.core}
     return msgspec.structs.replace(tiny_bundle("host").manifest, **fields)
 
 
@@ -151,7 +152,7 @@ def test_other_engines_stand_beside_a_network_on_their_core_only(tmp_path: Path)
 
 def test_a_comparison_sets_ratios_beside_the_papers(tmp_path: Path) -> None:
     path = written(tmp_path / "c.json", comparison_document())
-    chapter = comparison_chapter(read_figures(path, ComparisonFile, "--compare", "compare.py"))
+    chapter = comparison_chapter(read_figures(path, Comparison, "--compare", "compare.py"))
     assert chapter.subtitle == "raspberry-pi-4 at 1.8 GHz, compiled for cortex-a72"
     (section,) = chapter.sections
     assert section.picture is not None
@@ -159,3 +160,25 @@ def test_a_comparison_sets_ratios_beside_the_papers(tmp_path: Path) -> None:
         ("16.3x", "estimated"), ("12.1x", "measured"),
     ]  # fmt: skip
     assert section.rows[1] == (SHUFFLENET, "7.67 ms", "16.3x", "15.2 ms", "12.1x")
+
+
+def test_networks_of_one_report_are_set_beside_alexnet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PAPER_MS[SHUFFLENET], HERE, 15.2)
+    monkeypatch.setitem(PAPER_MS[ALEXNET], HERE, 190.0)
+    slow = BoardCycles(PI.name, PI.clock_ghz, 180e6, 0.0, 0.0, 0.0)
+    both = [shufflenet(), shufflenet(ALEXNET)]
+    (found,) = compare_runs(both, [on_the_pi(), on_the_pi(slow)])
+    assert found.place(found.rows[0]) == "raspberry-pi-4 at 1.8 GHz"
+    small, alexnet = found.rows
+    assert (small.value, small.kind, small.unit) == (10.0, "estimated", "ms")
+    assert small.ratio_to_alexnet == pytest.approx(10)
+    assert small.paper_ratio == pytest.approx(12.5)
+    assert alexnet.ratio_to_alexnet == 1
+    # One alone, or one that was not estimated, is beside nothing.
+    assert compare_runs(both[:1], [on_the_pi()]) == []
+    assert compare_runs(both, [on_the_pi(), on_the_pi(None, "no")]) == []
+    # A program that is only called alexnet is not the paper's.
+    program = msgspec.structs.replace(both[1], options={})
+    (found,) = compare_runs([both[0], program], [on_the_pi(), on_the_pi(slow)])
+    assert found.rows[1].model == "alexnet (a program)"
+    assert found.rows[0].ratio_to_alexnet is None
