@@ -30,6 +30,7 @@ from shuffledeploy.model.command_output import replaced, steps
 from shuffledeploy.model.errors import UsageError
 
 _MANY = 3
+_ONE_BY_ONE = "Each network was run by itself, one after the other."
 
 
 def write_report(options: argparse.Namespace) -> int:
@@ -50,7 +51,8 @@ def write_report(options: argparse.Namespace) -> int:
         for bundle, run in zip(bundles, runs, strict=True)
     ]
     together = compare_runs([bundle.manifest for bundle in bundles], runs)
-    chapters += [comparison_chapter(found) for found in (*together, *compared)]
+    chapters += [comparison_chapter(found, (_ONE_BY_ONE,)) for found in together]
+    chapters += [comparison_chapter(found) for found in compared]
     made = datetime.date.today().isoformat()
     text = render(Page(_title(bundles), made, chapters))
     with replaced(options.output) as beside:

@@ -85,10 +85,10 @@ def subtitle(manifest: Manifest) -> str:
     return f"{size}, {built}" if size else built
 
 
-def comparison_chapter(file: Comparison) -> Chapter:
-    """Set networks beside each other and beside the paper, as `compare.py` did."""
+def comparison_chapter(file: Comparison, notes: tuple[str, ...] = ()) -> Chapter:
+    """Set networks beside each other and beside the paper; say how below each picture."""
     sections = tuple(
-        _comparison_section(file, [row for row in file.rows if row.resolution == resolution])
+        _comparison_section(file, [r for r in file.rows if r.resolution == resolution], notes)
         for resolution in dict.fromkeys(row.resolution for row in file.rows)
     )
     return Chapter(
@@ -97,7 +97,9 @@ def comparison_chapter(file: Comparison) -> Chapter:
     )  # fmt: skip
 
 
-def _comparison_section(file: Comparison, rows: Sequence[ComparedRow]) -> Section:
+def _comparison_section(
+    file: Comparison, rows: Sequence[ComparedRow], notes: tuple[str, ...]
+) -> Section:
     """Draw one resolution's ratios; list its figures."""
     bars: list[Bar] = []
     for row in rows:
@@ -118,7 +120,7 @@ def _comparison_section(file: Comparison, rows: Sequence[ComparedRow]) -> Sectio
         rows[0].resolution, (),
         BarPicture(f"{what} over the network's", tuple(bars)) if bars else None,
         ("network", rows[0].kind, "AlexNet over it", "paper, measured", "paper's ratio"), cells,
-        notes=(f"The paper: {file.paper}.",),
+        notes=(*notes, f"The paper: {file.paper}."),
     )  # fmt: skip
 
 
