@@ -107,11 +107,14 @@ class BoardErrors(msgspec.Struct, frozen=True):
         That were compared.
     median_error, largest_error : float
         Distances of estimate over measured time from 1.
+    blind : bool
+        Whether nobody looked at that board's times while the estimate was made.
     """
 
     networks: _Number
     median_error: Annotated[float, Meta(ge=0, lt=1e6)]
     largest_error: Annotated[float, Meta(ge=0, lt=1e6)]
+    blind: bool = False
 
     def ends(self, milliseconds: float) -> tuple[float, float] | None:
         """Between which times an estimate lies by the largest error; None where that has no end."""
@@ -123,7 +126,7 @@ class BoardErrors(msgspec.Struct, frozen=True):
         """Say it for people."""
         return (
             f"median error {self.median_error:.0%}, largest {self.largest_error:.0%}, beside"
-            f" {self.networks} published times"
+            f" {self.networks} published times{' (a blind test)' if self.blind else ''}"
         )
 
 

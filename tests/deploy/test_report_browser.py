@@ -17,7 +17,6 @@ PHONE, DESK = 360, 1200
 HOSTILE = "<script>document.title='owned'</script><img src=x onerror=document.title='owned'>"
 #: Texts of pictures that reach beyond them, or that lie over another.
 CLASHING = """(() => {
-  document.querySelectorAll("details").forEach(part => { part.open = true; });
   const found = [];
   for (const svg of document.querySelectorAll("svg")) {
     const edge = svg.getBoundingClientRect();
@@ -33,7 +32,10 @@ CLASHING = """(() => {
   }
   return found;
 })()"""
-WIDTHS = "[document.documentElement.scrollWidth, document.documentElement.clientWidth]"
+WIDTHS = """(() => {
+  document.querySelectorAll("details").forEach(part => { part.open = true; });
+  return [document.documentElement.scrollWidth, document.documentElement.clientWidth];
+})()"""
 
 
 @pytest.fixture(scope="module")
