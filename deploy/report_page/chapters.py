@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from shuffledeploy.compiler.bundle.folder import Bundle
 from shuffledeploy.compiler.bundle.manifest import Manifest
+from shuffledeploy.deploy.report_page.engine_facts import engine_section
 from shuffledeploy.deploy.report_page.figures import Bar, BarPicture, Chapter, Fact, Section
 from shuffledeploy.deploy.report_page.foreign_figures import (
     ComparedRow,
@@ -21,7 +22,6 @@ from shuffledeploy.deploy.report_page.network_facts import (
 )
 from shuffledeploy.deploy.report_page.speed_facts import (
     KnownError,
-    engine_section,
     headline,
     parity_fact,
     parity_section,

@@ -18,6 +18,18 @@ _Number = Annotated[int, Meta(ge=0, lt=1 << 53)]
 _Resolution = Annotated[str, Meta(pattern=r"^[1-9]\d{0,5}x[1-9]\d{0,5}$")]
 
 
+class OnBoard(msgspec.Struct, frozen=True):
+    """The board of an estimate; the milliseconds there, where they stand beside it."""
+
+    board: Name
+    clock_ghz: _Positive
+    milliseconds: _Positive | None = None
+
+    def __str__(self) -> str:
+        """Name the board and its clock."""
+        return f"{self.board} at {self.clock_ghz:g} GHz"
+
+
 class PeerRow(msgspec.Struct, frozen=True):
     """One network on one engine, as `peers.py` counts it.
 
@@ -29,6 +41,12 @@ class PeerRow(msgspec.Struct, frozen=True):
         The engine's.
     instructions, cycles : float
         Of one warmed inference, of the whole process: counted, estimated.
+    on_board : OnBoard or None
+        Milliseconds on a board, estimated, where one was named.
+    model_mb : float or None
+        Size of the model's files in MiB, counted.
+    how : str
+        How the engine was prepared; maybe empty.
     """
 
     model: Name
@@ -36,6 +54,9 @@ class PeerRow(msgspec.Struct, frozen=True):
     engine_version: Name | None
     instructions: _Positive
     cycles: _Positive
+    on_board: OnBoard | None = None
+    model_mb: _Positive | None = None
+    how: Annotated[str, Meta(max_length=2000)] = ""
 
 
 class PeersFile(msgspec.Struct, frozen=True):
@@ -44,13 +65,6 @@ class PeersFile(msgspec.Struct, frozen=True):
     core: Name
     source: Name
     rows: Annotated[tuple[PeerRow, ...], Meta(max_length=_MOST_ROWS)]
-
-
-class OnBoard(msgspec.Struct, frozen=True):
-    """The board of an estimate."""
-
-    board: Name
-    clock_ghz: _Positive
 
 
 class ComparedDevice(msgspec.Struct, frozen=True):
@@ -94,7 +108,7 @@ class Comparison(msgspec.Struct, frozen=True):
     def place(self, row: ComparedRow) -> str:
         """Name where a row's figure is from."""
         if row.on_board is not None:
-            return f"{row.on_board.board} at {row.on_board.clock_ghz:g} GHz"
+            return str(row.on_board)
         return f"{self.device.name} ({self.device.cpu})" if self.device.cpu else self.device.name
 
 

@@ -1,19 +1,16 @@
-"""How fast a network is: measured, counted, estimated, beside the paper and other engines."""
+"""How fast a network is: measured, counted, estimated, beside the paper."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
 from shuffledeploy.compiler.bundle.manifest import Manifest
-from shuffledeploy.deploy.benchmark.counted_peers import COLUMNS, TUNED, UNTUNED
-from shuffledeploy.deploy.benchmark.engines import ENGINES
 from shuffledeploy.deploy.estimate.board_cycles import LEFT_OUT
 from shuffledeploy.deploy.presentation.run_report import parts_line
-from shuffledeploy.deploy.report_page.figures import Bar, BarPicture, Fact, Section, Series
+from shuffledeploy.deploy.report_page.figures import Bar, BarPicture, Fact, Section
 from shuffledeploy.deploy.report_page.foreign_figures import (
     BoardErrors,
     Comparison,
-    PeersFile,
 )
 from shuffledeploy.deploy.report_page.network_facts import millions
 from shuffledeploy.deploy.runtime.comparison import PAPER, PAPER_MS
@@ -25,7 +22,6 @@ from shuffledeploy.model.resolution import write_resolution
 
 #: Gives how far estimates for a board are from published times; None where that is not known.
 KnownError = Callable[[str], BoardErrors | None]
-_OURS = {UNTUNED: "this project, untuned", TUNED: "this project, tuned"}
 
 
 def zoo_name(manifest: Manifest) -> str | None:
@@ -186,33 +182,3 @@ def _speed_notes(run: ObservedRun, bars: Sequence[Bar]) -> tuple[str, ...]:
     if not bars:
         notes.append("No time is shown: what an emulator takes says nothing of a core.")
     return tuple(notes)
-
-
-def engine_section(manifest: Manifest, peers: PeersFile | None) -> Section | None:
-    """Set a network beside itself on other engines; None where none was counted on its core."""
-    if peers is None or peers.core != manifest.cpu:
-        return None
-    rows = [row for row in peers.rows if row.model == zoo_name(manifest)]
-    if not rows:
-        return None
-    bars, cells = [], []
-    for row in rows:
-        label = _OURS.get(row.engine) or _engine(row.engine, row.engine_version)
-        series: Series = "ours" if row.engine in _OURS else "peer"
-        bars.append(Bar(label, row.cycles, millions(row.cycles), "estimated", series))
-        cells.append((label, millions(row.instructions), millions(row.cycles)))
-    title = f"Cycles of one inference on a {peers.core}"
-    return Section(
-        "Beside other engines", (), BarPicture(title, tuple(bars)),
-        ("engine", "instructions, counted", "cycles, estimated"), cells,
-        notes=(
-            f"One warmed inference of the whole process on an emulated {peers.core}, float32, one"
-            f" thread. Cycles: {peers.source}; caches hit, branches predicted.",
-        ),
-    )  # fmt: skip
-
-
-def _engine(column: str, version: str | None) -> str:
-    engine = ENGINES.get(COLUMNS.get(column, ""))
-    label = engine.label if engine else column
-    return f"{label} {version}" if version else label

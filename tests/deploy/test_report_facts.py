@@ -20,6 +20,7 @@ from shuffledeploy.compiler.bundle.manifest import Manifest
 from shuffledeploy.deploy.estimate.board_cycles import BoardCycles
 from shuffledeploy.deploy.estimate.boards import find_board
 from shuffledeploy.deploy.report_page.chapters import comparison_chapter
+from shuffledeploy.deploy.report_page.engine_facts import engine_section
 from shuffledeploy.deploy.report_page.figures import Bar, BarPicture
 from shuffledeploy.deploy.report_page.foreign_figures import (
     Comparison,
@@ -29,7 +30,7 @@ from shuffledeploy.deploy.report_page.foreign_figures import (
 )
 from shuffledeploy.deploy.report_page.network_facts import kernel_section
 from shuffledeploy.deploy.report_page.side_by_side import compare_runs
-from shuffledeploy.deploy.report_page.speed_facts import engine_section, headline, speed_section
+from shuffledeploy.deploy.report_page.speed_facts import headline, speed_section
 from shuffledeploy.deploy.runtime.comparison import PAPER_MS
 from shuffledeploy.deploy.runtime.latency import Instructions
 from shuffledeploy.deploy.runtime.observed_run import BoardEstimate, ObservedRun
@@ -149,6 +150,29 @@ def test_other_engines_stand_beside_a_network_on_their_core_only(tmp_path: Path)
     assert engine_section(msgspec.structs.replace(shufflenet(), cpu="cortex-a53"), peers) is None
     assert engine_section(tiny_bundle("host").manifest, peers) is None
     assert engine_section(shufflenet(), None) is None
+
+
+def test_engines_are_drawn_by_their_milliseconds_where_a_board_was_named(tmp_path: Path) -> None:
+    document = peers_document()
+    for row in document["rows"]:
+        took = row["cycles"] / 1.8e6
+        row["on_board"] = {"board": PI.name, "clock_ghz": 1.8, "code": 1.0, "milliseconds": took}
+        row |= {"model_mb": 2.8, "how": "fused, NHWC"}
+    peers = read_figures(written(tmp_path / "p.json", document), PeersFile, "--peers", "peers.py")
+    section = engine_section(shufflenet(), peers)
+    assert section is not None
+    assert section.picture is not None
+    assert section.picture.title == "Milliseconds of one inference on a raspberry-pi-4 at 1.8 GHz"
+    assert [bar.text for bar in section.picture.bars] == ["6.06 ms", "11.7 ms", "6.67 ms"]
+    assert section.columns[3] == "raspberry-pi-4 at 1.8 GHz, estimated"
+    assert section.rows[1] == ("ncnn 1.2", "42 M", "21 M", "11.7 ms", "2.8 MiB")
+    assert "ncnn 1.2: fused, NHWC." in section.notes
+    document["rows"][1]["on_board"] = None
+    peers = read_figures(written(tmp_path / "q.json", document), PeersFile, "--peers", "peers.py")
+    section = engine_section(shufflenet(), peers)
+    assert section is not None
+    assert section.picture is not None
+    assert section.picture.title == "Cycles of one inference on a cortex-a72"
 
 
 def test_a_comparison_sets_ratios_beside_the_papers(tmp_path: Path) -> None:
