@@ -76,7 +76,7 @@ class Browser:
 
 
 def ensure_browser() -> Browser:
-    """Return the browser on PATH, else Debian's, unpacked once (250 MB).
+    """Return the browser on PATH, else Debian's, unpacked once (390 MB).
 
     Raises
     ------
