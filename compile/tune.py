@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
     if options.json:
         write_json(options.json, outcome.to_json())
     if options.plot and outcome.search.curve:
-        from shuffledeploy.deploy.report.tuning_chart import draw_curve
+        from shuffledeploy.deploy.presentation.tuning_chart import draw_curve
 
         draw_curve(options.plot, outcome, beside)
     elif options.plot:
@@ -107,7 +107,7 @@ def _refuse_early(options: argparse.Namespace) -> dict[str, float]:
     shape = input_shape(options.model, size)
     if not options.beside:
         return {}
-    from shuffledeploy.deploy.report.tuning_chart import peer_latencies
+    from shuffledeploy.deploy.presentation.tuning_chart import peer_latencies
 
     return peer_latencies(options.beside, options.model, f"{shape[2]}x{shape[3]}")
 
