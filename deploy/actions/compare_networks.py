@@ -138,7 +138,7 @@ def print_table(rows: Sequence[ComparisonRow], title: str) -> None:
         if row.spread is not None:
             cells.append(f"{three_digits(row.spread['p10'])}-{three_digits(row.spread['p90'])}")
         if row.on_board is not None:
-            cells.append(f"{row.on_board.memory / row.on_board.total:.0%}")
+            cells.append(f"{row.on_board.cycles.memory / row.on_board.total:.0%}")
         cells += [_ratio(row.ratio_to_alexnet), _paper(row.paper_ms), _ratio(row.paper_ratio)]
         table.add_row(row.model, *cells)
     console = plain_console()

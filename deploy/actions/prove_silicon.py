@@ -108,15 +108,12 @@ def estimate_rows(rows: Sequence[PublishedTime], folder: Path, tell: Tell) -> di
 def _estimate(row: PublishedTime, parameters: Path, model: CycleModel) -> dict[str, Any]:
     board = BOARDS[row.board]
     counted = count_network(parameters, INPUTS[row.network], board, model)
-    if counted.memory is None:
-        raise Failure("the emulator simulated no caches")
-    cycles = cycles_on(board, counted.cycles, counted.memory)
+    cycles = cycles_on(board, counted.pieces)
     return {
         "measured_ms": row.least_ms, "estimated_ms": cycles.milliseconds,
         "ratio": cycles.milliseconds / row.least_ms, "date": row.date, "commit": row.commit,
         "source_line": row.source_line, "instructions": counted.instructions,
-        "code": cycles.code, "first_level": cycles.first_level,
-        "third_level": cycles.third_level, "memory": cycles.memory,
+        **cycles.cycles._asdict(),
     }  # fmt: skip
 
 

@@ -25,11 +25,11 @@ from shuffledeploy.deploy.estimate.cycle_model import CycleModel
 from shuffledeploy.deploy.estimate.elf_symbols import Function, function_at, read_functions
 from shuffledeploy.deploy.estimate.executed_blocks import (
     Block,
-    MemoryEvents,
     instructions_in,
     memory_events_of,
     read_blocks,
 )
+from shuffledeploy.deploy.estimate.memory_cycles import CodePiece
 from shuffledeploy.model.errors import Failure, UsageError
 from shuffledeploy.model.folders import SEARCH_PATH
 
@@ -72,13 +72,13 @@ class CountedProcess:
         Of the whole process. Counted.
     cycles : float
         Of the core, caches hit and branches predicted. Estimated.
-    memory : MemoryEvents or None
-        Simulated; None where no caches were given.
+    pieces : tuple of CodePiece
+        Each function apart, for a board's estimate; empty where no caches were simulated.
     """
 
     instructions: int
     cycles: float
-    memory: MemoryEvents | None
+    pieces: tuple[CodePiece, ...]
 
 
 @dataclass(frozen=True)
@@ -129,8 +129,11 @@ def count_process(
     report = (folder / "report.txt").read_text()
     blocks = read_blocks(report)
     mappings = read_mappings((folder / "maps.txt").read_text())
-    cycles = _cycles(blocks, mappings, model)
-    return CountedProcess(instructions_in(blocks), cycles, memory_events_of(blocks))
+    parts = _parts(blocks, mappings, model)
+    pieces = [CodePiece(cycles, events) for own, cycles in parts
+              if (events := memory_events_of(own)) is not None]  # fmt: skip
+    cycles = sum(cycles for _, cycles in parts)
+    return CountedProcess(instructions_in(blocks), cycles, tuple(pieces))
 
 
 def _run(program: BoardProgram, core: str, folder: Path) -> None:
@@ -168,20 +171,23 @@ def read_mappings(maps: str) -> list[FileMapping]:
             for low, high, offset, path, is_code in rows]  # fmt: skip
 
 
-def _cycles(blocks: Sequence[Block], mappings: Sequence[FileMapping], model: CycleModel) -> float:
-    """Add up the cycles of all functions that were executed, each costed alone."""
+def _parts(
+    blocks: Sequence[Block], mappings: Sequence[FileMapping], model: CycleModel
+) -> list[tuple[list[Block], float]]:
+    """Cost each function that was executed alone: its blocks and their cycles."""
     code = sorted((m for m in mappings if m.is_code), key=lambda m: m.low)
     pieces, unknown = part_blocks(blocks, code)
     image = Image(tuple((m.low, _content(m)) for m in code))
     lost = instructions_in(unknown)
     if lost > UNKNOWN * instructions_in(blocks):
         raise Failure(f"{lost} instructions lie in no file: their cycles cannot be estimated")
-    total = 0.0
-    for estimate in model.estimate([(piece, image) for piece in pieces]):
+    costed = []
+    estimates = model.estimate([(piece, image) for piece in pieces])
+    for piece, estimate in zip(pieces, estimates, strict=True):
         if isinstance(estimate, str):
             raise Failure(f"cycles cannot be estimated: {estimate}")
-        total += estimate.cycles
-    return total
+        costed.append((piece, estimate.cycles))
+    return costed
 
 
 def _content(mapping: FileMapping) -> bytes:

@@ -9,8 +9,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from shuffledeploy.deploy.estimate.boards import Board
-from shuffledeploy.deploy.estimate.executed_blocks import MemoryEvents
-from shuffledeploy.deploy.estimate.memory_cycles import CyclesWithMemory, together, with_memory
+from shuffledeploy.deploy.estimate.memory_cycles import (
+    CodePiece,
+    CyclesWithMemory,
+    together,
+    with_memory,
+)
 
 LEFT_OUT = "mispredicted branches, instructions fetched from afar, other work on the board"
 
@@ -44,17 +48,15 @@ class BoardCycles:
         return self.total / self.clock_ghz / 1e6
 
 
-def cycles_on(board: Board, pieces: Iterable[tuple[float, MemoryEvents]]) -> BoardCycles:
+def cycles_on(board: Board, pieces: Iterable[CodePiece]) -> BoardCycles:
     """Add what memory costs on a board to the cycles of code.
 
     Parameters
     ----------
     board : Board
         The board.
-    pieces : iterable of tuple
-        Of each piece of code, such as a function: cycles of the board's core for what was executed
-        of it, and what was simulated of its loads and stores with the board's caches.
+    pieces : iterable of CodePiece
+        Each function apart, simulated with the board's caches.
     """
-    caches, memory_bytes = board.caches, board.memory_bytes
-    costs = [with_memory(code, events, caches, memory_bytes) for code, events in pieces]
+    costs = [with_memory(piece, board.caches, board.memory_bytes) for piece in pieces]
     return BoardCycles(board.name, board.clock_ghz, together(costs))

@@ -1,9 +1,9 @@
 """Data caches of the cores, and what memory costs beside instructions.
 
-What comes of them is in `memory_cycles.py`. A page whose place the first level of translation lacks
-is looked up in the second: a pass over one group's channels of a layer with many does that every few
-pixels. A load of which the latest stores wrote a part waits until that is in the cache: sums that
-are kept in memory, in pieces of another length, do that in every step.
+What comes of them is in `memory_cycles.py`. A page whose place the first level of translation
+lacks is looked up in the second: a pass over one group's channels of a layer with many does that
+every few pixels. A load of which the latest stores wrote a part waits until that is in the cache:
+sums that are kept in memory, in pieces of another length, do that in every step.
 
 Read in ARM's Technical Reference Manuals: the A35's, A53's and A72's second level, the A55's and
 A76's first, the A76's 256 bits from one to the other, the pages of the A72 and the A76. The rest
@@ -31,11 +31,11 @@ INTEL_LOOKUP, ARM_LOOKUP = 5, 3
 # of ARM's was found; there, too, the store has to get through the pipeline first.
 BLOCKED_LOAD = 13
 
-# Cycles for a line that no prefetcher saw coming, until it runs ahead. Chosen on the times of ncnn's
+# Cycles for a line that no prefetcher saw coming, until it runs ahead. Chosen on times of ncnn's
 # networks on two boards with a Cortex-A72, Raspberry Pi 4 and RK3399 (`published_times.csv`), where
 # 70 to 90 do as well, and taken for all of ARM's cores.
 ARM_START = 80
-# Intel's cores hide them in hundreds of instructions under way: seeds of validate_score.py show none.
+# Intel's cores hide it behind hundreds of instructions that are under way.
 INTEL_START = 0
 
 

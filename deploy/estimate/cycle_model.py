@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from shuffledeploy.compiler.cores import scheduling_of
-from shuffledeploy.deploy.estimate.block_costs import BlockCosts
+from shuffledeploy.compiler.cores import CORES, scheduling_of
+from shuffledeploy.deploy.estimate.block_costs import BlockCosts, CostRuns, ModelledCore
 from shuffledeploy.deploy.estimate.code_images import Image
 from shuffledeploy.deploy.estimate.cycles import (
     ESTIMATOR_VERSION,
@@ -15,7 +15,9 @@ from shuffledeploy.deploy.estimate.cycles import (
     sum_cycles,
 )
 from shuffledeploy.deploy.estimate.executed_blocks import Block
+from shuffledeploy.deploy.estimate.in_order.scoreboard_costs import cost_in_order
 from shuffledeploy.deploy.estimate.llvm_tools import GOOD_RELEASE, ensure_llvm_tools
+from shuffledeploy.deploy.estimate.mca_costs import cost_by_mca
 from shuffledeploy.deploy.estimate.remembered_costs import RememberedCosts
 
 
@@ -46,14 +48,16 @@ class CycleModel:
         self, architecture: str, core: str, workers: int = 1, remembered_in: Path | None = None
     ) -> None:
         tools = ensure_llvm_tools()
+        cost: CostRuns = cost_by_mca
         # Older releases of LLVM shared some models that newer ones have.
         model = scheduling_of(core) if tools.release >= GOOD_RELEASE else None
-        self.source = (
-            f"estimated: cycles of {core} code by estimator {ESTIMATOR_VERSION}, "
-            f"{model + ', ' if model else ''}llvm-mca {tools.version}"
-        )
+        by = f"{model + ', ' if model else ''}llvm-mca {tools.version}"
+        if core in CORES and CORES[core].scheduling.in_order:
+            cost, by = cost_in_order, "measured costs of instructions, issued in order"
+        self.source = f"estimated: cycles of {core} code by estimator {ESTIMATOR_VERSION}, {by}"
         remembered = RememberedCosts(f"{architecture}, {self.source}", remembered_in)
-        self._costs = BlockCosts(tools, architecture, core, workers, remembered)
+        modelled = ModelledCore(tools, architecture, core)
+        self._costs = BlockCosts(modelled, cost, workers, remembered)
 
     def estimate(
         self, executed: Sequence[tuple[Sequence[Block], Image]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import dataclasses
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 # Unused system calls by which the guest starts and ends a count (also in counter.c, runner.c and
@@ -67,14 +67,15 @@ class Block:
     executions : int
         How often it ran between the two marks.
     memory : MemoryEvents or None
-        Of its loads and stores in all these executions; None where no caches were simulated.
+        Of its loads and stores in all these executions; None where no caches were simulated. It
+        varies a little with the addresses, so that blocks are compared without it.
     """
 
     address: int
     size: int
     instructions: int
     executions: int
-    memory: MemoryEvents | None = None
+    memory: MemoryEvents | None = field(default=None, compare=False)
 
 
 def read_blocks(text: str) -> tuple[Block, ...]:

@@ -23,6 +23,21 @@ from shuffledeploy.deploy.estimate.caches import BLOCKED_LOAD, LINE, Caches
 from shuffledeploy.deploy.estimate.executed_blocks import MemoryEvents
 
 
+class CodePiece(NamedTuple):
+    """Code that was executed, such as a kernel.
+
+    Attributes
+    ----------
+    cycles : float
+        Of its instructions, caches hit and branches predicted. Estimated.
+    events : MemoryEvents
+        What its loads and stores waited for. Simulated.
+    """
+
+    cycles: float
+    events: MemoryEvents
+
+
 class CyclesWithMemory(NamedTuple):
     """Cycles by what takes them. The kind of these figures is: estimated.
 
@@ -50,31 +65,26 @@ class CyclesWithMemory(NamedTuple):
         return sum(self)
 
 
-def with_memory(
-    code: float, events: MemoryEvents, caches: Caches, memory_bytes: float
-) -> CyclesWithMemory:
+def with_memory(piece: CodePiece, caches: Caches, memory_bytes: float) -> CyclesWithMemory:
     """Add what memory costs to the cycles of one piece of code.
 
     Parameters
     ----------
-    code : float
-        Cycles of its instructions.
-    events : MemoryEvents
-        Of its loads and stores, simulated with these caches.
+    piece : CodePiece
+        Simulated with these caches.
     caches : Caches
         The core's, as they are on its board.
     memory_bytes : float
         Bytes a cycle between memory and the last level.
     """
+    code, events = piece
     first_level = (
         LINE * events.following_lines / caches.first_bytes
         + caches.start_cycles * events.starting_lines
     )
     from_memory = events.l3_misses if caches.third else events.l2_misses
     third_level = LINE * (events.l2_misses - from_memory) / caches.second_bytes
-    stalls = (
-        caches.translation.cycles * events.page_misses + BLOCKED_LOAD * events.blocked_loads
-    )
+    stalls = caches.translation.cycles * events.page_misses + BLOCKED_LOAD * events.blocked_loads
     busy = code + first_level + third_level + stalls
     late = max(0.0, LINE * from_memory / memory_bytes - busy)
     memory = late + LINE * events.dirty_lines / memory_bytes

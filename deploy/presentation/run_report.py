@@ -107,7 +107,8 @@ def _on_board_json(cycles: BoardCycles | None) -> dict[str, Any]:
     if cycles is None:
         return {}
     sums = {"total": cycles.total, "milliseconds": cycles.milliseconds, "leaves_out": LEFT_OUT}
-    return {"on_board": {"kind": "estimated", **dataclasses.asdict(cycles), **sums}}
+    where = {"board": cycles.board, "clock_ghz": cycles.clock_ghz}
+    return {"on_board": {"kind": "estimated", **where, **cycles.cycles._asdict(), **sums}}
 
 
 def to_json(
@@ -220,9 +221,10 @@ def board_line(cycles: BoardCycles) -> str:
 
 def parts_line(cycles: BoardCycles) -> str:
     """Say what share of an estimate each of its parts is."""
-    parts = [("code", cycles.code), ("first level", cycles.first_level),
-             ("third level", cycles.third_level), ("memory", cycles.memory)]  # fmt: skip
-    return ", ".join(f"{name} {part / cycles.total:.0%}" for name, part in parts if part)
+    parts = cycles.cycles._asdict().items()
+    return ", ".join(
+        f"{name.replace('_', ' ')} {part / cycles.total:.0%}" for name, part in parts if part
+    )
 
 
 def _kernel_table(figure: Instructions, cycles: Cycles | str | None) -> Table:

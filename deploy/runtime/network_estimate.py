@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
+from collections.abc import Sequence
 
 from shuffledeploy.compiler.bundle.folder import Bundle
 from shuffledeploy.compiler.cores import scheduling_of
@@ -13,8 +14,9 @@ from shuffledeploy.deploy.estimate.boards import Board
 from shuffledeploy.deploy.estimate.code_images import read_image
 from shuffledeploy.deploy.estimate.cycle_model import CycleModel
 from shuffledeploy.deploy.estimate.elf_symbols import function_at, read_functions
-from shuffledeploy.deploy.estimate.executed_blocks import Block
+from shuffledeploy.deploy.estimate.executed_blocks import Block, memory_events_of
 from shuffledeploy.deploy.estimate.instruction_counts import InstructionCounts, kernel_behind
+from shuffledeploy.deploy.estimate.memory_cycles import CodePiece
 from shuffledeploy.deploy.runtime.execution import RunningNetwork
 from shuffledeploy.deploy.runtime.latency import count_library
 from shuffledeploy.model.errors import Failure, UsageError
@@ -76,13 +78,8 @@ def estimate_network(network: RunningNetwork, board: Board | None = None) -> Cyc
     if scheduling_of(core) is None:
         raise UsageError(f"LLVM has no scheduling model for {core}: no cycles can be estimated")
     counted = count_library(network, board.caches if board else None)
-    cycles = estimate_library(counted, network.bundle, CycleModel("aarch64", core), core)
-    if board is None:
-        return cycles
-    if counted.memory is None:
-        raise Failure(f"{network.device.name} simulated no caches")
-    on_board = cycles_on(board, cycles.total, counted.memory)
-    return dataclasses.replace(cycles, on_board=on_board)
+    model = CycleModel("aarch64", core)
+    return estimate_library(counted, network.bundle, model, core, board)
 
 
 def require_core_of(board: Board, device: Device) -> None:
@@ -101,8 +98,9 @@ def require_core_of(board: Board, device: Device) -> None:
 
 
 def estimate_library(
-    counted: InstructionCounts, bundle: Bundle, model: CycleModel, core: str
-) -> Cycles:
+    counted: InstructionCounts, bundle: Bundle, model: CycleModel, core: str,
+    board: Board | None = None,
+) -> Cycles:  # fmt: skip
     """Estimate the cycles of what was executed of a library.
 
     Functions are costed apart: what lies side by side in a library is no nest of loops.
@@ -117,11 +115,13 @@ def estimate_library(
         Of the core.
     core : str
         The core's name.
+    board : Board, optional
+        Add what memory costs there: counted with its caches simulated.
 
     Raises
     ------
     Failure
-        When llvm-mca does not understand the code.
+        When llvm-mca does not understand the code, or no caches were simulated.
     """
     functions, image = read_functions(bundle.library), read_image(bundle.library)
     blocks: defaultdict[str, list[Block]] = defaultdict(list)
@@ -129,6 +129,7 @@ def estimate_library(
         blocks[function_at(functions, block.address)].append(block)
     estimates = model.estimate([(own, image) for own in blocks.values()])
     kernels: defaultdict[str, float] = defaultdict(float)
+    pieces: list[CodePiece] = []
     iterations = throughput = 0.0
     for name, estimate in zip(blocks, estimates, strict=True):
         if isinstance(estimate, str):
@@ -136,6 +137,16 @@ def estimate_library(
         iterations += estimate.iterations
         throughput += estimate.throughput
         kernels[kernel_behind(name, bundle.manifest)] += estimate.cycles
+        if board is not None:
+            pieces.append(_piece(name, estimate.cycles, blocks[name]))
     by_cycles = dict(sorted(kernels.items(), key=lambda kernel: -kernel[1]))
     total = (iterations + throughput) / 2
-    return Cycles(total, iterations, throughput, by_cycles, core, model.source)
+    on_board = cycles_on(board, pieces) if board else None
+    return Cycles(total, iterations, throughput, by_cycles, core, model.source, on_board)
+
+
+def _piece(name: str, cycles: float, blocks: Sequence[Block]) -> CodePiece:
+    events = memory_events_of(blocks)
+    if events is None:
+        raise Failure(f"no caches were simulated for {name}")
+    return CodePiece(cycles, events)

@@ -147,7 +147,8 @@ def _count_one(
     except (StopIteration, ValueError):
         return "the emulator wrote no counts"
     own = instructions_in(block for block in blocks if block.address >= KERNEL_BASE)
-    return KernelCount(own, instructions_in(blocks) - own, blocks, read_image(program), memory_events_of(blocks))
+    helpers, memory = instructions_in(blocks) - own, memory_events_of(blocks)
+    return KernelCount(own, helpers, blocks, read_image(program), memory)
 
 
 def _tensor_argument(shape: Sequence[int], dtype: str) -> str:

@@ -9,9 +9,11 @@ from shuffledeploy.compiler.tuning.records.record import ESTIMATED_UNIT
 from shuffledeploy.compiler.tuning.score import DetailedScore, KernelObject
 from shuffledeploy.deploy.board.guests import Guest, guest_of
 from shuffledeploy.deploy.board.qemu import ensure_emulator
-from shuffledeploy.deploy.estimate.caches import CACHES, Caches
+from shuffledeploy.deploy.estimate.caches import Caches
 from shuffledeploy.deploy.estimate.cycle_model import CycleModel
 from shuffledeploy.deploy.estimate.cycles import CycleEstimate
+from shuffledeploy.deploy.estimate.memory_cycles import CodePiece, with_memory
+from shuffledeploy.deploy.estimate.reference_boards import KernelMemory, kernel_memory
 from shuffledeploy.deploy.scoring.count_kernels import KernelCount, count_kernels
 
 TIMEOUT_S = 60.0
@@ -53,9 +55,8 @@ class EstimatedCycles:
     Executions of each region of code are counted on an emulated core; what a region costs there at
     steady state is llvm-mca's word. Both forms of the sum are kept in the details, with the
     instructions, and `disagree` where the forms differ by more than `DISAGREEMENT`. To their mean
-    come what moving lines between caches costs (``transfers``, of the simulated ``l1_misses`` and
-    ``l2_misses``: lines) and what pages and stores make wait (``stalls``, of ``page_misses`` and
-    ``blocked_loads``), where `deploy.estimate.caches` knows the core's.
+    comes what memory adds, as `deploy.estimate.memory_cycles` has it, on the board by which the
+    core is known (`deploy.estimate.reference_boards`), with its parts and the simulated events.
 
     Parameters
     ----------
@@ -76,14 +77,15 @@ class EstimatedCycles:
     ) -> None:
         self._guest = guest
         self._workers = workers
-        self._caches = CACHES.get(core)
+        self._memory = kernel_memory(core)
         ensure_emulator(guest.architecture)
         self._model = CycleModel(guest.architecture, core, workers, remembered_in)
         self.source = self._model.source
 
     def __call__(self, kernels: Sequence[KernelObject]) -> list[float | str]:
         """Estimate each kernel's cycles; in place of an estimate, why there is none."""
-        counts = _count(kernels, self._guest, self._workers, self._caches)
+        caches = self._memory.caches if self._memory else None
+        counts = _count(kernels, self._guest, self._workers, caches)
         executed = [count for count in counts if not isinstance(count, str)]
         estimates = iter(self._model.estimate([(c.blocks, c.image) for c in executed]))
         results: list[float | str] = []
@@ -92,7 +94,7 @@ class EstimatedCycles:
             if isinstance(count, str) or isinstance(estimate, str):
                 results.append(str(estimate))
             else:
-                results.append(_detailed(estimate, count, self._caches))
+                results.append(_detailed(estimate, count, self._memory))
         return results
 
 
@@ -105,7 +107,9 @@ def _count(
     )
 
 
-def _detailed(estimate: CycleEstimate, count: KernelCount, caches: Caches | None) -> DetailedScore:
+def _detailed(
+    estimate: CycleEstimate, count: KernelCount, memory: KernelMemory | None
+) -> DetailedScore:
     forms = (estimate.iterations, estimate.throughput)
     cycles = estimate.cycles
     details = {
@@ -113,12 +117,12 @@ def _detailed(estimate: CycleEstimate, count: KernelCount, caches: Caches | None
         "throughput": round(estimate.throughput, 1),
         "instructions": count.total,
     }
-    if caches is not None and count.memory is not None:
-        events = count.memory._asdict().items()
-        details |= {name: number for name, number in events if number is not None}
-        details["transfers"] = round(caches.transfer_cycles(count.memory), 1)
-        details["stalls"] = round(caches.stall_cycles(count.memory), 1)
-        cycles += details["transfers"] + details["stalls"]
+    if memory is not None and count.memory is not None:
+        piece = CodePiece(cycles, count.memory)
+        parts = with_memory(piece, memory.caches, memory.memory_bytes)
+        details |= count.memory._asdict()
+        details |= {name: round(part, 1) for name, part in parts._asdict().items()}
+        cycles = parts.total
     if max(forms) > (1 + DISAGREEMENT) * min(forms):
         details["disagree"] = 1
     if estimate.outlying:

@@ -23,8 +23,7 @@ _ROUNDS, _LONG, _ROUNDS_OF_LONG = 3, 400, 2
 _UNITS = {None: 0, "memory": 1, "multiply": 2, "vector": 3, "branch": 4}
 _VECTOR = _UNITS["vector"]
 _REGISTERS = {
-    name: place
-    for place, name in enumerate([*(f"{k}{i}" for k in "xv" for i in range(32)), FLAGS])
+    name: place for place, name in enumerate([*(f"{k}{i}" for k in "xv" for i in range(32)), FLAGS])
 }
 
 
@@ -93,11 +92,9 @@ def _start_all(run: Sequence[_Step], rounds: int) -> list[int]:
         for step in run:
             start = free[step.unit]
             for place in step.reads:
-                if ready[place] > start:
-                    start = ready[place]
+                start = max(start, ready[place])
             for place in step.reads_late:
-                if ready_late[place] > start:
-                    start = ready_late[place]
+                start = max(start, ready_late[place])
             if start <= now and (not slots or ways < step.ways):
                 start = now + 1
             if start > now:
