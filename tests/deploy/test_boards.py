@@ -33,6 +33,8 @@ def test_every_board_has_a_known_core_and_caches_that_the_plugin_takes() -> None
         levels = [level for level in (caches.first, caches.second, caches.third) if level]
         assert all((level.size // LINE // level.ways).bit_count() == 1 for level in levels)
         assert 0.5 < board.memory_bytes < 20
+    assert BOARDS["oneplus-7t"].stands_in.startswith("that of rk3588-big")
+    assert not BOARDS["rk3588-big"].stands_in
     assert BOARDS["raspberry-pi-4"].memory_bytes == pytest.approx(2.68, abs=0.01)
 
 
