@@ -11,6 +11,8 @@ from __future__ import annotations
 import dataclasses
 
 DEFAULT_CORE = "cortex-a72"
+#: The target that is called by no core's name: the default core.
+ARM = "arm"
 
 
 @dataclasses.dataclass(frozen=True)

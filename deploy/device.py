@@ -14,6 +14,7 @@ import sys
 from shuffledeploy.compiler.cores import CORES, DEFAULT_CORE
 from shuffledeploy.deploy.board.qemu import ensure_emulator
 from shuffledeploy.deploy.devices.device_names import CORE_HELP, require_core_name
+from shuffledeploy.deploy.estimate.boards import find_board
 from shuffledeploy.deploy.on_device.native_server import ensure_server
 from shuffledeploy.model.errors import command, program_name
 
@@ -52,6 +53,7 @@ def main(argv: list[str] | None = None) -> int:
     from shuffledeploy.deploy.actions import running_devices
 
     if options.action == "start":
+        options.core = find_board(options.board).core if options.board else options.core
         return running_devices.start(options)
     if options.action == "list":
         return running_devices.list_running()
@@ -73,10 +75,12 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     )
     actions.add_parser("build", help="fetch and build what a board needs, if it is not there")
     start = actions.add_parser("start", help="start a board and print its device name")
-    start.add_argument(
+    emulated = start.add_mutually_exclusive_group()
+    emulated.add_argument(
         "--core", default=DEFAULT_CORE, metavar="CORE",
         help=f"the core to emulate (default: {DEFAULT_CORE}): {', '.join(CORES)}",
     )  # fmt: skip
+    emulated.add_argument("--board", metavar="BOARD", help="or the board whose core to emulate")
     start.add_argument(
         "--port", type=int, default=0, help="where to listen, on 127.0.0.1 (default: a free port)"
     )

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import msgspec
 
-from shuffledeploy.compiler.cores import CORES
+from shuffledeploy.compiler.cores import ARM, CORES, DEFAULT_CORE
 from shuffledeploy.deploy.estimate.caches import CACHES, KIB, LINE, Cache, Caches
 from shuffledeploy.model.errors import UsageError
 
@@ -68,6 +68,23 @@ class Board:
         """Give the core's caches as they are on this board."""
         own = CACHES[self.core]
         return dataclasses.replace(own, second=self.second or own.second, third=self.third)
+
+
+def target_of_board(board: Board, target: str | None) -> str:
+    """Name the target of a board's core, which may be named beside the board.
+
+    Raises
+    ------
+    UsageError
+        Another target is named, or nothing can be compiled for that core.
+    """
+    core = board.core
+    if target is not None and core != (DEFAULT_CORE if target == ARM else target):
+        raise UsageError(f"{board.name} has a {core}: leave out --target {target}")
+    if not CORES[core].is_target:
+        known = ", ".join(core.name for core in CORES.values() if core.is_target)
+        raise UsageError(f"{board.name} has a {core}, which is no target; there are {known}")
+    return core
 
 
 _Ghz = Annotated[float, msgspec.Meta(ge=0.1, le=10)]
