@@ -13,6 +13,8 @@ import dataclasses
 DEFAULT_CORE = "cortex-a72"
 #: The target that is called by no core's name: the default core.
 ARM = "arm"
+#: Bytes of a line of the caches, of all cores.
+LINE = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +64,8 @@ class ArmCore:
         Bytes a cycle from the second level into the first.
     is_target : bool
         Whether it is offered as a target; else it can only be emulated.
+    instructions : tuple of int
+        First-level cache of instructions: KiB and ways.
     """
 
     name: str
@@ -77,6 +81,7 @@ class ArmCore:
     pages: int
     first_bytes: int = 16
     is_target: bool = True
+    instructions: tuple[int, int] = (64, 4)
 
     @property
     def is_stand_in(self) -> bool:
@@ -99,17 +104,22 @@ CORES: dict[str, ArmCore] = {
     core.name: core
     for core in (
         ArmCore("cortex-a35", "i.MX 8X, RK3308 (in order)",
-                "cortex-a35", 0xD04, 1, 0, _V8_0, _A53, (32, 4), (512, 8), 10, is_target=False),
+                "cortex-a35", 0xD04, 1, 0, _V8_0, _A53, (32, 4), (512, 8), 10, is_target=False,
+                instructions=(32, 2)),
         ArmCore("cortex-a53", "Raspberry Pi 3, Snapdragon 410/625 (in order)",
-                "cortex-a53", 0xD03, 0, 4, _V8_0, _A53, (32, 4), (512, 16), 10),
+                "cortex-a53", 0xD03, 0, 4, _V8_0, _A53, (32, 4), (512, 16), 10,
+                instructions=(32, 2)),
         # QEMU 7.2 has no A55: the A76 has the same ARMv8.2 instructions (dot products, fp16).
         ArmCore("cortex-a55", "little core of most phones since 2018 (in order)",
-                "cortex-a76", 0xD05, 2, 0, _V8_2, _A55, (32, 4), (128, 4), 16),
+                "cortex-a76", 0xD05, 2, 0, _V8_2, _A55, (32, 4), (128, 4), 16,
+                instructions=(32, 4)),
         ArmCore("cortex-a57", "Jetson TX1, Jetson Nano, Snapdragon 810",
-                "cortex-a57", 0xD07, 1, 3, _V8_0, _A57, (32, 2), (2048, 16), 32),
+                "cortex-a57", 0xD07, 1, 3, _V8_0, _A57, (32, 2), (2048, 16), 32,
+                instructions=(48, 3)),
         ArmCore("cortex-a72",
                 "Raspberry Pi 4, RK3399, Snapdragon 650 (the default, also called arm)",
-                "cortex-a72", 0xD08, 0, 3, _V8_0, _A57, (32, 2), (1024, 16), 32),
+                "cortex-a72", 0xD08, 0, 3, _V8_0, _A57, (32, 2), (1024, 16), 32,
+                instructions=(48, 3)),
         # ARMv8.0, like the A72.
         ArmCore("cortex-a73", "Kirin 960, Snapdragon 835, Amlogic S922X",
                 "cortex-a72", 0xD09, 0, 2, _V8_0, _A57, (32, 4), (1024, 16), 48),

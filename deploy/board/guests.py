@@ -6,7 +6,7 @@ import difflib
 import platform
 from dataclasses import dataclass
 
-from shuffledeploy.compiler.cores import CORES, ArmCore
+from shuffledeploy.compiler.cores import CORES, LINE, ArmCore
 from shuffledeploy.model.errors import UsageError
 
 
@@ -50,6 +50,25 @@ def cpuinfo(core: ArmCore) -> str:
         f"CPU implementer\t: 0x41\nCPU architecture: 8\nCPU variant\t: 0x{core.variant:x}\n"
         f"CPU part\t: 0x{core.part:03x}\nCPU revision\t: {core.revision}\n\n"
     )
+
+
+def cache_files(core: ArmCore) -> dict[str, str]:
+    """Return the files of ``/sys/devices/system/cpu/cpu0/cache`` of a board with one such core.
+
+    Source: Linux, ``Documentation/ABI/testing/sysfs-devices-system-cpu``; levels stand in the order
+    in which its ``drivers/base/cacheinfo.c`` numbers them.
+    """
+    levels = ((1, "Data", core.first), (1, "Instruction", core.instructions),
+              (2, "Unified", core.second))  # fmt: skip
+    files: dict[str, str] = {}
+    for place, (level, kind, (kib, ways)) in enumerate(levels):
+        facts = {
+            "id": 0, "level": level, "type": kind, "size": f"{kib}K",
+            "coherency_line_size": LINE, "ways_of_associativity": ways,
+            "number_of_sets": kib * 1024 // LINE // ways, "shared_cpu_list": 0, "shared_cpu_map": 1,
+        }  # fmt: skip
+        files |= {f"index{place}/{name}": f"{fact}\n" for name, fact in facts.items()}
+    return files
 
 
 def main_id_register(core: ArmCore) -> int:

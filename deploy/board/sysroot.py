@@ -2,21 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import os
+import stat
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from shuffledeploy.compiler import cores
 from shuffledeploy.compiler.cores import CORES, ArmCore
-from shuffledeploy.deploy.board import guests
-from shuffledeploy.deploy.board.guests import cpuinfo, main_id_register
+from shuffledeploy.deploy.board.guests import cache_files, cpuinfo, main_id_register
 from shuffledeploy.deploy.board.places import built_once, recipe_hash
 from shuffledeploy.deploy.board.qemu import Emulator
+
+_CPUS = "sys/devices/system/cpu"
+_CPU0 = f"{_CPUS}/cpu0"
+_TOPOLOGY = (
+    "core_id", "physical_package_id", "core_siblings_list", "thread_siblings_list",
+)  # fmt: skip
+# How many a core has; a third level is a board's, and where guests run this machine may have one.
+_CACHES = 3
+_CACHE_FACTS = (
+    "id", "level", "type", "size", "coherency_line_size", "ways_of_associativity",
+    "number_of_sets", "shared_cpu_list", "shared_cpu_map",
+)  # fmt: skip
 
 
 def ensure_root(core: ArmCore) -> Path:
     """Return the root of a board with this core: its ``/proc/cpuinfo``, its ``/sys``."""
-    sources = (Path(guests.__file__), Path(cores.__file__), Path(__file__))
-    return built_once(f"cores-{recipe_hash(*sources)}", _build) / core.name
+    return built_once(f"cores-{recipe_hash(*shown_of_cores())}", _build) / core.name
+
+
+def shown_of_cores() -> Iterator[str | Path]:
+    """Give all that roots of boards show of their cores, as a recipe has it."""
+    yield Path(__file__)
+    for core in CORES.values():
+        for path, text in _files(core).items():
+            yield f"{core.name} {path} {text}"
 
 
 def guest_command(
@@ -54,20 +74,37 @@ def _build(folder: Path) -> None:
 
 def write_core(root: Path, core: ArmCore) -> None:
     """Write what shows one core into a root."""
-    cpus = root / "sys/devices/system/cpu"
-    files = {
-        root / "proc/cpuinfo": cpuinfo(core),
-        **{cpus / name: "0\n" for name in ("present", "possible", "online")},
-        cpus / "kernel_max": "0\n",
-        cpus / "cpu0/online": "1\n",
-        cpus / "cpu0/topology/core_id": "0\n",
-        cpus / "cpu0/topology/physical_package_id": "0\n",
-        cpus / "cpu0/topology/core_siblings_list": "0\n",
-        cpus / "cpu0/topology/thread_siblings_list": "0\n",
-        cpus / "cpu0/cpufreq/cpuinfo_max_freq": "1500000\n",
-        cpus / "cpu0/cpufreq/scaling_cur_freq": "1500000\n",
-        cpus / "cpu0/regs/identification/midr_el1": f"{main_id_register(core):#018x}\n",
+    for path, text in _files(core).items():
+        file = root / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    _hide(root / f"{_CPU0}/cache/index{_CACHES}", _CACHE_FACTS)
+
+
+def _files(core: ArmCore) -> dict[str, str]:
+    """Give the files that show one core: paths in its root, texts."""
+    zero = "0\n"
+    return {
+        "proc/cpuinfo": cpuinfo(core),
+        **{f"{_CPUS}/{name}": zero for name in ("present", "possible", "online", "kernel_max")},
+        f"{_CPU0}/online": "1\n",
+        **{f"{_CPU0}/topology/{name}": zero for name in _TOPOLOGY},
+        f"{_CPU0}/topology/thread_siblings": "1\n",
+        f"{_CPU0}/topology/core_siblings": "1\n",
+        f"{_CPU0}/cpufreq/cpuinfo_max_freq": "1500000\n",
+        f"{_CPU0}/cpufreq/scaling_cur_freq": "1500000\n",
+        f"{_CPU0}/regs/identification/midr_el1": f"{main_id_register(core):#018x}\n",
+        **{f"{_CPU0}/cache/{path}": text for path, text in cache_files(core).items()},
     }
-    for path, text in files.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+
+
+def _hide(folder: Path, names: Iterable[str]) -> None:
+    """Keep guests from files of this machine: they find sockets there, which cannot be opened.
+
+    QEMU takes a path from this machine where the root has nothing of that name.
+    """
+    folder.mkdir(parents=True)
+    for name in names:
+        # A file system without sockets shows what is there.
+        with contextlib.suppress(OSError):
+            os.mknod(folder / name, stat.S_IFSOCK | 0o444)

@@ -18,8 +18,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from shuffledeploy.compiler.cores import LINE
 from shuffledeploy.deploy.estimate.boards import Board
-from shuffledeploy.deploy.estimate.caches import LINE
 from shuffledeploy.deploy.estimate.executed_blocks import MemoryEvents
 
 LEFT_OUT = (

@@ -13,8 +13,8 @@ from typing import Annotated
 
 import msgspec
 
-from shuffledeploy.compiler.cores import ARM, CORES, DEFAULT_CORE
-from shuffledeploy.deploy.estimate.caches import CACHES, KIB, LINE, Cache, Caches
+from shuffledeploy.compiler.cores import ARM, CORES, DEFAULT_CORE, LINE
+from shuffledeploy.deploy.estimate.caches import CACHES, KIB, Cache, Caches
 from shuffledeploy.model.errors import UsageError
 
 BOARD_HELP = (

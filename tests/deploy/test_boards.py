@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from shuffledeploy.compiler.cores import CORES
+from shuffledeploy.compiler.cores import CORES, LINE
 from shuffledeploy.deploy.estimate.board_cycles import cycles_on
 from shuffledeploy.deploy.estimate.boards import BOARDS, Board, find_board, read_board
-from shuffledeploy.deploy.estimate.caches import KIB, LINE, Cache
+from shuffledeploy.deploy.estimate.caches import KIB, Cache
 from shuffledeploy.deploy.estimate.executed_blocks import MemoryEvents
 from shuffledeploy.model.errors import UsageError
 
