@@ -89,8 +89,9 @@ def target_of_board(board: Board, target: str | None) -> str:
 
 _Ghz = Annotated[float, msgspec.Meta(ge=0.1, le=10)]
 _Rate = Annotated[float, msgspec.Meta(ge=50, le=1_000_000)]
-_Kib = Annotated[int, msgspec.Meta(ge=16, le=262_144)]
-_Ways = Annotated[int, msgspec.Meta(ge=1, le=64)]
+_LEAST_KIB, _MOST_KIB, _MOST_WAYS = 16, 262_144, 64
+_Kib = Annotated[int, msgspec.Meta(ge=_LEAST_KIB, le=_MOST_KIB)]
+_Ways = Annotated[int, msgspec.Meta(ge=1, le=_MOST_WAYS)]
 
 
 class _BoardFields(msgspec.Struct, forbid_unknown_fields=True):
@@ -164,7 +165,10 @@ def read_board(path: Path) -> Board:
 def _board(name: str, told: _BoardFields, where: str, stands_in: str = "") -> Board:
     """Make a board of its fields; `where` is what an error says of their place."""
     if told.core not in CORES:
-        raise UsageError(f"{where} has the core '{told.core}'; known are {', '.join(CORES)}")
+        raise UsageError(
+            f"{where} has the core '{told.core}', of which there is no model; there is one of"
+            f" {', '.join(CORES)}. Without --board, instructions are counted all the same"
+        )
     second = _level(where, "second", told.second_level_kib, told.second_level_ways)
     third = _level(where, "third", told.third_level_kib, told.third_level_ways)
     return Board(name, told.core, told.clock_ghz, told.memcpy_mb_s, second, third, stands_in)
@@ -176,12 +180,22 @@ def _level(where: str, level: str, kib: int | None, ways: int | None) -> Cache |
         return None
     if kib is None or ways is None:
         raise UsageError(f"{where}: {level}_level_kib and _ways go together")
-    sets, rest = divmod(kib * KIB, LINE * ways)
-    if rest or not sets or sets & (sets - 1):
+    if not _has_power_of_two_sets(kib, ways):
         raise UsageError(
             f"{where}: {kib} KiB of {ways} ways make no power of two of sets in the {level} level"
         )
     return Cache(kib * KIB, ways)
+
+
+def _has_power_of_two_sets(kib: int, ways: int) -> bool:
+    sets, rest = divmod(kib * KIB, LINE * ways)
+    return not rest and sets.bit_count() == 1
+
+
+def is_level(kib: int, ways: int) -> bool:
+    """Whether a board may have such a level of cache."""
+    fits = _LEAST_KIB <= kib <= _MOST_KIB and 1 <= ways <= _MOST_WAYS
+    return fits and _has_power_of_two_sets(kib, ways)
 
 
 def _known() -> dict[str, Board]:
