@@ -24,6 +24,8 @@ BOARD_HELP = (
 _TABLE = Path(__file__).with_name("boards.toml")
 _FILE_ENDING = ".toml"
 _LONGEST_FILE = 64 * KIB
+# Of a core's whole line in one cycle; boards have 1 to 10.
+_MOST_MEMORY_BYTES = LINE
 # A copy reads each byte and writes it.
 _PASSES_OF_A_COPY = 2
 
@@ -171,7 +173,18 @@ def _board(name: str, told: _BoardFields, where: str, stands_in: str = "") -> Bo
         )
     second = _level(where, "second", told.second_level_kib, told.second_level_ways)
     third = _level(where, "third", told.third_level_kib, told.third_level_ways)
-    return Board(name, told.core, told.clock_ghz, told.memcpy_mb_s, second, third, stands_in)
+    board = Board(name, told.core, told.clock_ghz, told.memcpy_mb_s, second, third, stands_in)
+    caches = board.caches
+    sizes = [level.size // KIB for level in (caches.first, caches.second, caches.third) if level]
+    if sizes != sorted(set(sizes)):
+        shown = ", ".join(map(str, sizes))
+        raise UsageError(f"{where} has levels of {shown} KiB: each has to exceed the one before")
+    if board.memory_bytes > _MOST_MEMORY_BYTES:
+        raise UsageError(
+            f"{where}: at {board.clock_ghz:g} GHz, {board.memcpy_mb_s:g} MB/s are"
+            f" {board.memory_bytes:.0f} bytes a cycle, which no memory gives to one core"
+        )
+    return board
 
 
 def _level(where: str, level: str, kib: int | None, ways: int | None) -> Cache | None:
