@@ -7,6 +7,7 @@ import argparse
 from shuffledeploy.compiler.cores import CORES
 from shuffledeploy.deploy.board.places import CONSOLE
 from shuffledeploy.deploy.devices.device_names import parse_device_name
+from shuffledeploy.deploy.estimate.boards import read_board
 from shuffledeploy.deploy.runner.board_probe import UNKNOWN_CORE, probe_board, write_board
 
 
@@ -17,7 +18,10 @@ def measure(options: argparse.Namespace) -> int:
         probed = probe_board(place, options.core)
     write_board(probed, place.text, options.file)
     print(options.file.read_text(encoding="utf-8"), end="")
-    if probed.core_name == UNKNOWN_CORE:
+    if probed.core_name != UNKNOWN_CORE:
+        # Says in one line what of it --board would not take.
+        read_board(options.file)
+    else:
         print(
             f"note: --board takes none but {', '.join(CORES)}: name the nearest in {options.file}"
         )
