@@ -27,6 +27,8 @@ from shuffledeploy.compiler.ir.graph import ENTRY
 from shuffledeploy.compiler.ir.inspection import is_shuffle, kernel_functions, moves_only
 from shuffledeploy.compiler.kernels.schedules import scheduled
 from shuffledeploy.compiler.library import build_library
+from shuffledeploy.compiler.passes.graph.eliminate_channel_shuffle import count_shuffles
+from shuffledeploy.compiler.passes.graph.fold_batch_norm import fold_batch_norm
 from shuffledeploy.compiler.passes.memory.constants_in_place import constant_bytes
 from shuffledeploy.compiler.passes.memory.expose_intermediates import (
     kernel_calls,
@@ -185,6 +187,8 @@ def write_bundle(  # noqa: PLR0913 - all but four by name
             symbols=symbols_of(module),
             shuffle_kernels=sum(e.calls for e in entries
                                 if is_shuffle(e.name, lowered.kernels[e.name])),
+            # Some programs compute the order: it is a constant once that is folded.
+            program_shuffles=count_shuffles(fold_batch_norm(lowered.program.module)),
             score_source=", ".join(sorted(sources)) or None,
             score_unit=", ".join(sorted(units)) or None, seeds=SEEDS, tolerance=TOLERANCE,
         ))  # fmt: skip

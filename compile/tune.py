@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; return its exit status."""
     options = _parser().parse_args(argv)
     if options.list_targets:
-        from shuffledeploy.deploy.report.target_tables import print_targets
+        from shuffledeploy.deploy.presentation.target_tables import print_targets
 
         print_targets()
         return 0
@@ -67,7 +67,7 @@ def main(argv: list[str] | None = None) -> int:
     if options.json:
         write_json(options.json, outcome.to_json() | estimated)
     if options.plot and outcome.search.curve:
-        from shuffledeploy.deploy.report.tuning_chart import draw_curve
+        from shuffledeploy.deploy.presentation.tuning_chart import draw_curve
 
         draw_curve(options.plot, outcome, beside)
     elif options.plot:
@@ -88,7 +88,7 @@ def _board(options: argparse.Namespace) -> Board | None:
 
 def _estimate(outcome: Outcome, board: Board) -> dict[str, Any]:
     """Say how long the network is estimated to take on a board; of a wrong one nothing."""
-    from shuffledeploy.deploy.report.run_report import board_line, on_board_json
+    from shuffledeploy.deploy.presentation.run_report import board_line, on_board_json
     from shuffledeploy.deploy.runtime.network_estimate import estimate_bundle
 
     if outcome.parity is None or not outcome.parity.passed:
@@ -145,7 +145,7 @@ def _refuse_early(options: argparse.Namespace) -> dict[str, float]:
     shape = input_shape(options.model, size)
     if not options.beside:
         return {}
-    from shuffledeploy.deploy.report.tuning_chart import peer_latencies
+    from shuffledeploy.deploy.presentation.tuning_chart import peer_latencies
 
     return peer_latencies(options.beside, options.model, f"{shape[2]}x{shape[3]}")
 

@@ -171,3 +171,8 @@ def write_json(path: Path, document: dict[str, Any]) -> None:
     text = json.dumps(document, indent=1, allow_nan=False)
     with replaced(path) as beside:
         beside.write_text(text + "\n", encoding="utf-8")
+
+
+def three_digits(value: float) -> str:
+    """Write three significant digits, all of those before the point."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"

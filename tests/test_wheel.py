@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-#: C, and tables: what is no Python and comes along.
-KINDS = (".c", ".h", ".csv")
+#: C, tables and the parts of a page: what is no Python and comes along.
+KINDS = (".c", ".h", ".csv", ".j2", ".css")
 PROJECT = Path(__file__).resolve().parents[1]
 
 

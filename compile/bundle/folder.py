@@ -79,7 +79,7 @@ class Bundle:
         """Name the two files that an app needs, with their sizes; a `UsageError` as above."""
         made = self.standalone
         header, archive, library = (
-            f"{name} ({_size((self.path / name).stat().st_size)})"
+            f"{name} ({size_text((self.path / name).stat().st_size)})"
             for name in (made.header, made.archive, made.library)
         )
         return f"{header}, and {archive} or {library}"
@@ -104,7 +104,8 @@ class Bundle:
         return list(arrays.values())
 
 
-def _size(count: int) -> str:
+def size_text(count: int) -> str:
+    """Write a number of bytes in MB (10^6 bytes) or kB."""
     return f"{count / 1e6:.2f} MB" if count >= 1e5 else f"{count / 1e3:.0f} kB"
 
 

@@ -162,6 +162,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         of its rows: the kernel's name.
     standalone : Standalone or None
         The same network without a runtime, where it was asked for.
+    program_shuffles : int or None
+        Channel shuffles of the program that it was made of; None where a bundle does not tell.
     """
 
     network: Name
@@ -185,6 +187,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     seeds: Annotated[tuple[Seed, ...], Meta(max_length=MOST_SEEDS)]
     tolerance: Annotated[float, Meta(gt=0, le=LARGEST_TOLERANCE)]
     standalone: Standalone | None = None
+    program_shuffles: Count | None = None
     files: Annotated[dict[Name, Hash], Meta(max_length=64)] = {}
     format: int = FORMAT
 
@@ -209,6 +212,21 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     def kernel_calls(self) -> int:
         """Kernel calls of one inference; none for what is joined in place."""
         return len(self.kernel_order) - len(self.joined_in_place)
+
+    @property
+    def multiply_adds(self) -> int:
+        """Multiply-adds of one inference, from the shapes of its kernels."""
+        return sum(kernel.multiply_adds * kernel.calls for kernel in self.kernels)
+
+    @property
+    def constant_bytes(self) -> int:
+        """Bytes of constants (weights, biases) that one inference reads."""
+        return sum(kernel.constant_bytes * kernel.calls for kernel in self.kernels)
+
+    @property
+    def kernels_with_record(self) -> int:
+        """Kernels to which a tuning record was applied."""
+        return sum(kernel.record for kernel in self.kernels)
 
     @property
     def calls_by_strips(self) -> int:

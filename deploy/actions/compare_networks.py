@@ -30,7 +30,7 @@ from shuffledeploy.deploy.runtime.defaults import ALEXNET
 from shuffledeploy.deploy.runtime.device_fit import check_fits, default_device
 from shuffledeploy.deploy.runtime.latency import THREADS
 from shuffledeploy.deploy.runtime.parity import Parity
-from shuffledeploy.model.command_output import steps, write_json
+from shuffledeploy.model.command_output import steps, three_digits, write_json
 from shuffledeploy.model.errors import UsageError
 from shuffledeploy.model.plain_console import plain_console
 
@@ -64,7 +64,7 @@ def compare_networks(options: argparse.Namespace) -> int:
     if options.json is not None:
         write_json(options.json, document)
     if options.chart is not None:
-        from shuffledeploy.deploy.report.comparison_chart import draw_chart
+        from shuffledeploy.deploy.presentation.comparison_chart import draw_chart
 
         draw_chart(options.chart, groups, title, PAPER)
     return 0
@@ -134,9 +134,9 @@ def print_table(rows: Sequence[ComparisonRow], title: str) -> None:
     for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
-        cells = [f"{row.multiply_adds / 1e6:.1f}", _figure(row.value / scale)]
+        cells = [f"{row.multiply_adds / 1e6:.1f}", three_digits(row.value / scale)]
         if row.spread is not None:
-            cells.append(f"{_figure(row.spread['p10'])}-{_figure(row.spread['p90'])}")
+            cells.append(f"{three_digits(row.spread['p10'])}-{three_digits(row.spread['p90'])}")
         if row.on_board is not None:
             cells.append(f"{row.on_board.memory / row.on_board.total:.0%}")
         cells += [_ratio(row.ratio_to_alexnet), _paper(row.paper_ms), _ratio(row.paper_ratio)]
@@ -183,11 +183,6 @@ def _states(rows: Sequence[ComparisonRow]) -> str:
     if len(texts) == 1:
         return f" All: {texts[0]}."
     return " " + "; ".join(f"{told[text]}: {text}" for text in texts) + "." if texts else ""
-
-
-def _figure(value: float) -> str:
-    """Write three significant digits, all of those before the point."""
-    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _ratio(value: float | None) -> str:

@@ -22,7 +22,7 @@ from shuffledeploy.compiler.tuning.proof.validation import Sample, draw_kernels,
 from shuffledeploy.compiler.tuning.records.ties import TIE
 from shuffledeploy.compiler.tuning.search.candidates import Workers
 from shuffledeploy.deploy.board.guests import guest_like_host
-from shuffledeploy.deploy.report.validation_chart import draw_scatter
+from shuffledeploy.deploy.presentation.validation_chart import draw_scatter
 from shuffledeploy.deploy.scoring.scores import EstimatedCycles
 from shuffledeploy.model.command_output import shares, write_json
 from shuffledeploy.model.plain_console import plain_console

@@ -23,7 +23,7 @@ from shuffledeploy.deploy.estimate.boards import BOARDS, find_board
 from shuffledeploy.deploy.estimate.cycle_model import CycleModel
 from shuffledeploy.deploy.estimate.published_times import PublishedTime, published_times
 from shuffledeploy.deploy.estimate.silicon_errors import silicon_errors
-from shuffledeploy.deploy.report.silicon_chart import draw_silicon
+from shuffledeploy.deploy.presentation.silicon_chart import draw_silicon
 from shuffledeploy.model.command_output import steps, write_json
 from shuffledeploy.model.errors import FAILURE_STATUS, Failure, UsageError
 from shuffledeploy.model.plain_console import plain_console

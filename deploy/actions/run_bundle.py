@@ -11,7 +11,7 @@ from shuffledeploy.compiler.bundle.folder import Bundle, load_bundle
 from shuffledeploy.compiler.ir.graph import Array
 from shuffledeploy.deploy.devices.device_names import parse_device_name
 from shuffledeploy.deploy.estimate.boards import find_board
-from shuffledeploy.deploy.report.run_report import (
+from shuffledeploy.deploy.presentation.run_report import (
     Result,
     describe,
     describe_place,

@@ -80,7 +80,7 @@ def check(model: str, target: str, resolution: tuple[int, int] | None = None) ->
         with open_standalone(bundle) as alone:
             standalone = check_parity(alone, bundle)
     manifest = bundle.manifest
-    records = sum(kernel.record for kernel in manifest.kernels)
+    records = manifest.kernels_with_record
     return ZooRow(
         model, manifest.target, manifest.kernel_calls, manifest.shuffle_kernels, records, parity,
         standalone,

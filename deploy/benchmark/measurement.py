@@ -269,18 +269,17 @@ def _shares(
     for model in group.models:
         subject = Subject(OURS, model, group.size, group.threads)
         if subject in seconds and ceilings and group.threads == 1:
-            work = sum(k.multiply_adds * k.calls for k in prepared.bundles[model].manifest.kernels)
+            work = prepared.bundles[model].manifest.multiply_adds
             took = summarise(seconds[subject]).median_ms * 1e-3
             shares[model] = work / took / ceilings["multiply_adds_per_s"]
     return shares
 
 
 def _records(bundle: Bundle, group: SubjectGroup) -> dict[str, Any]:
-    kernels = bundle.manifest.kernels
     return {
         "model": bundle.manifest.network,
         "resolution": group.resolution,
         "target": bundle.manifest.target,
-        "kernels": len(kernels),
-        "with_record": sum(kernel.record for kernel in kernels),
+        "kernels": len(bundle.manifest.kernels),
+        "with_record": bundle.manifest.kernels_with_record,
     }

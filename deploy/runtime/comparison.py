@@ -275,9 +275,9 @@ def _row(bundle: Bundle, figure: Figure, parity: Parity, alexnet: float | None) 
         spread={"p10": figure.p10_ms, "p90": figure.p90_ms, "runs": figure.runs}
         if isinstance(figure, Latency) else None,
         ratio_to_alexnet=None if alexnet is None else alexnet / _value(figure),
-        multiply_adds=sum(kernel.multiply_adds * kernel.calls for kernel in manifest.kernels),
+        multiply_adds=manifest.multiply_adds,
         kernels=len(manifest.kernels),
-        kernels_with_record=sum(kernel.record for kernel in manifest.kernels),
+        kernels_with_record=manifest.kernels_with_record,
         shuffle_kernels=manifest.shuffle_kernels,
         paper_ms=paper, paper_ratio=base / paper if base and paper else None, parity=parity,
         processor=figure.processor if isinstance(figure, Latency) else None,

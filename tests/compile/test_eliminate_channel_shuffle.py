@@ -11,10 +11,26 @@ from stages import assert_module_is, count, imported, lowered, seeded, shuffle_k
 from torch import nn
 from torch.nn import functional
 
+from shuffledeploy.compiler.passes.graph.eliminate_channel_shuffle import count_shuffles
+from shuffledeploy.compiler.passes.graph.fold_batch_norm import fold_batch_norm
+
 
 def test_every_way_of_writing_it() -> None:
     network = Together([Unit(way) for way in WAYS])
     assert_gone(network, 1, 6, 4, 5, takes=len(WAYS))
+
+
+def _shuffles(network: nn.Module) -> int:
+    return count_shuffles(fold_batch_norm(imported(network.eval(), 1, 6, 4, 5).module))
+
+
+def test_the_shuffles_of_a_program_are_counted_however_they_are_written() -> None:
+    for way in WAYS:
+        assert _shuffles(Unit(way)) == 1, way
+    assert _shuffles(Together([Unit(way) for way in WAYS])) == len(WAYS)
+    # A shuffle of one group moves nothing.
+    assert _shuffles(Unit(shuffle_groups=1, channels=9)) == 0
+    assert _shuffles(nn.Sequential(nn.Conv2d(6, 4, 1), nn.Flatten(), nn.Linear(80, 3))) == 0
 
 
 @pytest.mark.smoke

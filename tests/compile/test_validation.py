@@ -29,7 +29,7 @@ from shuffledeploy.compiler.tuning.proof.validation import Drawn, Sample, typica
 from shuffledeploy.compiler.tuning.search import interleaved_timing
 from shuffledeploy.compiler.tuning.search.stock_space import stock_schedules
 from shuffledeploy.deploy.actions.prove_score import holds, host_target, summarise
-from shuffledeploy.deploy.report.validation_chart import draw_scatter
+from shuffledeploy.deploy.presentation.validation_chart import draw_scatter
 
 TIMES = np.array([10.0, 20.0, 30.0, 40.0])
 

@@ -16,7 +16,7 @@ from shuffledeploy.deploy.devices.processor_state import (
     summarize,
 )
 from shuffledeploy.deploy.phone.emulated_phone.phone_process import PhoneProcess
-from shuffledeploy.deploy.report.run_report import figure_json, figure_row
+from shuffledeploy.deploy.presentation.run_report import figure_json, figure_row
 from shuffledeploy.deploy.runtime.execution import start_network
 from shuffledeploy.deploy.runtime.latency import Latency, measure_latency
 from shuffledeploy.model.errors import Failure

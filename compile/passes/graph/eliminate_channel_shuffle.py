@@ -28,12 +28,24 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import numpy as np
 import tvm
 from tvm import relax
 
-from shuffledeploy.compiler.ir.graph import bindings_of, rebuild, substitute
+from shuffledeploy.compiler.ir.graph import (
+    Array,
+    bindings_of,
+    is_permutation,
+    operator,
+    rebuild,
+    substitute,
+)
 from shuffledeploy.compiler.passes.graph.channel_views import View, ViewRules
-from shuffledeploy.compiler.passes.graph.data_movement import Movement, follow_movements
+from shuffledeploy.compiler.passes.graph.data_movement import (
+    CHANNEL_AXIS,
+    Movement,
+    follow_movements,
+)
 
 
 def eliminate_channel_shuffle(module: tvm.IRModule) -> tvm.IRModule:
@@ -48,6 +60,29 @@ def eliminate_channel_shuffle(module: tvm.IRModule) -> tvm.IRModule:
         return substitute(result, lambda v: state.materialised(builder, v))
 
     return rebuild(module, emit, finish)
+
+
+def count_shuffles(module: tvm.IRModule) -> int:
+    """Count the channel shuffles of a program whose constants are folded, however written."""
+    movements = follow_movements(module)
+    shuffles = 0
+    for variable, value in bindings_of(module):
+        order = _shuffle_of(movements.get(variable))
+        read = value if isinstance(value, relax.Var) else value.args[0] if operator(value) else None
+        before = _shuffle_of(movements.get(read))
+        # What only changes the shape of a shuffled tensor shuffles nothing.
+        repeats = order is not None and before is not None and np.array_equal(order, before)
+        shuffles += order is not None and not repeats
+    return shuffles
+
+
+def _shuffle_of(moved: Movement | None) -> Array | None:
+    """Give the order of a tensor that is another one with all its channels elsewhere."""
+    order = None if moved is None else moved.channel_order()
+    if moved is None or order is None:
+        return None
+    whole = is_permutation(order, moved.source_shape[CHANNEL_AXIS])
+    return order if whole and not np.array_equal(order, np.arange(order.size)) else None
 
 
 @dataclasses.dataclass

@@ -213,13 +213,17 @@ def cycles_line(cycles: Cycles | str, clock_ghz: float | None) -> str:
 
 def board_line(cycles: BoardCycles) -> str:
     """Say how long an inference is estimated to take on a board, and what of."""
-    parts = [("code", cycles.code), ("first level", cycles.first_level),
-             ("third level", cycles.third_level), ("memory", cycles.memory)]  # fmt: skip
-    shares = ", ".join(f"{name} {part / cycles.total:.0%}" for name, part in parts if part)
     return (
         f"{cycles.milliseconds:.3g} ms estimated on {cycles.board} at {cycles.clock_ghz:g} GHz:"
-        f" {shares}; left out: {LEFT_OUT}"
+        f" {parts_line(cycles)}; left out: {LEFT_OUT}"
     )
+
+
+def parts_line(cycles: BoardCycles) -> str:
+    """Say what share of an estimate each of its parts is."""
+    parts = [("code", cycles.code), ("first level", cycles.first_level),
+             ("third level", cycles.third_level), ("memory", cycles.memory)]  # fmt: skip
+    return ", ".join(f"{name} {part / cycles.total:.0%}" for name, part in parts if part)
 
 
 def _kernel_table(figure: Instructions, cycles: Cycles | str | None) -> Table:

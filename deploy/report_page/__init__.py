@@ -1,0 +1,1 @@
+"""One page about networks, to send around: what stands on it, its pictures, its HTML."""
