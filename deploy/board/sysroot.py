@@ -34,6 +34,7 @@ def ensure_root(core: ArmCore) -> Path:
 def shown_of_cores() -> Iterator[str | Path]:
     """Give all that roots of boards show of their cores, as a recipe has it."""
     yield Path(__file__)
+    yield str(_places())
     for core in CORES.values():
         for path, text in _files(core).items():
             yield f"{core.name} {path} {text}"
@@ -79,6 +80,14 @@ def write_core(root: Path, core: ArmCore) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
     _hide(root / f"{_CPU0}/cache/index{_CACHES}", _CACHE_FACTS)
+    # A guest that asks on which processor it runs is told this machine's number.
+    for place in range(1, _places()):
+        (root / f"{_CPUS}/cpu{place}").symlink_to("cpu0")
+
+
+def _places() -> int:
+    """Return how many processors this machine may have."""
+    return os.sysconf("SC_NPROCESSORS_CONF")
 
 
 def _files(core: ArmCore) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 
 import pytest
@@ -19,17 +20,17 @@ from shuffledeploy.deploy.board.sysroot import ensure_root
 CACHE = "sys/devices/system/cpu/cpu0/cache"
 # As ncnn looks for a level: from the first index on, until one cannot be opened.
 GUEST = """\
-import json, os
+import json, os, sys
 found, place = [], 0
 while True:
-    folder = f"/sys/devices/system/cpu/cpu0/cache/index{place}/"
+    folder = f"/sys/devices/system/cpu/cpu{sys.argv[1]}/cache/index{place}/"
     try:
         found.append([open(folder + name).read().strip() for name in ("level", "type", "size")])
     except OSError:
         break
     place += 1
-# glibc's numbers of _SC_LEVEL1_DCACHE_SIZE, _SC_LEVEL1_DCACHE_LINESIZE, _SC_LEVEL3_CACHE_SIZE.
-names = (188, 190, 194)
+# glibc's numbers of _SC_NPROCESSORS_CONF, then of the first level's size, its line and the third's.
+names = (83, 188, 190, 194)
 part = [line for line in open("/proc/cpuinfo") if line.startswith("CPU part")]
 print(json.dumps({"levels": found, "sysconf": [os.sysconf(n) for n in names], "part": part}))
 """
@@ -57,8 +58,10 @@ def test_a_root_has_the_caches_of_its_core(name: str) -> None:
 @pytest.mark.parametrize("name", ["cortex-a53", "cortex-a76"])
 def test_a_guest_is_told_its_cores_caches_and_no_others(name: str, emulator: Emulator) -> None:
     core = CORES[name]
+    # The kernel tells a guest which of this machine's processors it runs on.
+    last = os.sysconf("SC_NPROCESSORS_CONF") - 1
     done = subprocess.run(
-        python_command(emulator, ensure_python(), core, ["-c", GUEST]),
+        python_command(emulator, ensure_python(), core, ["-c", GUEST, str(last)]),
         check=True, capture_output=True, text=True, env=emulator.environment(),
     )  # fmt: skip
     told = json.loads(done.stdout)
@@ -67,7 +70,7 @@ def test_a_guest_is_told_its_cores_caches_and_no_others(name: str, emulator: Emu
         ["2", "Unified", f"{core.second[0]}K"],
     ]  # fmt: skip
     # As on any ARM board: glibc tells no sizes there, and of a line what the core tells.
-    assert told["sysconf"] == [0, 64, 0]
+    assert told["sysconf"] == [1, 0, 64, 0]
     assert told["part"] == [f"CPU part\t: 0x{core.part:03x}\n"]
 
 
