@@ -11,6 +11,10 @@ from __future__ import annotations
 import dataclasses
 
 DEFAULT_CORE = "cortex-a72"
+#: The target that is called by no core's name: the default core.
+ARM = "arm"
+#: Bytes of a line of the caches, of all cores.
+LINE = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +64,10 @@ class ArmCore:
         Bytes a cycle from the second level into the first.
     is_target : bool
         Whether it is offered as a target; else it can only be emulated.
+    instructions : tuple of int
+        First-level cache of instructions: KiB and ways.
+    sharing : int
+        Cores of a cluster, which share the second level; 1 where each has its own.
     """
 
     name: str
@@ -75,6 +83,8 @@ class ArmCore:
     pages: int
     first_bytes: int = 16
     is_target: bool = True
+    instructions: tuple[int, int] = (64, 4)
+    sharing: int = 1
 
     @property
     def is_stand_in(self) -> bool:
@@ -97,20 +107,25 @@ CORES: dict[str, ArmCore] = {
     core.name: core
     for core in (
         ArmCore("cortex-a35", "i.MX 8X, RK3308 (in order)",
-                "cortex-a35", 0xD04, 1, 0, _V8_0, _A53, (32, 4), (512, 8), 10, is_target=False),
+                "cortex-a35", 0xD04, 1, 0, _V8_0, _A53, (32, 4), (512, 8), 10, is_target=False,
+                instructions=(32, 2), sharing=4),
         ArmCore("cortex-a53", "Raspberry Pi 3, Snapdragon 410/625 (in order)",
-                "cortex-a53", 0xD03, 0, 4, _V8_0, _A53, (32, 4), (512, 16), 10),
+                "cortex-a53", 0xD03, 0, 4, _V8_0, _A53, (32, 4), (512, 16), 10,
+                instructions=(32, 2), sharing=4),
         # QEMU 7.2 has no A55: the A76 has the same ARMv8.2 instructions (dot products, fp16).
         ArmCore("cortex-a55", "little core of most phones since 2018 (in order)",
-                "cortex-a76", 0xD05, 2, 0, _V8_2, _A55, (32, 4), (128, 4), 16),
+                "cortex-a76", 0xD05, 2, 0, _V8_2, _A55, (32, 4), (128, 4), 16,
+                instructions=(32, 4)),
         ArmCore("cortex-a57", "Jetson TX1, Jetson Nano, Snapdragon 810",
-                "cortex-a57", 0xD07, 1, 3, _V8_0, _A57, (32, 2), (2048, 16), 32),
+                "cortex-a57", 0xD07, 1, 3, _V8_0, _A57, (32, 2), (2048, 16), 32,
+                instructions=(48, 3), sharing=4),
         ArmCore("cortex-a72",
                 "Raspberry Pi 4, RK3399, Snapdragon 650 (the default, also called arm)",
-                "cortex-a72", 0xD08, 0, 3, _V8_0, _A57, (32, 2), (1024, 16), 32),
+                "cortex-a72", 0xD08, 0, 3, _V8_0, _A57, (32, 2), (1024, 16), 32,
+                instructions=(48, 3), sharing=4),
         # ARMv8.0, like the A72.
         ArmCore("cortex-a73", "Kirin 960, Snapdragon 835, Amlogic S922X",
-                "cortex-a72", 0xD09, 0, 2, _V8_0, _A57, (32, 4), (1024, 16), 48),
+                "cortex-a72", 0xD09, 0, 2, _V8_0, _A57, (32, 4), (1024, 16), 48, sharing=4),
         # ARMv8.2, like the A76.
         ArmCore("cortex-a75", "Snapdragon 845, Exynos 9820",
                 "cortex-a76", 0xD0A, 3, 1, _V8_2, _A57, (64, 16), (256, 8), 48, is_target=False),

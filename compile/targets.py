@@ -11,7 +11,7 @@ import sys
 import tvm
 from tvm.target import Target
 
-from shuffledeploy.compiler.cores import CORES, DEFAULT_CORE
+from shuffledeploy.compiler.cores import ARM, CORES, DEFAULT_CORE
 from shuffledeploy.compiler.ir.tvm_edges import has_feature, known_cpus, system_cpu
 from shuffledeploy.compiler.kernels.tiling import Core
 from shuffledeploy.model.errors import UsageError
@@ -107,7 +107,7 @@ def find_target(name: str) -> CompileTarget:
     UsageError
         Where there is no such target; the message lists those with a name.
     """
-    if name == "arm":
+    if name == ARM:
         name = DEFAULT_CORE
     if name == HOST:
         return _host()

@@ -10,24 +10,31 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from shuffledeploy.compiler.cores import DEFAULT_CORE
+from shuffledeploy.compiler.cores import ARM, DEFAULT_CORE
 from shuffledeploy.compiler.tuning.request import LOG_FOLDER, Request
 from shuffledeploy.compiler.tuning.score import KINDS
 from shuffledeploy.deploy.devices.device_names import (
     CORE_HELP,
     EMULATED_TIME,
+    device_of_board,
     parse_device_name,
     require_core,
 )
+from shuffledeploy.deploy.estimate.boards import BOARD_HELP, Board, find_board, target_of_board
 from shuffledeploy.model.command_output import require_creatable, write_json
-from shuffledeploy.model.errors import UsageError, command, program_name
-from shuffledeploy.model.plain_console import plain_console
+from shuffledeploy.model.errors import Failure, UsageError, command, program_name
+
+if TYPE_CHECKING:
+    from shuffledeploy.compiler.tuning.session import Outcome
 
 EXAMPLES = """\
 examples:
   python compile/tune.py --target arm
       ShuffleNet 0.5x (3 groups) for a Cortex-A72, checked on an emulated one
+  python compile/tune.py --board raspberry-pi-4
+      the same for that board's core, with the milliseconds that it is estimated to take there
   python compile/tune.py --target cortex-a53 --program mine.pt2 --trials 500
       your own network, saved with torch.export.save(program, "mine.pt2")
   python compile/tune.py --target cortex-a76 --device tracker://127.0.0.1:9190/pi5
@@ -44,17 +51,21 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; return its exit status."""
     options = _parser().parse_args(argv)
     if options.list_targets:
-        _print_targets()
+        from shuffledeploy.deploy.presentation.target_tables import print_targets
+
+        print_targets()
         return 0
+    board = _board(options)
     beside = _refuse_early(options)
     from shuffledeploy.compiler.tuning.report.outcome_tables import print_outcome
     from shuffledeploy.compiler.tuning.session import tune_network
     from shuffledeploy.deploy.scoring.tuning_devices import TuningDevices
 
-    outcome = tune_network(_request(options), TuningDevices(options.core))
+    outcome = tune_network(_request(options), TuningDevices(options.core, board))
     print_outcome(outcome)
+    estimated = _estimate(outcome, board) if board else {}
     if options.json:
-        write_json(options.json, outcome.to_json())
+        write_json(options.json, outcome.to_json() | estimated)
     if options.plot and outcome.search.curve:
         from shuffledeploy.deploy.presentation.tuning_chart import draw_curve
 
@@ -62,6 +73,33 @@ def main(argv: list[str] | None = None) -> int:
     elif options.plot:
         print(f"no curve to draw: {options.plot} was not written")
     return 0 if outcome.parity is None or outcome.parity.passed else 1
+
+
+def _board(options: argparse.Namespace) -> Board | None:
+    """Find the board that is named; it stands for its core where target and device name none."""
+    if not options.board:
+        return None
+    board = find_board(options.board)
+    options.target = target_of_board(board, options.target)
+    if options.device:
+        options.device = device_of_board(board, options.device)
+    return board
+
+
+def _estimate(outcome: Outcome, board: Board) -> dict[str, Any]:
+    """Say how long the network is estimated to take on a board; of a wrong one nothing."""
+    from shuffledeploy.deploy.presentation.run_report import board_line, on_board_json
+    from shuffledeploy.deploy.runtime.network_estimate import estimate_bundle
+
+    if outcome.parity is None or not outcome.parity.passed:
+        return {}
+    try:
+        cycles = estimate_bundle(outcome.bundle, board)
+    except (UsageError, Failure) as error:
+        print(f"no estimate on {board.name}: {error}")
+        return {}
+    print(board_line(cycles))
+    return on_board_json(cycles)
 
 
 def _refuse_early(options: argparse.Namespace) -> dict[str, float]:
@@ -116,7 +154,7 @@ def _request(options: argparse.Namespace) -> Request:
     from shuffledeploy.compiler.targets import find_target
     from shuffledeploy.model.resolution import parse_resolution
 
-    target = find_target(options.target)
+    target = find_target(options.target or ARM)
     return Request(
         target=target.with_whole_layers if options.whole_layers else target,
         model=None if options.program else options.model,
@@ -152,11 +190,12 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
         "--target",
-        default="arm",
         metavar="TARGET",
-        help=f"arm ({DEFAULT_CORE}), a core, host, a TVM tag or a JSON dict (default: arm)",
+        help=f"{ARM} ({DEFAULT_CORE}), a core, host, a TVM tag or a JSON dict (default: the core"
+        f" of --board, else {ARM})",
     )
-    add("--list-targets", action="store_true", help="show the cores by name and exit")
+    add("--board", metavar="BOARD", help=BOARD_HELP)
+    add("--list-targets", action="store_true", help="show cores and boards by name and exit")
     network = parser.add_mutually_exclusive_group()
     network.add_argument(
         "--model",
@@ -234,23 +273,6 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
         help="draw the network's score against minutes and trials")  # fmt: skip
     add("--beside", type=Path, metavar="BENCH.json",
         help="draw other engines' latencies there too, from bench.py --json")  # fmt: skip
-
-
-def _print_targets() -> None:
-    from rich.table import Table
-
-    from shuffledeploy.compiler.cores import CORES, describe_scheduling
-    from shuffledeploy.compiler.targets import ARM_CORES, HOST, find_target
-    from shuffledeploy.model.registry import names
-
-    table = Table(
-        "target", "found in", "estimates by LLVM's", title="Targets by name", title_justify="left"
-    )
-    for name in ARM_CORES:
-        table.add_row(name, CORES[name].found_in, describe_scheduling(name))
-    table.add_row(HOST, f"this machine: {find_target(HOST).cpu}", "")
-    plain_console().print(table)
-    print("networks: " + ", ".join(names()))
 
 
 def _count(text: str) -> int:

@@ -12,7 +12,7 @@ from shuffledeploy.deploy.devices.device_names import (
     parse_device_name,
     require_core,
 )
-from shuffledeploy.deploy.estimate.boards import BOARD_HELP, find_board
+from shuffledeploy.deploy.estimate.boards import BOARD_HELP, find_board, target_of_board
 from shuffledeploy.deploy.runtime.defaults import MODELS
 from shuffledeploy.model.command_output import require_writable
 from shuffledeploy.model.errors import UsageError, command, program_name
@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
     if options.target is None and options.board is None:
         raise UsageError("name what to compile for with --target, or a --board")
     if options.board is not None:
-        find_board(options.board)
+        options.target = target_of_board(find_board(options.board), options.target)
     if options.device is not None:
         require_core(options.core, parse_device_name(options.device))
     options.resolution = [parse_resolution(text) for text in options.resolution]

@@ -38,7 +38,7 @@ from shuffledeploy.model.plain_console import plain_console
 def compare_networks(options: argparse.Namespace) -> int:
     """Do what the command was asked for; return its exit status."""
     board = find_board(options.board) if options.board else None
-    target = find_target(options.target or (board.core if board else ""))
+    target = find_target(options.target)
     name = device_of_board(board, options.device) if board else options.device
     name = name or default_device(target)
     require_core(options.core, parse_device_name(name))

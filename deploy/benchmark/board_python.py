@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shuffledeploy.compiler.cores import CORES, DEFAULT_CORE, ArmCore
-from shuffledeploy.deploy.board import apt_tree, guests, sysroot, wheels
+from shuffledeploy.deploy.board import apt_tree, wheels
 from shuffledeploy.deploy.board.guests import find_core
 from shuffledeploy.deploy.board.places import built_once, recipe_hash, step
 from shuffledeploy.deploy.board.qemu import Emulator, ensure_emulator
-from shuffledeploy.deploy.board.sysroot import guest_command, write_core
+from shuffledeploy.deploy.board.sysroot import guest_command, shown_of_cores, write_core
 from shuffledeploy.deploy.board.wheels import unpack_wheels
 from shuffledeploy.model.cache_folder import cache_folder
 from shuffledeploy.model.errors import Failure
@@ -77,8 +77,8 @@ def is_python_built() -> bool:
 
 def _name() -> str:
     """Name the build after what it depends on."""
-    modules = (apt_tree.__file__, guests.__file__, sysroot.__file__, wheels.__file__, __file__)
-    return f"board-python-{recipe_hash(*map(Path, modules), *_wheels())}"
+    modules = map(Path, (apt_tree.__file__, wheels.__file__, __file__))
+    return f"board-python-{recipe_hash(*modules, *shown_of_cores(), *_wheels())}"
 
 
 def _wheels() -> list[str]:

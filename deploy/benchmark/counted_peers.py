@@ -124,7 +124,9 @@ def _row(job: Job, core: str, model: CycleModel, tell: Tell, folder: Path) -> di
 
 
 def _key(job: Job, files: dict[str, str], source: str) -> str:
-    digest = hashlib.sha256(f"{job.engine.version} {source}".encode())
+    # Engines ask the board for its caches, and cut their work to their sizes.
+    board = ensure_python().folder.name
+    digest = hashlib.sha256(f"{job.engine.version} {source} {board}".encode())
     for path in sorted(files.values()):
         digest.update(Path(path).read_bytes())
     for module in (

@@ -118,8 +118,9 @@ def _package() -> Path:
 
 
 def _key(parameters: Path, pixels: int, board: Board, model: CycleModel) -> str:
-    emulator = ensure_emulator().plugin.parent.name
-    facts = (WHEEL, str(pixels), board.core, str(board.caches.shapes), emulator, model.source)
+    # ncnn asks the board for its caches, and cuts its work to their sizes.
+    builds = (ensure_emulator().plugin.parent.name, ensure_python().folder.name)
+    facts = (WHEEL, str(pixels), board.core, str(board.caches.shapes), *builds, model.source)
     return recipe_hash(*facts, parameters, *(_HERE / name for name in _RECIPE))
 
 

@@ -18,10 +18,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from shuffledeploy.compiler.cores import CORES, ArmCore
+from shuffledeploy.compiler.cores import CORES, LINE, ArmCore
 
 KIB = 1024
-LINE = 64
 # Cycles to look a page up. Intel's: half way between nine, which its top-down metrics charge for
 # one alone, and one, with others under way (chosen on seeds 1, 2, 11 of validate_score.py, where
 # 3 to 7 do as well). The Cortex-A76's manual says that its second level "usually" takes three;

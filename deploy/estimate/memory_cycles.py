@@ -19,7 +19,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from shuffledeploy.deploy.estimate.caches import BLOCKED_LOAD, LINE, Caches
+from shuffledeploy.compiler.cores import LINE
+from shuffledeploy.deploy.estimate.caches import BLOCKED_LOAD, Caches
 from shuffledeploy.deploy.estimate.executed_blocks import MemoryEvents
 
 

@@ -100,10 +100,11 @@ def cycles_json(cycles: Cycles | str | None, clock_ghz: float | None) -> dict[st
     del estimate["on_board"]
     if clock_ghz is not None:
         estimate |= {"clock_ghz": clock_ghz, "milliseconds": cycles.milliseconds(clock_ghz)}
-    return {"cycles": estimate, **_on_board_json(cycles.on_board)}
+    return {"cycles": estimate, **on_board_json(cycles.on_board)}
 
 
-def _on_board_json(cycles: BoardCycles | None) -> dict[str, Any]:
+def on_board_json(cycles: BoardCycles | None) -> dict[str, Any]:
+    """Give an estimate on a board with its kind, nothing where there is none."""
     if cycles is None:
         return {}
     sums = {"total": cycles.total, "milliseconds": cycles.milliseconds, "leaves_out": LEFT_OUT}

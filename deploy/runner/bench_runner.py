@@ -12,8 +12,9 @@ from shuffledeploy.deploy.runner.network_description import network_description
 from shuffledeploy.model.command_output import replaced
 from shuffledeploy.model.scratch import scratch_folder
 
-_DEVICE_CODE = Path(__file__).parents[1] / "on_device"
-_SOURCE = _DEVICE_CODE / "bench_runner.c"
+#: C code of what runs on devices.
+DEVICE_CODE = Path(__file__).parents[1] / "on_device"
+_SOURCE = DEVICE_CODE / "bench_runner.c"
 
 
 def ensure_c_library(architecture: str) -> None:
@@ -23,13 +24,14 @@ def ensure_c_library(architecture: str) -> None:
         source = folder / "empty.c"
         source.write_text("int main(void) { return 0; }\n", encoding="ascii")
         with step(f"build a C library for {architecture}"):
-            compile_c(source, folder / "empty", _flags(architecture))
+            compile_c(source, folder / "empty", program_flags(architecture))
 
-    recipe = recipe_hash(Path(native_tools.__file__), zig_version(), *_flags(architecture))
+    recipe = recipe_hash(Path(native_tools.__file__), zig_version(), *program_flags(architecture))
     built_once(f"musl-{architecture}-{recipe}", build)
 
 
-def _flags(architecture: str) -> tuple[str, ...]:
+def program_flags(architecture: str) -> tuple[str, ...]:
+    """Return how static programs for devices are compiled."""
     return ("-std=c11", "-static", "-s", "-D_GNU_SOURCE", "-target", f"{architecture}-linux-musl")
 
 
@@ -53,8 +55,8 @@ def build_runner(bundle: Bundle, output: Path) -> None:
         described = network_description(bundle.manifest, alone)
         (folder / "network.h").write_text(described, encoding="utf-8")
         ensure_c_library(bundle.manifest.architecture)
-        includes = [f"-I{place}" for place in (folder, bundle.path, _DEVICE_CODE)]
-        flags = (*_flags(bundle.manifest.architecture), *includes)
+        includes = [f"-I{place}" for place in (folder, bundle.path, DEVICE_CODE)]
+        flags = (*program_flags(bundle.manifest.architecture), *includes)
         compile_c(_SOURCE, output, flags, [bundle.path / alone.object])
 
 

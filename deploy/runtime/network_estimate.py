@@ -17,7 +17,7 @@ from shuffledeploy.deploy.estimate.elf_symbols import function_at, read_function
 from shuffledeploy.deploy.estimate.executed_blocks import Block, memory_events_of
 from shuffledeploy.deploy.estimate.instruction_counts import InstructionCounts, kernel_behind
 from shuffledeploy.deploy.estimate.memory_cycles import CodePiece
-from shuffledeploy.deploy.runtime.execution import RunningNetwork
+from shuffledeploy.deploy.runtime.execution import RunningNetwork, open_network
 from shuffledeploy.deploy.runtime.latency import count_library
 from shuffledeploy.model.errors import Failure, UsageError
 
@@ -82,16 +82,32 @@ def estimate_network(network: RunningNetwork, board: Board | None = None) -> Cyc
     return estimate_library(counted, network.bundle, model, core, board)
 
 
+def estimate_bundle(bundle: Bundle, board: Board) -> BoardCycles:
+    """Estimate one inference of a bundle on a board; an emulated core is started for it.
+
+    Raises
+    ------
+    UsageError
+        LLVM has no scheduling model for the board's core.
+    Failure
+        The emulated device cannot be had, or the code is not understood.
+    """
+    with open_network(bundle, f"emulated:{board.core}") as network:
+        on_board = estimate_network(network, board).on_board
+    assert on_board is not None
+    return on_board
+
+
 def require_core_of(board: Board, device: Device) -> None:
-    """Refuse a device with another core than the board that it is to stand for.
+    """Refuse a device with another core than a board's; one that does not tell its core is taken.
 
     Raises
     ------
     UsageError
         It has another.
     """
-    core = device.information.cpu or "unknown core"
-    if board.core != core:
+    core = device.information.cpu
+    if core is not None and core != board.core:
         raise UsageError(
             f"{board.name} has a {board.core}, {device.name} a {core}: leave out --device"
         )

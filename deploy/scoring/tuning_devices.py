@@ -23,8 +23,10 @@ from shuffledeploy.deploy.devices.device_names import (
 from shuffledeploy.deploy.devices.opening import open_device, open_named
 from shuffledeploy.deploy.devices.reached_devices import reached
 from shuffledeploy.deploy.devices.trackers import Tracker
+from shuffledeploy.deploy.estimate.boards import Board
 from shuffledeploy.deploy.runtime.device_fit import default_device
 from shuffledeploy.deploy.runtime.execution import start_network
+from shuffledeploy.deploy.runtime.network_estimate import require_core_of
 from shuffledeploy.deploy.runtime.parity import Parity, check_parity
 from shuffledeploy.deploy.scoring.scores import CountedInstructions, EstimatedCycles
 from shuffledeploy.deploy.scoring.tracked_boards import BoardScore
@@ -40,10 +42,13 @@ class TuningDevices:
     ----------
     pinned_to : str, optional
         Where a phone or a board by ssh runs, see :func:`deploy.devices.opening.open_device`.
+    board : Board, optional
+        What the device has to be: one of another core is refused.
     """
 
-    def __init__(self, pinned_to: str | None = None) -> None:
+    def __init__(self, pinned_to: str | None = None, board: Board | None = None) -> None:
         self._pinned_to = pinned_to
+        self._board = board
 
     def default_name(self, target: CompileTarget) -> str:
         """Name the device that a target runs on where the user names none."""
@@ -58,6 +63,9 @@ class TuningDevices:
     def require(self, target: CompileTarget, device: str, kind: str | None) -> None:
         """Refuse now a device or a score that cannot be had, before a network is traced."""
         require(target, device, kind, self._pinned_to)
+        if self._board is not None and parse_device_name(device).kind != "tracker":
+            with open_device(device, default_core=target.cpu, pinned_to=self._pinned_to) as opened:
+                require_core_of(self._board, opened)
 
     def check(self, bundle: Bundle, device: str) -> Parity:
         """Run a bundle on a device and compare it with PyTorch."""

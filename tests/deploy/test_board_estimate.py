@@ -9,10 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import tvm
 from tiny import tiny_bundle
 
 from shuffledeploy.compiler.native_tools import compile_c
+from shuffledeploy.compiler.targets import find_target
+from shuffledeploy.compiler.tune import main as tune
+from shuffledeploy.deploy.devices.board_process import running_board
 from shuffledeploy.deploy.devices.opening import Device, open_device
 from shuffledeploy.deploy.devices.tvm_rpc_edges import CALL_C
 from shuffledeploy.deploy.estimate.boards import find_board
@@ -22,6 +26,7 @@ from shuffledeploy.deploy.run import main
 from shuffledeploy.deploy.runtime.execution import start_network
 from shuffledeploy.deploy.runtime.latency import count_library
 from shuffledeploy.deploy.runtime.network_estimate import estimate_network
+from shuffledeploy.deploy.scoring.tuning_devices import TuningDevices
 from shuffledeploy.model.errors import UsageError
 
 LINES = 1024
@@ -112,6 +117,34 @@ def test_run_tells_milliseconds_on_a_board(
     assert "latencies" in found["leaves_out"]
     assert main(arguments) == 0
     assert "on_board" not in json.loads(file.read_text())
+
+
+@pytest.mark.emulated
+def test_tuning_for_a_board_ends_with_milliseconds(
+    board_built: None, tools: LlvmTools, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    program, report = tmp_path / "small.pt2", tmp_path / "report.json"
+    exported = torch.export.export(torch.nn.Conv2d(3, 4, 3).eval(), (torch.zeros(1, 3, 9, 9),))
+    torch.export.save(exported, program)
+    arguments = ["--board", "raspberry-pi-4", "--program", str(program), "--output",
+                 str(tmp_path / "bundle"), "--logs", str(tmp_path / "logs"), "--trials", "0",
+                 "--json", str(report)]  # fmt: skip
+    assert tune(arguments) == 0
+    assert " ms estimated on raspberry-pi-4 at 1.8 GHz: " in capsys.readouterr().out
+    told = json.loads(report.read_text())
+    assert told["target"] == "cortex-a72"
+    assert told["on_board"]["kind"] == "estimated"
+    assert told["on_board"]["milliseconds"] == pytest.approx(told["on_board"]["total"] / 1.8e6)
+
+
+@pytest.mark.emulated
+def test_tuning_for_a_board_wants_a_device_with_its_core(board_built: None) -> None:
+    devices = TuningDevices(board=find_board("jetson-nano"))
+    with (
+        running_board("cortex-a72") as started,
+        pytest.raises(UsageError, match=r"jetson-nano has a cortex-a57, .* a cortex-a72"),
+    ):
+        devices.require(find_target("cortex-a57"), started.name, None)
 
 
 @pytest.mark.emulated

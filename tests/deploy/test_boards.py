@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from shuffledeploy.compiler.cores import CORES
+from shuffledeploy.compiler.cores import CORES, LINE
 from shuffledeploy.deploy.estimate.board_cycles import cycles_on
 from shuffledeploy.deploy.estimate.boards import BOARDS, Board, find_board, read_board
-from shuffledeploy.deploy.estimate.caches import KIB, LINE, Cache
+from shuffledeploy.deploy.estimate.caches import KIB, Cache
 from shuffledeploy.deploy.estimate.executed_blocks import MemoryEvents
 from shuffledeploy.model.errors import UsageError
 
@@ -33,6 +33,8 @@ def test_every_board_has_a_known_core_and_caches_that_the_plugin_takes() -> None
         levels = [level for level in (caches.first, caches.second, caches.third) if level]
         assert all((level.size // LINE // level.ways).bit_count() == 1 for level in levels)
         assert 0.5 < board.memory_bytes < 20
+    assert BOARDS["oneplus-7t"].stands_in.startswith("that of rk3588-big")
+    assert not BOARDS["rk3588-big"].stands_in
     assert BOARDS["raspberry-pi-4"].memory_bytes == pytest.approx(2.68, abs=0.01)
 
 
@@ -61,9 +63,14 @@ def test_a_file_makes_a_board(tmp_path: Path) -> None:
         (GOOD.replace("3000", "3"), ">= 50.0"),
         (GOOD.replace("3000", "nan"), "not right"),
         (GOOD + "colour = 3\n", "unknown field `colour`"),
-        (GOOD.replace("a72", "a720"), "the core 'cortex-a720'"),
+        (GOOD.replace("a72", "a720"), "the core 'cortex-a720', of which there is no model"),
+        (GOOD.replace("a72", "a720"), "instructions are counted all the same"),
         (GOOD + "second_level_kib = 512\n", "second_level_kib and _ways go together"),
         (GOOD + "third_level_kib = 3072\nthird_level_ways = 16\n", "no power of two of sets"),
+        (GOOD + "second_level_kib = 32\nsecond_level_ways = 2\n", "levels of 32, 32 KiB"),
+        (GOOD + "third_level_kib = 512\nthird_level_ways = 16\n", "levels of 32, 1024, 512 KiB"),
+        (GOOD.replace("3000", "90000"), "120 bytes a cycle, which no memory gives"),
+        (GOOD.replace("1.5", "inf"), "<= 10.0"),
         ("core = ", "not right"),
         ("#" * 70_000, "more than 64 KiB"),
     ],

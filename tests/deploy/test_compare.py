@@ -88,6 +88,7 @@ def test_without_alexnet_there_is_no_ratio(capsys: pytest.CaptureFixture[str]) -
         (["--target", "cortex-m4"], "no target"),
         ([], "with --target, or a --board"),
         (["--board", "raspberry-pi-44"], "did you mean raspberry-pi-4"),
+        (["--board", "raspberry-pi-4", "--target", "cortex-a76"], "leave out --target cortex-a76"),
         (["--target", "host", "--device", "phone"], "names no device"),
         (["--target", "host", "--resolution", "large"], "HEIGHTxWIDTH"),
         (["--target", "host", "--resolution", "9999x9999"], "pixels a side"),

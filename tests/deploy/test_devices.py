@@ -122,6 +122,7 @@ def test_symbols_are_those_of_the_library(known_library: Path) -> None:
     ("arguments", "status"),
     [
         (["start", "--core", "cortex-m0"], 2),
+        (["start", "--board", "raspberry-pi-44"], 2),
         (["start", "--key", "k"], 2),
         (["start", "--tracker", "nowhere"], 2),
         (["start", "--tracker", "127.0.0.1:1", "--key", "k"], 1),

@@ -173,7 +173,7 @@ def test_a_session_that_crashes_is_a_failure_and_the_next_is_served(
 
 def test_a_board_killed_in_the_middle_leaves_nothing(board_built: None) -> None:
     started = subprocess.run(
-        [*_COMMAND, "start", "--background", "--core", "cortex-a53"],
+        [*_COMMAND, "start", "--background", "--board", "raspberry-pi-3b+"],
         check=True, capture_output=True, text=True,
     )  # fmt: skip
     name = started.stdout.split()[0]

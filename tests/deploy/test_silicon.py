@@ -9,7 +9,12 @@ from pathlib import Path
 import pytest
 
 from shuffledeploy.compiler.validate_silicon import main
-from shuffledeploy.deploy.actions.prove_silicon import choose_rows, estimate_rows, summarise
+from shuffledeploy.deploy.actions.prove_silicon import (
+    LOOKED_AT,
+    choose_rows,
+    estimate_rows,
+    summarise,
+)
 from shuffledeploy.deploy.benchmark import ncnn_networks
 from shuffledeploy.deploy.benchmark.board_python import is_python_built
 from shuffledeploy.deploy.benchmark.ncnn_networks import INPUTS, WHEEL
@@ -55,7 +60,14 @@ def test_the_published_rows_are_of_boards_and_networks_that_are_known() -> None:
     assert all(one.least_ms > 0 and one.source_line > 0 and one.commit for one in rows)
     (known,) = [r for r in rows if (r.board, r.network) == ("raspberry-pi-4", "shufflenet")]
     assert (known.least_ms, known.date, known.left_out) == (47.17, "2023-06-15", "")
-    assert all(one.left_out for one in rows if one.board == "raspberry-pi-5")
+    halves = [one for one in rows if BOARDS[one.board].core in ("cortex-a55", "cortex-a76")]
+    assert all(one.left_out for one in halves)
+
+
+@pytest.mark.smoke
+def test_boards_of_the_blind_test_have_rows_that_estimates_are_held_against() -> None:
+    held = {one.board for one in published_times() if not one.left_out} - set(LOOKED_AT)
+    assert held == {"khadas-vim3", "jetson-nano", "ax630c", "arduino-uno-q"}
 
 
 @pytest.mark.smoke
