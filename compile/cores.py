@@ -19,16 +19,17 @@ LINE = 64
 
 @dataclasses.dataclass(frozen=True)
 class Scheduling:
-    """A scheduling model of LLVM's: several cores share one.
+    """What knows the costs of a core's instructions: several cores share one.
 
     Attributes
     ----------
     name : str
-        As LLVM calls it.
+        A scheduling model as LLVM calls it; of cores that issue in order, what takes its place
+        (`deploy.estimate.in_order`), for LLVM's is far from what was measured.
     made_for : str
-        The core that it describes.
+        The core that it describes, as llvm-mca knows it.
     in_order : bool
-        Whether that core executes in order.
+        Whether that core issues in order.
     """
 
     name: str
@@ -98,8 +99,8 @@ _V8_2 = (
     " asimddp"
 )
 _V8_2_SSBS = _V8_2 + " ssbs"
-_A53 = Scheduling("CortexA53Model", "cortex-a53", in_order=True)
-_A55 = Scheduling("CortexA55Model", "cortex-a55", in_order=True)
+_A53 = Scheduling("scoreboard of measured costs", "cortex-a53", in_order=True)
+_A55 = Scheduling("scoreboard of known costs", "cortex-a55", in_order=True)
 _A57 = Scheduling("CortexA57Model", "cortex-a57")
 _N1 = Scheduling("NeoverseN1Model", "neoverse-n1")
 

@@ -10,8 +10,9 @@ import pytest
 from shuffledeploy.compiler.cores import CORES, LINE
 from shuffledeploy.deploy.estimate.board_cycles import cycles_on
 from shuffledeploy.deploy.estimate.boards import BOARDS, Board, find_board, read_board
-from shuffledeploy.deploy.estimate.caches import KIB, Cache
+from shuffledeploy.deploy.estimate.caches import BLOCKED_LOAD, KIB, Cache
 from shuffledeploy.deploy.estimate.executed_blocks import MemoryEvents
+from shuffledeploy.deploy.estimate.memory_cycles import CodePiece
 from shuffledeploy.model.errors import UsageError
 
 pytestmark = pytest.mark.smoke
@@ -89,13 +90,36 @@ def test_a_board_that_is_not_there_is_refused(tmp_path: Path) -> None:
         find_board(str(tmp_path / "pipe.toml"))
 
 
+def events(**wanted: int) -> MemoryEvents:
+    return MemoryEvents(*(wanted.get(name, 0) for name in MemoryEvents._fields))
+
+
 def test_memory_adds_lines_at_the_width_of_each_level() -> None:
     # 128 bits from the second level; two bytes a cycle from memory.
     board = Board("plain", "cortex-a72", 2.0, 2000)
-    cycles = cycles_on(board, 1000, MemoryEvents(10, 3, 99, 99))
-    assert (cycles.first_level, cycles.third_level, cycles.memory) == (10 * 4, 0, 3 * 32)
-    assert cycles.total == 1000 + 40 + 96
-    assert cycles.milliseconds == pytest.approx(1136 / 2e6)
-    # A third level catches two of the three.
-    cycles = cycles_on(board, 1000, MemoryEvents(10, 3, 99, 99, 1))
-    assert (cycles.first_level, cycles.third_level, cycles.memory) == (10 * 4, 2 * 4, 32)
+    caches = board.caches
+    seen = events(following_lines=10, starting_lines=2, l2_misses=3, page_misses=5, blocked_loads=1)
+    (code, first, third, stalls, memory) = cycles_on(board, [CodePiece(1000, seen)]).cycles
+    assert (code, first, third) == (1000, 10 * 4 + 2 * caches.start_cycles, 0)
+    assert stalls == 5 * caches.translation.cycles + BLOCKED_LOAD
+    # Three lines of 32 cycles each come while the code works.
+    assert memory == 0
+    found = cycles_on(board, [CodePiece(1000, events(l2_misses=3))])
+    assert found.milliseconds == pytest.approx(1000 / 2e6)
+
+
+def test_lines_from_memory_hide_behind_their_own_piece_alone() -> None:
+    board = Board("plain", "cortex-a72", 2.0, 2000)
+    busy, idle = CodePiece(1000, events()), CodePiece(100, events(l2_misses=30))
+    assert cycles_on(board, [busy, idle]).total == 1000 + 30 * 32
+    assert cycles_on(board, [CodePiece(1100, events(l2_misses=30))]).total == 1100
+    # What was changed is written back when nothing else is done.
+    written = CodePiece(1000, events(dirty_lines=3))
+    assert cycles_on(board, [written]).cycles.memory == 3 * 32
+
+
+def test_a_third_level_catches_lines() -> None:
+    board = Board("plain", "cortex-a72", 2.0, 2000, third=Cache(2048 * KIB, 16))
+    seen = events(following_lines=10, l2_misses=3, l3_misses=1)
+    assert cycles_on(board, [CodePiece(0, seen)]).cycles == (0, 10 * 4, 2 * 4, 0, 0)
+    assert cycles_on(board, [CodePiece(0, events(l2_misses=1, l3_misses=1))]).cycles.memory == 32

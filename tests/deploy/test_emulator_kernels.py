@@ -11,14 +11,12 @@ from shuffledeploy.compiler.cores import CORES
 from shuffledeploy.compiler.native_tools import compile_c
 from shuffledeploy.deploy.board.qemu import Emulator
 from shuffledeploy.deploy.estimate.caches import (
-    BLOCKED_LOAD,
     CACHES,
     LINE,
     Cache,
     Caches,
     Translation,
 )
-from shuffledeploy.deploy.estimate.executed_blocks import MemoryEvents
 from shuffledeploy.deploy.scoring.count_kernels import KernelCount, KernelObject, count_kernels
 from shuffledeploy.model.errors import UsageError
 
@@ -160,10 +158,49 @@ def test_every_core_has_caches_and_lines_take_their_cycles() -> None:
     # The plugin takes no other number of sets.
     levels = [level for known in CACHES.values() for level in (known.first, known.second)]
     assert all((level.size // LINE // level.ways).bit_count() == 1 for level in levels)
-    caches = Caches(Cache(1 << 15, 2), Cache(1 << 20, 16), Translation(64, 4, 7), 32, 16)
+    caches = Caches(Cache(1 << 15, 2), Cache(1 << 20, 16), Translation(64, 4, 7), 32, 16, 9)
     assert caches.plugin_arguments == "l1=256:2,l2=1024:16,pages=16:4"
-    assert caches.transfer_cycles(MemoryEvents(10, 3, 5, 2)) == 10 * 2 + 3 * 4
-    assert caches.stall_cycles(MemoryEvents(10, 3, 5, 2)) == 5 * 7 + 2 * BLOCKED_LOAD
+
+
+@pytest.mark.parametrize(
+    ("stride", "following", "starting"), [(64, 512, 0), (128, 0, 512), (4096, 0, 512)]
+)
+def test_lines_that_follow_others_are_told_from_those_that_start(
+    emulator: Emulator, tmp_path: Path, stride: int, following: int, starting: int
+) -> None:
+    body = (
+        r"ldr x9, [x1, #8]\n ldr x9, [x9]\n mov x10, #512\n"
+        rf" 1: ldr x11, [x9]\n add x9, x9, #{stride}\n subs x10, x10, #1\n b.ne 1b\n"
+        r" mov w0, #0\n ret"
+    )
+    kernel = _kernel(tmp_path, body)
+    kernel = KernelObject(kernel.path, kernel.symbol, (((512 * stride // 4,), "float32"),))
+    small = dataclasses.replace(CACHES["cortex-a72"], first=Cache(4096, 2))
+    (count,) = count_kernels([kernel], "cortex-a72", caches=small)
+    assert isinstance(count, KernelCount), count
+    assert count.memory is not None
+    assert abs(count.memory.following_lines - following) <= 24
+    assert abs(count.memory.starting_lines - starting) <= 24
+
+
+@pytest.mark.parametrize(("instruction", "dirty"), [("ldr", 0), ("str", 4096)])
+def test_changed_lines_come_back_to_memory(
+    emulator: Emulator, tmp_path: Path, instruction: str, dirty: int
+) -> None:
+    # Twice over 256 KiB, where the second level has 64: what the first pass changed has to leave.
+    body = (
+        r"mov x12, #2\n 2: ldr x9, [x1, #8]\n ldr x9, [x9]\n mov x10, #4096\n"
+        rf" 1: {instruction} x11, [x9], #64\n subs x10, x10, #1\n b.ne 1b\n"
+        r" subs x12, x12, #1\n b.ne 2b\n mov w0, #0\n ret"
+    )
+    kernel = _kernel(tmp_path, body)
+    kernel = KernelObject(kernel.path, kernel.symbol, (((4096 * 16,), "float32"),))
+    small = dataclasses.replace(CACHES["cortex-a72"], second=Cache(1 << 16, 16))
+    (count,) = count_kernels([kernel], "cortex-a72", caches=small)
+    assert isinstance(count, KernelCount), count
+    assert count.memory is not None
+    # The warming call changed as many lines as stay behind at the end.
+    assert abs(count.memory.dirty_lines - 2 * dirty) <= 64
 
 
 def test_an_unknown_core_is_the_users_mistake() -> None:

@@ -50,7 +50,11 @@ def test_a_root_has_the_caches_of_its_core(name: str) -> None:
         sets = int(told(index, "number_of_sets"))
         assert sets * int(told(index, "ways_of_associativity")) * 64 == kib * 1024
     assert [told(index, "level") for index in range(3)] == ["1", "1", "2"]
-    assert f"0x{core.part:03x}" in (root / "proc/cpuinfo").read_text()
+    assert (root / "proc/cpuinfo").read_text().count(f"0x{core.part:03x}") == core.sharing
+    # Engines take their part of a level that cores share.
+    assert [int(told(index, "shared_cpu_map"), 16).bit_count() for index in range(3)] == [
+        1, 1, core.sharing,
+    ]  # fmt: skip
 
 
 @pytest.mark.emulated
@@ -70,8 +74,8 @@ def test_a_guest_is_told_its_cores_caches_and_no_others(name: str, emulator: Emu
         ["2", "Unified", f"{core.second[0]}K"],
     ]  # fmt: skip
     # As on any ARM board: glibc tells no sizes there, and of a line what the core tells.
-    assert told["sysconf"] == [1, 0, 64, 0]
-    assert told["part"] == [f"CPU part\t: 0x{core.part:03x}\n"]
+    assert told["sysconf"] == [core.sharing, 0, 64, 0]
+    assert told["part"] == [f"CPU part\t: 0x{core.part:03x}\n"] * core.sharing
 
 
 def test_a_third_level_of_this_machine_is_hidden() -> None:

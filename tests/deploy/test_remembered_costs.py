@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from shuffledeploy.deploy.estimate import remembered_costs
-from shuffledeploy.deploy.estimate.block_costs import BlockCost, BlockCosts
+from shuffledeploy.deploy.estimate.block_costs import BlockCost, BlockCosts, ModelledCore
 from shuffledeploy.deploy.estimate.llvm_tools import LlvmTools
 from shuffledeploy.deploy.estimate.remembered_costs import RememberedCosts
+from shuffledeploy.model.errors import Failure
 
 pytestmark = pytest.mark.smoke
 COST, OTHER = BlockCost(3.5, 2.0, ("fdiv",)), BlockCost(1.0, 1.0)
@@ -71,21 +73,21 @@ def test_the_file_does_not_grow_for_ever(tmp_path: Path, monkeypatch: pytest.Mon
     assert later.find(b"a") is None
 
 
-def test_what_is_remembered_is_not_costed_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_remembered_is_not_costed_again(tmp_path: Path) -> None:
     asked: list[bytes] = []
 
-    def cost(self: BlockCosts, codes: list[bytes]) -> dict[bytes, BlockCost | str]:
+    def cost(_: ModelledCore, codes: Sequence[bytes]) -> list[BlockCost]:
         asked.extend(codes)
-        return {code: "a bad moment" if code == b"bad" else COST for code in codes}
+        if b"bad" in codes:
+            raise Failure("a bad moment")
+        return [COST] * len(codes)
 
-    monkeypatch.setattr(BlockCosts, "_cost_all", cost)
-    tools = LlvmTools(Path(), Path(), "", "")
+    core = ModelledCore(LlvmTools(Path(), Path(), "", ""), "aarch64", "cortex-a72")
     for _ in range(2):
         remembered = RememberedCosts("a72, 2", tmp_path)
-        costs = BlockCosts(tools, "aarch64", "cortex-a72", 1, remembered)
+        costs = BlockCosts(core, cost, 1, remembered)
         assert costs.of([b"good", b"bad"]) == {b"good": COST, b"bad": "a bad moment"}
         remembered.save()
     # A refusal may have been the tool's bad moment: it is asked again.
-    assert sorted(asked) == [b"bad", b"bad", b"good"]
+    assert asked.count(b"bad") == 3
+    assert asked.count(b"good") == 2

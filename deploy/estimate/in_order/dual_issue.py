@@ -67,9 +67,8 @@ def cycles_of(lines: Sequence[str], core: str) -> float:
 def _step(line: str, core: str) -> _Step:
     operation = read_operation(line)
     cost = cost_of(operation, core)
-    late = set(operation.accumulators)
     return _Step(
-        _places(r for r in operation.reads if r not in late), _places(late),
+        _places(operation.reads), _places(operation.accumulators),
         _places(operation.writes), _REGISTERS.get(operation.address or "", -1), _UNITS[cost.unit],
         cost.ways, cost.cycles, cost.latency, cost.late_latency,
         cost.holds_issue and cost.cycles > 1,

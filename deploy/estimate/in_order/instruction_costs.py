@@ -18,10 +18,10 @@ from shuffledeploy.deploy.estimate.in_order.operands import Operation
 
 _TABLE = Path(__file__).with_name("instruction_costs.csv")
 _SAME_AS = {"cortex-a35": "cortex-a53"}
-# Takes half of the two 64-bit ways of vectors in each of its cycles: an fmla of 128 bits, which
-# takes both, has to wait. On the Cortex-A55 loads have a way of their own.
-_LOADS_TAKE_A_WAY = frozenset(("cortex-a53", "cortex-a35"))
 _WAYS = 2
+# 64-bit ways of vectors, of two, that a load to vectors takes in each of its cycles: a load of one
+# word, of more. An fmla of 128 bits takes both, and has to wait.
+_WAYS_OF_LOADS = {"cortex-a35": (1, 1), "cortex-a53": (1, 1), "cortex-a55": (0, _WAYS)}
 # Of 64-bit words, a cycle: "st1.s (multi)", "st2.s", "st3.s", "st4.s" of insn_bench.
 _STORED_WORDS = {"st2": 2.0, "st3": 1.5, "st4": 1.6}
 _NOTHING = frozenset(("nop", "hint", "bti", "yield", "prfm", "prfum"))
@@ -128,7 +128,7 @@ def _load(operation: Operation, core: str, table: dict[str, tuple[int, int]]) ->
     latency, cycles = table[group]
     taken = cycles * max(1, operation.words)
     last = latency + taken - cycles
-    ways = int(operation.is_vector and core in _LOADS_TAKE_A_WAY)
+    ways = _WAYS_OF_LOADS[core][operation.words > 1] if operation.is_vector else 0
     return InstructionCost("memory", ways, taken, last, last, operation.is_vector)
 
 

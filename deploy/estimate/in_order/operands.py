@@ -42,7 +42,7 @@ class Operation:
     reads, writes : tuple of str
         Registers as ``x0`` and ``v0``, and `FLAGS`. The stack pointer is ``x31``.
     accumulators : tuple of str
-        What it reads late: destinations that it adds to.
+        What it reads beside, and late: destinations that it adds to.
     address : str or None
         The address register that it advances.
     access : str or None
@@ -121,7 +121,7 @@ def _arithmetic(name: str, parts: list[str], text: str) -> Operation:
     reads, writes = list(sources), list(first)
     if name in _COMPARES:
         reads, writes = first + sources, []
-    elif name in _CHANGING or inserts:
+    elif inserts or (name in _CHANGING and name not in ACCUMULATING):
         reads += first
     if name in _READ_FLAGS:
         reads.append(FLAGS)
@@ -129,7 +129,7 @@ def _arithmetic(name: str, parts: list[str], text: str) -> Operation:
         writes.append(FLAGS)
     late = tuple(first) if name in ACCUMULATING else ()
     if name in ("fmadd", "fmsub", "fnmadd", "fnmsub"):
-        late = tuple(sources[-1:])
+        reads, late = sources[:-1], tuple(sources[-1:])
     is_vector = any(register.startswith("v") for register in first + sources)
     is_wide = is_vector and not inserts and _WIDE.search(text) is not None
     return Operation(name, tuple(reads), tuple(writes), late, is_vector=is_vector,
