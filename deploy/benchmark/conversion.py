@@ -70,7 +70,8 @@ def converted(subject: Subject, model_format: str, folder: Path = MODELS_FOLDER)
     Failure
         A converter failed; its last words are in the message.
     """
-    home = folder / f"{subject.model}-{subject.resolution}" / model_format
+    # Converters and the emulated board run in folders of their own.
+    home = folder.absolute() / f"{subject.model}-{subject.resolution}" / model_format
     key = _key(model_format)
     if not _is_made_by(home, key):
         source = converted(subject, "onnx", folder) if model_format == "mnn" else {}

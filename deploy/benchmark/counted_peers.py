@@ -126,7 +126,7 @@ def _row(
     target = find_target(core)
     bundle = cached_bundle(job.model, OWN, target, tuned=job.column != UNTUNED, tell=tell)
     if job.engine.name == OURS:
-        files = {"library": str(bundle.library)}
+        files = {"library": str(bundle.library.absolute())}
     else:
         files = converted(Subject(job.engine.name, job.model, OWN), job.engine.model_format)
     key = _key(job, files, model.source, board)
@@ -134,7 +134,7 @@ def _row(
     kept = folder / f"{job.model}-{job.column}-{where}.json"
     if (known := _known(kept, key)) is not None:
         return known
-    asked = questions(bundle, folder / "images" / job.model)
+    asked = questions(bundle, folder.absolute() / "images" / job.model)
     packages = _packages(job.engine)
     if job.engine.needs_runner:
         package, version = packages[0] / "executorch", job.engine.version or ""

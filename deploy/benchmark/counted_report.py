@@ -35,8 +35,8 @@ def print_peers(document: Mapping[str, Any]) -> None:
     console.print()
     if board:
         console.print(_table(
-            f"Milliseconds on {board['name']}, one {core} at {board['clock_ghz']:g} GHz:"
-            " estimated, not measured", rows, lambda row: row["on_board"]["milliseconds"],
+            f"Milliseconds on {board['name']} ({core}, {board['clock_ghz']:g} GHz): estimated, not"
+            " measured", rows, lambda row: row["on_board"]["milliseconds"],
         ))  # fmt: skip
         console.print()
     console.print(_table("Size of the model's files, MiB", rows, lambda row: row["model_mb"]))
@@ -74,7 +74,7 @@ def _table(title: str, rows: list[dict[str, Any]], figure: Figure) -> Table:
     for column in shown:
         label = _LABELS.get(column) or ENGINES[COLUMNS[column]].heading
         table.add_column(label, justify="right", no_wrap=True)
-    table.add_column("best peer\n/ tuned", justify="right", no_wrap=True)
+    table.add_column("best\npeer /\ntuned", justify="right", no_wrap=True)
     for model in dict.fromkeys(row["model"] for row in rows):
         values = {row["engine"]: float(figure(row)) for row in rows if row["model"] == model}
         peers = [value for name, value in values.items() if name not in (UNTUNED, TUNED)]
