@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 #: C, and tables: what is no Python and comes along.
-KINDS = (".c", ".h", ".csv")
+KINDS = (".c", ".cpp", ".h", ".csv")
 PROJECT = Path(__file__).resolve().parents[1]
 
 

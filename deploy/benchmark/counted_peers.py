@@ -101,7 +101,8 @@ def count_peers(
     Returns
     -------
     dict
-        ``core``, ``source`` of the cycles, ``board``, ``rows``, ``failed``: see the README.
+        ``core``, ``source`` of the cycles, ``board``, ``how``, ``rows``, ``failed``: see the
+        README.
     """
     model = CycleModel("aarch64", core, WORKERS)
     rows, failed = [], []
@@ -115,7 +116,7 @@ def count_peers(
     return {
         "core": core, "source": model.source,
         "board": {"name": board.name, "clock_ghz": board.clock_ghz} if board else None,
-        "rows": rows, "failed": failed,
+        "how": {job.column: job.engine.how for job in jobs}, "rows": rows, "failed": failed,
     }  # fmt: skip
 
 
@@ -144,7 +145,7 @@ def _row(
     counted = count_inference(job.engine, files, asked, core, model, packages, board)
     row = {
         "model": job.model, "engine": job.column, "engine_version": job.engine.version,
-        "how": job.engine.how, **_figures(counted), "model_mb": model_mb(files),
+        **_figures(counted), "model_mb": model_mb(files),
         "kernels_with_record": sum(kernel.record for kernel in bundle.manifest.kernels)
         if job.engine.name == OURS else None,
     }  # fmt: skip

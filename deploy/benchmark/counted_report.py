@@ -61,7 +61,7 @@ def _print_notes(console: Console, document: Mapping[str, Any]) -> None:
     for row in {row["engine"]: row for row in rows}.values():
         if row["engine"] not in (UNTUNED, TUNED):
             label = ENGINES[COLUMNS[row["engine"]]].label
-            console.print(f"{label} {row['engine_version']}: {row['how']}.")
+            console.print(f"{label} {row['engine_version']}: {document['how'][row['engine']]}.")
 
 
 def _table(title: str, rows: list[dict[str, Any]], figure: Figure) -> Table:

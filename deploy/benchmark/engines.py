@@ -116,7 +116,8 @@ ENGINES = {
             "executorch", "ExecuTorch", "shuffledeploy.deploy.benchmark.executorch_engine",
             "executorch", "executorch",
             "by its XNNPACK partitioner, images channels last, padded and global average pools"
-            " written as XNNPACK has them; called from C++",
+            " written as XNNPACK has them; called from C++, input copied before each run, which is"
+            " not timed",
             needs_runner=True,
         ),
     )

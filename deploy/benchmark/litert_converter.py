@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 from shuffledeploy.deploy.board.places import built_once, recipe_hash, step
+from shuffledeploy.model.cache_folder import cache_folder
 from shuffledeploy.model.errors import Failure
 
 CONVERTER = "litert-torch==0.10.0"
@@ -29,10 +30,19 @@ def ensure_converter() -> Path:
         It cannot be installed: there is no pip, or no package for this machine (the converter's
         compiled part, litert-converter, has packages for x86_64 alone).
     """
-    behind = _packages_folder()
+    folder = built_once(_name(), lambda folder: _install(folder, _packages_folder()))
+    return folder / "bin" / "python"
+
+
+def is_converter_installed() -> bool:
+    """Whether :func:`ensure_converter` has nothing to install."""
+    return (cache_folder() / _name()).is_dir()
+
+
+def _name() -> str:
+    """Name the environment after what it depends on."""
     versions = (platform.python_version(), importlib.metadata.version("torch"))
-    name = f"litert-converter-{recipe_hash(CONVERTER, *versions, str(behind))}"
-    return built_once(name, lambda folder: _install(folder, behind)) / "bin" / "python"
+    return f"litert-converter-{recipe_hash(CONVERTER, *versions, str(_packages_folder()))}"
 
 
 def _packages_folder() -> Path:
