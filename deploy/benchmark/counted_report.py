@@ -85,4 +85,6 @@ def _table(title: str, rows: list[dict[str, Any]], figure: Figure) -> Table:
 
 
 def _short(value: float) -> str:
+    if value < 1:
+        return f"{value:.2f}"
     return f"{value:.0f}" if value >= 1e3 else f"{value:.4g}"

@@ -52,6 +52,12 @@ def asked(folder: Path) -> list[Question]:
     return questions
 
 
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a folder in which what was converted is found again."""
+    return tmp_path_factory.mktemp("models")
+
+
 @pytest.fixture
 def worker() -> Iterator[WorkerProcess]:
     process = WorkerProcess("an engine", [0], 1)
@@ -61,9 +67,9 @@ def worker() -> Iterator[WorkerProcess]:
 
 @pytest.mark.parametrize("engine", ["litert", "executorch"])
 def test_a_converted_network_answers_as_pytorch_does(
-    engine: str, worker: WorkerProcess, tmp_path: Path
+    engine: str, worker: WorkerProcess, models: Path, tmp_path: Path
 ) -> None:
-    files = files_for(engine, tmp_path)
+    files = files_for(engine, models)
     # 0.72 M weights of four bytes, and not the functions that call the engine.
     assert 2.7 < model_mb(files) < 2.9
     questions = asked(tmp_path)
@@ -73,8 +79,10 @@ def test_a_converted_network_answers_as_pytorch_does(
     assert worker.ask("memory")["libraries"]
 
 
-def test_a_file_that_is_no_program_is_a_failure(worker: WorkerProcess, tmp_path: Path) -> None:
-    files = files_for("executorch", tmp_path)
+def test_a_file_that_is_no_program_is_a_failure(
+    worker: WorkerProcess, models: Path, tmp_path: Path
+) -> None:
+    files = files_for("executorch", models)
     (tmp_path / "none.pte").write_bytes(b"no program" * 100)
     np.save(tmp_path / "image.npy", np.zeros(input_shape(NAME), np.float32))
     with pytest.raises(Failure, match="ExecuTorch cannot load the program"):
