@@ -15,7 +15,7 @@ from shuffledeploy.deploy.benchmark.answers import questions
 from shuffledeploy.deploy.benchmark.benchmark_plan import OWN, Subject
 from shuffledeploy.deploy.benchmark.board_python import ensure_python
 from shuffledeploy.deploy.benchmark.conversion import RUNNER, Files, converted, model_mb
-from shuffledeploy.deploy.benchmark.counted_inference import CountedInference, count_inference
+from shuffledeploy.deploy.benchmark.counted_inference import count_inference
 from shuffledeploy.deploy.benchmark.engines import ENGINES, OURS, Engine
 from shuffledeploy.deploy.benchmark.executorch_build import compiled_runner
 from shuffledeploy.deploy.board.places import built_once, recipe_hash
@@ -23,6 +23,7 @@ from shuffledeploy.deploy.board.wheels import unpack_wheels
 from shuffledeploy.deploy.estimate.boards import Board
 from shuffledeploy.deploy.estimate.cycle_model import CycleModel
 from shuffledeploy.deploy.runtime.comparison import cached_bundle
+from shuffledeploy.deploy.runtime.network_estimate import on_board_json
 from shuffledeploy.model.command_output import write_json
 from shuffledeploy.model.errors import Failure, UsageError
 from shuffledeploy.model.folders import BUILD
@@ -145,24 +146,15 @@ def _row(
     counted = count_inference(job.engine, files, asked, core, model, packages, board)
     row = {
         "model": job.model, "engine": job.column, "engine_version": job.engine.version,
-        **_figures(counted), "model_mb": model_mb(files),
+        "instructions": counted.instructions, "cycles": counted.cycles,
+        **on_board_json(counted.on_board), "max_abs_error": counted.max_abs_error,
+        "model_mb": model_mb(files), "kinds": {"instructions": "counted", "cycles": "estimated"},
         "kernels_with_record": sum(kernel.record for kernel in bundle.manifest.kernels)
         if job.engine.name == OURS else None,
     }  # fmt: skip
     kept.parent.mkdir(parents=True, exist_ok=True)
     write_json(kept, {"key": key, "row": row})
     return row
-
-
-def _figures(counted: CountedInference) -> dict[str, Any]:
-    on_board = counted.on_board
-    sums = {"total": on_board.total, "milliseconds": on_board.milliseconds} if on_board else {}
-    return {
-        "instructions": counted.instructions, "cycles": counted.cycles,
-        "max_abs_error": counted.max_abs_error,
-        "on_board": {**dataclasses.asdict(on_board), **sums} if on_board else None,
-        "kinds": {"instructions": "counted", "cycles": "estimated", "on_board": "estimated"},
-    }  # fmt: skip
 
 
 def _key(job: Job, files: Files, source: str, board: Board | None) -> str:

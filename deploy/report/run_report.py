@@ -16,7 +16,7 @@ from shuffledeploy.deploy.runner.runner_answer import KernelTime
 from shuffledeploy.deploy.runner.running_runner import RunnerResult
 from shuffledeploy.deploy.runtime.execution import LoadedNetwork, RunningNetwork
 from shuffledeploy.deploy.runtime.latency import Instructions, Latency
-from shuffledeploy.deploy.runtime.network_estimate import Cycles
+from shuffledeploy.deploy.runtime.network_estimate import Cycles, on_board_json
 from shuffledeploy.deploy.runtime.parity import Parity
 from shuffledeploy.deploy.runtime.pictures import Prediction
 from shuffledeploy.model.plain_console import plain_console
@@ -100,14 +100,7 @@ def cycles_json(cycles: Cycles | str | None, clock_ghz: float | None) -> dict[st
     del estimate["on_board"]
     if clock_ghz is not None:
         estimate |= {"clock_ghz": clock_ghz, "milliseconds": cycles.milliseconds(clock_ghz)}
-    return {"cycles": estimate, **_on_board_json(cycles.on_board)}
-
-
-def _on_board_json(cycles: BoardCycles | None) -> dict[str, Any]:
-    if cycles is None:
-        return {}
-    sums = {"total": cycles.total, "milliseconds": cycles.milliseconds, "leaves_out": LEFT_OUT}
-    return {"on_board": {"kind": "estimated", **dataclasses.asdict(cycles), **sums}}
+    return {"cycles": estimate, **on_board_json(cycles.on_board)}
 
 
 def to_json(

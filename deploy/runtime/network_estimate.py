@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
+from typing import Any
 
 from shuffledeploy.compiler.bundle.folder import Bundle
 from shuffledeploy.compiler.cores import scheduling_of
 from shuffledeploy.deploy.devices.opening import Device
-from shuffledeploy.deploy.estimate.board_cycles import BoardCycles, cycles_on
+from shuffledeploy.deploy.estimate.board_cycles import LEFT_OUT, BoardCycles, cycles_on
 from shuffledeploy.deploy.estimate.boards import Board
 from shuffledeploy.deploy.estimate.code_images import read_image
 from shuffledeploy.deploy.estimate.cycle_model import CycleModel
@@ -83,6 +84,14 @@ def estimate_network(network: RunningNetwork, board: Board | None = None) -> Cyc
         raise Failure(f"{network.device.name} simulated no caches")
     on_board = cycles_on(board, cycles.total, counted.memory)
     return dataclasses.replace(cycles, on_board=on_board)
+
+
+def on_board_json(cycles: BoardCycles | None) -> dict[str, Any]:
+    """Give ``on_board`` for a JSON file, nothing where no board was named."""
+    if cycles is None:
+        return {}
+    sums = {"total": cycles.total, "milliseconds": cycles.milliseconds, "leaves_out": LEFT_OUT}
+    return {"on_board": {"kind": "estimated", **dataclasses.asdict(cycles), **sums}}
 
 
 def require_core_of(board: Board, device: Device) -> None:
