@@ -12,8 +12,8 @@ help:
 	@echo "make fuzz    files and peers that nobody should trust, ten minutes of new ones"
 	@echo "make board   build the emulated board       make data    fetch Fashion-MNIST"
 	@echo "make zoo     every network on every target: parity and shuffle kernels"
-	@echo "make bench   against ONNX Runtime, OpenVINO, ncnn and MNN: up to 20 minutes, resumes"
-	@echo "make peers   beside ncnn, ONNX Runtime and MNN on an emulated core: up to 30 minutes, resumes"
+	@echo "make bench   against ONNX Runtime, OpenVINO and four more: up to half an hour, resumes"
+	@echo "make peers   beside five engines on an emulated core: an hour, resumes"
 	@echo "make clean   remove what was built here (not the cache)"
 
 # The virtual environment, made again when the pins change.
@@ -67,7 +67,7 @@ bench: $(VENV)/.bench
 	$(RUN) deploy/bench.py
 
 peers: $(VENV)/.bench board
-	$(RUN) deploy/peers.py --json build/peers.json
+	$(RUN) deploy/peers.py --board raspberry-pi-4 --json build/peers.json
 
 clean:
 	rm -rf build $(VENV)

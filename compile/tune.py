@@ -88,8 +88,8 @@ def _board(options: argparse.Namespace) -> Board | None:
 
 def _estimate(outcome: Outcome, board: Board) -> dict[str, Any]:
     """Say how long the network is estimated to take on a board; of a wrong one nothing."""
-    from shuffledeploy.deploy.presentation.run_report import board_line, on_board_json
-    from shuffledeploy.deploy.runtime.network_estimate import estimate_bundle
+    from shuffledeploy.deploy.presentation.run_report import board_line
+    from shuffledeploy.deploy.runtime.network_estimate import estimate_bundle, on_board_json
 
     if outcome.parity is None or not outcome.parity.passed:
         return {}

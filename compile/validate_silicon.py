@@ -1,12 +1,12 @@
 """Hold the estimate of milliseconds on boards against times that others measured there.
 
 Method. ncnn publishes how long its benchmark's networks take on many ARM boards. The same networks
-are run here on emulated cores, by ncnn's own aarch64 package of the time at which most rows were
-measured, as its program benchncnn runs them: empty weights, inputs of 0.01, one thread, the same
-options. One warmed inference is counted, the whole process, with the board's caches simulated from
-the warming run on. The estimate adds up what code costs (llvm-mca), what lines cost that the first
-level lacks, and the bytes that come from memory at the board's own bandwidth. Nothing is fitted to
-the published times.
+are run here on emulated cores, by the aarch64 package of ncnn that is nearest in time to each row
+and can be run, as its program benchncnn runs them: empty weights, inputs of 0.01, one thread, the
+same options. One warmed inference is counted, the whole process, with the board's caches simulated
+from the warming run on. Of each function the estimate adds up what its code costs, what it waits for
+lines of the caches, and the bytes from memory, at the board's own bandwidth, that do not come while
+it works. Two constants were chosen on published times, see `deploy/estimate/caches.py`.
 
 Statistics, by board: the geometric mean of estimate / measured, the median and the largest error,
 the spread of the ratios (geometric standard deviation), the rank correlation. A board is marked

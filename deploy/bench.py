@@ -1,4 +1,4 @@
-"""Times our networks beside ONNX Runtime, OpenVINO, ncnn and MNN, in one run on this machine."""
+"""Times our networks beside six other engines, in one run on this machine."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ with its own best graph optimisations. Engines take turns: in each round each ru
 in an order that changes. Answers are compared with PyTorch's before anything is timed. Nothing is
 tuned: our networks are compiled with the records of tuning_logs.
 
-  bench.py                                 everything; 10 to 20 minutes
+  bench.py                                 everything; up to half an hour
   bench.py --quick                         AlexNet and the smallest ShuffleNet at 224x224
   bench.py --model alexnet --engine shuffledeploy --engine mnn --resolution 480x640
 

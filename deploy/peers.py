@@ -1,4 +1,4 @@
-"""Our networks beside other engines on an emulated core: instructions and estimated cycles."""
+"""Our networks beside other engines on an emulated core: instructions, cycles, milliseconds."""
 
 from __future__ import annotations
 
@@ -7,20 +7,23 @@ import sys
 from pathlib import Path
 
 from shuffledeploy.compiler.cores import DEFAULT_CORE
+from shuffledeploy.deploy.estimate.boards import BOARD_HELP, find_board
 from shuffledeploy.model.command_output import require_creatable, steps, write_json
-from shuffledeploy.model.errors import FAILURE_STATUS, command, program_name
+from shuffledeploy.model.errors import FAILURE_STATUS, UsageError, command, program_name
 
 _DESCRIPTION = """\
-Runs each network on ncnn, ONNX Runtime, MNN and our own libraries, untuned and with the records of
-tuning_logs, under QEMU as one ARM core: their aarch64 packages from PyPI, float32, one thread. One
-warmed inference is counted, the whole process; its answers must be PyTorch's. Cycles
-are estimated by the counts and llvm-mca; no time was measured.
+Runs each network on ncnn, ONNX Runtime, MNN, LiteRT, ExecuTorch and our own libraries, untuned and
+with the records of tuning_logs, under QEMU as one ARM core: their aarch64 packages from PyPI,
+float32, one thread. One warmed inference is counted, the whole process; its answers must be
+PyTorch's. Cycles are estimated by the counts and llvm-mca, milliseconds by the simulated caches of
+a board too; no time was measured.
 
-  peers.py                                       all of it, some 20 minutes
+  peers.py --board raspberry-pi-4                all of it, an hour
   peers.py --model shufflenet-g3-x0.5 --json build/peers.json
 
 What was counted is kept in build/peers, and counted again when an engine, a library or the
-estimator changed.
+estimator changed. An engine whose package cannot be fetched or whose converter fails is named and
+left out, and the exit status is then 1.
 """
 
 
@@ -29,12 +32,16 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; see ``--help``."""
     options = _parse(argv)
     require_creatable(options.json)
+    board = find_board(options.board) if options.board is not None else None
+    core = options.core or (board.core if board else DEFAULT_CORE)
+    if board is not None and board.core != core:
+        raise UsageError(f"{board.name} has a {board.core}: leave out --core {core}")
     from shuffledeploy.deploy.benchmark.counted_peers import MODELS, count_peers, plan_peers
     from shuffledeploy.deploy.benchmark.counted_report import print_peers
 
-    jobs = plan_peers(options.model or MODELS, options.engine, options.core)
+    jobs = plan_peers(options.model or MODELS, options.engine, core)
     with steps("starting", len(jobs)) as tell:
-        document = count_peers(jobs, options.core, tell)
+        document = count_peers(jobs, core, tell, board)
     print_peers(document)
     if options.json:
         write_json(options.json, document)
@@ -47,13 +54,15 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument(
-        "--core", default=DEFAULT_CORE, metavar="CORE",
-        help="the core to emulate and to compile for (default: %(default)s)",
+        "--core", metavar="CORE",
+        help="the core to emulate and to compile for (default: the core of --board, else"
+        f" {DEFAULT_CORE})",
     )  # fmt: skip
+    parser.add_argument("--board", metavar="B", help=BOARD_HELP)
     parser.add_argument("--model", action="append", metavar="NAME", help="may repeat")
     parser.add_argument(
         "--engine", action="append", default=[], metavar="NAME",
-        help="only these: untuned, tuned, ncnn, onnxruntime, mnn; may repeat",
+        help="only these: untuned, tuned, ncnn, onnxruntime, mnn, litert, executorch; may repeat",
     )  # fmt: skip
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there too")
     return parser.parse_args(argv)

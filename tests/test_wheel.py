@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-#: C, tables and the parts of a page: what is no Python and comes along.
-KINDS = (".c", ".h", ".csv", ".j2", ".css")
+#: C, C++, tables and the parts of a page: what is no Python and comes along.
+KINDS = (".c", ".cpp", ".h", ".csv", ".toml", ".j2", ".css")
 PROJECT = Path(__file__).resolve().parents[1]
 
 

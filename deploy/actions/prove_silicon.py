@@ -13,9 +13,9 @@ from rich.table import Table
 
 from shuffledeploy.deploy.benchmark.ncnn_networks import (
     INPUTS,
-    WHEEL,
     count_network,
     find_parameters,
+    release_of,
     require_parameters,
 )
 from shuffledeploy.deploy.estimate.board_cycles import LEFT_OUT, cycles_on
@@ -75,7 +75,7 @@ def estimate_rows(rows: Sequence[PublishedTime], folder: Path, tell: Tell) -> di
     Returns
     -------
     dict
-        ``kind``, ``wheel``, ``leaves_out``, ``boards`` by name (`SiliconErrors`, and ``blind``),
+        ``kind``, ``leaves_out``, ``boards`` by name (`SiliconErrors`, and ``blind``),
         ``rows``, ``left_out``, ``failed``.
     """
     cores = dict.fromkeys(BOARDS[row.board].core for row in rows)
@@ -98,7 +98,7 @@ def estimate_rows(rows: Sequence[PublishedTime], folder: Path, tell: Tell) -> di
                 failed.append({**named, "reason": str(error)})
         tell(None)
     return {
-        "kind": "estimated, against times that others measured", "wheel": WHEEL,
+        "kind": "estimated, against times that others measured",
         "sources": {core: model.source for core, model in models.items()},
         "leaves_out": LEFT_OUT, "boards": summarise(estimated), "rows": estimated,
         "left_out": left_out, "failed": failed,
@@ -107,12 +107,13 @@ def estimate_rows(rows: Sequence[PublishedTime], folder: Path, tell: Tell) -> di
 
 def _estimate(row: PublishedTime, parameters: Path, model: CycleModel) -> dict[str, Any]:
     board = BOARDS[row.board]
-    counted = count_network(parameters, INPUTS[row.network], board, model)
+    wheel = release_of(row.date)
+    counted = count_network(parameters, INPUTS[row.network], board, model, wheel)
     cycles = cycles_on(board, counted.pieces)
     return {
         "measured_ms": row.least_ms, "estimated_ms": cycles.milliseconds,
         "ratio": cycles.milliseconds / row.least_ms, "date": row.date, "commit": row.commit,
-        "source_line": row.source_line, "instructions": counted.instructions,
+        "source_line": row.source_line, "wheel": wheel, "instructions": counted.instructions,
         **cycles.cycles._asdict(),
     }  # fmt: skip
 
@@ -137,8 +138,8 @@ def _print(document: dict[str, Any]) -> None:
     console.print()
     console.print(_board_table(document["boards"]))
     console.print(
-        f"Estimated, {document['wheel']} on emulated cores, against the least of several runs that"
-        f" others measured. Left out of the estimate: {document['leaves_out']}."
+        "Estimated, ncnn of about the time of each row on emulated cores, against the least of several"
+        f" runs that others measured. Left out of the estimate: {document['leaves_out']}."
     )
     reasons = {(row["board"], row["reason"]) for row in document["left_out"]}
     for board, reason in sorted(reasons):

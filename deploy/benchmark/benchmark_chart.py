@@ -18,7 +18,7 @@ from shuffledeploy.model.registry import UNSHUFFLED
 
 COLORS = {OURS: "#1f6f8b", STANDALONE: "#63a3b8",
           "onnxruntime": "#d9a441", "openvino": "#b5838d", "ncnn": "#7a9e7e",
-          "mnn": "#8d86c9"}  # fmt: skip
+          "mnn": "#8d86c9", "litert": "#c97b63", "executorch": "#a8a24a"}  # fmt: skip
 INK, FAINT = "#222222", "#8a8a8a"
 _STYLE: Any = {
     "font.family": "DejaVu Sans", "font.size": 9, "text.color": INK, "axes.edgecolor": FAINT,

@@ -70,10 +70,10 @@ def _latency(document: Mapping[str, Any]) -> Table:
     )
     table = _table(
         f"Latency, ms: measured, float32, batch 1, {document['machine']['cpu']}",
-        f"Median over p10-p90 of at least {min(counts)} inferences of each engine, engines in"
+        f"Median, p10 and p90 of at least {min(counts)} inferences of each engine, engines in"
         f" turns, each in its own process. {versions}. Answers of all agree with PyTorch's."
         " *: too noisy to tell.",
-        "network", *(ENGINES[name].label.replace(" ", "\n") for name in engines), "best/\nours",
+        "network", *(ENGINES[name].heading for name in engines), "best/\nours",
     )  # fmt: skip
     ratios = peer_ratios(rows)
     noisy = noisy_places(document)
@@ -97,8 +97,7 @@ def _place(row: Mapping[str, Any]) -> tuple[str, str, int]:
 def _cell(row: Mapping[str, Any] | None) -> str:
     if row is None:
         return "-"
-    low, high = (figure(round(row[key], 2)) for key in ("p10_ms", "p90_ms"))
-    return f"{figure(row['median_ms'])}\n{low}-{high}"
+    return "\n".join(figure(row[key]) for key in ("median_ms", "p10_ms", "p90_ms"))
 
 
 def figure(value: float) -> str:

@@ -1,4 +1,4 @@
-"""Brings the zoo's networks to the other engines: ONNX, ncnn by pnnx, MNN by its converter.
+"""Brings the zoo's networks to the other engines, each by the engine's own converter.
 
 Everything lands in ``build/bench/models``, a folder for each network, resolution and format, and is
 used again as long as the converters' versions and the networks' source are the same.
@@ -21,8 +21,9 @@ from pathlib import Path
 import torch
 
 from shuffledeploy.deploy.benchmark.benchmark_plan import Subject
+from shuffledeploy.deploy.benchmark.litert_converter import CONVERTER, ensure_converter
 from shuffledeploy.model.errors import Failure
-from shuffledeploy.model.folders import BUILD, PACKAGE
+from shuffledeploy.model.folders import BUILD, PACKAGE, SEARCH_PATH
 from shuffledeploy.model.registry import build, input_shape
 from shuffledeploy.model.scratch import scratch_folder
 
@@ -30,13 +31,19 @@ MODELS_FOLDER = BUILD / "bench" / "models"
 MADE_BY = "made_by.json"
 OPSET = 18
 CONVERTING_S = 600.0
+#: The role of C functions that call an engine: no part of a model.
+RUNNER = "runner"
 
 #: Packages whose versions decide whether a converted file is still good.
 _CONVERTERS = {
     "onnx": ("torch", "onnx", "onnxscript"),
     "ncnn": ("torch", "pnnx"),
     "mnn": ("torch", "onnx", "onnxscript", "MNN"),
+    "litert": ("torch",),
+    "executorch": ("torch", "executorch"),
 }
+#: Modules of this package that convert in a process of their own.
+_MODULES = {"litert": "litert_conversion", "executorch": "executorch_conversion"}
 
 Files = dict[str, str]
 
@@ -49,7 +56,7 @@ def converted(subject: Subject, model_format: str, folder: Path = MODELS_FOLDER)
     subject : Subject
         The network and its resolution.
     model_format : str
-        ``onnx``, ``ncnn`` or ``mnn``.
+        ``onnx``, ``ncnn``, ``mnn``, ``litert`` or ``executorch``.
     folder : Path
         Where converted files are kept.
 
@@ -63,7 +70,8 @@ def converted(subject: Subject, model_format: str, folder: Path = MODELS_FOLDER)
     Failure
         A converter failed; its last words are in the message.
     """
-    home = folder / f"{subject.model}-{subject.resolution}" / model_format
+    # Converters and the emulated board run in folders of their own.
+    home = folder.absolute() / f"{subject.model}-{subject.resolution}" / model_format
     key = _key(model_format)
     if not _is_made_by(home, key):
         source = converted(subject, "onnx", folder) if model_format == "mnn" else {}
@@ -82,15 +90,28 @@ _NAMES = {
     "onnx": {"model": "network.onnx"},
     "mnn": {"model": "network.mnn"},
     "ncnn": {"parameters": "network.ncnn.param", "weights": "network.ncnn.bin"},
+    "litert": {"model": "network.tflite"},
+    "executorch": {"model": "network.pte"},
 }
 
 
+def model_mb(files: Mapping[str, str]) -> float:
+    """Give the size of a model's files, MiB."""
+    own = (file for role, file in files.items() if role != RUNNER)
+    return sum(Path(file).stat().st_size for file in own) / 2**20
+
+
 def _key(model_format: str) -> dict[str, str]:
-    versions = {name: metadata.version(name) for name in _CONVERTERS[model_format]}
+    key = {name: metadata.version(name) for name in _CONVERTERS[model_format]}
+    if model_format == "litert":
+        key["converter"] = CONVERTER
+    if model_format in _MODULES:
+        module = Path(__file__).with_name(f"{_MODULES[model_format]}.py")
+        key["module"] = hashlib.sha256(module.read_bytes()).hexdigest()
     digest = hashlib.sha256()
     for source in sorted((PACKAGE / "model").glob("*.py")):
         digest.update(source.read_bytes())
-    return {**versions, "networks": digest.hexdigest(), "opset": str(OPSET)}
+    return {**key, "networks": digest.hexdigest(), "opset": str(OPSET)}
 
 
 def _is_made_by(home: Path, key: Mapping[str, str]) -> bool:
@@ -125,7 +146,7 @@ def _to_mnn(subject: Subject, folder: Path, source: Files) -> None:
         "--modelFile", source["model"], "--MNNModel", str(folder / _NAMES["mnn"]["model"]),
         "--bizCode", "bench",
     ]  # fmt: skip
-    _convert(command, subject, folder, "mnn")
+    _convert("mnnconvert", command, subject, folder, "mnn")
 
 
 def _to_ncnn(subject: Subject, folder: Path, _: Files) -> None:
@@ -139,33 +160,60 @@ def _to_ncnn(subject: Subject, folder: Path, _: Files) -> None:
         str(Path(sys.executable).parent / "pnnx"), "network.pt",
         f"inputshape=[{','.join(map(str, shape))}]", "fp16=0",
     ]  # fmt: skip
-    _convert(command, subject, folder, "ncnn")
-    for file in folder.iterdir():
-        if file.name not in _NAMES["ncnn"].values():
-            file.unlink()
+    _convert("pnnx", command, subject, folder, "ncnn")
 
 
-def _convert(command: list[str], subject: Subject, folder: Path, model_format: str) -> None:
-    """Run a converter and see that it wrote what it should."""
-    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
+def _to_litert(subject: Subject, folder: Path, _: Files) -> None:
+    _convert_program("litert-torch", ensure_converter(), subject, folder, "litert")
+
+
+def _to_executorch(subject: Subject, folder: Path, _: Files) -> None:
+    _convert_program("executorch", Path(sys.executable), subject, folder, "executorch")
+
+
+def _convert_program(
+    tool: str, python: Path, subject: Subject, folder: Path, model_format: str
+) -> None:
+    """Have a module of this package convert what `torch.export` makes, in a Python of its own."""
+    example = (torch.zeros(input_shape(subject.model, subject.size)),)
+    program = folder / "network.pt2"
+    with torch.no_grad():
+        torch.export.save(torch.export.export(build(subject.model), example), program)
+    command = [
+        str(python), "-m", f"{__package__}.{_MODULES[model_format]}", program.name,
+        _NAMES[model_format]["model"],
+    ]  # fmt: skip
+    _convert(tool, command, subject, folder, model_format)
+
+
+def _convert(
+    tool: str, command: list[str], subject: Subject, folder: Path, model_format: str
+) -> None:
+    """Run a converter in a folder, see that it wrote what it should, and remove all else."""
+    environment = {**os.environ, "PYTHONWARNINGS": "ignore", "PYTHONPATH": str(SEARCH_PATH)}
     try:
         done = subprocess.run(
             command, cwd=folder, capture_output=True, text=True, check=False, env=environment,
             timeout=CONVERTING_S,
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise Failure(f"{Path(command[0]).name} did not convert {subject.model}: {error}") from None
-    missing = [n for n in _NAMES[model_format].values() if not (folder / n).is_file()]
+        raise Failure(f"{tool} did not convert {subject.model}: {error}") from None
+    wanted = _NAMES[model_format].values()
+    missing = [name for name in wanted if not (folder / name).is_file()]
     if done.returncode or missing:
         said = (done.stderr.strip() or done.stdout.strip() or "nothing").splitlines()[-1]
         raise Failure(
-            f"{Path(command[0]).name} did not convert {subject.model}"
-            f" (status {done.returncode}); it said: {said}"
+            f"{tool} did not convert {subject.model} (status {done.returncode}); it said: {said}"
         )
+    for file in folder.iterdir():
+        if file.name not in wanted:
+            file.unlink()
 
 
 _CONVERT: dict[str, Callable[[Subject, Path, Files], None]] = {
     "onnx": _to_onnx,
     "mnn": _to_mnn,
     "ncnn": _to_ncnn,
+    "litert": _to_litert,
+    "executorch": _to_executorch,
 }

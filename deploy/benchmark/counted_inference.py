@@ -14,6 +14,8 @@ import numpy as np
 from shuffledeploy.deploy.benchmark.answers import Question, error_of
 from shuffledeploy.deploy.benchmark.counted_process import BoardProgram, count_process
 from shuffledeploy.deploy.benchmark.engines import Engine
+from shuffledeploy.deploy.estimate.board_cycles import BoardCycles, cycles_on
+from shuffledeploy.deploy.estimate.boards import Board
 from shuffledeploy.deploy.estimate.cycle_model import CycleModel
 from shuffledeploy.model.scratch import scratch_folder
 
@@ -30,16 +32,19 @@ class CountedInference:
         Of the core, caches hit and branches predicted. Estimated.
     max_abs_error : float
         Of the answers, against PyTorch's.
+    on_board : BoardCycles or None
+        With what memory adds on a board, where one was named. Estimated.
     """
 
     instructions: int
     cycles: float
     max_abs_error: float
+    on_board: BoardCycles | None = None
 
 
 def count_inference(
     engine: Engine, files: Mapping[str, str], asked: Sequence[Question], core: str,
-    model: CycleModel, packages: Sequence[Path] = (),
+    model: CycleModel, packages: Sequence[Path] = (), board: Board | None = None,
 ) -> CountedInference:  # fmt: skip
     """Run an engine on an emulated core.
 
@@ -57,6 +62,8 @@ def count_inference(
         Of that core.
     packages : sequence of Path
         Where the board finds the engine's package.
+    board : Board, optional
+        Add what memory costs there; it has that core.
 
     Raises
     ------
@@ -68,9 +75,11 @@ def count_inference(
     images = [question.image for question in asked]
     with scratch_folder("shuffledeploy-counted-") as folder:
         program = BoardProgram(engine.label, engine.module, files, tuple(packages))
-        counted = count_process(program, images, core, model, folder)
+        caches = board.caches if board else None
+        counted = count_process(program, images, core, model, folder, caches)
         error = _largest_error(folder, asked)
-    return CountedInference(counted.instructions, counted.cycles, error)
+    on_board = cycles_on(board, counted.pieces) if board else None
+    return CountedInference(counted.instructions, counted.cycles, error, on_board)
 
 
 def _largest_error(folder: Path, asked: Sequence[Question]) -> float:

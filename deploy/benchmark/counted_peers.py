@@ -10,16 +10,20 @@ from pathlib import Path
 from typing import Any
 
 from shuffledeploy.compiler.targets import find_target
+from shuffledeploy.deploy import estimate
 from shuffledeploy.deploy.benchmark.answers import questions
 from shuffledeploy.deploy.benchmark.benchmark_plan import OWN, Subject
 from shuffledeploy.deploy.benchmark.board_python import ensure_python
-from shuffledeploy.deploy.benchmark.conversion import converted
+from shuffledeploy.deploy.benchmark.conversion import RUNNER, Files, converted, model_mb
 from shuffledeploy.deploy.benchmark.counted_inference import count_inference
 from shuffledeploy.deploy.benchmark.engines import ENGINES, OURS, Engine
+from shuffledeploy.deploy.benchmark.executorch_build import compiled_runner
 from shuffledeploy.deploy.board.places import built_once, recipe_hash
 from shuffledeploy.deploy.board.wheels import unpack_wheels
+from shuffledeploy.deploy.estimate.boards import Board
 from shuffledeploy.deploy.estimate.cycle_model import CycleModel
 from shuffledeploy.deploy.runtime.comparison import cached_bundle
+from shuffledeploy.deploy.runtime.network_estimate import on_board_json
 from shuffledeploy.model.command_output import write_json
 from shuffledeploy.model.errors import Failure, UsageError
 from shuffledeploy.model.folders import BUILD
@@ -30,8 +34,12 @@ MODELS = (
 )  # fmt: skip
 UNTUNED, TUNED = "untuned", "tuned"
 #: Column -> engine, in the order of the table.
-COLUMNS = {UNTUNED: OURS, TUNED: OURS, "ncnn": "ncnn", "onnxruntime": "onnxruntime", "mnn": "mnn"}
+COLUMNS = {
+    UNTUNED: OURS, TUNED: OURS, "ncnn": "ncnn", "onnxruntime": "onnxruntime", "mnn": "mnn",
+    "litert": "litert", "executorch": "executorch",
+}  # fmt: skip
 FOLDER = BUILD / "peers"
+_ESTIMATE = Path(estimate.__file__).parent
 WORKERS = 2
 
 Tell = Callable[[str | None], None]
@@ -74,47 +82,73 @@ def plan_peers(models: Sequence[str], columns: Sequence[str], core: str) -> list
 
 
 def count_peers(
-    jobs: Sequence[Job], core: str, tell: Tell, folder: Path = FOLDER
+    jobs: Sequence[Job], core: str, tell: Tell, board: Board | None = None, folder: Path = FOLDER
 ) -> dict[str, Any]:
     """Count jobs; what a job's failure was stands in the document.
+
+    Parameters
+    ----------
+    jobs : sequence of Job
+        What to count.
+    core : str
+        The core to emulate.
+    tell : Callable
+        Told what is being done, and None at the end of each job.
+    board : Board, optional
+        Estimate milliseconds there; it has that core.
+    folder : Path
+        Where counts are kept for the next run.
 
     Returns
     -------
     dict
-        ``core``, ``source`` of the cycles, ``rows``, ``failed``: see the README.
+        ``core``, ``source`` of the cycles, ``board``, ``how``, ``rows``, ``failed``: see the
+        README.
     """
     model = CycleModel("aarch64", core, WORKERS)
     rows, failed = [], []
     for job in jobs:
         tell(f"{job.model}: {job.column}")
         try:
-            rows.append(_row(job, core, model, tell, folder))
+            rows.append(_row(job, core, model, board, tell, folder))
         except Failure as error:
             failed.append({"model": job.model, "engine": job.column, "reason": str(error)})
         tell(None)
-    return {"core": core, "source": model.source, "rows": rows, "failed": failed}
+    return {
+        "core": core, "source": model.source,
+        "board": {"name": board.name, "clock_ghz": board.clock_ghz} if board else None,
+        "how": {job.column: job.engine.how for job in jobs}, "rows": rows, "failed": failed,
+    }  # fmt: skip
 
 
-def _row(job: Job, core: str, model: CycleModel, tell: Tell, folder: Path) -> dict[str, Any]:
+def _row(
+    job: Job, core: str, model: CycleModel, board: Board | None, tell: Tell, folder: Path
+) -> dict[str, Any]:
     """Count one network on one engine, unless that was done before."""
     target = find_target(core)
-    name = f"{job.model}-{job.column}-{core}"
     bundle = cached_bundle(job.model, OWN, target, tuned=job.column != UNTUNED, tell=tell)
     if job.engine.name == OURS:
-        files = {"library": str(bundle.library)}
+        files = {"library": str(bundle.library.absolute())}
     else:
         files = converted(Subject(job.engine.name, job.model, OWN), job.engine.model_format)
-    key = _key(job, files, model.source)
-    kept = folder / f"{name}.json"
+    key = _key(job, files, model.source, board)
+    where = board.name if board else core
+    kept = folder / f"{job.model}-{job.column}-{where}.json"
     if (known := _known(kept, key)) is not None:
         return known
-    asked = questions(bundle, folder / "images" / job.model)
+    asked = questions(bundle, folder.absolute() / "images" / job.model)
+    packages = _packages(job.engine)
+    if job.engine.needs_runner:
+        package, version = packages[0] / "executorch", job.engine.version or ""
+        runner = compiled_runner(package, version, "aarch64")
+        files = {**files, RUNNER: str(runner)}
     tell(f"{job.model}: {job.column} on an emulated {core}")
-    counted = count_inference(job.engine, files, asked, core, model, _packages(job.engine))
+    counted = count_inference(job.engine, files, asked, core, model, packages, board)
     row = {
         "model": job.model, "engine": job.column, "engine_version": job.engine.version,
-        **dataclasses.asdict(counted),
-        "kinds": {"instructions": "counted", "cycles": "estimated"},
+        "instructions": counted.instructions, "cycles": counted.cycles,
+        **on_board_json(counted.on_board), "max_abs_error": counted.max_abs_error,
+        "model_mb": model_mb(files), "kinds": {"instructions": "counted", "cycles": "estimated"},
         "kernels_with_record": sum(kernel.record for kernel in bundle.manifest.kernels)
         if job.engine.name == OURS else None,
     }  # fmt: skip
@@ -123,18 +157,20 @@ def _row(job: Job, core: str, model: CycleModel, tell: Tell, folder: Path) -> di
     return row
 
 
-def _key(job: Job, files: dict[str, str], source: str) -> str:
+def _key(job: Job, files: Files, source: str, board: Board | None) -> str:
     # Engines ask the board for its caches, and cut their work to their sizes.
-    board = ensure_python().folder.name
-    digest = hashlib.sha256(f"{job.engine.version} {source} {board}".encode())
-    for path in sorted(files.values()):
-        digest.update(Path(path).read_bytes())
+    shown = ensure_python().folder.name
+    digest = hashlib.sha256(f"{job.engine.version} {source} {shown} {board}".encode())
+    tables = (*_ESTIMATE.rglob("*.py"), *_ESTIMATE.rglob("*.csv"))
+    for path in (*map(Path, sorted(files.values())), *sorted(tables)):
+        digest.update(path.read_bytes())
     for module in (
         "board_worker.py",
         "counting_marks.py",
         "counted_inference.py",
         "counted_process.py",
         f"{job.engine.name}_engine.py",
+        f"{job.engine.name}_runner.cpp",
     ):
         if (place := Path(__file__).parent / module).is_file():
             digest.update(place.read_bytes())

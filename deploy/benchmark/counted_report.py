@@ -2,47 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from rich import box
+from rich.console import Console
 from rich.table import Table
 
 from shuffledeploy.deploy.benchmark.counted_peers import COLUMNS, TUNED, UNTUNED
 from shuffledeploy.deploy.benchmark.engines import ENGINES
+from shuffledeploy.deploy.estimate.board_cycles import LEFT_OUT
 from shuffledeploy.model.plain_console import plain_console
+
+Figure = Callable[[Mapping[str, Any]], float]
 
 _LABELS = {UNTUNED: "ours,\nuntuned", TUNED: "ours,\ntuned"}
 
 
 def print_peers(document: Mapping[str, Any]) -> None:
-    """Print instructions and cycles, a line a network each, and what failed."""
+    """Print each figure in a table of its own, a line a network, and what failed."""
     console = plain_console()
-    core, rows = document["core"], document["rows"]
-    for title, figure in (
-        (f"Instructions, millions: counted on an emulated {core}", "instructions"),
-        (f"Cycles of a {core}, millions: estimated, not measured", "cycles"),
-    ):
-        console.print(_table(title, figure, rows))
+    core, board, rows = document["core"], document["board"], document["rows"]
+    console.print(_table(
+        f"Instructions, millions: counted on an emulated {core}", rows,
+        lambda row: row["instructions"] / 1e6,
+    ))  # fmt: skip
+    console.print()
+    console.print(_table(
+        f"Cycles of a {core}, millions, caches always hit: estimated, not measured", rows,
+        lambda row: row["cycles"] / 1e6,
+    ))  # fmt: skip
+    console.print()
+    if board:
+        console.print(_table(
+            f"Milliseconds on {board['name']} ({core}, {board['clock_ghz']:g} GHz): estimated, not"
+            " measured", rows, lambda row: row["on_board"]["milliseconds"],
+        ))  # fmt: skip
         console.print()
-    versions = {
-        ENGINES[COLUMNS[row["engine"]]].label: row["engine_version"]
-        for row in rows
-        if row["engine"] not in (UNTUNED, TUNED)
-    }
-    said = ", ".join(f"{name} {version}" for name, version in versions.items())
+    console.print(_table("Size of the model's files, MiB", rows, lambda row: row["model_mb"]))
+    console.print()
+    _print_notes(console, document)
+    for failure in document["failed"]:
+        console.print(f"left out: {failure['model']}, {failure['engine']}: {failure['reason']}")
+
+
+def _print_notes(console: Console, document: Mapping[str, Any]) -> None:
+    """Print how all that was counted."""
+    rows = document["rows"]
     errors = [row["max_abs_error"] for row in rows]
     console.print(
         "One warmed inference at 224x224, float32, one thread, the whole process: ours too, with"
-        f" TVM's runtime. {said}{'. ' if said else ''}Answers of all agree with PyTorch's"
-        f" (largest error {max(errors, default=0):.1e}). Cycles: {document['source']};"
-        " caches always hit, branches are always predicted."
+        " TVM's runtime. Answers of all agree with PyTorch's (largest error"
+        f" {max(errors, default=0):.1e}). Cycles: {document['source']};"
+        " branches are always predicted."
     )
-    for failure in document["failed"]:
-        console.print(f"{failure['model']}, {failure['engine']}: {failure['reason']}")
+    if document["board"]:
+        console.print(f"Milliseconds count memory, and leave out: {LEFT_OUT}.")
+    for row in {row["engine"]: row for row in rows}.values():
+        if row["engine"] not in (UNTUNED, TUNED):
+            label = ENGINES[COLUMNS[row["engine"]]].label
+            console.print(f"{label} {row['engine_version']}: {document['how'][row['engine']]}.")
 
 
-def _table(title: str, figure: str, rows: list[dict[str, Any]]) -> Table:
+def _table(title: str, rows: list[dict[str, Any]], figure: Figure) -> Table:
     table = Table(
         title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False,
         padding=(0, 1, 0, 0),
@@ -50,17 +72,19 @@ def _table(title: str, figure: str, rows: list[dict[str, Any]]) -> Table:
     shown = [column for column in COLUMNS if any(row["engine"] == column for row in rows)]
     table.add_column("network", no_wrap=True)
     for column in shown:
-        label = _LABELS.get(column) or ENGINES[COLUMNS[column]].label.replace(" ", "\n")
+        label = _LABELS.get(column) or ENGINES[COLUMNS[column]].heading
         table.add_column(label, justify="right", no_wrap=True)
-    table.add_column("best peer\n/ tuned", justify="right", no_wrap=True)
+    table.add_column("best\npeer /\ntuned", justify="right", no_wrap=True)
     for model in dict.fromkeys(row["model"] for row in rows):
-        values = {row["engine"]: float(row[figure]) for row in rows if row["model"] == model}
+        values = {row["engine"]: float(figure(row)) for row in rows if row["model"] == model}
         peers = [value for name, value in values.items() if name not in (UNTUNED, TUNED)]
         ratio = f"{min(peers) / values[TUNED]:.2f}" if peers and TUNED in values else "-"
-        cells = [_millions(values[name]) if name in values else "-" for name in shown]
+        cells = [_short(values[name]) if name in values else "-" for name in shown]
         table.add_row(model, *cells, ratio)
     return table
 
 
-def _millions(value: float) -> str:
-    return f"{value / 1e6:.0f}" if value >= 1e9 else f"{value / 1e6:.4g}"
+def _short(value: float) -> str:
+    if value < 1:
+        return f"{value:.2f}"
+    return f"{value:.0f}" if value >= 1e3 else f"{value:.4g}"

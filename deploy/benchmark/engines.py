@@ -6,6 +6,7 @@ one knows them by name and imports none of them.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any, Protocol
@@ -50,9 +51,11 @@ class Engine:
     package : str
         The package on PyPI whose version is the engine's.
     model_format : str
-        What it reads: ``bundle``, ``onnx``, ``ncnn`` or ``mnn``.
+        What it reads: ``bundle``, or a format of :mod:`deploy.benchmark.conversion`.
     how : str
-        How it is run, for the report.
+        How it is prepared and run, for the report.
+    needs_runner : bool
+        Its module calls C functions that are compiled against its package.
     """
 
     name: str
@@ -61,6 +64,12 @@ class Engine:
     package: str
     model_format: str
     how: str
+    needs_runner: bool = False
+
+    @property
+    def heading(self) -> str:
+        """The label in lines that fit a narrow column."""
+        return re.sub(r" |(?<=[a-z])(?=[A-Z])", "\n", self.label)
 
     @property
     def version(self) -> str | None:
@@ -98,6 +107,18 @@ ENGINES = {
         Engine(
             "mnn", "MNN", "shuffledeploy.deploy.benchmark.mnn_engine", "MNN", "mnn",
             "precision high; input copied before each run, which is not timed",
+        ),
+        Engine(
+            "litert", "LiteRT", "shuffledeploy.deploy.benchmark.litert_engine", "ai-edge-litert",
+            "litert", "by litert-torch, images channels last; XNNPACK delegate",
+        ),
+        Engine(
+            "executorch", "ExecuTorch", "shuffledeploy.deploy.benchmark.executorch_engine",
+            "executorch", "executorch",
+            "by its XNNPACK partitioner, images channels last, padded and global average pools"
+            " written as XNNPACK has them; called from C++, input copied before each run, which is"
+            " not timed",
+            needs_runner=True,
         ),
     )
 }  # fmt: skip

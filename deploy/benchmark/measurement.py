@@ -13,6 +13,7 @@ import numpy as np
 from shuffledeploy.compiler.bundle.folder import Bundle
 from shuffledeploy.deploy.benchmark.answers import Question, WrongAnswer, check
 from shuffledeploy.deploy.benchmark.benchmark_plan import Subject, SubjectGroup
+from shuffledeploy.deploy.benchmark.conversion import model_mb
 from shuffledeploy.deploy.benchmark.engines import ENGINES, OURS
 from shuffledeploy.deploy.benchmark.kernel_table import tabulate
 from shuffledeploy.deploy.benchmark.processor import (
@@ -245,7 +246,7 @@ def _memory(subject: Subject, worker: Asked, files: Mapping[str, str]) -> dict[s
         "running_mb": told["running_kb"] / 1024,
         "bare_python_mb": told["bare_kb"] / 1024,
         "engine_library_mb": sum(told["libraries"].values()) / 2**20,
-        "model_mb": sum(Path(file).stat().st_size for file in files.values()) / 2**20,
+        "model_mb": model_mb(files),
         "libraries": sorted(Path(path).name for path in told["libraries"]),
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from pathlib import Path
 
 import msgspec
@@ -23,8 +24,11 @@ from shuffledeploy.model.command_output import replaced
 from shuffledeploy.model.errors import UsageError
 from shuffledeploy.model.scratch import scratch_folder
 
-#: ncnn of the time at which most rows were measured, from PyPI.
-WHEEL = "ncnn==1.0.20230517"
+#: Releases of ncnn on PyPI whose aarch64 packages the board's Python runs.
+RELEASES = (
+    "1.0.20221128", "1.0.20230517", "1.0.20230816", "1.0.20240102", "1.0.20240410", "1.0.20240820",
+    "1.0.20250503",
+)  # fmt: skip
 #: Network -> pixels of a side of its input, three channels (`benchncnn.cpp`).
 INPUTS = {
     "squeezenet": 227, "mobilenet": 224, "mobilenet_v2": 224, "mobilenet_v3": 224,
@@ -65,7 +69,19 @@ def require_parameters(folder: Path) -> None:
         )
 
 
-def count_network(parameters: Path, pixels: int, board: Board, model: CycleModel) -> CountedProcess:
+def release_of(date: str) -> str:
+    """Return the release nearest in time to a day such as ``2023-06-15``, as pip is told it."""
+    day = datetime.date.fromisoformat(date)
+
+    def days(release: str) -> int:
+        return abs((datetime.date.fromisoformat(release.removeprefix("1.0.")) - day).days)
+
+    return f"ncnn=={min(RELEASES, key=days)}"
+
+
+def count_network(
+    parameters: Path, pixels: int, board: Board, model: CycleModel, wheel: str
+) -> CountedProcess:
     """Count one warmed inference of a network as ncnn's own benchmark runs it.
 
     What was counted is remembered in the project's cache folder.
@@ -80,6 +96,8 @@ def count_network(parameters: Path, pixels: int, board: Board, model: CycleModel
         Gives the core and the caches.
     model : CycleModel
         Of the board's core.
+    wheel : str
+        The release of ncnn, as pip is told it.
 
     Raises
     ------
@@ -87,7 +105,7 @@ def count_network(parameters: Path, pixels: int, board: Board, model: CycleModel
         The wheel cannot be fetched, ncnn does not run the network, or its cycles cannot be
         estimated.
     """
-    kept = cache_folder() / "ncnn-counts" / f"{_key(parameters, pixels, board, model)}.json"
+    kept = cache_folder() / "ncnn-counts" / f"{_key(parameters, pixels, board, model, wheel)}.json"
     known = _read(kept)
     if known is not None:
         return known
@@ -95,7 +113,7 @@ def count_network(parameters: Path, pixels: int, board: Board, model: CycleModel
         image = folder / "image.npy"
         np.save(image, np.full((1, 3, pixels, pixels), _VALUE, np.float32))
         files = {"parameters": str(parameters.resolve())}
-        program = BoardProgram(f"ncnn, {parameters.stem}", _engine(), files, (_package(),))
+        program = BoardProgram(f"ncnn, {parameters.stem}", _engine(), files, (_package(wheel),))
         counted = count_process(program, [image], board.core, model, folder, board.caches)
     kept.parent.mkdir(parents=True, exist_ok=True)
     with replaced(kept) as beside:
@@ -107,20 +125,20 @@ def _engine() -> str:
     return f"{__name__.rpartition('.')[0]}.{_MODULE}"
 
 
-def _package() -> Path:
-    """Give the folder with the wheel's contents."""
+def _package(wheel: str) -> Path:
+    """Give the folder with a wheel's contents."""
     python = ensure_python().version
 
     def build(folder: Path) -> None:
-        unpack_wheels([WHEEL], python, folder, what=WHEEL)
+        unpack_wheels([wheel], python, folder, what=wheel)
 
-    return built_once(f"peer-ncnn-{recipe_hash(WHEEL, python)}", build)
+    return built_once(f"peer-ncnn-{recipe_hash(wheel, python)}", build)
 
 
-def _key(parameters: Path, pixels: int, board: Board, model: CycleModel) -> str:
+def _key(parameters: Path, pixels: int, board: Board, model: CycleModel, wheel: str) -> str:
     # ncnn asks the board for its caches, and cuts its work to their sizes.
     builds = (ensure_emulator().plugin.parent.name, ensure_python().folder.name)
-    facts = (WHEEL, str(pixels), board.core, str(board.caches.shapes), *builds, model.source)
+    facts = (wheel, str(pixels), board.core, str(board.caches.shapes), *builds, model.source)
     return recipe_hash(*facts, parameters, *(_HERE / name for name in _RECIPE))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,8 +10,9 @@ from shuffledeploy.compiler.bundle.folder import MANIFEST
 from shuffledeploy.compiler.targets import HOST, find_target
 from shuffledeploy.deploy.benchmark.answers import questions
 from shuffledeploy.deploy.benchmark.benchmark_plan import Subject, SubjectGroup
-from shuffledeploy.deploy.benchmark.conversion import converted
+from shuffledeploy.deploy.benchmark.conversion import RUNNER, converted
 from shuffledeploy.deploy.benchmark.engines import ENGINES, OURS, STANDALONE
+from shuffledeploy.deploy.benchmark.executorch_build import compiled_runner, installed_package
 from shuffledeploy.deploy.benchmark.measurement import Prepared
 from shuffledeploy.deploy.benchmark.native import FOLDER, compiled
 from shuffledeploy.deploy.runtime.comparison import cached_bundle
@@ -48,10 +50,14 @@ def prepare(group: SubjectGroup, tell: Callable[[str], None], folder: Path = FOL
                 "library": str(bundle.standalone_library), "manifest": str(bundle.path / MANIFEST),
             }  # fmt: skip
             continue
-        model_format = ENGINES[subject.engine].model_format
-        tell(f"{subject.name}: {model_format} model")
+        engine = ENGINES[subject.engine]
+        tell(f"{subject.name}: {engine.model_format} model")
         try:
-            files[subject] = converted(subject, model_format, folder / "models")
+            files[subject] = converted(subject, engine.model_format, folder / "models")
+            if engine.needs_runner:
+                package, version = installed_package(), engine.version or ""
+                runner = compiled_runner(package, version, platform.machine())
+                files[subject][RUNNER] = str(runner)
         except Failure as failure:
             failed[subject] = str(failure)
     native = {name: compiled(name, folder) for name in ("roofline", "instrument")}

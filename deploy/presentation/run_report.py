@@ -16,7 +16,7 @@ from shuffledeploy.deploy.runner.runner_answer import KernelTime
 from shuffledeploy.deploy.runner.running_runner import RunnerResult
 from shuffledeploy.deploy.runtime.execution import LoadedNetwork, RunningNetwork
 from shuffledeploy.deploy.runtime.latency import Instructions, Latency
-from shuffledeploy.deploy.runtime.network_estimate import Cycles
+from shuffledeploy.deploy.runtime.network_estimate import Cycles, on_board_json
 from shuffledeploy.deploy.runtime.parity import Parity
 from shuffledeploy.deploy.runtime.pictures import Prediction
 from shuffledeploy.model.plain_console import plain_console
@@ -101,15 +101,6 @@ def cycles_json(cycles: Cycles | str | None, clock_ghz: float | None) -> dict[st
     if clock_ghz is not None:
         estimate |= {"clock_ghz": clock_ghz, "milliseconds": cycles.milliseconds(clock_ghz)}
     return {"cycles": estimate, **on_board_json(cycles.on_board)}
-
-
-def on_board_json(cycles: BoardCycles | None) -> dict[str, Any]:
-    """Give an estimate on a board with its kind, nothing where there is none."""
-    if cycles is None:
-        return {}
-    sums = {"total": cycles.total, "milliseconds": cycles.milliseconds, "leaves_out": LEFT_OUT}
-    where = {"board": cycles.board, "clock_ghz": cycles.clock_ghz}
-    return {"on_board": {"kind": "estimated", **where, **cycles.cycles._asdict(), **sums}}
 
 
 def to_json(

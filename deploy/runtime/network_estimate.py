@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import Any
 
 from shuffledeploy.compiler.bundle.folder import Bundle
 from shuffledeploy.compiler.cores import scheduling_of
 from shuffledeploy.deploy.devices.opening import Device
-from shuffledeploy.deploy.estimate.board_cycles import BoardCycles, cycles_on
+from shuffledeploy.deploy.estimate.board_cycles import LEFT_OUT, BoardCycles, cycles_on
 from shuffledeploy.deploy.estimate.boards import Board
 from shuffledeploy.deploy.estimate.code_images import read_image
 from shuffledeploy.deploy.estimate.cycle_model import CycleModel
@@ -96,6 +97,15 @@ def estimate_bundle(bundle: Bundle, board: Board) -> BoardCycles:
         on_board = estimate_network(network, board).on_board
     assert on_board is not None
     return on_board
+
+
+def on_board_json(cycles: BoardCycles | None) -> dict[str, Any]:
+    """Give ``on_board`` for a JSON file, nothing where no board was named."""
+    if cycles is None:
+        return {}
+    sums = {"total": cycles.total, "milliseconds": cycles.milliseconds, "leaves_out": LEFT_OUT}
+    where = {"board": cycles.board, "clock_ghz": cycles.clock_ghz}
+    return {"on_board": {"kind": "estimated", **where, **cycles.cycles._asdict(), **sums}}
 
 
 def require_core_of(board: Board, device: Device) -> None:

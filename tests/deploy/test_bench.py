@@ -31,7 +31,10 @@ CEILINGS = {"multiply_adds_per_s": 1e10, "bytes_per_s": 1e10, "loop": [8, 12], "
 LOGITS = np.linspace(-1, 1, 10, dtype=np.float32).reshape(1, 10)
 
 #: Seconds of a fake engine's inference.
-SPEED = {OURS: 1e-3, "onnxruntime": 2e-3, "openvino": 3e-3, "ncnn": 1.5e-3, "mnn": 4e-3}
+SPEED = {
+    OURS: 1e-3, "onnxruntime": 2e-3, "openvino": 3e-3, "ncnn": 1.5e-3, "mnn": 4e-3,
+    "litert": 5e-3, "executorch": 6e-3,
+}  # fmt: skip
 
 
 class FakeWorker:
@@ -163,7 +166,9 @@ def test_kernels_and_what_the_virtual_machine_takes(results: Path, fakes: Starte
 def test_a_wrong_answer_is_named_and_not_timed(results: Path, fakes: Starter) -> None:
     start = fakes(ncnn={"wrong": 0.01}, mnn={"wrong": float("nan")}, openvino={"dies": "time"})
     document = run(results, start)
-    assert {row["engine"] for row in document["rows"]} == {OURS, "onnxruntime"}
+    assert {row["engine"] for row in document["rows"]} == {
+        OURS, "onnxruntime", "litert", "executorch",
+    }  # fmt: skip
     reasons = {lost["engine"]: lost["reason"] for lost in document["excluded"]}
     assert "WRONG ANSWER" in reasons["ncnn"] and "0.01" in reasons["ncnn"]
     assert "WRONG ANSWER" in reasons["mnn"]

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from tiny import tiny_bundle
 
-from shuffledeploy.deploy.benchmark import counted_inference
+from shuffledeploy.deploy.benchmark import counted_inference, counted_peers
 from shuffledeploy.deploy.benchmark.answers import WrongAnswer, questions
 from shuffledeploy.deploy.benchmark.board_python import is_python_built
 from shuffledeploy.deploy.benchmark.counted_inference import count_inference
-from shuffledeploy.deploy.benchmark.counted_peers import COLUMNS, plan_peers
+from shuffledeploy.deploy.benchmark.counted_peers import COLUMNS, count_peers, plan_peers
 from shuffledeploy.deploy.benchmark.counted_process import part_blocks, read_mappings
-from shuffledeploy.deploy.benchmark.engines import ENGINES, OURS
+from shuffledeploy.deploy.benchmark.counted_report import print_peers
+from shuffledeploy.deploy.benchmark.engines import ENGINES, OURS, Engine
 from shuffledeploy.deploy.devices.opening import Device
+from shuffledeploy.deploy.estimate.board_cycles import BoardCycles
+from shuffledeploy.deploy.estimate.boards import find_board
 from shuffledeploy.deploy.estimate.cycle_model import CycleModel
 from shuffledeploy.deploy.estimate.executed_blocks import Block
 from shuffledeploy.deploy.peers import main
@@ -48,6 +52,12 @@ def test_our_whole_process_is_little_more_than_the_library(
     assert library < counted.instructions < library + 300_000
     assert counted.max_abs_error < 1e-5
     assert 0 < counted.cycles < 4 * counted.instructions
+    assert counted.on_board is None
+    board = find_board("raspberry-pi-4")
+    on_board = count_inference(ENGINES[OURS], files, asked, CORE, model, board=board).on_board
+    assert on_board is not None and on_board.board == "raspberry-pi-4"
+    # A tiny network fits the second level; what it takes from the first is charged.
+    assert counted.cycles < on_board.total < 2 * counted.cycles
     wrong = [dataclasses.replace(asked[0], logits=asked[0].logits + 0.1), *asked[1:]]
     with pytest.raises(WrongAnswer, match=r"off by 0\.1"):
         count_inference(ENGINES[OURS], files, wrong, CORE, model)
@@ -82,6 +92,10 @@ def test_a_wrong_request_is_refused_before_any_work(capsys: pytest.CaptureFixtur
         plan_peers(["alexnut"], [], CORE)
     assert main(["--core", "pentium", "--model", "alexnet"]) == 2
     assert "no target is called 'pentium'" in capsys.readouterr().err
+    assert main(["--core", "cortex-a53", "--board", "raspberry-pi-4"]) == 2
+    assert "raspberry-pi-4 has a cortex-a72: leave out --core" in capsys.readouterr().err
+    assert main(["--board", "raspberry-pie"]) == 2
+    assert "did you mean" in capsys.readouterr().err
     assert set(COLUMNS.values()) <= set(ENGINES)
 
 
@@ -95,3 +109,49 @@ def test_numbers_that_are_none_are_wrong_answers(tmp_path: Path) -> None:
     np.save(tmp_path / "counted.npy", np.full_like(np.asarray(asked[0].logits), np.nan))
     with pytest.raises(WrongAnswer):
         counted_inference._largest_error(tmp_path, asked)
+
+
+def test_an_engine_whose_package_is_gone_is_named_and_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "network").write_bytes(bytes(3 * 2**20))
+
+    def fetch(engine: Engine) -> list[Path]:
+        if engine.name == "litert":
+            raise Failure("cannot fetch the board's Python packages with pip: no such version")
+        return [tmp_path]
+
+    def count(*_: Any) -> counted_inference.CountedInference:
+        on_board = BoardCycles("raspberry-pi-4", 1.8, 18.9e6, 2e6, 0.0, 4e6)
+        return counted_inference.CountedInference(26_182_345, 18.9e6, 1e-6, on_board)
+
+    for name, stand_in in (
+        ("cached_bundle", lambda *_, **__: tiny_bundle("arm")),
+        ("converted", lambda *_: {"model": str(tmp_path / "network")}),
+        ("count_inference", count), ("_packages", fetch),
+        ("compiled_runner", lambda *_: tmp_path / "network"), ("CycleModel", FakeModel),
+    ):  # fmt: skip
+        monkeypatch.setattr(counted_peers, name, stand_in)
+    monkeypatch.setattr(Engine, "version", "1.0")
+    jobs = plan_peers(["shufflenet-g3-x0.5"], [], CORE)
+    board = find_board("raspberry-pi-4")
+    document = count_peers(jobs, CORE, lambda _: None, board, tmp_path / "kept")
+    (lost,) = document["failed"]
+    assert lost["engine"] == "litert" and "no such version" in lost["reason"]
+    assert [row["engine"] for row in document["rows"]] == [
+        name for name in COLUMNS if name != "litert"
+    ]  # fmt: skip
+    assert document["rows"][0]["on_board"]["milliseconds"] == pytest.approx(24.9 / 1.8)
+    print_peers(document)
+    said = capsys.readouterr().out
+    assert "left out: shufflenet-g3-x0.5, litert: cannot fetch" in said
+    assert max(map(len, said.splitlines())) <= 80 and "…" not in said
+    monkeypatch.setattr(counted_peers, "count_peers", lambda *_: document)
+    assert main(["--model", "shufflenet-g3-x0.5"]) == 1
+
+
+class FakeModel:
+    """Stands for a model of cycles."""
+
+    def __init__(self, *_: Any) -> None:
+        self.source = "a stand-in"

@@ -17,7 +17,7 @@ from shuffledeploy.deploy.actions.prove_silicon import (
 )
 from shuffledeploy.deploy.benchmark import ncnn_networks
 from shuffledeploy.deploy.benchmark.board_python import is_python_built
-from shuffledeploy.deploy.benchmark.ncnn_networks import INPUTS, WHEEL
+from shuffledeploy.deploy.benchmark.ncnn_networks import INPUTS, RELEASES, release_of
 from shuffledeploy.deploy.estimate.boards import BOARDS
 from shuffledeploy.deploy.estimate.llvm_tools import LlvmTools
 from shuffledeploy.deploy.estimate.published_times import PublishedTime, published_times
@@ -68,6 +68,13 @@ def test_the_published_rows_are_of_boards_and_networks_that_are_known() -> None:
 def test_boards_of_the_blind_test_have_rows_that_estimates_are_held_against() -> None:
     held = {one.board for one in published_times() if not one.left_out} - set(LOOKED_AT)
     assert held == {"khadas-vim3", "jetson-nano", "ax630c", "arduino-uno-q"}
+
+
+@pytest.mark.smoke
+def test_the_release_of_a_row_is_the_nearest_in_time() -> None:
+    assert release_of("2022-01-03") == f"ncnn=={RELEASES[0]}"
+    assert release_of("2023-12-12") == "ncnn==1.0.20240102"
+    assert release_of("2030-01-01") == f"ncnn=={RELEASES[-1]}"
 
 
 @pytest.mark.smoke
@@ -132,7 +139,7 @@ def test_a_tiny_network_from_end_to_end(
     document = estimate_rows(rows, tmp_path, told_nothing)
     if any("pip" in failure["reason"] for failure in document["failed"]):
         pytest.skip("no registry of packages")
-    assert document["wheel"] == WHEEL
+    assert document["rows"][0]["wheel"] == release_of("2023-06-15") == "ncnn==1.0.20230517"
     found, detector = document["rows"]
     assert 0 < detector["instructions"] < found["instructions"]
     # 111 x 111 x 8 outputs of 27 products, then 10 sums over them; four lanes.

@@ -1,0 +1,77 @@
+"""Converts an exported program to one of ExecuTorch, delegated to XNNPACK; a process of its own.
+
+``python -m ... PROGRAM.pt2 MODEL.pte``. Images get their channels last, as XNNPACK has them.
+ExecuTorch's partitioner folds batch norms and fuses ReLU. It leaves two kinds of pooling to slow
+kernels of its own, which take half of a ShuffleNet's instructions, unless they are written as
+XNNPACK has them::
+
+    average pool that counts its padding   ->   pad with zeros, average pool without padding
+    mean over rows and columns             ->   the same keeping both dimensions, reshape
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+from executorch.exir import to_edge_transform_and_lower
+from torch import fx
+
+_ATEN = torch.ops.aten
+
+
+def main(program_file: str, model_file: str) -> None:
+    """Convert a program of one image."""
+    program = torch.export.load(program_file)
+    if program.example_inputs is None:
+        raise ValueError(f"{program_file} has no example of its input")
+    (image,) = program.example_inputs[0]
+    network = program.module()
+    rewrite_pools(network)
+    channels_last = (image.to(memory_format=torch.channels_last),)
+    prepared = torch.export.export(network, channels_last)
+    lowered = to_edge_transform_and_lower(prepared, partitioner=[XnnpackPartitioner()])
+    Path(model_file).write_bytes(lowered.to_executorch().buffer)
+
+
+def rewrite_pools(network: fx.GraphModule) -> None:
+    """Write pools in the way that XNNPACK has them, in place; values stay the same.
+
+    Parameters
+    ----------
+    network : fx.GraphModule
+        Of an exported program: its nodes carry ``meta["val"]``.
+    """
+    for node in list(network.graph.nodes):
+        with network.graph.inserting_before(node):
+            if node.target is _ATEN.avg_pool2d.default and _counts_padding(node):
+                _pad_before(network.graph, node)
+            elif node.target is _ATEN.mean.dim and not (node.args[2:] and node.args[2]):
+                _keep_dimensions(network.graph, node)
+    network.graph.eliminate_dead_code()
+    network.recompile()
+
+
+def _counts_padding(pool: fx.Node) -> bool:
+    """Whether a pool pads, and takes neither of the options that would change what it divides."""
+    return len(pool.args) == 4 and any(pool.args[3]) and not pool.kwargs
+
+
+def _pad_before(graph: fx.Graph, pool: fx.Node) -> None:
+    image, kernel, stride, padding = pool.args
+    rows, columns = padding if len(padding) == 2 else padding * 2
+    around = [columns, columns, rows, rows]
+    padded = graph.call_function(_ATEN.constant_pad_nd.default, (image, around, 0.0))
+    pool.args = (padded, kernel, stride)
+
+
+def _keep_dimensions(graph: fx.Graph, mean: fx.Node) -> None:
+    kept = graph.call_function(_ATEN.mean.dim, (*mean.args[:2], True), mean.kwargs)
+    shape = list(mean.meta["val"].shape)
+    mean.replace_all_uses_with(graph.call_function(_ATEN.reshape.default, (kept, shape)))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
