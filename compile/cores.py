@@ -69,6 +69,9 @@ class ArmCore:
         First-level cache of instructions: KiB and ways.
     sharing : int
         Cores of a cluster, which share the second level; 1 where each has its own.
+    has_long_window : bool
+        Whether it has so many instructions under way (128 of the Cortex-A76) that lines from the
+        second level and a third come while it works.
     """
 
     name: str
@@ -86,6 +89,7 @@ class ArmCore:
     is_target: bool = True
     instructions: tuple[int, int] = (64, 4)
     sharing: int = 1
+    has_long_window: bool = False
 
     @property
     def is_stand_in(self) -> bool:
@@ -131,14 +135,17 @@ CORES: dict[str, ArmCore] = {
         ArmCore("cortex-a75", "Snapdragon 845, Exynos 9820",
                 "cortex-a76", 0xD0A, 3, 1, _V8_2, _A57, (64, 16), (256, 8), 48, is_target=False),
         ArmCore("cortex-a76", "Raspberry Pi 5, RK3588, Snapdragon 855",
-                "cortex-a76", 0xD0B, 4, 1, _V8_2_SSBS, _N1, (64, 4), (512, 8), 48, 32),
+                "cortex-a76", 0xD0B, 4, 1, _V8_2_SSBS, _N1, (64, 4), (512, 8), 48, 32,
+                has_long_window=True),
         ArmCore("cortex-a77", "Snapdragon 865, Dimensity 1000",
                 "cortex-a76", 0xD0D, 1, 0, _V8_2_SSBS, _N1, (64, 4), (256, 8), 48, 32,
-                is_target=False),
+                is_target=False, has_long_window=True),
         ArmCore("cortex-a78", "Snapdragon 888, Jetson Orin (as A78AE), Dimensity 1200",
-                "cortex-a76", 0xD41, 1, 0, _V8_2_SSBS, _N1, (64, 4), (512, 8), 32, 32),
+                "cortex-a76", 0xD41, 1, 0, _V8_2_SSBS, _N1, (64, 4), (512, 8), 32, 32,
+                has_long_window=True),
         ArmCore("neoverse-n1", "AWS Graviton 2, Ampere Altra",
-                "neoverse-n1", 0xD0C, 3, 1, _V8_2_SSBS, _N1, (64, 4), (1024, 8), 48, 32),
+                "neoverse-n1", 0xD0C, 3, 1, _V8_2_SSBS, _N1, (64, 4), (1024, 8), 48, 32,
+                has_long_window=True),
     )
 }  # fmt: skip
 

@@ -4,9 +4,9 @@ Method. ncnn publishes how long its benchmark's networks take on many ARM boards
 are run here on emulated cores, by the aarch64 package of ncnn that is nearest in time to each row
 and can be run, as its program benchncnn runs them: empty weights, inputs of 0.01, one thread, the
 same options. One warmed inference is counted, the whole process, with the board's caches simulated
-from the warming run on. Of each function the estimate adds up what its code costs, what it waits for
-lines of the caches, and the bytes from memory, at the board's own bandwidth, that do not come while
-it works. Two constants were chosen on published times, see `deploy/estimate/caches.py`.
+from the warming run on. Of each function the estimate adds up what its code costs, what it waits
+for lines of the caches, and the bytes from memory, at the board's own bandwidth, that do not come
+while it works. Two constants were chosen on published times, see `deploy/estimate/caches.py`.
 
 Statistics, by board: the geometric mean of estimate / measured, the median and the largest error,
 the spread of the ratios (geometric standard deviation), the rank correlation. A board is marked

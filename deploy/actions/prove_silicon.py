@@ -138,8 +138,8 @@ def _print(document: dict[str, Any]) -> None:
     console.print()
     console.print(_board_table(document["boards"]))
     console.print(
-        "Estimated, ncnn of about the time of each row on emulated cores, against the least of several"
-        f" runs that others measured. Left out of the estimate: {document['leaves_out']}."
+        "Estimated, ncnn of about the time of each row on emulated cores, against the least of"
+        f" several runs that others measured. Left out of the estimate: {document['leaves_out']}."
     )
     reasons = {(row["board"], row["reason"]) for row in document["left_out"]}
     for board, reason in sorted(reasons):

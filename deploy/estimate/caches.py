@@ -31,11 +31,10 @@ INTEL_LOOKUP, ARM_LOOKUP = 5, 3
 BLOCKED_LOAD = 13
 
 # Cycles for a line that no prefetcher saw coming, until it runs ahead. Chosen on times of ncnn's
-# networks on two boards with a Cortex-A72, Raspberry Pi 4 and RK3399 (`published_times.csv`), where
-# 70 to 90 do as well, and taken for all of ARM's cores.
-ARM_START = 80
-# Intel's cores hide it behind hundreds of instructions that are under way.
-INTEL_START = 0
+# networks (`published_times.csv`): of ARM's cores on two boards with a Cortex-A72, Raspberry Pi 4 and
+# RK3399, where 70 to 90 do as well; of those with a long window on the Raspberry Pi 5. Intel's cores
+# hide it behind hundreds of instructions that are under way.
+ARM_START, LONG_WINDOW_START, INTEL_START = 80, 18, 0
 
 
 @dataclass(frozen=True)
@@ -87,6 +86,8 @@ class Caches:
         Bytes a cycle that come into the first level, and into the second from what lies behind.
     start_cycles : float
         For a line of the first level that does not follow others.
+    hides_following : bool
+        Whether lines that follow others, and lines of a third level, come while the core works.
     third : Cache or None
         A third level, which is a board's and not a core's: kernels are scored without.
     """
@@ -97,6 +98,7 @@ class Caches:
     first_bytes: float
     second_bytes: float
     start_cycles: float
+    hides_following: bool = False
     third: Cache | None = None
 
     @property
@@ -126,10 +128,11 @@ def _shape(entries: int, ways: int) -> int:
 
 def _arm(core: ArmCore) -> Caches:
     # 128 bits to the interconnect.
-    translation = Translation(core.pages, core.pages, ARM_LOOKUP)
     return Caches(
-        _kib(*core.first), _kib(*core.second), translation, core.first_bytes, 16, ARM_START
-    )
+        _kib(*core.first), _kib(*core.second), Translation(core.pages, core.pages, ARM_LOOKUP),
+        core.first_bytes, 16, LONG_WINDOW_START if core.has_long_window else ARM_START,
+        core.has_long_window,
+    )  # fmt: skip
 
 
 def _kib(size: int, ways: int) -> Cache:

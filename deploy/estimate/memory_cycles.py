@@ -9,6 +9,7 @@ written back. Busy it is with its instructions, and with what they wait for:
   (Treibig and Hager, "Introducing a performance model for bandwidth-limited loop kernels", 2009);
 - another line takes `Caches.start_cycles`: its latency, until the prefetcher runs ahead;
 - a line that a third level catches comes at the width behind the second;
+- on cores that have many instructions under way neither of these takes time (`hides_following`);
 - pages are looked up, and loads wait for stores (`deploy.estimate.caches`).
 
 Lines from memory and lines written back take their bytes at the board's own bandwidth.
@@ -79,12 +80,12 @@ def with_memory(piece: CodePiece, caches: Caches, memory_bytes: float) -> Cycles
         Bytes a cycle between memory and the last level.
     """
     code, events = piece
-    first_level = (
-        LINE * events.following_lines / caches.first_bytes
-        + caches.start_cycles * events.starting_lines
-    )
+    first_level = caches.start_cycles * events.starting_lines
     from_memory = events.l3_misses if caches.third else events.l2_misses
-    third_level = LINE * (events.l2_misses - from_memory) / caches.second_bytes
+    third_level = 0.0
+    if not caches.hides_following:
+        first_level += LINE * events.following_lines / caches.first_bytes
+        third_level = LINE * (events.l2_misses - from_memory) / caches.second_bytes
     stalls = caches.translation.cycles * events.page_misses + BLOCKED_LOAD * events.blocked_loads
     busy = code + first_level + third_level + stalls
     late = max(0.0, LINE * from_memory / memory_bytes - busy)

@@ -173,7 +173,10 @@ def test_milliseconds_are_estimated_on_a_board(
         assert row.on_board is not None
         assert row.value == row.on_board.total / board.clock_ghz / 1e6 > 0
         assert row.to_json()["on_board"]["board"] == "raspberry-pi-4"
-    assert rows[0].ratio_to_alexnet == pytest.approx(1.0, rel=0.05)
+    # The same code; which of its lines follow others depends on where its tensors lie.
+    first, second = (row.on_board.cycles for row in rows if row.on_board)
+    assert first.code == second.code
+    assert first.first_level == pytest.approx(second.first_level, rel=0.2)
     compare_networks.print_table(rows, "estimated")
     printed = capsys.readouterr().out
     assert "ms: estimated" in printed and "validate_silicon" in printed

@@ -23,6 +23,7 @@ from shuffledeploy.deploy.estimate.board_cycles import BoardCycles
 from shuffledeploy.deploy.estimate.boards import find_board
 from shuffledeploy.deploy.estimate.cycle_model import CycleModel
 from shuffledeploy.deploy.estimate.executed_blocks import Block
+from shuffledeploy.deploy.estimate.memory_cycles import CyclesWithMemory
 from shuffledeploy.deploy.peers import main
 from shuffledeploy.deploy.runtime.execution import start_network
 from shuffledeploy.deploy.runtime.latency import count_library
@@ -56,8 +57,10 @@ def test_our_whole_process_is_little_more_than_the_library(
     board = find_board("raspberry-pi-4")
     on_board = count_inference(ENGINES[OURS], files, asked, CORE, model, board=board).on_board
     assert on_board is not None and on_board.board == "raspberry-pi-4"
-    # A tiny network fits the second level; what it takes from the first is charged.
-    assert counted.cycles < on_board.total < 2 * counted.cycles
+    # A tiny network fits the second level: what it takes from there is charged, and no memory.
+    assert on_board.cycles.code == pytest.approx(counted.cycles, rel=0.01)
+    assert on_board.cycles.first_level > 0
+    assert on_board.cycles.memory < 0.05 * on_board.total
     wrong = [dataclasses.replace(asked[0], logits=asked[0].logits + 0.1), *asked[1:]]
     with pytest.raises(WrongAnswer, match=r"off by 0\.1"):
         count_inference(ENGINES[OURS], files, wrong, CORE, model)
@@ -122,7 +125,7 @@ def test_an_engine_whose_package_is_gone_is_named_and_left_out(
         return [tmp_path]
 
     def count(*_: Any) -> counted_inference.CountedInference:
-        on_board = BoardCycles("raspberry-pi-4", 1.8, 18.9e6, 2e6, 0.0, 4e6)
+        on_board = BoardCycles("raspberry-pi-4", 1.8, CyclesWithMemory(18.9e6, 2e6, 0.0, 0.0, 4e6))
         return counted_inference.CountedInference(26_182_345, 18.9e6, 1e-6, on_board)
 
     for name, stand_in in (

@@ -19,6 +19,7 @@ from tiny import SIDE, tiny_bundle
 from shuffledeploy.compiler.bundle.manifest import Manifest
 from shuffledeploy.deploy.estimate.board_cycles import BoardCycles
 from shuffledeploy.deploy.estimate.boards import find_board
+from shuffledeploy.deploy.estimate.memory_cycles import CyclesWithMemory
 from shuffledeploy.deploy.report_page.chapters import comparison_chapter
 from shuffledeploy.deploy.report_page.engine_facts import engine_section
 from shuffledeploy.deploy.report_page.figures import Bar, BarPicture
@@ -40,7 +41,7 @@ HERE = f"{SIDE}x{SIDE}"
 PARITY = Parity(1e-6, 1e-6, 1.0, 1.0, 5, 1e-4, True)
 PI = find_board("raspberry-pi-4")
 # 18 million cycles at 1.8 GHz.
-TEN_MS = BoardCycles(PI.name, PI.clock_ghz, 12e6, 2e6, 0.0, 4e6)
+TEN_MS = BoardCycles(PI.name, PI.clock_ghz, CyclesWithMemory(12e6, 2e6, 0.0, 0.0, 4e6))
 
 
 def shufflenet(name: str = SHUFFLENET) -> Manifest:
@@ -190,7 +191,7 @@ def test_a_comparison_sets_ratios_beside_the_papers(tmp_path: Path) -> None:
 def test_networks_of_one_report_are_set_beside_alexnet(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(PAPER_MS[SHUFFLENET], HERE, 15.2)
     monkeypatch.setitem(PAPER_MS[ALEXNET], HERE, 190.0)
-    slow = BoardCycles(PI.name, PI.clock_ghz, 180e6, 0.0, 0.0, 0.0)
+    slow = BoardCycles(PI.name, PI.clock_ghz, CyclesWithMemory(180e6, 0.0, 0.0, 0.0, 0.0))
     both = [shufflenet(), shufflenet(ALEXNET)]
     (found,) = compare_runs(both, [on_the_pi(), on_the_pi(slow)])
     assert found.place(found.rows[0]) == "raspberry-pi-4 at 1.8 GHz"

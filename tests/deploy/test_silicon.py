@@ -144,7 +144,7 @@ def test_a_tiny_network_from_end_to_end(
     assert 0 < detector["instructions"] < found["instructions"]
     # 111 x 111 x 8 outputs of 27 products, then 10 sums over them; four lanes.
     assert found["instructions"] > 111 * 111 * 8 * (27 + 10) / 4
-    parts = [found[part] for part in ("code", "first_level", "third_level", "memory")]
+    parts = [found[p] for p in ("code", "first_level", "third_level", "stalls", "memory")]
     assert found["estimated_ms"] == pytest.approx(sum(parts) / 1.8e6)
     assert found["ratio"] == pytest.approx(found["estimated_ms"] / 2)
     # Weights of 2 MB as fp16 are more than the second level holds.
