@@ -60,14 +60,14 @@ def test_the_published_rows_are_of_boards_and_networks_that_are_known() -> None:
     assert all(one.least_ms > 0 and one.source_line > 0 and one.commit for one in rows)
     (known,) = [r for r in rows if (r.board, r.network) == ("raspberry-pi-4", "shufflenet")]
     assert (known.least_ms, known.date, known.left_out) == (47.17, "2023-06-15", "")
-    halves = [one for one in rows if BOARDS[one.board].core in ("cortex-a55", "cortex-a76")]
-    assert all(one.left_out for one in halves)
 
 
 @pytest.mark.smoke
 def test_boards_of_the_blind_test_have_rows_that_estimates_are_held_against() -> None:
     held = {one.board for one in published_times() if not one.left_out} - set(LOOKED_AT)
-    assert held == {"khadas-vim3", "jetson-nano", "ax630c", "arduino-uno-q"}
+    assert held == {
+        "khadas-vim3", "jetson-nano", "ax630c", "arduino-uno-q", "oneplus-7t", "rk3566",
+    }  # fmt: skip
 
 
 @pytest.mark.smoke
