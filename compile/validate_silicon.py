@@ -23,13 +23,15 @@ import sys
 from pathlib import Path
 
 from shuffledeploy.model.command_output import require_writable
-from shuffledeploy.model.errors import command, program_name
+from shuffledeploy.model.errors import UsageError, command, program_name
 
 
 @command
 def main(argv: list[str] | None = None) -> int:
     """Run the command; see ``--help``."""
     options = _parser().parse_args(argv)
+    if options.keep and (options.board or options.network):
+        raise UsageError("--keep wants all boards and networks: leave out --board and --network")
     require_writable(options.json)
     require_writable(options.chart)
     from shuffledeploy.deploy.actions.prove_silicon import prove_silicon
@@ -52,6 +54,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--network", action="append", default=[], metavar="NAME", help="only this one; may repeat"
     )
+    parser.add_argument(
+        "--keep", action="store_true",
+        help="keep each board's errors where compare.py, run.py and reports take them from"
+        " (with all boards and networks)",
+    )  # fmt: skip
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures as JSON")
     parser.add_argument("--chart", type=Path, metavar="FILE", help="draw estimate against measured")
     return parser

@@ -18,6 +18,7 @@ from shuffledeploy.deploy.devices.device_names import (
 from shuffledeploy.deploy.devices.opening import Device
 from shuffledeploy.deploy.estimate.board_cycles import LEFT_OUT
 from shuffledeploy.deploy.estimate.boards import Board, find_board
+from shuffledeploy.deploy.presentation.run_report import error_of_board
 from shuffledeploy.deploy.runtime.comparison import (
     PAPER,
     ComparisonRow,
@@ -171,7 +172,7 @@ def _what(rows: Sequence[ComparisonRow]) -> str:
         return (
             "ms: estimated, from what one warmed inference executes and misses on an emulated core;"
             f" left out: {LEFT_OUT}. From memory: the part of it that waits for the board's memory."
-            " compile/validate_silicon.py tells how far such estimates are from published times."
+            f" {error_of_board(rows[0].on_board.board) if rows[0].on_board else ''}"
         )
     return "Instructions: counted in the library, of one warmed inference; not a time."
 

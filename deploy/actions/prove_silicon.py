@@ -22,7 +22,12 @@ from shuffledeploy.deploy.estimate.board_cycles import LEFT_OUT, cycles_on
 from shuffledeploy.deploy.estimate.boards import BOARDS, find_board
 from shuffledeploy.deploy.estimate.cycle_model import CycleModel
 from shuffledeploy.deploy.estimate.published_times import PublishedTime, published_times
-from shuffledeploy.deploy.estimate.silicon_errors import silicon_errors
+from shuffledeploy.deploy.estimate.silicon_errors import (
+    KnownErrors,
+    SiliconErrors,
+    keep_errors,
+    silicon_errors,
+)
 from shuffledeploy.deploy.presentation.silicon_chart import draw_silicon
 from shuffledeploy.model.command_output import steps, write_json
 from shuffledeploy.model.errors import FAILURE_STATUS, Failure, UsageError
@@ -42,6 +47,8 @@ def prove_silicon(options: argparse.Namespace) -> int:
     with steps("starting", len(rows)) as tell:
         document = estimate_rows(rows, options.params, tell)
     _print(document)
+    if options.keep and not document["failed"]:
+        keep_errors(known_of(document["boards"]))
     if options.json is not None:
         write_json(options.json, document)
     if options.chart is not None and document["rows"]:
@@ -130,6 +137,15 @@ def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
             blind = name not in LOOKED_AT
             boards[name] = {**dataclasses.asdict(errors), "blind": blind}
     return boards
+
+
+def known_of(boards: dict[str, dict[str, Any]]) -> dict[str, KnownErrors]:
+    """Turn a document's boards into what is kept of them."""
+    found = {}
+    for name, figures in boards.items():
+        own = {key: figure for key, figure in figures.items() if key != "blind"}
+        found[name] = KnownErrors(SiliconErrors(**own), figures["blind"])
+    return found
 
 
 def _print(document: dict[str, Any]) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from shuffledeploy.compiler.bundle.folder import Bundle, load_bundle, size_text
 from shuffledeploy.deploy.devices.device_names import require_core
-from shuffledeploy.deploy.estimate.boards import Board, find_board
+from shuffledeploy.deploy.estimate.boards import BOARDS, Board, find_board
+from shuffledeploy.deploy.estimate.silicon_errors import KnownErrors, known_errors
 from shuffledeploy.deploy.report_page.chapters import (
     comparison_chapter,
     network_chapter,
@@ -105,10 +106,17 @@ def _comparison(path: Path) -> Comparison:
 
 
 def _errors(path: Path | None) -> dict[str, BoardErrors]:
+    """Take errors of boards from a file, else what is known of them."""
     if path is None:
-        return {}
+        known = {board: known_errors(board) for board in BOARDS}
+        return {board: _board_errors(found) for board, found in known.items() if found}
     found = read_figures(path, SiliconFile, "--silicon", "validate_silicon.py").boards
     return {board: errors for board, errors in found.items() if errors is not None}
+
+
+def _board_errors(known: KnownErrors) -> BoardErrors:
+    found = known.errors
+    return BoardErrors(found.networks, found.median_error, found.largest_error, known.blind)
 
 
 def _title(bundles: Sequence[Bundle]) -> str:

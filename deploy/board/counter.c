@@ -59,7 +59,7 @@ EXPORT int qemu_plugin_version = 1;
 
 /* What a block's loads and stores wait for, in the order in which END writes them. */
 enum event {
-  FOLLOWING, /* lines of 64 bytes that the first level lacked and that follow one lacked lately */
+  FOLLOWING, /* lines of 64 bytes that the first level lacked, near one that it lacked lately */
   STARTING,  /* others that it lacked: a prefetcher cannot know them */
   SECOND,    /* lines that the second level lacked, too */
   THIRD,     /* and the third; none where there is none */
@@ -142,19 +142,20 @@ static void write_back(size_t level, uint64_t line, uint64_t *events) {
   ++events[DIRTY];
 }
 
-/* Streams of lines that a prefetcher sees coming: the line that each wants next. The Cortex-A57's
-   manual lets its prefetcher follow several at once and gives no number. */
-enum { STREAMS = 16 };
+/* Streams of lines that a prefetcher sees coming: the last line of each. Steps are as wide as those
+   that the Cortex-A53's manual tells of its prefetcher, four lines either way; how many streams it
+   follows at once no manual of these cores tells. */
+enum { STREAMS = 16, WIDEST_STEP = 4 };
 static uint64_t streams[STREAMS], newest_stream;
 
 static bool follows(uint64_t line) {
   for (size_t i = 0; i < STREAMS; ++i) {
-    if (streams[i] != line) continue;
-    streams[i] = line + 1;
+    if (line + WIDEST_STEP - streams[i] > 2 * WIDEST_STEP) continue;
+    streams[i] = line;
     return true;
   }
   newest_stream = (newest_stream + 1) % STREAMS;
-  streams[newest_stream] = line + 1;
+  streams[newest_stream] = line;
   return false;
 }
 

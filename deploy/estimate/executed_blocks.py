@@ -23,8 +23,8 @@ class MemoryEvents(NamedTuple):
     Attributes
     ----------
     following_lines : int
-        Lines that the first level of data cache lacked and that follow, by their address, one that
-        it lacked lately: a prefetcher sees them coming.
+        Lines that the first level of data cache lacked, at most four lines from one that it lacked
+        lately: a prefetcher sees them coming.
     starting_lines : int
         Other lines that it lacked.
     l2_misses, l3_misses : int

@@ -1,15 +1,25 @@
-"""How far estimates are from times that were measured on silicon."""
+"""How far estimates are from times that were measured on silicon.
+
+`silicon_errors.csv` keeps what `compile/validate_silicon.py --keep` found with this estimator: from
+there estimates on a board get their error.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import csv
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from shuffledeploy.compiler.tuning.proof.rank_statistics import spearman
+from shuffledeploy.deploy.estimate.cycles import ESTIMATOR_VERSION
+from shuffledeploy.model.command_output import replaced
 
 LEAST_NETWORKS = 2
+_TABLE = Path(__file__).with_suffix(".csv")
+_FIGURES = ("ratio_mean", "median_error", "largest_error", "spread", "rank_correlation")
 
 
 @dataclass(frozen=True)
@@ -37,6 +47,55 @@ class SiliconErrors:
     largest_error: float
     spread: float
     rank_correlation: float
+
+
+@dataclass(frozen=True)
+class KnownErrors:
+    """What is known of a board's estimates.
+
+    Attributes
+    ----------
+    errors : SiliconErrors
+        Of the last run of `compile/validate_silicon.py`.
+    blind : bool
+        Whether nobody looked at that board's times while the estimate was made.
+    """
+
+    errors: SiliconErrors
+    blind: bool
+
+    @property
+    def verdict(self) -> str:
+        """Say it in a line."""
+        found = self.errors
+        seen = "a blind test" if self.blind else "constants were chosen on boards of its kind"
+        return (
+            f"{found.networks} networks of ncnn were estimated within {found.median_error:.0%}"
+            f" (median) and {found.largest_error:.0%} (largest error) of times published for this"
+            f" board; {seen}"
+        )
+
+
+def known_errors(board: str, table: Path = _TABLE) -> KnownErrors | None:
+    """Return how far estimates on a board were from published times; None where nobody knows."""
+    with table.open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["board"] == board]
+    if not rows or int(rows[0]["estimator"]) != ESTIMATOR_VERSION:
+        return None
+    (row,) = rows
+    figures = {name: float(row[name]) for name in _FIGURES}
+    return KnownErrors(SiliconErrors(int(row["networks"]), **figures), row["blind"] == "yes")
+
+
+def keep_errors(found: Mapping[str, KnownErrors], table: Path = _TABLE) -> None:
+    """Write all boards' errors where `known_errors` finds them."""
+    with replaced(table) as beside, beside.open("w", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(("board", "networks", *_FIGURES, "blind", "estimator"))
+        for board, known in found.items():
+            figures = (f"{getattr(known.errors, name):.4f}" for name in _FIGURES)
+            blind = "yes" if known.blind else "no"
+            rows.writerow((board, known.errors.networks, *figures, blind, ESTIMATOR_VERSION))
 
 
 def silicon_errors(estimated: Sequence[float], measured: Sequence[float]) -> SiliconErrors | None:

@@ -12,6 +12,7 @@ from shuffledeploy.compiler.bundle.folder import Bundle
 from shuffledeploy.compiler.bundle.manifest import Manifest
 from shuffledeploy.deploy.devices.device_names import DeviceName, parse_device_name
 from shuffledeploy.deploy.estimate.board_cycles import LEFT_OUT, BoardCycles
+from shuffledeploy.deploy.estimate.silicon_errors import known_errors
 from shuffledeploy.deploy.runner.runner_answer import KernelTime
 from shuffledeploy.deploy.runner.running_runner import RunnerResult
 from shuffledeploy.deploy.runtime.execution import LoadedNetwork, RunningNetwork
@@ -207,8 +208,16 @@ def board_line(cycles: BoardCycles) -> str:
     """Say how long an inference is estimated to take on a board, and what of."""
     return (
         f"{cycles.milliseconds:.3g} ms estimated on {cycles.board} at {cycles.clock_ghz:g} GHz:"
-        f" {parts_line(cycles)}; left out: {LEFT_OUT}"
+        f" {parts_line(cycles)}; left out: {LEFT_OUT}. {error_of_board(cycles.board)}"
     )
+
+
+def error_of_board(board: str) -> str:
+    """Say how far estimates on a board were from times that were published of it."""
+    known = known_errors(board)
+    if known is None:
+        return "Nobody held estimates on this board against measured times."
+    return f"{known.verdict[:1].upper()}{known.verdict[1:]}."
 
 
 def parts_line(cycles: BoardCycles) -> str:

@@ -26,7 +26,11 @@ from shuffledeploy.deploy.runtime.latency import (
     count_instructions,
     measure_interleaved,
 )
-from shuffledeploy.deploy.runtime.network_estimate import estimate_network, require_core_of
+from shuffledeploy.deploy.runtime.network_estimate import (
+    estimate_network,
+    on_board_json,
+    require_core_of,
+)
 from shuffledeploy.deploy.runtime.parity import Parity, check_parity
 from shuffledeploy.model.errors import UsageError
 from shuffledeploy.model.folders import BUILD, COMMITTED_RECORDS, PACKAGE
@@ -99,7 +103,8 @@ class ComparisonRow:
 
     def to_json(self) -> dict[str, Any]:
         """Give the row for a JSON file."""
-        return {**dataclasses.asdict(self), "parity": self.parity.to_json()}
+        document = {**dataclasses.asdict(self), "parity": self.parity.to_json()}
+        return document | on_board_json(self.on_board)
 
 
 def resolution_text(name: str, resolution: tuple[int, int] | None) -> str:

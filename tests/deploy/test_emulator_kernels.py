@@ -163,7 +163,8 @@ def test_every_core_has_caches_and_lines_take_their_cycles() -> None:
 
 
 @pytest.mark.parametrize(
-    ("stride", "following", "starting"), [(64, 512, 0), (128, 0, 512), (4096, 0, 512)]
+    ("stride", "following", "starting"),
+    [(64, 512, 0), (256, 512, 0), (320, 0, 512), (4096, 0, 512)],
 )
 def test_lines_that_follow_others_are_told_from_those_that_start(
     emulator: Emulator, tmp_path: Path, stride: int, following: int, starting: int

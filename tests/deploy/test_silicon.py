@@ -21,7 +21,13 @@ from shuffledeploy.deploy.benchmark.ncnn_networks import INPUTS, RELEASES, relea
 from shuffledeploy.deploy.estimate.boards import BOARDS
 from shuffledeploy.deploy.estimate.llvm_tools import LlvmTools
 from shuffledeploy.deploy.estimate.published_times import PublishedTime, published_times
-from shuffledeploy.deploy.estimate.silicon_errors import silicon_errors
+from shuffledeploy.deploy.estimate.silicon_errors import (
+    KnownErrors,
+    SiliconErrors,
+    keep_errors,
+    known_errors,
+    silicon_errors,
+)
 from shuffledeploy.model.errors import UsageError
 
 TINY = """\
@@ -75,6 +81,37 @@ def test_the_release_of_a_row_is_the_nearest_in_time() -> None:
     assert release_of("2022-01-03") == f"ncnn=={RELEASES[0]}"
     assert release_of("2023-12-12") == "ncnn==1.0.20240102"
     assert release_of("2030-01-01") == f"ncnn=={RELEASES[-1]}"
+
+
+@pytest.mark.smoke
+def test_errors_that_were_kept_come_back_for_this_estimator_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    errors = SiliconErrors(25, 1.01, 0.034, 0.17, 1.06, 0.995)
+    table = tmp_path / "errors.csv"
+    keep_errors({"raspberry-pi-4": KnownErrors(errors, blind=False)}, table)
+    known = known_errors("raspberry-pi-4", table)
+    assert known == KnownErrors(errors, blind=False)
+    assert "within 3% (median) and 17% (largest error)" in known.verdict
+    assert known_errors("khadas-vim3", table) is None
+    monkeypatch.setattr("shuffledeploy.deploy.estimate.silicon_errors.ESTIMATOR_VERSION", 99)
+    assert known_errors("raspberry-pi-4", table) is None
+
+
+@pytest.mark.smoke
+def test_the_kept_errors_are_of_this_estimator_and_hold_what_the_readme_says() -> None:
+    """The bars of the boards that were looked at, and of the blind ones."""
+    bars = {
+        "cortex-a72": (0.08, 0.20, 0.985), "cortex-a53": (0.10, 0.25, 0.98),
+        "cortex-a76": (0.08, 0.25, 0.98),
+    }  # fmt: skip
+    for board in ("raspberry-pi-4", "rk3399-big", "raspberry-pi-3b+", "raspberry-pi-5"):
+        known = known_errors(board)
+        assert known is not None
+        median, largest, rank = bars[BOARDS[board].core]
+        assert known.errors.median_error <= median
+        assert known.errors.largest_error <= largest
+        assert known.errors.rank_correlation >= rank
 
 
 @pytest.mark.smoke
