@@ -30,8 +30,8 @@ from shuffledeploy.model.errors import UsageError, command, program_name
 def main(argv: list[str] | None = None) -> int:
     """Run the command; see ``--help``."""
     options = _parser().parse_args(argv)
-    if options.keep and (options.board or options.network):
-        raise UsageError("--keep wants all boards and networks: leave out --board and --network")
+    if options.keep and options.network:
+        raise UsageError("--keep wants all networks of a board: leave out --network")
     require_writable(options.json)
     require_writable(options.chart)
     from shuffledeploy.deploy.actions.prove_silicon import prove_silicon
@@ -57,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--keep", action="store_true",
         help="keep each board's errors where compare.py, run.py and reports take them from"
-        " (with all boards and networks)",
+        " (with all their networks)",
     )  # fmt: skip
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures as JSON")
     parser.add_argument("--chart", type=Path, metavar="FILE", help="draw estimate against measured")

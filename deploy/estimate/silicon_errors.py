@@ -78,24 +78,33 @@ class KnownErrors:
 
 def known_errors(board: str, table: Path = _TABLE) -> KnownErrors | None:
     """Return how far estimates on a board were from published times; None where nobody knows."""
-    with table.open(encoding="utf-8", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["board"] == board]
-    if not rows or int(rows[0]["estimator"]) != ESTIMATOR_VERSION:
-        return None
-    (row,) = rows
-    figures = {name: float(row[name]) for name in _FIGURES}
-    return KnownErrors(SiliconErrors(int(row["networks"]), **figures), row["blind"] == "yes")
+    return _read(table).get(board)
 
 
 def keep_errors(found: Mapping[str, KnownErrors], table: Path = _TABLE) -> None:
-    """Write all boards' errors where `known_errors` finds them."""
+    """Write boards' errors where `known_errors` finds them; others of this estimator stay."""
+    together = {**_read(table), **found}
     with replaced(table) as beside, beside.open("w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(("board", "networks", *_FIGURES, "blind", "estimator"))
-        for board, known in found.items():
+        for board, known in together.items():
             figures = (f"{getattr(known.errors, name):.4f}" for name in _FIGURES)
             blind = "yes" if known.blind else "no"
             rows.writerow((board, known.errors.networks, *figures, blind, ESTIMATOR_VERSION))
+
+
+def _read(table: Path) -> dict[str, KnownErrors]:
+    """Read the rows that this estimator made."""
+    if not table.exists():
+        return {}
+    with table.open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if int(row["estimator"]) == ESTIMATOR_VERSION]
+    return {row["board"]: _known(row) for row in rows}
+
+
+def _known(row: dict[str, str]) -> KnownErrors:
+    figures = {name: float(row[name]) for name in _FIGURES}
+    return KnownErrors(SiliconErrors(int(row["networks"]), **figures), row["blind"] == "yes")
 
 
 def silicon_errors(estimated: Sequence[float], measured: Sequence[float]) -> SiliconErrors | None:

@@ -94,6 +94,8 @@ def test_errors_that_were_kept_come_back_for_this_estimator_alone(
     assert known == KnownErrors(errors, blind=False)
     assert "within 3% (median) and 17% (largest error)" in known.verdict
     assert known_errors("khadas-vim3", table) is None
+    keep_errors({"khadas-vim3": KnownErrors(errors, blind=True)}, table)
+    assert known_errors("raspberry-pi-4", table) == known
     monkeypatch.setattr("shuffledeploy.deploy.estimate.silicon_errors.ESTIMATOR_VERSION", 99)
     assert known_errors("raspberry-pi-4", table) is None
 
@@ -154,6 +156,11 @@ def test_rows_are_chosen_by_board_and_network() -> None:
 
 
 @pytest.mark.smoke
+def test_errors_of_a_part_of_the_networks_are_not_kept(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--params", "x", "--keep", "--network", "alexnet"]) == 2
+    assert "leave out --network" in capsys.readouterr().err
+
+
 def test_a_folder_without_networks_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
