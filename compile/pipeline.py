@@ -25,6 +25,7 @@ from shuffledeploy.compiler.passes.graph.eliminate_channel_shuffle import elimin
 from shuffledeploy.compiler.passes.graph.fold_batch_norm import fold_batch_norm
 from shuffledeploy.compiler.passes.graph.fuse_rest import fuse_rest
 from shuffledeploy.compiler.passes.graph.lower_to_kernels import lower_to_kernels
+from shuffledeploy.compiler.passes.graph.own_answers import own_answers
 from shuffledeploy.compiler.passes.graph.simplify_pools import simplify_pools
 from shuffledeploy.compiler.passes.graph.write_in_read_order import write_in_read_order
 from shuffledeploy.compiler.passes.memory.compute_in_strips import compute_in_strips
@@ -107,6 +108,8 @@ def pipeline(
             # Kernels, each with its neighbours inside; then whatever no kernel of ours covers.
             "lower_to_kernels": partial(lower_to_kernels, core=core),
             "fuse_rest": fuse_rest,
+            # An input that is an answer is copied.
+            "own_answers": own_answers,
         },
         Phase.SCHEDULE: {"replace_kernels": partial(replace_kernels, functions=scheduled)},
         Phase.MEMORY: {

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 import tvm
 from torch.export import ExportedProgram
+from torch.utils._pytree import tree_leaves, tree_unflatten
 from tvm import relax
 
 from shuffledeploy.compiler.bundle import folder as bundles
@@ -27,14 +29,11 @@ def reference(
     exported: ExportedProgram, inputs: tuple[Tensor, ...]
 ) -> tuple[dict[str, Array], tuple[Tensor, ...]]:
     """Ask PyTorch for the outputs of the reference input (seed 0) and of each of `SEEDS`."""
-    module = exported.module()
     arrays: dict[str, Array] = {}
     outputs: list[Array] = []
     for case, seed in enumerate((0, *SEEDS)):
         values = bundles.seeded_inputs(inputs, seed)
-        with torch.no_grad():
-            answer = module(*(torch.from_numpy(value) for value in values))
-        outputs = [t.numpy() for t in _flatten(answer)]
+        outputs = answers(exported, values)
         arrays |= {f"output_{case}_{i}": value for i, value in enumerate(outputs)}
         if case == 0:
             arrays |= {f"input_{i}": value for i, value in enumerate(values)}
@@ -45,12 +44,13 @@ def reference(
     return arrays, specs
 
 
-def _flatten(answer: Any) -> list[torch.Tensor]:
-    if isinstance(answer, torch.Tensor):
-        return [answer]
-    if isinstance(answer, dict):
-        answer = list(answer.values())
-    return [tensor for part in answer for tensor in _flatten(part)]
+def answers(exported: ExportedProgram, values: list[Array]) -> list[Array]:
+    """Ask PyTorch for the tensors of its answer; what it changes of the inputs is a copy."""
+    given = [torch.from_numpy(value.copy()) for value in values]
+    positional, named = tree_unflatten(given, exported.call_spec.in_spec)
+    with torch.no_grad():
+        answer = exported.module()(*positional, **named)
+    return [np.array(leaf) for leaf in tree_leaves(answer) if isinstance(leaf, torch.Tensor)]
 
 
 def expected_intermediates(module: tvm.IRModule, inputs: list[Array]) -> dict[str, Array]:
@@ -60,4 +60,9 @@ def expected_intermediates(module: tvm.IRModule, inputs: list[Array]) -> dict[st
         build_library(expose_intermediates(module), find_target("host"), library)
         machine = relax.VirtualMachine(tvm.runtime.load_module(str(library)), tvm.cpu())
         results = machine[INTERMEDIATES](*(tvm.runtime.tensor(value) for value in inputs))
-        return {f"call_{i}": bundles.sample(value.numpy()) for i, value in enumerate(results)}
+        return {f"call_{i}": bundles.sample(_written(value)) for i, value in enumerate(results)}
+
+
+def _written(value: Any) -> Array:
+    parts = [value] if hasattr(value, "numpy") else value
+    return bundles.joined([part.numpy() for part in parts])

@@ -17,7 +17,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -133,6 +133,13 @@ def seeded_inputs(inputs: tuple[Tensor, ...], seed: int) -> list[Array]:
         else generator.integers(0, 2, spec.shape).astype(spec.dtype)
         for spec in inputs
     ]
+
+
+def joined(parts: Sequence[Array]) -> Array:
+    """Lay the tensors that one kernel call wrote end to end; one alone is given as it is."""
+    if len(parts) == 1:
+        return parts[0]
+    return np.concatenate([part.reshape(-1).astype(np.float64) for part in parts])
 
 
 def sample(values: Array) -> Array:

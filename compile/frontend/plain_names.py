@@ -8,8 +8,8 @@ import re
 import unicodedata
 
 import torch
-from torch.export import default_decompositions
-from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
+
+from shuffledeploy.compiler.frontend.core_program import decomposable, importable
 
 LONGEST_NAME = 1000
 
@@ -104,11 +104,5 @@ def _is_importable(name: str | None, overload: str | None) -> bool:
 
 @functools.cache
 def _importable() -> frozenset[str]:
-    """List the operators, without their overloads, that TVM converts or PyTorch decomposes."""
-    converted = {name.split(".")[0] for name in ExportedProgramImporter().create_convert_map()}
-    decomposed = {
-        operator.name().removeprefix("aten::").split(".")[0]
-        for operator in default_decompositions()
-        if operator.namespace == "aten"
-    }
-    return frozenset(converted | decomposed)
+    """List the operators, without their overloads, that are converted or decomposed."""
+    return decomposable() | {name.split(".")[0] for name in importable()}

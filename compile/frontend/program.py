@@ -14,10 +14,12 @@ import torch
 import tvm
 from torch.export import ExportedProgram
 from tvm import relax
-from tvm.relax.frontend.torch import from_exported_program
 
 from shuffledeploy.compiler.bundle.manifest import Tensor, data_type
+from shuffledeploy.compiler.frontend.core_program import core_program
 from shuffledeploy.compiler.frontend.guarded_loading import no_code_from_programs
+from shuffledeploy.compiler.frontend.importing import imported
+from shuffledeploy.compiler.frontend.indices import indices_in_range
 from shuffledeploy.compiler.frontend.program_archive import checked_copy
 from shuffledeploy.model.errors import UsageError
 from shuffledeploy.model.printable import printable_line
@@ -109,18 +111,22 @@ def import_program(exported: ExportedProgram) -> Program:
     ------
     UsageError
         If the program has dynamic shapes, weights that are none (see `model.weights.weight_fault`),
-        or an operator that TVM cannot import; the message names it.
+        or an operator that cannot be imported (see `compiler.frontend.core_program`); the message
+        names it.
     """
     _check_weights(exported)
     inputs = _input_specs(exported)
     try:
         with torch.no_grad(), _quiet():
-            module = from_exported_program(exported)
+            module = imported(core_program(exported))
+    except UsageError:
+        raise
     except Exception as error:
         raise UsageError(f"TVM cannot import this program: {_reason(error)}") from error
     # Operators of several results come as tuples of which nothing reads the rest.
     tidy = [relax.transform.CanonicalizeBindings(), relax.transform.DeadCodeElimination(["main"])]
-    return Program(tvm.transform.Sequential(tidy)(module), exported, inputs)
+    module = indices_in_range(tvm.transform.Sequential(tidy)(module))
+    return Program(module, exported, inputs)
 
 
 def _check_weights(exported: ExportedProgram) -> None:
@@ -148,6 +154,8 @@ def _input_specs(exported: ExportedProgram) -> tuple[Tensor, ...]:
                 f"input {name!r} has dynamic extents ({', '.join(dynamic)}) in shape "
                 f"{tuple(map(str, value.shape))}: export the program with fixed shapes"
             )
+        if 0 in value.shape:
+            raise UsageError(f"input {name!r} has no elements: its shape is {tuple(value.shape)}")
         specs.append(
             Tensor(str(name), tuple(value.shape), data_type(str(value.dtype).split(".")[-1]))
         )

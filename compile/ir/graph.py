@@ -77,7 +77,8 @@ def is_permutation(order: Array, channels: int) -> bool:
 
 def constant(value: Array) -> Any:
     """Make a constant tensor of an array, its type kept (`relax.const` narrows 64 bits to 32)."""
-    return relax.const(np.ascontiguousarray(value), str(value.dtype))
+    # Not `np.ascontiguousarray`: it gives a number an axis.
+    return relax.const(np.asarray(value, order="C"), str(value.dtype))
 
 
 def bindings_of(module: tvm.IRModule) -> Iterator[tuple[relax.Var, Any]]:
