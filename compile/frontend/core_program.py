@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import fx
 from torch._decomp import decomposition_table
-from torch.export import ExportedProgram
+from torch.export import ExportedProgram, default_decompositions
 from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
 
 from shuffledeploy.compiler.frontend.converters import CONVERTERS
@@ -71,7 +71,8 @@ def importable() -> frozenset[str]:
 @functools.cache
 def decomposable() -> frozenset[str]:
     """List the operators, without their overloads, that PyTorch decomposes."""
-    found = [op for op in decomposition_table if isinstance(op, torch._ops.OpOverload)]
+    tables = [*decomposition_table, *default_decompositions()]
+    found = [op for op in tables if isinstance(op, torch._ops.OpOverload)]
     return frozenset(op._schema.name.split("::")[1] for op in found if op.namespace == "aten")
 
 

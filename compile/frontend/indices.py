@@ -18,8 +18,15 @@ from torch import fx
 from tvm import relax
 
 from shuffledeploy.compiler.frontend.converters import Converter, NotConverted, arguments
-from shuffledeploy.compiler.ir.graph import constant, constant_of, operator, rewrite, shape_of
-from shuffledeploy.compiler.ir.graph import Current, substitute  # isort: skip
+from shuffledeploy.compiler.ir.graph import (
+    Current,
+    constant,
+    constant_of,
+    operator,
+    rewrite,
+    shape_of,
+    substitute,
+)
 from shuffledeploy.model.errors import UsageError
 
 

@@ -123,10 +123,20 @@ def import_program(exported: ExportedProgram) -> Program:
         raise
     except Exception as error:
         raise UsageError(f"TVM cannot import this program: {_reason(error)}") from error
+    return Program(tidied(module), exported, inputs)
+
+
+def tidied(module: tvm.IRModule) -> tvm.IRModule:
+    """Drop what nothing reads of an imported program, and keep its indices in range.
+
+    Raises
+    ------
+    UsageError
+        If a constant index is out of range.
+    """
     # Operators of several results come as tuples of which nothing reads the rest.
     tidy = [relax.transform.CanonicalizeBindings(), relax.transform.DeadCodeElimination(["main"])]
-    module = indices_in_range(tvm.transform.Sequential(tidy)(module))
-    return Program(module, exported, inputs)
+    return indices_in_range(tvm.transform.Sequential(tidy)(module))
 
 
 def _check_weights(exported: ExportedProgram) -> None:

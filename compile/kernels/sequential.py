@@ -146,7 +146,7 @@ def _coordinates(flat: Any, shape: Shape) -> list[Any]:
     return [flat // step % extent for step, extent in zip(inside, shape, strict=True)]
 
 
-def _merge_step(  # noqa: PLR0913, PLR0917 - what a step of the innermost loop reads and writes
+def _merge_step(
     element: Callable[[Any], Any], runs: Any, heads: Any, turn: Any, k: Any, extent: int,
     descending: bool,
 ) -> None:  # fmt: skip

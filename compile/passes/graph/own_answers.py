@@ -69,4 +69,4 @@ def _resolved(expr: Any, definitions: dict[relax.Var, Any]) -> Any:
 
 
 def _copy(x: te.Tensor) -> te.Tensor:
-    return te.compute(x.shape, lambda *at: x(*at), name="copy")
+    return te.compute(x.shape, x, name="copy")

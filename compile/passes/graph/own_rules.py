@@ -41,9 +41,8 @@ def _sorting(builder: relax.BlockBuilder, call: Any) -> Any:
 
 def _scattering(builder: relax.BlockBuilder, call: Any) -> Any:
     data, index, added = call.args
-    shapes = [shape_of(tensor) for tensor in (data, index, added)]
+    shapes = [shape_of(tensor) or () for tensor in (data, index, added)]
     axis, reduction = int(call.attrs.axis), str(call.attrs.reduction)
-    assert shapes[0] is not None
     if shapes[1] != shapes[2] or reduction not in ("update", "add", "mul"):
         return call
     function = sequential.scattering(
