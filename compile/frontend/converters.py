@@ -286,6 +286,15 @@ def _ranked(node: fx.Node, importer: Any) -> Any:
                  for part in found)  # fmt: skip
 
 
+def _middle(node: fx.Node, importer: Any) -> Any:
+    """Convert the median of all elements."""
+    size, emit = node.args[0].meta["val"].numel(), importer.block_builder.emit  # type: ignore[union-attr]
+    flat = emit(relax.op.reshape(importer.env[node.args[0]], (size,)))
+    order = emit(relax.op.argsort(flat, 0, dtype="int64"))
+    place = emit(relax.op.take(order, relax.const((size - 1) // 2, "int64"), axis=0))
+    return emit(relax.op.take(flat, place, axis=0))
+
+
 def _top(node: fx.Node, importer: Any) -> Any:
     given, emit = arguments(node), importer.block_builder.emit
     axis = int(given["dim"])
@@ -429,6 +438,7 @@ CONVERTERS: dict[str, Converter] = {
     "min.dim": _extreme_of_axis(relax.op.min, relax.op.argmin),
     **_named("sort.default", _sorted),
     **_named("kthvalue.default median.dim", _ranked),
+    "median.default": _middle,
     "topk.default": _top,
     "cumsum.default": _running(relax.op.cumsum),
     "cumprod.default": _running(relax.op.cumprod),

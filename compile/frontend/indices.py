@@ -208,7 +208,15 @@ def _strided(node: fx.Node, importer: Any) -> Any:
     return emit(relax.op.take(flat, relax.const(places, "int64"), axis=0))
 
 
+def _looked_up(node: fx.Node, importer: Any) -> Any:
+    table, index = node.args[:2]
+    return importer.block_builder.emit(
+        relax.op.take(importer.env[table], importer.env[index], axis=0)
+    )
+
+
 INDEX_CONVERTERS: dict[str, Converter] = {
+    "embedding.default": _looked_up,
     "index.Tensor": _indexed,
     "select.int": _selected,
     "index_put.default": _put,

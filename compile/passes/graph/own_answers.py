@@ -8,7 +8,7 @@ Before::
 After::
 
     main(x) = copy(x)
-    main(x) = reshape(copy(x))
+    main(x) = copy(reshape(x))
 """
 
 from __future__ import annotations
