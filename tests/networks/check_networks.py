@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from odd_programs import ODD
+from odd_functions import FUNCTIONS
+from odd_layers import LAYERS
 from package_networks import package_networks
 from telling_weights import telling
 
@@ -64,7 +65,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
 
 def _programs() -> Programs:
     """List what makes each program: called, it gives a module and its inputs."""
-    odd = {f"odd_{name}": program.traced for name, program in ODD.items()}
+    odd = {f"odd_{name}": program.traced for name, program in {**LAYERS, **FUNCTIONS}.items()}
     return {**{network.name: network for network in package_networks()}, **odd}
 
 

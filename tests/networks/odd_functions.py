@@ -77,15 +77,8 @@ def _statistics(x: Tensor) -> Tensor:
 
 
 def _ranked(x: Tensor) -> tuple[Any, ...]:
-    parts = (
-        (x.median(), x.median()),
-        x.median(1),
-        x.max(1),
-        x.min(1),
-        x.kthvalue(2, 1),
-        torch.topk(x, 3, -1, largest=False),
-    )
-    return tuple(tuple(part) for part in parts)
+    parts = x.median(1), x.max(1), x.min(1), x.kthvalue(2, 1), torch.topk(x, 3, largest=False)
+    return (x.median(), *(tuple(part) for part in parts))
 
 
 def _rounded(x: Tensor) -> Tensor:
