@@ -128,9 +128,9 @@ def seeded_inputs(inputs: tuple[Tensor, ...], seed: int) -> list[Array]:
     """Draw standard normal inputs (integers below 2 for integer types) from a seed."""
     generator = np.random.default_rng(seed)
     return [
-        generator.standard_normal(spec.shape, np.float32).astype(spec.dtype)
+        np.asarray(generator.standard_normal(spec.shape, np.float32), spec.dtype)
         if np.issubdtype(np.dtype(spec.dtype), np.floating)
-        else generator.integers(0, 2, spec.shape).astype(spec.dtype)
+        else np.asarray(generator.integers(0, 2, spec.shape), spec.dtype)
         for spec in inputs
     ]
 

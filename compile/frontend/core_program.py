@@ -16,14 +16,12 @@ from torch._decomp import decomposition_table
 from torch.export import ExportedProgram, default_decompositions
 from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
 
+from shuffledeploy.compiler.frontend.conversion import arguments
 from shuffledeploy.compiler.frontend.converters import CONVERTERS
-from shuffledeploy.compiler.frontend.indices import INDEX_CONVERTERS
 from shuffledeploy.model.errors import UsageError
 
-#: Every converter of this project, by the names of overloads.
-OWN_CONVERTERS = {**CONVERTERS, **INDEX_CONVERTERS}
 #: What TVM's importer takes but computes otherwise than PyTorch, and PyTorch can decompose.
-_DECOMPOSED = frozenset({"grid_sampler_2d.default"})
+_DECOMPOSED = frozenset({"grid_sampler_2d.default", "_native_batch_norm_legit_functional.default"})
 #: What it computes otherwise, and nothing decomposes.
 _REFUSED = frozenset({"_upsample_bilinear2d_aa.default", "masked_select.default"})
 #: What moves or casts tensors of half precision, and rounds nothing that PyTorch does not.
@@ -51,6 +49,7 @@ def core_program(exported: ExportedProgram) -> ExportedProgram:
         if not table:
             break
         program = program.run_decompositions(table)
+    _refuse_answers(program)
     _refuse_state(program)
     for node in _calls(program.graph_module):
         _refuse_node(node)
@@ -63,7 +62,7 @@ def core_program(exported: ExportedProgram) -> ExportedProgram:
 @functools.cache
 def importable() -> frozenset[str]:
     """List the operators by the names of their overloads that can be imported as they are."""
-    return frozenset({*ExportedProgramImporter().create_convert_map(), *OWN_CONVERTERS}) - (
+    return frozenset({*ExportedProgramImporter().create_convert_map(), *CONVERTERS}) - (
         _DECOMPOSED | _REFUSED
     )
 
@@ -117,8 +116,7 @@ def _refuse_state(program: ExportedProgram) -> None:
 def _refuse_node(node: fx.Node) -> None:
     """Refuse random numbers, extents that values decide, and types that nothing here computes."""
     tags = getattr(node.target, "tags", ())
-    training = "dropout" not in _name(node) or True in node.args or node.kwargs.get("train")
-    if torch.Tag.nondeterministic_seeded in tags and training:
+    if torch.Tag.nondeterministic_seeded in tags and _draws(node):
         raise UsageError(
             f"the program draws random numbers ({node.target}): a compiled network answers the"
             " same each time; draw them outside and give them as an input"
@@ -127,6 +125,18 @@ def _refuse_node(node: fx.Node) -> None:
     for value in values if isinstance(values, list | tuple) else (values,):
         if isinstance(value, torch.Tensor):
             _refuse_tensor(node, value)
+
+
+def _draws(node: fx.Node) -> bool:
+    """Whether a call of an operator that may draw does so: some do in training only."""
+    given = arguments(node)
+    return bool(given.get("training", given.get("train", True)))
+
+
+def _refuse_answers(program: ExportedProgram) -> None:
+    for answer in program.graph_signature.user_outputs:
+        if not isinstance(answer, str | None):
+            raise UsageError(f"the program answers with {answer!r}: only tensors can be answers")
 
 
 def _refuse_tensor(node: fx.Node, value: torch.Tensor) -> None:

@@ -11,8 +11,8 @@ from torch import fx
 from torch.export import ExportedProgram
 from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
 
-from shuffledeploy.compiler.frontend.converters import Converter
-from shuffledeploy.compiler.frontend.core_program import OWN_CONVERTERS
+from shuffledeploy.compiler.frontend.conversion import Converter
+from shuffledeploy.compiler.frontend.converters import CONVERTERS
 from shuffledeploy.model.errors import UsageError
 from shuffledeploy.model.printable import printable_line
 
@@ -34,7 +34,7 @@ def imported(program: ExportedProgram, *, with_all: bool = False) -> tvm.IRModul
     """
     importer = _Telling() if with_all else ExportedProgramImporter()
     stock = {name: _of_tvm(convert) for name, convert in importer.convert_map.items()}
-    converters = {name: _by_name(convert) for name, convert in {**stock, **OWN_CONVERTERS}.items()}
+    converters = {name: _by_name(convert) for name, convert in {**stock, **CONVERTERS}.items()}
     return importer.from_exported_program(program, False, False, False, converters)
 
 

@@ -17,7 +17,7 @@ import tvm
 from torch import fx
 from tvm import relax
 
-from shuffledeploy.compiler.frontend.converters import Converter, NotConverted, arguments
+from shuffledeploy.compiler.frontend.conversion import Converter, NotConverted, arguments
 from shuffledeploy.compiler.ir.graph import (
     Current,
     constant,
@@ -167,6 +167,8 @@ def _put(node: fx.Node, importer: Any) -> Any:
     """Write at indices: the data lies flat, and each element that is written has its number."""
     given, emit = arguments(node), importer.block_builder.emit
     shape = tuple(int(extent) for extent in given["self"].meta["val"].shape)
+    if (masked := _put_where(given, importer)) is not None:
+        return masked
     numbers = np.arange(math.prod(shape), dtype=np.int64).reshape(shape)
     numbered = _Numbered(given["indices"], shape, relax.const(numbers, "int64"))
     places = numbered.taken(importer)
@@ -177,6 +179,20 @@ def _put(node: fx.Node, importer: Any) -> Any:
     kind = "add" if given["accumulate"] else "update"
     written = emit(relax.op.scatter_elements(flat, *rows, axis=0, reduction=kind))
     return emit(relax.op.reshape(written, shape))
+
+
+def _put_where(given: dict[str, Any], importer: Any) -> Any:
+    """Write one number where a mask says; ``None`` where something else is written."""
+    mask, values = given["indices"][0], given["values"].meta["val"]
+    if len(given["indices"]) > 1 or mask is None or mask.meta["val"].dtype != torch.bool:
+        return None
+    if values.numel() != 1 or given["accumulate"]:
+        return None
+    emit, data = importer.block_builder.emit, importer.env[given["self"]]
+    behind = given["self"].meta["val"].dim() - mask.meta["val"].dim()
+    wide = emit(relax.op.reshape(importer.env[mask], (*mask.meta["val"].shape, *[1] * behind)))
+    number = emit(relax.op.reshape(importer.env[given["values"]], (1,)))
+    return emit(relax.op.where(wide, number, data))
 
 
 def _nearest(node: fx.Node, importer: Any) -> Any:
@@ -215,7 +231,7 @@ def _looked_up(node: fx.Node, importer: Any) -> Any:
     )
 
 
-INDEX_CONVERTERS: dict[str, Converter] = {
+INDEXING: dict[str, Converter] = {
     "embedding.default": _looked_up,
     "index.Tensor": _indexed,
     "select.int": _selected,

@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 import tvm
@@ -21,6 +22,7 @@ from shuffledeploy.compiler.frontend.guarded_loading import no_code_from_program
 from shuffledeploy.compiler.frontend.importing import imported
 from shuffledeploy.compiler.frontend.indices import indices_in_range
 from shuffledeploy.compiler.frontend.program_archive import checked_copy
+from shuffledeploy.compiler.ir.graph import ENTRY, bindings_of, operator, rewrite
 from shuffledeploy.model.errors import UsageError
 from shuffledeploy.model.printable import printable_line
 from shuffledeploy.model.weights import weight_fault
@@ -136,7 +138,21 @@ def tidied(module: tvm.IRModule) -> tvm.IRModule:
     """
     # Operators of several results come as tuples of which nothing reads the rest.
     tidy = [relax.transform.CanonicalizeBindings(), relax.transform.DeadCodeElimination(["main"])]
-    return indices_in_range(tvm.transform.Sequential(tidy)(module))
+    return indices_in_range(_without_nothing(tvm.transform.Sequential(tidy)(module)))
+
+
+def _without_nothing(module: tvm.IRModule) -> tvm.IRModule:
+    """Leave out the answers that are `None`."""
+    definitions, result = dict(bindings_of(module)), module[ENTRY].body.body
+    answers = definitions.get(result, result)
+
+    def is_nothing(field: Any) -> bool:
+        return operator(definitions.get(field, field)) == "relax.null_value"
+
+    if not isinstance(answers, relax.Tuple) or not any(map(is_nothing, answers.fields)):
+        return module
+    kept = relax.Tuple([field for field in answers.fields if not is_nothing(field)])
+    return rewrite(module, lambda *_: None, lambda _: kept)
 
 
 def _check_weights(exported: ExportedProgram) -> None:

@@ -192,7 +192,9 @@ def rebuild(
     return relax.transform.DeadCodeElimination([ENTRY])(result)
 
 
-def rewrite(module: tvm.IRModule, replace: Rewrite) -> tvm.IRModule:
+def rewrite(
+    module: tvm.IRModule, replace: Rewrite, result_of: Callable[[Any], Any] = lambda result: result
+) -> tvm.IRModule:
     """Rebuild the entry function with some values replaced.
 
     Parameters
@@ -203,6 +205,8 @@ def rewrite(module: tvm.IRModule, replace: Rewrite) -> tvm.IRModule:
         Called with the block builder, a variable, its old value and ``current``, which gives what
         stands for an old variable now. Returns a call or tuple to bind, something that is already
         bound or constant to use in its place, or ``None`` to keep the value.
+    result_of : Callable
+        Called with the old result; returns what is the result now, of old variables.
 
     Returns
     -------
@@ -221,4 +225,4 @@ def rewrite(module: tvm.IRModule, replace: Rewrite) -> tvm.IRModule:
         binds = isinstance(new, tvm.ir.Call | relax.Tuple | relax.TupleGetItem)
         replaced[variable] = builder.emit(new) if binds else new
 
-    return rebuild(module, emit, lambda _, result: substitute(result, current))
+    return rebuild(module, emit, lambda _, result: substitute(result_of(result), current))

@@ -97,7 +97,7 @@ class RunningNetwork(LoadedNetwork):
             If their number, shapes or types are not the network's.
         """
         check_inputs(self.bundle.manifest, inputs)
-        tensors = [tvm.runtime.tensor(np.ascontiguousarray(x), self._place) for x in inputs]
+        tensors = [tvm.runtime.tensor(np.asarray(x, order="C"), self._place) for x in inputs]
         self._machine.set_input(function, *tensors)
 
     def invoke(self, function: str = ENTRY) -> None:

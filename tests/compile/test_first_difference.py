@@ -39,7 +39,7 @@ def test_an_operator_that_is_imported_wrongly_is_named(
     def wrong(node: Any, importer: Any) -> Any:
         return importer.block_builder.emit(relax.op.nn.relu(importer.env[node.args[0]]))
 
-    monkeypatch.setitem(importing.OWN_CONVERTERS, "elu.default", wrong)
+    monkeypatch.setitem(importing.CONVERTERS, "elu.default", wrong)
     with pytest.raises(UsageError, match=r"from its aten\.elu\.default \(elu\) on it computes"):
         shuffledeploy.compile(*_network(), target="host", output=tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()
