@@ -9,7 +9,7 @@ import torch
 from torch import fx
 from tvm import relax
 
-from shuffledeploy.compiler.frontend.conversion import (
+from shuffledeploy.compiler.frontend.call_arguments import (
     Converter,
     arguments,
     cast,

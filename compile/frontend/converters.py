@@ -14,7 +14,7 @@ from torch import fx
 from tvm import relax
 
 from shuffledeploy.compiler.frontend.arithmetic_converters import ARITHMETIC
-from shuffledeploy.compiler.frontend.conversion import (
+from shuffledeploy.compiler.frontend.call_arguments import (
     Converter,
     arguments,
     named,

@@ -16,7 +16,7 @@ from torch._decomp import decomposition_table
 from torch.export import ExportedProgram, default_decompositions
 from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
 
-from shuffledeploy.compiler.frontend.conversion import arguments
+from shuffledeploy.compiler.frontend.call_arguments import arguments
 from shuffledeploy.compiler.frontend.converters import CONVERTERS
 from shuffledeploy.model.errors import UsageError
 

@@ -11,7 +11,7 @@ from torch import fx
 from torch.export import ExportedProgram
 from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
 
-from shuffledeploy.compiler.frontend.conversion import Converter
+from shuffledeploy.compiler.frontend.call_arguments import Converter
 from shuffledeploy.compiler.frontend.converters import CONVERTERS
 from shuffledeploy.model.errors import UsageError
 from shuffledeploy.model.printable import printable_line

@@ -17,7 +17,7 @@ import tvm
 from torch import fx
 from tvm import relax
 
-from shuffledeploy.compiler.frontend.conversion import Converter, NotConverted, arguments
+from shuffledeploy.compiler.frontend.call_arguments import Converter, NotConverted, arguments
 from shuffledeploy.compiler.ir.graph import (
     Current,
     constant,

@@ -9,7 +9,7 @@ from typing import Any
 from torch import fx
 from tvm import relax
 
-from shuffledeploy.compiler.frontend.conversion import (
+from shuffledeploy.compiler.frontend.call_arguments import (
     Converter,
     arguments,
     cast,
