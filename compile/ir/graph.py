@@ -81,6 +81,24 @@ def constant(value: Array) -> Any:
     return relax.const(np.asarray(value, order="C"), str(value.dtype))
 
 
+def evaluated(expr: Any) -> Any:
+    """Evaluate a range, a transposed or reshaped constant; anything else stays as it is."""
+    name = operator(expr)
+    if name == "relax.arange":
+        bounds: list[Any] = [getattr(bound, "value", None) for bound in expr.args]
+        fixed = all(isinstance(bound, int | float) for bound in bounds)
+        return constant(np.arange(*bounds, dtype=str(expr.attrs.dtype))) if fixed else expr
+    if name not in ("relax.permute_dims", "relax.reshape"):
+        return expr
+    value = constant_of(expr.args[0])
+    if value is None:
+        return expr
+    if name == "relax.permute_dims":
+        axes = expr.attrs.axes
+        return constant(np.transpose(value, axes and [int(a) for a in axes]))
+    return constant(value.reshape([int(extent) for extent in expr.args[1]]))
+
+
 def bindings_of(module: tvm.IRModule) -> Iterator[tuple[relax.Var, Any]]:
     """Yield each variable of the entry function with the expression bound to it, in order."""
     for block in module[ENTRY].body.blocks:
