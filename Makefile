@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: demo test smoke fuzz lint board data zoo bench peers clean help
+.PHONY: demo test smoke fuzz lint board data zoo networks bench peers clean help
 
 help:
 	@echo "make demo    compile ShuffleNet for an ARM core, prove it on an emulated board, compare"
@@ -12,6 +12,7 @@ help:
 	@echo "make fuzz    files and peers that nobody should trust, ten minutes of new ones"
 	@echo "make board   build the emulated board       make data    fetch Fashion-MNIST"
 	@echo "make zoo     every network on every target: parity and shuffle kernels"
+	@echo "make networks  57 networks of pytorchcv and timm, and odd programs: parity, half an hour"
 	@echo "make bench   against ONNX Runtime, OpenVINO and four more: up to half an hour, resumes"
 	@echo "make peers   beside five engines on an emulated core: an hour, resumes"
 	@echo "make clean   remove what was built here (not the cache)"
@@ -57,6 +58,16 @@ fuzz: $(READY)
 zoo: $(READY) board
 	mkdir -p build
 	$(RUN) deploy/check_zoo.py --json build/zoo.json
+
+# Packages of networks, only here: timm asks for torchvision, which no network needs.
+$(VENV)/.networks: $(READY)
+	$(RUN) -m pip install --quiet --editable '.[test,networks]'
+	$(RUN) -m pip install --quiet --no-deps pytorchcv==0.0.74 timm==1.0.31
+	@touch $@
+
+networks: $(VENV)/.networks
+	mkdir -p build
+	$(RUN) tests/networks/check_networks.py --json build/networks.json
 
 # The engines that we are compared with: only here, for they are large.
 $(VENV)/.bench: $(READY)

@@ -15,6 +15,8 @@ from shuffledeploy.compiler.ir.tvm_edges import argument_checks, default_lowerin
 from shuffledeploy.compiler.native_tools import linker, run_tool
 from shuffledeploy.compiler.pipeline import Dump, Phase, Step, pipeline, run_steps, steps_of
 from shuffledeploy.compiler.targets import CompileTarget
+from shuffledeploy.model.errors import Failure
+from shuffledeploy.model.printable import printable_line
 from shuffledeploy.model.scratch import scratch_folder
 
 # Android 15 and newer load only libraries whose segments are aligned to 16 KiB pages.
@@ -42,7 +44,7 @@ def build_library(
     Raises
     ------
     Failure
-        If linking fails; the linker's own words are in the message.
+        If TVM cannot compile it, or linking fails; its own words are in the message.
     """
     steps = pipeline(target)
     # The objects are as large as the library, and nobody needs them once it is linked.
@@ -51,15 +53,21 @@ def build_library(
             way = steps_of(steps, Phase.KERNEL, Phase.PLAN, Phase.MACHINE)
             module = run_steps(module, way, dump)
             constants = constants_object(module, target.architecture, objects)
-            compiled = tvm.compile(
-                module.without_attr(CONSTANTS),
-                target.tvm_target,
-                relax_pipeline=None,
-                tir_pipeline=_TIR_PIPELINE,
-            )
+            compiled = _compiled(module.without_attr(CONSTANTS), target)
         compiled.export_library(
             str(path), fcompile=link, workspace_dir=str(objects), addons=constants
         )  # fmt: skip
+
+
+def _compiled(module: tvm.IRModule, target: CompileTarget) -> Any:
+    try:
+        return tvm.compile(
+            module, target.tvm_target, relax_pipeline=None, tir_pipeline=_TIR_PIPELINE
+        )
+    except Exception as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        reason = printable_line(lines[-1])
+        raise Failure(f"TVM cannot compile this network for {target.name}: {reason}") from error
 
 
 def build_object(

@@ -21,6 +21,7 @@ from shuffledeploy.compiler.bundle.manifest import (
     Manifest,
     StripCall,
 )
+from shuffledeploy.compiler.first_difference import TOLERANCE, agree, fault_of
 from shuffledeploy.compiler.frontend.program import Program, import_program
 from shuffledeploy.compiler.ir.attributes import JOINED_IN_PLACE, STRIPS, attribute, kernel_of
 from shuffledeploy.compiler.ir.graph import ENTRY
@@ -34,15 +35,17 @@ from shuffledeploy.compiler.passes.memory.expose_intermediates import (
     kernel_calls,
 )
 from shuffledeploy.compiler.pipeline import Dump, Phase, pipeline, run_steps, steps_of
-from shuffledeploy.compiler.proof_arrays import SEEDS, expected_intermediates, reference
+from shuffledeploy.compiler.proof_arrays import (
+    SEEDS,
+    reference,
+    samples_of,
+    unscheduled_writes,
+    written_answers,
+)
 from shuffledeploy.compiler.standalone.package import write_standalone
 from shuffledeploy.compiler.targets import CompileTarget
 from shuffledeploy.compiler.tuning.records.record import Record
 from shuffledeploy.compiler.tuning.records.recorded_schedules import apply_record, kernel_key
-
-# Largest absolute error of a logit, for logits of order one (float32, a few hundred layers'
-# rounding).
-TOLERANCE = 1e-4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,6 +152,11 @@ def write_bundle(  # noqa: PLR0913 - all but four by name
         Where the module is written after each step of the pipeline.
     standalone : str, optional
         Also build the network without a runtime: what its names in C are made of.
+
+    Raises
+    ------
+    UsageError, Failure
+        If unscheduled kernels answer otherwise than PyTorch: names the operator or the pass.
     """
     with bundles.written_beside(output) as folder:
         progress("asking PyTorch for reference outputs")
@@ -156,10 +164,14 @@ def write_bundle(  # noqa: PLR0913 - all but four by name
         arrays, outputs = reference(lowered.program.exported, inputs)
         np.savez(folder / bundles.REFERENCE, allow_pickle=False, **arrays)
         progress("computing what each kernel should write")
-        samples = expected_intermediates(
-            lowered.module, [arrays[f"input_{i}"] for i in range(len(inputs))]
-        )
-        np.savez(folder / bundles.INTERMEDIATES, allow_pickle=False, **samples)
+        values = [arrays[f"input_{i}"] for i in range(len(inputs))]
+        writes = unscheduled_writes(lowered.module, values)
+        expected = [arrays[f"output_0_{i}"] for i in range(len(outputs))]
+        if not agree(written_answers(lowered.module, writes), expected):
+            progress("looking for what makes it differ from PyTorch")
+            if (fault := fault_of(lowered.program, target, values, expected)) is not None:
+                raise fault
+        np.savez(folder / bundles.INTERMEDIATES, allow_pickle=False, **samples_of(writes))
         progress(f"building the library for {target.name}")
         functions = {name: choice.function for name, choice in chosen.items()}
         dump = Dump.of(dump_folder, pipeline(target))

@@ -25,6 +25,7 @@ from shuffledeploy.compiler.passes.graph.eliminate_channel_shuffle import elimin
 from shuffledeploy.compiler.passes.graph.fold_batch_norm import fold_batch_norm
 from shuffledeploy.compiler.passes.graph.fuse_rest import fuse_rest
 from shuffledeploy.compiler.passes.graph.lower_to_kernels import lower_to_kernels
+from shuffledeploy.compiler.passes.graph.own_answers import own_answers
 from shuffledeploy.compiler.passes.graph.simplify_pools import simplify_pools
 from shuffledeploy.compiler.passes.graph.write_in_read_order import write_in_read_order
 from shuffledeploy.compiler.passes.memory.compute_in_strips import compute_in_strips
@@ -41,7 +42,8 @@ from shuffledeploy.compiler.passes.tir.odd_vectors import cut_odd_vectors
 from shuffledeploy.compiler.passes.tir.shared_vectors import mark_shared, share_vectors
 from shuffledeploy.compiler.passes.tir.tiles_in_registers import keep_on_stack, load_whole_vectors
 from shuffledeploy.compiler.targets import CompileTarget
-from shuffledeploy.model.errors import UsageError
+from shuffledeploy.model.errors import Failure, UsageError
+from shuffledeploy.model.printable import printable_line
 
 Pass = Callable[[tvm.IRModule], tvm.IRModule]
 FunctionPass = Callable[[tirx.PrimFunc], tirx.PrimFunc]
@@ -107,6 +109,8 @@ def pipeline(
             # Kernels, each with its neighbours inside; then whatever no kernel of ours covers.
             "lower_to_kernels": partial(lower_to_kernels, core=core),
             "fuse_rest": fuse_rest,
+            # An input that is an answer is copied.
+            "own_answers": own_answers,
         },
         Phase.SCHEDULE: {"replace_kernels": partial(replace_kernels, functions=scheduled)},
         Phase.MEMORY: {
@@ -209,9 +213,22 @@ class Dump:
 
 
 def run_steps(module: tvm.IRModule, steps: Iterable[Step], dump: Dump = Dump()) -> tvm.IRModule:
-    """Run steps one after the other, and show the module after each where that was asked for."""
+    """Run steps one after the other, and show the module after each where that was asked for.
+
+    Raises
+    ------
+    Failure
+        If a step fails in a way of its own: names it.
+    """
     for step in steps:
-        module = step.run(module)
+        try:
+            module = step.run(module)
+        except (UsageError, Failure):
+            raise
+        except Exception as error:
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            reason = printable_line(lines[-1])
+            raise Failure(f"the pass {step.name} cannot take this network: {reason}") from error
         dump(module, step.name)
     return module
 

@@ -7,15 +7,17 @@ from typing import Any
 import torch
 import tvm
 from torch.export import ExportedProgram
+from torch.utils._pytree import tree_leaves, tree_unflatten
 from tvm import relax
 
 from shuffledeploy.compiler.bundle import folder as bundles
 from shuffledeploy.compiler.bundle.manifest import Tensor, data_type
-from shuffledeploy.compiler.ir.graph import Array
+from shuffledeploy.compiler.ir.graph import ENTRY, Array, bindings_of, operator, shape_of
 from shuffledeploy.compiler.library import build_library
 from shuffledeploy.compiler.passes.memory.expose_intermediates import (
     INTERMEDIATES,
     expose_intermediates,
+    kernel_calls,
 )
 from shuffledeploy.compiler.targets import find_target
 from shuffledeploy.model.scratch import scratch_folder
@@ -27,14 +29,11 @@ def reference(
     exported: ExportedProgram, inputs: tuple[Tensor, ...]
 ) -> tuple[dict[str, Array], tuple[Tensor, ...]]:
     """Ask PyTorch for the outputs of the reference input (seed 0) and of each of `SEEDS`."""
-    module = exported.module()
     arrays: dict[str, Array] = {}
     outputs: list[Array] = []
     for case, seed in enumerate((0, *SEEDS)):
         values = bundles.seeded_inputs(inputs, seed)
-        with torch.no_grad():
-            answer = module(*(torch.from_numpy(value) for value in values))
-        outputs = [t.numpy() for t in _flatten(answer)]
+        outputs = answers(exported, values)
         arrays |= {f"output_{case}_{i}": value for i, value in enumerate(outputs)}
         if case == 0:
             arrays |= {f"input_{i}": value for i, value in enumerate(values)}
@@ -45,19 +44,51 @@ def reference(
     return arrays, specs
 
 
-def _flatten(answer: Any) -> list[torch.Tensor]:
-    if isinstance(answer, torch.Tensor):
-        return [answer]
-    if isinstance(answer, dict):
-        answer = list(answer.values())
-    return [tensor for part in answer for tensor in _flatten(part)]
+def answers(exported: ExportedProgram, values: list[Array]) -> list[Array]:
+    """Ask PyTorch for the tensors of its answer; what it changes of the inputs is a copy."""
+    given = [torch.from_numpy(value.copy()) for value in values]
+    positional, named = tree_unflatten(given, exported.call_spec.in_spec)
+    with torch.no_grad():
+        answer = exported.module()(*positional, **named)
+    return [leaf.numpy().copy() for leaf in tree_leaves(answer) if isinstance(leaf, torch.Tensor)]
 
 
-def expected_intermediates(module: tvm.IRModule, inputs: list[Array]) -> dict[str, Array]:
-    """Run every kernel unscheduled on this machine and sample what it writes."""
+def unscheduled_writes(module: tvm.IRModule, inputs: list[Array]) -> list[list[Array]]:
+    """Run every kernel of a module unscheduled on this machine; list what each call writes."""
     with scratch_folder("unscheduled-") as folder:
         library = folder / bundles.LIBRARY
         build_library(expose_intermediates(module), find_target("host"), library)
         machine = relax.VirtualMachine(tvm.runtime.load_module(str(library)), tvm.cpu())
         results = machine[INTERMEDIATES](*(tvm.runtime.tensor(value) for value in inputs))
-        return {f"call_{i}": bundles.sample(value.numpy()) for i, value in enumerate(results)}
+        return [_tensors(value) for value in results]
+
+
+def samples_of(writes: list[list[Array]]) -> dict[str, Array]:
+    """Sample what each kernel call wrote, as a bundle keeps it."""
+    return {f"call_{i}": bundles.sample(bundles.joined(parts)) for i, parts in enumerate(writes)}
+
+
+def written_answers(module: tvm.IRModule, writes: list[list[Array]]) -> list[Array]:
+    """Pick the answers of a module out of what its kernel calls wrote."""
+    definitions = dict(bindings_of(module))
+    places = {variable: place for place, (variable, _) in enumerate(kernel_calls(module))}
+
+    def found(expr: Any) -> list[Array]:
+        if expr in places:
+            return writes[places[expr]]
+        value = definitions.get(expr, expr) if isinstance(expr, relax.Var) else expr
+        if isinstance(value, relax.Tuple):
+            return [tensor for field in value.fields for tensor in found(field)]
+        if isinstance(value, relax.TupleGetItem):
+            return [found(value.tuple_value)[int(value.index)]]
+        if operator(value) == "relax.reshape":
+            return [found(value.args[0])[0].reshape(shape_of(value) or ())]
+        assert isinstance(value, relax.Var)
+        return found(value)
+
+    return found(module[ENTRY].body.body)
+
+
+def _tensors(value: Any) -> list[Array]:
+    parts = [value] if hasattr(value, "numpy") else value
+    return [part.numpy() for part in parts]

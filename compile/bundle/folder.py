@@ -17,7 +17,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -129,11 +129,18 @@ def seeded_inputs(inputs: tuple[Tensor, ...], seed: int) -> list[Array]:
     """Draw standard normal inputs (integers below 2 for integer types) from a seed."""
     generator = np.random.default_rng(seed)
     return [
-        generator.standard_normal(spec.shape, np.float32).astype(spec.dtype)
+        np.asarray(generator.standard_normal(spec.shape, np.float32), spec.dtype)
         if np.issubdtype(np.dtype(spec.dtype), np.floating)
-        else generator.integers(0, 2, spec.shape).astype(spec.dtype)
+        else np.asarray(generator.integers(0, 2, spec.shape), spec.dtype)
         for spec in inputs
     ]
+
+
+def joined(parts: Sequence[Array]) -> Array:
+    """Lay the tensors that one kernel call wrote end to end; one alone is given as it is."""
+    if len(parts) == 1:
+        return parts[0]
+    return np.concatenate([part.reshape(-1).astype(np.float64) for part in parts])
 
 
 def sample(values: Array) -> Array:

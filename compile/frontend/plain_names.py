@@ -8,8 +8,8 @@ import re
 import unicodedata
 
 import torch
-from torch.export import default_decompositions
-from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
+
+from shuffledeploy.compiler.frontend.core_program import decomposable, importable
 
 LONGEST_NAME = 1000
 
@@ -94,21 +94,25 @@ def check_operator(target: str) -> None:
 
 
 def _is_importable(name: str | None, overload: str | None) -> bool:
-    # Operators in place (`relu_`) are replaced by what they change, before TVM sees them.
-    if name is None or not {name, name.rstrip("_")} & _importable():
-        return False
-    operator = getattr(torch.ops.aten, name, None)
+    operator = None if name is None else getattr(torch.ops.aten, name, None)
     # Else it is an attribute of the operator in Python, such as its class.
-    return operator is not None and overload in operator.overloads()
+    is_operator = isinstance(operator, torch._ops.OpOverloadPacket)
+    if name is None or not is_operator or overload not in operator.overloads():  # type: ignore[union-attr]
+        return False
+    # Operators in place (`relu_`) are replaced by what they change, before TVM sees them.
+    if {name, name.rstrip("_")} & _importable():
+        return True
+    return not name.startswith(("_", "fbgemm")) and _is_composite(f"aten::{name}.{overload}")
+
+
+def _is_composite(name: str) -> bool:
+    """Whether PyTorch writes an operator as others, whatever it is run on."""
+    known, has = torch._C._dispatch_has_kernel, torch._C._dispatch_has_kernel_for_dispatch_key
+    name = name.removesuffix(".default")
+    return known(name) and has(name, "CompositeImplicitAutograd")
 
 
 @functools.cache
 def _importable() -> frozenset[str]:
-    """List the operators, without their overloads, that TVM converts or PyTorch decomposes."""
-    converted = {name.split(".")[0] for name in ExportedProgramImporter().create_convert_map()}
-    decomposed = {
-        operator.name().removeprefix("aten::").split(".")[0]
-        for operator in default_decompositions()
-        if operator.namespace == "aten"
-    }
-    return frozenset(converted | decomposed)
+    """List the operators, without their overloads, that are converted or decomposed."""
+    return decomposable() | {name.split(".")[0] for name in importable()}

@@ -9,16 +9,20 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 import tvm
 from torch.export import ExportedProgram
 from tvm import relax
-from tvm.relax.frontend.torch import from_exported_program
 
 from shuffledeploy.compiler.bundle.manifest import Tensor, data_type
+from shuffledeploy.compiler.frontend.core_program import core_program
 from shuffledeploy.compiler.frontend.guarded_loading import no_code_from_programs
+from shuffledeploy.compiler.frontend.importing import imported
+from shuffledeploy.compiler.frontend.indices import indices_in_range
 from shuffledeploy.compiler.frontend.program_archive import checked_copy
+from shuffledeploy.compiler.ir.graph import ENTRY, bindings_of, operator, rewrite
 from shuffledeploy.model.errors import UsageError
 from shuffledeploy.model.printable import printable_line
 from shuffledeploy.model.weights import weight_fault
@@ -109,18 +113,46 @@ def import_program(exported: ExportedProgram) -> Program:
     ------
     UsageError
         If the program has dynamic shapes, weights that are none (see `model.weights.weight_fault`),
-        or an operator that TVM cannot import; the message names it.
+        or an operator that cannot be imported (see `compiler.frontend.core_program`); the message
+        names it.
     """
     _check_weights(exported)
     inputs = _input_specs(exported)
     try:
         with torch.no_grad(), _quiet():
-            module = from_exported_program(exported)
+            module = imported(core_program(exported))
+    except UsageError:
+        raise
     except Exception as error:
         raise UsageError(f"TVM cannot import this program: {_reason(error)}") from error
+    return Program(tidied(module), exported, inputs)
+
+
+def tidied(module: tvm.IRModule) -> tvm.IRModule:
+    """Drop what nothing reads of an imported program, and keep its indices in range.
+
+    Raises
+    ------
+    UsageError
+        If a constant index is out of range.
+    """
     # Operators of several results come as tuples of which nothing reads the rest.
     tidy = [relax.transform.CanonicalizeBindings(), relax.transform.DeadCodeElimination(["main"])]
-    return Program(tvm.transform.Sequential(tidy)(module), exported, inputs)
+    return indices_in_range(_without_nothing(tvm.transform.Sequential(tidy)(module)))
+
+
+def _without_nothing(module: tvm.IRModule) -> tvm.IRModule:
+    """Leave out the answers that are `None`."""
+    definitions, result = dict(bindings_of(module)), module[ENTRY].body.body
+    answers = definitions.get(result, result)
+
+    def is_nothing(field: Any) -> bool:
+        return operator(definitions.get(field, field)) == "relax.null_value"
+
+    if not isinstance(answers, relax.Tuple) or not any(map(is_nothing, answers.fields)):
+        return module
+    kept = relax.Tuple([field for field in answers.fields if not is_nothing(field)])
+    return rewrite(module, lambda *_: None, lambda _: kept)
 
 
 def _check_weights(exported: ExportedProgram) -> None:
@@ -148,6 +180,8 @@ def _input_specs(exported: ExportedProgram) -> tuple[Tensor, ...]:
                 f"input {name!r} has dynamic extents ({', '.join(dynamic)}) in shape "
                 f"{tuple(map(str, value.shape))}: export the program with fixed shapes"
             )
+        if 0 in value.shape:
+            raise UsageError(f"input {name!r} has no elements: its shape is {tuple(value.shape)}")
         specs.append(
             Tensor(str(name), tuple(value.shape), data_type(str(value.dtype).split(".")[-1]))
         )

@@ -77,7 +77,26 @@ def is_permutation(order: Array, channels: int) -> bool:
 
 def constant(value: Array) -> Any:
     """Make a constant tensor of an array, its type kept (`relax.const` narrows 64 bits to 32)."""
-    return relax.const(np.ascontiguousarray(value), str(value.dtype))
+    # Not `np.ascontiguousarray`: it gives a number an axis.
+    return relax.const(np.asarray(value, order="C"), str(value.dtype))
+
+
+def evaluated(expr: Any) -> Any:
+    """Evaluate a range, a transposed or reshaped constant; anything else stays as it is."""
+    name = operator(expr)
+    if name == "relax.arange":
+        bounds: list[Any] = [getattr(bound, "value", None) for bound in expr.args]
+        fixed = all(isinstance(bound, int | float) for bound in bounds)
+        return constant(np.arange(*bounds, dtype=str(expr.attrs.dtype))) if fixed else expr
+    if name not in ("relax.permute_dims", "relax.reshape"):
+        return expr
+    value = constant_of(expr.args[0])
+    if value is None:
+        return expr
+    if name == "relax.permute_dims":
+        axes = expr.attrs.axes
+        return constant(np.transpose(value, axes and [int(a) for a in axes]))
+    return constant(value.reshape([int(extent) for extent in expr.args[1]]))
 
 
 def bindings_of(module: tvm.IRModule) -> Iterator[tuple[relax.Var, Any]]:
@@ -191,7 +210,9 @@ def rebuild(
     return relax.transform.DeadCodeElimination([ENTRY])(result)
 
 
-def rewrite(module: tvm.IRModule, replace: Rewrite) -> tvm.IRModule:
+def rewrite(
+    module: tvm.IRModule, replace: Rewrite, result_of: Callable[[Any], Any] = lambda result: result
+) -> tvm.IRModule:
     """Rebuild the entry function with some values replaced.
 
     Parameters
@@ -202,6 +223,8 @@ def rewrite(module: tvm.IRModule, replace: Rewrite) -> tvm.IRModule:
         Called with the block builder, a variable, its old value and ``current``, which gives what
         stands for an old variable now. Returns a call or tuple to bind, something that is already
         bound or constant to use in its place, or ``None`` to keep the value.
+    result_of : Callable
+        Called with the old result; returns what is the result now, of old variables.
 
     Returns
     -------
@@ -220,4 +243,4 @@ def rewrite(module: tvm.IRModule, replace: Rewrite) -> tvm.IRModule:
         binds = isinstance(new, tvm.ir.Call | relax.Tuple | relax.TupleGetItem)
         replaced[variable] = builder.emit(new) if binds else new
 
-    return rebuild(module, emit, lambda _, result: substitute(result, current))
+    return rebuild(module, emit, lambda _, result: substitute(result_of(result), current))

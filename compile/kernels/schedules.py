@@ -8,7 +8,7 @@ form with sensible numbers.
 from __future__ import annotations
 
 import tvm
-from tvm import tirx
+from tvm import s_tir, tirx
 from tvm.s_tir import Schedule
 
 from shuffledeploy.compiler.ir.attributes import JOINED, WINDOW, kind_of
@@ -51,6 +51,10 @@ def _generic_form(core: Core) -> Form:
     """Inline and vectorize what can be: for kernels without a form of their own."""
 
     def apply(schedule: Schedule, choose: Choose) -> None:
+        body = schedule.mod["main"].body
+        if not isinstance(body, s_tir.SBlockRealize) or body.block.name_hint != "root":
+            # Loops in their order: a kernel of `sequential`, or TVM's own of scattered writes.
+            return
         root = schedule.get_sblock("root")
         for block in schedule.get_child_blocks(root):
             try:

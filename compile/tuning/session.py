@@ -12,8 +12,15 @@ from rich.text import Text
 
 from shuffledeploy.compiler.bundle.folder import Bundle, check_output
 from shuffledeploy.compiler.bundle.manifest import Standalone
+from shuffledeploy.compiler.first_difference import fault_of
 from shuffledeploy.compiler.frontend.program import load_program
-from shuffledeploy.compiler.network import borrowed_targets, choose_schedules, lower, write_bundle
+from shuffledeploy.compiler.network import (
+    Lowered,
+    borrowed_targets,
+    choose_schedules,
+    lower,
+    write_bundle,
+)
 from shuffledeploy.compiler.tuning.records.log_files import require_appendable
 from shuffledeploy.compiler.tuning.records.record_log import log_path, read_log
 from shuffledeploy.compiler.tuning.records.related_records import own_records, usable_records
@@ -51,6 +58,8 @@ class Outcome:
         Lines of the log that could not be used.
     borrowed : tuple of str
         Related targets whose records stand in for missing ones.
+    fault : str or None
+        Where parity does not hold: the operator or the pass that makes the network differ.
     """
 
     bundle: Bundle
@@ -63,6 +72,7 @@ class Outcome:
     refused: int
     rejected: tuple[str, ...]
     borrowed: tuple[str, ...] = ()
+    fault: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields documented in the README."""
@@ -85,6 +95,7 @@ class Outcome:
             "device": self.device,
             "search": self.search.to_json(),
             "parity": None if self.parity is None else self.parity.to_json(),
+            "fault": self.fault,
         }
 
     def sentences(self) -> Iterator[str]:
@@ -116,6 +127,8 @@ class Outcome:
             yield f"parity with PyTorch on {self.device} {self.parity.verdict}"
             if not self.parity.passed:
                 yield f"first wrong kernel: {self.parity.first_wrong_kernel}"
+            if self.fault is not None:
+                yield f"what differs: {self.fault}"
         yield f"bundle: {self.bundle.path}"
         if manifest.standalone is not None:
             yield from self._standalone_sentences(manifest.standalone)
@@ -181,15 +194,25 @@ def tune_network(request: Request, devices: Devices, console: Console | None = N
         options=_options(request), progress=say,
         dump_folder=request.dump_ir, standalone=request.c_name,
     )  # fmt: skip
-    parity = None
+    parity, fault = None, None
     if request.check:
         say(f"checking it on {device}")
         parity = devices.check(bundle, device)
+    if parity is not None and not parity.passed:
+        say("looking for what makes it differ from PyTorch")
+        fault = _fault(lowered, request, bundle)
     return Outcome(
         bundle, device, len(tasks), sum(task.key in own for task in tasks), result, seconds,
         parity, sum(choice.refused for choice in chosen.values()), found.rejected,
-        borrowed_targets(chosen),
+        borrowed_targets(chosen), fault,
     )  # fmt: skip
+
+
+def _fault(lowered: Lowered, request: Request, bundle: Bundle) -> str | None:
+    """Say what makes a network differ from PyTorch on one of its inputs, unscheduled as it is."""
+    cases = zip(bundle.reference_inputs(), bundle.reference_outputs(), strict=True)
+    faults = (fault_of(lowered.program, request.target, *case) for case in cases)
+    return next((str(fault) for fault in faults if fault is not None), None)
 
 
 def _exported(request: Request) -> Any:

@@ -13,7 +13,7 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from shuffledeploy.compiler.bundle.folder import Bundle
+from shuffledeploy.compiler.bundle.folder import Bundle, joined
 from shuffledeploy.compiler.bundle.manifest import Manifest
 from shuffledeploy.compiler.ir.graph import ENTRY, Array
 from shuffledeploy.compiler.passes.memory.expose_intermediates import INTERMEDIATES
@@ -97,7 +97,7 @@ class RunningNetwork(LoadedNetwork):
             If their number, shapes or types are not the network's.
         """
         check_inputs(self.bundle.manifest, inputs)
-        tensors = [tvm.runtime.tensor(np.ascontiguousarray(x), self._place) for x in inputs]
+        tensors = [tvm.runtime.tensor(np.asarray(x, order="C"), self._place) for x in inputs]
         self._machine.set_input(function, *tensors)
 
     def invoke(self, function: str = ENTRY) -> None:
@@ -112,8 +112,8 @@ class RunningNetwork(LoadedNetwork):
         """Run the library's second entry; give what each kernel call wrote, in call order."""
         self.set_inputs(inputs, INTERMEDIATES)
         self.invoke(INTERMEDIATES)
-        for tensor in _tensors(self._machine.get_outputs(INTERMEDIATES)):
-            yield tensor.numpy()
+        for written in self._machine.get_outputs(INTERMEDIATES):
+            yield joined([tensor.numpy() for tensor in _tensors(written)])
 
     def times(self, runs: int) -> list[float]:
         """Time single runs on the inputs that were set, by the device's own clock; in seconds.

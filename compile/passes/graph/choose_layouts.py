@@ -47,7 +47,11 @@ LAST_AXIS = 3
 
 def choose_layouts(module: tvm.IRModule) -> tvm.IRModule:
     """Convert convolutions and what lies between them to NHWC, weights to HWIO."""
-    convert = relax.transform.ConvertLayout({"relax.nn.conv2d": ["NHWC", "HWIO"]})
+    convert = relax.transform.ConvertLayout({
+        "relax.nn.conv2d": ["NHWC", "HWIO"],
+        # TVM has code for this layout alone.
+        "relax.nn.conv2d_transpose": ["NCHW", "IOHW"],
+    })  # fmt: skip
     module = _move_transposes(relax.transform.CanonicalizeBindings()(convert(module)))
     return _transpose_constants(relax.transform.CanonicalizeBindings()(module))
 

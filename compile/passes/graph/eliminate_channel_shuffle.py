@@ -104,12 +104,20 @@ class _Rewrite:
                 source = _with_trailing_extents(builder, self.view(moved.source), moved)
                 self.views[variable] = source.reordered(order)
             return
-        rules = ViewRules(builder, self.view, lambda v: self.materialised(builder, v))
+        rules = ViewRules(
+            builder, lambda v: self.readable(builder, v), lambda v: self.materialised(builder, v)
+        )
         view = rules.apply(value)
         if view is None:
             new = substitute(value, lambda v: self.materialised(builder, v))
             view = View(builder.emit(new))
         self.views[variable] = view
+
+    def readable(self, builder: relax.BlockBuilder, variable: relax.Var) -> View:
+        """Return the view of a variable that is read: a link that is no order is written first."""
+        if variable in self.movements and variable not in self.views:
+            self.materialised(builder, variable)
+        return self.view(variable)
 
     def materialised(self, builder: relax.BlockBuilder, variable: relax.Var) -> Any:
         """Return the variable with its channels in the program's own order."""

@@ -30,6 +30,7 @@ from shuffledeploy.compiler.ir.graph import (
     constant,
     constant_of,
     count_uses,
+    evaluated,
     operator,
     rewrite,
     shape_of,
@@ -49,7 +50,7 @@ def fold_batch_norm(module: tvm.IRModule) -> tvm.IRModule:
             of_norm = current(value.tuple_value)
             if isinstance(of_norm, _Normalised):
                 return of_norm.tensor
-        return _evaluate(substitute(value, current))
+        return evaluated(substitute(value, current))
 
     return rewrite(module, replace)
 
@@ -101,7 +102,7 @@ def _convolution_before(
     if operator(value) == "relax.add":
         shape, (left, right) = shape_of(value), value.args
         left, right = (right, left) if constant_of(left) is not None else (left, right)
-        added = constant_of(_evaluate(definitions.get(right, right)))
+        added = constant_of(evaluated(definitions.get(right, right)))
         if added is None or shape is None or shape_of(left) != shape:
             return None
         if added.size not in (1, shape[1]) or added.shape != (1, added.size, 1, 1):
@@ -126,21 +127,3 @@ def _required_constant(expr: Any) -> Array:
     if value is None:
         raise ValueError("batch norm's statistics are not constants of the program")
     return value
-
-
-def _evaluate(expr: Any) -> Any:
-    """Evaluate a range, a transposed or reshaped constant; anything else stays as it is."""
-    name = operator(expr)
-    if name == "relax.arange":
-        bounds: list[Any] = [getattr(bound, "value", None) for bound in expr.args]
-        fixed = all(isinstance(bound, int | float) for bound in bounds)
-        return constant(np.arange(*bounds, dtype=str(expr.attrs.dtype))) if fixed else expr
-    if name not in ("relax.permute_dims", "relax.reshape"):
-        return expr
-    value = constant_of(expr.args[0])
-    if value is None:
-        return expr
-    if name == "relax.permute_dims":
-        axes = expr.attrs.axes
-        return constant(np.transpose(value, axes and [int(a) for a in axes]))
-    return constant(value.reshape([int(extent) for extent in expr.args[1]]))

@@ -13,12 +13,25 @@ Reshapes are kept as views of the same memory before anything is fused with them
 
 from __future__ import annotations
 
+import hashlib
+from typing import Any
+
 import tvm
 from tvm import relax
 
-from shuffledeploy.compiler.ir.graph import bindings_of, operator
+from shuffledeploy.compiler.ir.graph import (
+    Current,
+    bindings_of,
+    called_kernel,
+    operator,
+    rewrite,
+    substitute,
+)
+from shuffledeploy.compiler.passes.graph.own_rules import OWN_RULES
 from shuffledeploy.model.errors import UsageError
 
+#: Characters of a kernel's name: TVM names one that it fused by all that is in it.
+LONGEST_NAME = 200
 # What the virtual machine takes as it is; "" is no call of an operator.
 _UNDERSTOOD = {"", "relax.call_tir", "relax.call_pure_packed", "relax.reshape"}
 
@@ -33,7 +46,7 @@ def fuse_rest(module: tvm.IRModule) -> tvm.IRModule:
     """
     transform = relax.transform
     passes = [
-        transform.LegalizeOps(enable_warning=False),
+        transform.LegalizeOps(OWN_RULES, enable_warning=False),
         transform.RewriteDataflowReshape(),
         transform.AnnotateTIROpPattern(),
         transform.FuseOps(),
@@ -41,9 +54,32 @@ def fuse_rest(module: tvm.IRModule) -> tvm.IRModule:
         transform.CanonicalizeBindings(),
         transform.DeadCodeElimination(["main"]),
     ]
-    module = tvm.transform.Sequential(passes)(module)
+    module = _short_names(tvm.transform.Sequential(passes)(module))
     names = {operator(value) for _, value in bindings_of(module)} - _UNDERSTOOD
     if names:
         listed = ", ".join(sorted(name.removeprefix("relax.") for name in names))
         raise UsageError(f"TVM has no code for these operators of the program: {listed}")
     return module
+
+
+def _short_names(module: tvm.IRModule) -> tvm.IRModule:
+    """Cut long names, each to one of its own."""
+    long = {gv: f for gv, f in module.functions.items() if len(gv.name_hint) > LONGEST_NAME}
+    if not long:
+        return module
+    kept = {gv: f for gv, f in module.functions.items() if gv not in long}
+    references: dict[str, Any] = {}
+
+    def replace(builder: relax.BlockBuilder, _: relax.Var, value: Any, current: Current) -> Any:
+        name = called_kernel(value)
+        if name is None or len(name) <= LONGEST_NAME:
+            return None
+        if name not in references:
+            digest = hashlib.blake2b(name.encode(), digest_size=8).hexdigest()
+            function = next(f for gv, f in long.items() if gv.name_hint == name)
+            short = f"{name[:80]}_{digest}"
+            references[name] = builder.add_func(function.without_attr("global_symbol"), short)
+        arguments = [references[name], *(substitute(a, current) for a in value.args[1:])]
+        return tvm.ir.Call(value.op, arguments, value.attrs, value.ty_args)
+
+    return rewrite(tvm.IRModule(kept, attrs=module.attrs), replace)

@@ -101,6 +101,9 @@ class _Widening:
         lanes = _lanes(node.value)
         if not _odd(lanes):
             return node
+        if not str(node.value.ty.dtype).startswith("float32"):
+            self.covers_all = False
+            return node
         try:
             return self._stored(node, lanes)
         except _NotCoveredError:
@@ -151,6 +154,8 @@ class _Widening:
 
     def _load(self, value: Any, lanes: int) -> Any:
         tile = self._tile(value.source)
+        if not str(value.ty.dtype).startswith("float32"):
+            raise _NotCoveredError
         if tile is not None:
             if len(value.indices) != 1 or _lanes(value.indices[0]) > 1:
                 raise _NotCoveredError
