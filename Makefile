@@ -34,9 +34,11 @@ data: $(READY)
 demo: $(READY) board
 	$(RUN) compile/tune.py --target arm --standalone --json build/demo-tune.json
 	$(RUN) deploy/run.py build/bundles/shufflenet-g3-x0.5-cortex-a72 --count
-	$(RUN) deploy/compare.py --target arm --json build/demo-arm.json --chart build/demo-arm.png
+	$(RUN) deploy/compare.py --board raspberry-pi-4 --json build/demo-pi4.json --chart build/demo-pi4.png
 	$(RUN) deploy/compare.py --target host --json build/demo-host.json --chart build/demo-host.png
 	$(RUN) deploy/run.py build/bundles/shufflenet-g3-x0.5-cortex-a72 --standalone
+	$(RUN) deploy/report.py build/bundles/shufflenet-g3-x0.5-cortex-a72 --board raspberry-pi-4 \
+	  --output build/demo.html
 
 lint: $(READY)
 	$(VENV)/bin/ruff check
