@@ -25,7 +25,7 @@ def print_targets() -> None:
 
 def _targets() -> Table:
     table = Table(
-        "target", "found in", "estimates by LLVM's", title="Targets by name", title_justify="left"
+        "target", "found in", "estimates by", title="Targets by name", title_justify="left"
     )
     for name in ARM_CORES:
         table.add_row(name, CORES[name].found_in, describe_scheduling(name))
