@@ -144,6 +144,15 @@ def test_a_repeated_string_instruction_is_not_charged_by_the_byte(tools: LlvmToo
     assert costs[stosq] == BlockCost(8 / 32, 8 / 32)
 
 
+def test_atomic_additions_are_costed_as_the_pair_of_older_cores(tools: LlvmTools) -> None:
+    # ldaddal w1, w0, [x2]; swpal x1, xzr, [x2]; and their pair: ldaxr w0, [x2], stlxr w16, w0, [x2].
+    addition, exchange = bytes.fromhex("4000e1b8"), bytes.fromhex("5f80e1f8")
+    pair = bytes.fromhex("40fc5f88") + bytes.fromhex("40fc1088")
+    costs = mca_costs_of(tools, "aarch64", "cortex-a76").of([addition, exchange, pair])
+    assert costs[addition] == costs[pair]
+    assert all(isinstance(cost, BlockCost) for cost in costs.values()), costs
+
+
 def test_one_bad_block_spoils_no_other_and_nothing_is_costed_twice(
     tools: LlvmTools, monkeypatch: pytest.MonkeyPatch
 ) -> None:
