@@ -30,7 +30,9 @@ def disassemble(core: ModelledCore, codes: Sequence[bytes]) -> list[list[str]]:
                  *extensions]  # fmt: skip
     answer = core.tools.run(core.tools.mc, arguments, text + "\n")
     runs: list[list[str]] = [[]]
-    for line in map(str.strip, answer.splitlines()):
+    for told in answer.splitlines():
+        # Behind some instructions stands what llvm-mc thinks of them.
+        line = told.partition(" // ")[0].strip()
         if line == shown:
             runs.append([])
         elif line and not line.startswith("."):

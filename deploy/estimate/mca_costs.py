@@ -30,8 +30,8 @@ _REPEATED = re.compile(r"^rep\s+\w+?([bwlq])\s")
 _STRING_BYTES_A_CYCLE = 32.0
 _ELEMENT = {"b": 1, "w": 2, "l": 4, "q": 8}
 
-# Atomic additions and their kin, of which LLVM 19's model of the Neoverse N1 knows nothing: taken for
-# the pair that does the same on older cores.
+# Atomic additions and their kin, of which LLVM 19's model of the Neoverse N1 knows nothing: taken
+# for the pair that does the same on older cores.
 _ATOMIC = re.compile(
     r"^(?:ld(?:add|clr|eor|set|[su]max|[su]min)|swp)[abhl]*\t\w+, (\w+), \[(\w+)\]$"
 )

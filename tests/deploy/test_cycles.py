@@ -145,7 +145,7 @@ def test_a_repeated_string_instruction_is_not_charged_by_the_byte(tools: LlvmToo
 
 
 def test_atomic_additions_are_costed_as_the_pair_of_older_cores(tools: LlvmTools) -> None:
-    # ldaddal w1, w0, [x2]; swpal x1, xzr, [x2]; and their pair: ldaxr w0, [x2], stlxr w16, w0, [x2].
+    # ldaddal w1, w0, [x2]; swpal x1, xzr, [x2]; the pair ldaxr w0, [x2] and stlxr w16, w0, [x2].
     addition, exchange = bytes.fromhex("4000e1b8"), bytes.fromhex("5f80e1f8")
     pair = bytes.fromhex("40fc5f88") + bytes.fromhex("40fc1088")
     costs = mca_costs_of(tools, "aarch64", "cortex-a76").of([addition, exchange, pair])
