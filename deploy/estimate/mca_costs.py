@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from shuffledeploy.compiler.cores import CORES
 from shuffledeploy.deploy.estimate.block_costs import BlockCost, ModelledCore
 from shuffledeploy.deploy.estimate.disassembly import disassemble
+from shuffledeploy.deploy.estimate.llvm_tools import GOOD_RELEASE
 from shuffledeploy.model.errors import Failure
 
 # Most instructions in a run -> iterations: the slope is taken between so many and `_MANY` times as
@@ -89,8 +90,11 @@ def _run_mca(
         for number, lines in enumerate(runs)
     )
     dispatch = [f"-dispatch={_DISPATCH[core.name]}"] if core.name in _DISPATCH else []
+    # Of a few instructions, such as other atomic ones, some of LLVM's models know no cost.
+    lacking = ["-skip-unsupported-instructions=lack-sched"]
+    skipped = lacking if core.tools.release >= GOOD_RELEASE else []
     arguments = [f"-mtriple={core.architecture}-linux-gnu", f"-mcpu={_modelled_as(core.name)}",
-                 *dispatch, f"-iterations={iterations}", "-resource-pressure=false",
+                 *dispatch, *skipped, f"-iterations={iterations}", "-resource-pressure=false",
                  f"-instruction-info={str(audit).lower()}"]  # fmt: skip
     regions = list(_read_regions(core.tools.run(core.tools.mca, arguments, text)))
     if len(regions) != len(runs):
