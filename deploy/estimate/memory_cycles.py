@@ -7,7 +7,9 @@ written back. Busy it is with its instructions, and with what they wait for:
 - a line that the first level lacks takes as many cycles as its bytes need at the width between the
   levels, if it follows others: a prefetcher sees it coming, as in the execution-cache-memory model
   (Treibig and Hager, "Introducing a performance model for bandwidth-limited loop kernels", 2009);
-- another line takes `Caches.start_cycles`: its latency, until the prefetcher runs ahead;
+- another line takes `Caches.start_cycles`: its latency, until the prefetcher runs ahead. Lines that
+  are wanted within one window of instructions come together: beyond their width such lines take no
+  longer than the code itself;
 - a line that a third level catches comes at the width behind the second;
 - on cores that have many instructions under way neither of these takes time (`hides_following`);
 - pages are looked up, and loads wait for stores (`deploy.estimate.caches`).
@@ -80,11 +82,12 @@ def with_memory(piece: CodePiece, caches: Caches, memory_bytes: float) -> Cycles
         Bytes a cycle between memory and the last level.
     """
     code, events = piece
-    first_level = caches.start_cycles * events.starting_lines
     from_memory = events.l3_misses if caches.third else events.l2_misses
+    width = 0.0 if caches.hides_following else LINE / caches.first_bytes
+    starts = max(0.0, caches.start_cycles - width) * events.starting_lines
+    first_level = width * events.l1_misses + min(starts, code)
     third_level = 0.0
     if not caches.hides_following:
-        first_level += LINE * events.following_lines / caches.first_bytes
         third_level = LINE * (events.l2_misses - from_memory) / caches.second_bytes
     stalls = caches.translation.cycles * events.page_misses + BLOCKED_LOAD * events.blocked_loads
     busy = code + first_level + third_level + stalls

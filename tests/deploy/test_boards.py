@@ -102,6 +102,9 @@ def test_memory_adds_lines_at_the_width_of_each_level() -> None:
     seen = events(following_lines=10, starting_lines=2, l2_misses=3, page_misses=5, blocked_loads=1)
     (code, first, third, stalls, memory) = cycles_on(board, [CodePiece(1000, seen)]).cycles
     assert (code, first, third) == (1000, 10 * 4 + 2 * caches.start_cycles, 0)
+    # Of many lines that start, as many as can are wanted together.
+    many = cycles_on(board, [CodePiece(1000, events(starting_lines=100))]).cycles
+    assert many.first_level == 100 * 4 + 1000
     assert stalls == 5 * caches.translation.cycles + BLOCKED_LOAD
     # Three lines of 32 cycles each come while the code works.
     assert memory == 0
