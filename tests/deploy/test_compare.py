@@ -173,10 +173,11 @@ def test_milliseconds_are_estimated_on_a_board(
         assert row.on_board is not None
         assert row.value == row.on_board.total / board.clock_ghz / 1e6 > 0
         assert row.to_json()["on_board"]["board"] == "raspberry-pi-4"
-    # The same code; which of its lines follow others depends on where its tensors lie.
+    # The same code; how many of its few lines follow others depends on where its tensors lie.
     first, second = (row.on_board.cycles for row in rows if row.on_board)
     assert first.code == second.code
-    assert first.first_level == pytest.approx(second.first_level, rel=0.2)
+    assert min(first.first_level, second.first_level) > 0
+    assert rows[0].ratio_to_alexnet == pytest.approx(rows[1].value / rows[0].value)
     compare_networks.print_table(rows, "estimated")
     printed = capsys.readouterr().out
     said = " ".join(printed.split())
