@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,6 @@ from shuffledeploy.deploy.estimate.cycle_model import CycleModel
 from shuffledeploy.deploy.estimate.published_times import PublishedTime, published_times
 from shuffledeploy.deploy.estimate.silicon_errors import (
     KnownErrors,
-    SiliconErrors,
     keep_errors,
     silicon_errors,
 )
@@ -48,7 +46,7 @@ def prove_silicon(options: argparse.Namespace) -> int:
         document = estimate_rows(rows, options.params, tell)
     _print(document)
     if options.keep and not document["failed"]:
-        keep_errors(known_of(document["boards"]))
+        keep_errors(errors_of(document["rows"]))
     if options.json is not None:
         write_json(options.json, document)
     if options.chart is not None and document["rows"]:
@@ -127,24 +125,19 @@ def _estimate(row: PublishedTime, parameters: Path, model: CycleModel) -> dict[s
 
 def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Work out each board's statistics; a board of one network has none."""
-    boards: dict[str, dict[str, Any]] = {}
+    return {name: known.to_json() for name, known in errors_of(rows).items()}
+
+
+def errors_of(rows: Sequence[dict[str, Any]]) -> dict[str, KnownErrors]:
+    """Work out how far each board's estimates are from its times."""
+    found: dict[str, KnownErrors] = {}
     for name in dict.fromkeys(row["board"] for row in rows):
         own = [row for row in rows if row["board"] == name]
         errors = silicon_errors(
             [row["estimated_ms"] for row in own], [row["measured_ms"] for row in own]
         )
         if errors is not None:
-            blind = name not in LOOKED_AT
-            boards[name] = {**dataclasses.asdict(errors), "blind": blind}
-    return boards
-
-
-def known_of(boards: dict[str, dict[str, Any]]) -> dict[str, KnownErrors]:
-    """Turn a document's boards into what is kept of them."""
-    found = {}
-    for name, figures in boards.items():
-        own = {key: figure for key, figure in figures.items() if key != "blind"}
-        found[name] = KnownErrors(SiliconErrors(**own), figures["blind"])
+            found[name] = KnownErrors(errors, name not in LOOKED_AT)
     return found
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from shuffledeploy.compiler.bundle.folder import Bundle, load_bundle, size_text
 from shuffledeploy.deploy.devices.device_names import require_core
-from shuffledeploy.deploy.estimate.boards import BOARDS, Board, find_board
-from shuffledeploy.deploy.estimate.silicon_errors import KnownErrors, known_errors
+from shuffledeploy.deploy.estimate.boards import Board, find_board
+from shuffledeploy.deploy.estimate.silicon_errors import known_errors
 from shuffledeploy.deploy.report_page.chapters import (
     comparison_chapter,
     network_chapter,
@@ -25,6 +25,7 @@ from shuffledeploy.deploy.report_page.foreign_figures import (
 )
 from shuffledeploy.deploy.report_page.rendering import Page, render
 from shuffledeploy.deploy.report_page.side_by_side import compare_runs
+from shuffledeploy.deploy.report_page.speed_facts import KnownError
 from shuffledeploy.deploy.runtime.device_fit import fitting_device
 from shuffledeploy.deploy.runtime.observed_run import observe
 from shuffledeploy.model.command_output import replaced, steps
@@ -39,7 +40,7 @@ def write_report(options: argparse.Namespace) -> int:
     bundles, boards = _bundles(options.bundle), _boards(options.board)
     peers = _peers(options.peers)
     compared = [_comparison(path) for path in options.compare]
-    errors = _errors(options.silicon)
+    known = _errors(options.silicon)
     for bundle in bundles:
         require_core(options.core, fitting_device(bundle.manifest, options.device))
     runs = []
@@ -48,7 +49,7 @@ def write_report(options: argparse.Namespace) -> int:
             runs.append(observe(bundle, options.device, options.core, boards, tell))
             tell(None)
     chapters = [
-        network_chapter(bundle, run, peers, compared, errors.get)
+        network_chapter(bundle, run, peers, compared, known)
         for bundle, run in zip(bundles, runs, strict=True)
     ]
     together = compare_runs([bundle.manifest for bundle in bundles], runs)
@@ -105,16 +106,17 @@ def _comparison(path: Path) -> Comparison:
     return read_figures(path, Comparison, "--compare", "compare.py")
 
 
-def _errors(path: Path | None) -> dict[str, BoardErrors]:
-    """Take errors of boards from a file, else what is known of them."""
+def _errors(path: Path | None) -> KnownError:
+    """Tell errors of boards from a file, else what is known of them."""
     if path is None:
-        known = {board: known_errors(board) for board in BOARDS}
-        return {board: _board_errors(found) for board, found in known.items() if found}
-    found = read_figures(path, SiliconFile, "--silicon", "validate_silicon.py").boards
-    return {board: errors for board, errors in found.items() if errors is not None}
+        return _known_error
+    return read_figures(path, SiliconFile, "--silicon", "validate_silicon.py").boards.get
 
 
-def _board_errors(known: KnownErrors) -> BoardErrors:
+def _known_error(board: str) -> BoardErrors | None:
+    known = known_errors(board)
+    if known is None:
+        return None
     found = known.errors
     return BoardErrors(found.networks, found.median_error, found.largest_error, known.blind)
 

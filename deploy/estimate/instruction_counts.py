@@ -30,15 +30,16 @@ class InstructionCounts:
         By function of the library, most first; empty for a whole process.
     blocks : tuple[Block, ...]
         The translation blocks; addresses are offsets in the library.
-    memory : MemoryEvents or None
-        What the whole process waited for: simulated, None where no caches were. Varies a little, so
-        that counts are compared without it.
     """
 
     total: int
     symbols: dict[str, int]
     blocks: tuple[Block, ...] = field(repr=False)
-    memory: MemoryEvents | None = field(default=None, compare=False)
+
+    @property
+    def memory(self) -> MemoryEvents | None:
+        """What loads and stores waited for: simulated, None where no caches were."""
+        return memory_events_of(self.blocks)
 
     def by_kernel(self, manifest: Manifest) -> dict[str, int]:
         """Return the counts by kernel: an entry and its computing parts together."""
@@ -74,4 +75,4 @@ def fold(report: str, base: int, library: Path | None) -> InstructionCounts:
             name = function_at(functions, block.address)
             sums[name] += block.instructions * block.executions
     total, symbols = instructions_in(blocks), dict(sums.most_common())
-    return InstructionCounts(total, symbols, blocks, memory_events_of(blocks))
+    return InstructionCounts(total, symbols, blocks)

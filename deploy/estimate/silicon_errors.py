@@ -7,9 +7,11 @@ there estimates on a board get their error.
 from __future__ import annotations
 
 import csv
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -63,6 +65,10 @@ class KnownErrors:
 
     errors: SiliconErrors
     blind: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """Give all figures for a JSON file."""
+        return {**dataclasses.asdict(self.errors), "blind": self.blind}
 
     @property
     def verdict(self) -> str:

@@ -45,20 +45,22 @@ class KernelCount:
         The translation blocks of both; the kernel's code starts at ``KERNEL_BASE``.
     image : Image
         The code that ran.
-    memory : MemoryEvents or None
-        Simulated; None where no caches were given.
     """
 
     instructions: int
     helper_instructions: int
     blocks: tuple[Block, ...] = field(repr=False)
     image: Image = field(repr=False, compare=False)
-    memory: MemoryEvents | None = None
 
     @property
     def total(self) -> int:
         """Instructions of the kernel and its helpers."""
         return self.instructions + self.helper_instructions
+
+    @property
+    def memory(self) -> MemoryEvents | None:
+        """What loads and stores waited for: simulated; None where no caches were given."""
+        return memory_events_of(self.blocks)
 
 
 def count_kernels(
@@ -147,8 +149,7 @@ def _count_one(
     except (StopIteration, ValueError):
         return "the emulator wrote no counts"
     own = instructions_in(block for block in blocks if block.address >= KERNEL_BASE)
-    helpers, memory = instructions_in(blocks) - own, memory_events_of(blocks)
-    return KernelCount(own, helpers, blocks, read_image(program), memory)
+    return KernelCount(own, instructions_in(blocks) - own, blocks, read_image(program))
 
 
 def _tensor_argument(shape: Sequence[int], dtype: str) -> str:

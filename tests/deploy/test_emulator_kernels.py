@@ -124,7 +124,8 @@ def test_misses_are_those_of_caches_that_replace_the_oldest(
     (plain,) = count_kernels([kernel], "cortex-a72")
     assert isinstance(plain, KernelCount)
     assert plain.memory is None
-    assert plain == dataclasses.replace(counts[0], memory=None)  # type: ignore[type-var]
+    # What executes is the same.
+    assert plain == counts[0]
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,10 @@ import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from shuffledeploy.deploy.estimate.in_order.instruction_costs import cost_of
+from shuffledeploy.deploy.estimate.in_order.instruction_costs import WAYS, cost_of
 from shuffledeploy.deploy.estimate.in_order.operands import FLAGS, read_operation
 
 _SLOTS = 2
-_WAYS = 2
 # Rounds until a run is steady, the last of which is counted; long runs are steady earlier.
 _ROUNDS, _LONG, _ROUNDS_OF_LONG = 3, 400, 2
 _UNITS = {None: 0, "memory": 1, "multiply": 2, "vector": 3, "branch": 4}
@@ -85,7 +84,7 @@ def _start_all(run: Sequence[_Step], rounds: int) -> list[int]:
     ready = [0] * len(_REGISTERS)
     ready_late = [0] * len(_REGISTERS)
     free = [0] * len(_UNITS)
-    now, slots, ways = 0, _SLOTS, _WAYS
+    now, slots, ways = 0, _SLOTS, WAYS
     ends = []
     for _ in range(rounds):
         for step in run:
@@ -97,7 +96,7 @@ def _start_all(run: Sequence[_Step], rounds: int) -> list[int]:
             if start <= now and (not slots or ways < step.ways):
                 start = now + 1
             if start > now:
-                now, slots, ways = start, _SLOTS, _WAYS
+                now, slots, ways = start, _SLOTS, WAYS
             slots -= 1
             ways -= step.ways
             # Vector instructions share their unit, as far as there are ways; the others do not.
@@ -109,6 +108,6 @@ def _start_all(run: Sequence[_Step], rounds: int) -> list[int]:
             if step.address >= 0:
                 ready[step.address] = ready_late[step.address] = now + 1
             if step.holds_issue:
-                now, slots, ways = now + step.cycles - 1, 1, _WAYS - step.ways
+                now, slots, ways = now + step.cycles - 1, 1, WAYS - step.ways
         ends.append(now)
     return ends

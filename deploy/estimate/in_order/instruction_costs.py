@@ -18,10 +18,11 @@ from shuffledeploy.deploy.estimate.in_order.operands import Operation
 
 _TABLE = Path(__file__).with_name("instruction_costs.csv")
 _SAME_AS = {"cortex-a35": "cortex-a53"}
-_WAYS = 2
+#: 64-bit ways of vectors that such a core has.
+WAYS = 2
 # 64-bit ways of vectors, of two, that a load to vectors takes in each of its cycles: a load of one
 # word, of more. An fmla of 128 bits takes both, and has to wait.
-_WAYS_OF_LOADS = {"cortex-a35": (1, 1), "cortex-a53": (1, 1), "cortex-a55": (0, _WAYS)}
+_WAYS_OF_LOADS = {"cortex-a35": (1, 1), "cortex-a53": (1, 1), "cortex-a55": (0, WAYS)}
 # Of 64-bit words, a cycle: "st1.s (multi)", "st2.s", "st3.s", "st4.s" of insn_bench.
 _STORED_WORDS = {"st2": 2.0, "st3": 1.5, "st4": 1.6}
 _NOTHING = frozenset(("nop", "hint", "bti", "yield", "prfm", "prfum"))
@@ -151,7 +152,7 @@ def _vector(operation: Operation, table: dict[str, tuple[int, int]]) -> Instruct
     latency, cycles = table[group]
     late = table.get(f"{group}-late", (latency, cycles))[0] if operation.accumulators else latency
     is_whole = operation.is_wide or group in ("float-divide", "accumulate-pairs")
-    return InstructionCost("vector", _WAYS if is_whole else 1, cycles, latency, late)
+    return InstructionCost("vector", WAYS if is_whole else 1, cycles, latency, late)
 
 
 @functools.cache
