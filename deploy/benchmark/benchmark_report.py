@@ -13,6 +13,7 @@ from shuffledeploy.deploy.benchmark.benchmark_plan import OWN
 from shuffledeploy.deploy.benchmark.document import noisy_places, peer_ratios
 from shuffledeploy.deploy.benchmark.engines import ENGINES, OURS
 from shuffledeploy.deploy.benchmark.summaries import LEAST_SAMPLES
+from shuffledeploy.model.command_output import three_digits
 from shuffledeploy.model.plain_console import plain_console
 from shuffledeploy.model.registry import UNSHUFFLED
 from shuffledeploy.model.resolution import write_resolution
@@ -97,12 +98,7 @@ def _place(row: Mapping[str, Any]) -> tuple[str, str, int]:
 def _cell(row: Mapping[str, Any] | None) -> str:
     if row is None:
         return "-"
-    return "\n".join(figure(row[key]) for key in ("median_ms", "p10_ms", "p90_ms"))
-
-
-def figure(value: float) -> str:
-    """Write three significant digits, all of those before the point."""
-    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+    return "\n".join(three_digits(row[key]) for key in ("median_ms", "p10_ms", "p90_ms"))
 
 
 def _ratios(document: Mapping[str, Any]) -> Table:

@@ -12,7 +12,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 from shuffledeploy.deploy.runtime.comparison import ComparisonRow
-from shuffledeploy.model.command_output import replaced
+from shuffledeploy.model.command_output import replaced, three_digits
 
 OURS, PAPERS, INK, FAINT = "#1f6f8b", "#d9a441", "#222222", "#8a8a8a"
 _STYLE: Any = {
@@ -74,10 +74,9 @@ def _draw_values(axes: Any, rows: Sequence[ComparisonRow]) -> None:
             axes.plot([low, high], [place, place], color=INK, linewidth=1.4, marker="|")
             ends[place] = max(ends[place], high)
     for place, value, end in zip(places, values, ends, strict=True):
-        text = f"{value:.3g}" if value < 100 else f"{value:.0f}"
-        axes.annotate(text, (end, place), xytext=(6, 0), va="center",
+        axes.annotate(three_digits(value), (end, place), xytext=(6, 0), va="center",
                       textcoords="offset points", fontweight="bold")  # fmt: skip
-    of = "median and p10 to p90 of one inference" if rows[0].unit == "ms" else "one inference"
+    of = "median and p10 to p90 of one inference" if rows[0].spread else "one inference"
     _finish(axes, rows, f"{rows[0].resolution}: {unit}, {of} ({rows[0].kind})", max(ends))
 
 
