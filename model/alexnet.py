@@ -19,6 +19,12 @@ CLASSIFIER_SIDE = 6
 SMALLEST_SIDE = 63
 
 
+#: Channels of the five convolutions.
+WIDTHS = (96, 256, 384, 384, 256)
+#: Of "One weird trick", which has no groups.
+UNGROUPED_WIDTHS = (64, 192, 384, 256, 256)
+
+
 class AlexNet(nn.Module):
     """Five convolutions and three linear layers.
 
@@ -26,22 +32,29 @@ class AlexNet(nn.Module):
     ----------
     num_classes : int
         Logits.
+    widths : tuple of int
+        Channels of the convolutions.
+    groups : int
+        Of the second, fourth and fifth convolution.
     """
 
-    def __init__(self, num_classes: int) -> None:
+    def __init__(
+        self, num_classes: int, widths: tuple[int, int, int, int, int] = WIDTHS, groups: int = 2
+    ) -> None:
         super().__init__()
+        first, second, third, fourth, fifth = widths
         self.features = nn.Sequential(
-            nn.Conv2d(3, 96, 11, stride=4, padding=2),
+            nn.Conv2d(3, first, 11, stride=4, padding=2),
             nn.ReLU(),
             nn.MaxPool2d(3, 2),
-            nn.Conv2d(96, 256, 5, padding=2, groups=2),
+            nn.Conv2d(first, second, 5, padding=2, groups=groups),
             nn.ReLU(),
             nn.MaxPool2d(3, 2),
-            nn.Conv2d(256, 384, 3, padding=1),
+            nn.Conv2d(second, third, 3, padding=1),
             nn.ReLU(),
-            nn.Conv2d(384, 384, 3, padding=1, groups=2),
+            nn.Conv2d(third, fourth, 3, padding=1, groups=groups),
             nn.ReLU(),
-            nn.Conv2d(384, 256, 3, padding=1, groups=2),
+            nn.Conv2d(fourth, fifth, 3, padding=1, groups=groups),
             nn.ReLU(),
             nn.MaxPool2d(3, 2),
         )
@@ -49,7 +62,7 @@ class AlexNet(nn.Module):
         self.pool = nn.AdaptiveAvgPool2d(CLASSIFIER_SIDE)
         self.classifier = nn.Sequential(
             nn.Dropout(),
-            nn.Linear(256 * CLASSIFIER_SIDE**2, 4096),
+            nn.Linear(fifth * CLASSIFIER_SIDE**2, 4096),
             nn.ReLU(),
             nn.Dropout(),
             nn.Linear(4096, 4096),
@@ -76,3 +89,21 @@ def alexnet(num_classes: int = 1000) -> nn.Module:
         60,965,224 parameters at 1000 classes. Images are at least ``SMALLEST_SIDE`` a side.
     """
     return AlexNet(num_classes)
+
+
+def ungrouped_alexnet(num_classes: int = 1000) -> nn.Module:
+    """Build AlexNet without groups, with PyTorch's initial weights: torchvision's.
+
+    Krizhevsky, "One weird trick for parallelizing convolutional neural networks", arXiv 1404.5997.
+
+    Parameters
+    ----------
+    num_classes : int
+        Logits.
+
+    Returns
+    -------
+    nn.Module
+        61,100,840 parameters at 1000 classes. Images are at least ``SMALLEST_SIDE`` a side.
+    """
+    return AlexNet(num_classes, UNGROUPED_WIDTHS, groups=1)

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from shuffledeploy.model.alexnet import SMALLEST_SIDE, alexnet
+from shuffledeploy.model.alexnet import SMALLEST_SIDE, alexnet, ungrouped_alexnet
 from shuffledeploy.model.errors import UsageError
 from shuffledeploy.model.fashion_data import FASHION
 from shuffledeploy.model.mobilenet import mobilenet
@@ -101,6 +101,7 @@ def _entries() -> dict[str, _Entry]:
         if is_constructible(groups, scale)
     }
     entries["alexnet"] = _Entry(alexnet, smallest_side=SMALLEST_SIDE)
+    entries["alexnet-ungrouped"] = _Entry(ungrouped_alexnet, smallest_side=SMALLEST_SIDE)
     for alpha in (1.0, 0.75, 0.5, 0.25):
         entries[f"mobilenet-x{alpha}"] = _mobilenet_entry(alpha)
     entries["resnext50-32x4d"] = _Entry(lambda num_classes: resnext(50, 32, 4, num_classes))

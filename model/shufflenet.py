@@ -98,7 +98,8 @@ class ShuffleUnit(nn.Module):
         bottleneck = out_channels // BOTTLENECK_RATIO
         branch = out_channels if stride == 1 else out_channels - in_channels
         compress_groups = groups if group_first else 1
-        self.groups = groups
+        #: Of the shuffle. With as many as a group has channels it would go the other way about.
+        self.shuffle_groups = groups
         # Shuffling one group changes nothing: keep it out of the graph.
         self.shuffles = shuffle and groups > 1
         self.compress = nn.Conv2d(in_channels, bottleneck, 1, groups=compress_groups, bias=False)
@@ -115,7 +116,7 @@ class ShuffleUnit(nn.Module):
         """Map ``(batch, in_channels, h, w)`` to ``(batch, out_channels, h', w')``."""
         branch = torch.relu(self.compress_norm(self.compress(x)))
         if self.shuffles:
-            branch = channel_shuffle(branch, self.groups)
+            branch = channel_shuffle(branch, self.shuffle_groups)
         branch = self.depthwise_norm(self.depthwise(branch))
         branch = self.expand_norm(self.expand(branch))
         if self.pool is None:

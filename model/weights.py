@@ -19,6 +19,13 @@ NAMED_FAULTS = 3
 #: A file that is no zip archive, as PyTorch wrote before 1.6, begins with so many pickles.
 OLD_PICKLES = 5
 
+#: Under these names training programs keep the state dict in what they save.
+HOLDERS = ("state_dict", "model", "model_state_dict")
+#: What stands before every name where a network was wrapped: DataParallel, torch.compile, others.
+WRAPPERS = ("module.", "_orig_mod.", "model.")
+
+State = dict[str, torch.Tensor]
+
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool)
 
@@ -73,8 +80,8 @@ def load_weights(module: nn.Module, path: Path | str) -> None:
     module : nn.Module
         The network; changed in place.
     path : Path or str
-        A file that ``torch.save`` wrote: a state dict, or a dict that holds one under
-        ``"state_dict"``. It is read with ``weights_only=True``: no code in it runs.
+        A file that ``torch.save`` wrote: a state dict, or a dict that holds one under a name of
+        `HOLDERS`. It is read with ``weights_only=True``: no code in it runs.
 
     Raises
     ------
@@ -84,23 +91,32 @@ def load_weights(module: nn.Module, path: Path | str) -> None:
         the first few tensors.
     """
     path = Path(path)
-    state = _read_state(path)
+    put_state(module, read_state(path), path)
+
+
+def put_state(module: nn.Module, state: State, path: Path) -> None:
+    """Put a state dict into a module that has its names, or leave the module as it was.
+
+    Raises
+    ------
+    UsageError
+        As of :func:`load_weights`.
+    """
     wanted = module.state_dict()
-    missing = [key for key in wanted if key not in state]
     # Checkpoints of before PyTorch 0.4 have no batch counter, and inference has no use for it.
-    missing = [key for key in missing if not key.endswith("num_batches_tracked")]
+    missing = [key for key in wanted if key not in state and not is_counter(key)]
     unexpected = [key for key in state if key not in wanted]
     if missing or unexpected:
         faults = [f"{key} is missing" for key in missing]
         faults += [f"{printable_line(key)} is not the network's" for key in unexpected]
-        raise UsageError(f"{path} holds weights of another network: {_first(faults)}")
+        raise UsageError(f"{path} holds weights of another network: {first_few(faults)}")
     shapes = [
         f"{key} is {tuple(state[key].shape)}, the network wants {tuple(wanted[key].shape)}"
         for key in state
         if state[key].shape != wanted[key].shape
     ]
     if shapes:
-        raise UsageError(f"{path} holds weights of other shapes: {_first(shapes)}")
+        raise UsageError(f"{path} holds weights of other shapes: {first_few(shapes)}")
     faults = [fault for key in state if (fault := weight_fault(key, state[key]))]
     faults = faults or [
         f"{key} is {_kind(state[key])}, the network wants {_kind(wanted[key])}"
@@ -108,12 +124,28 @@ def load_weights(module: nn.Module, path: Path | str) -> None:
         if (state[key].dtype in _FLOATS) != (wanted[key].dtype in _FLOATS)
     ]
     if faults:
-        raise UsageError(f"{path} holds what cannot be weights: {_first(faults)}")
+        raise UsageError(f"{path} holds what cannot be weights: {first_few(faults)}")
     module.load_state_dict(state, strict=False)
 
 
-def _read_state(path: Path) -> dict[str, torch.Tensor]:
-    """Read the file and find the state dict in it."""
+def is_counter(key: str) -> bool:
+    """Tell a batch norm's count of batches, which inference has no use for."""
+    return key.endswith("num_batches_tracked")
+
+
+def read_state(path: Path) -> State:
+    """Read a file that ``torch.save`` wrote, and find the state dict in it.
+
+    Returns
+    -------
+    dict
+        Tensors by name, none of them checked; without what wrappers write before every name.
+
+    Raises
+    ------
+    UsageError
+        The file is missing, unreadable or no checkpoint.
+    """
     if path.is_dir():
         raise UsageError(f"{path} is a directory, not a file of weights")
     if not path.exists():
@@ -137,14 +169,23 @@ def _read_state(path: Path) -> dict[str, torch.Tensor]:
         fault = "holds things other than weights" if foreign else "is damaged or cut short"
         reason = printable_line(str(error)) or type(error).__name__
         raise UsageError(f"{path} is no checkpoint of PyTorch, or {fault} ({reason})") from None
-    if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
-        loaded = loaded["state_dict"]
+    if isinstance(loaded, dict):
+        held = [loaded[key] for key in HOLDERS if isinstance(loaded.get(key), dict)]
+        loaded = held[0] if held else loaded
     is_state = isinstance(loaded, dict) and all(
         isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in loaded.items()
     )
     if not is_state or not loaded:
         raise UsageError(f"{path} holds no state dict: a dict of tensors by name")
-    return dict(loaded)
+    return _unwrapped(loaded)
+
+
+def _unwrapped(state: State) -> State:
+    """Take away what wrappers write before every name."""
+    for wrapper in WRAPPERS:
+        while all(key.startswith(wrapper) for key in state):
+            state = {key.removeprefix(wrapper): tensor for key, tensor in state.items()}
+    return dict(state)
 
 
 def _check_file(path: Path) -> None:
@@ -159,7 +200,7 @@ def _check_file(path: Path) -> None:
                 check_tuples(file)
 
 
-def _first(faults: list[str]) -> str:
+def first_few(faults: list[str]) -> str:
     """Join the first few, and count the rest."""
     shown = "; ".join(faults[:NAMED_FAULTS])
     rest = len(faults) - NAMED_FAULTS

@@ -55,10 +55,15 @@ class PackageNetwork:
 def package_networks() -> list[PackageNetwork]:
     """List them all."""
     return [
-        *(PackageNetwork("pytorchcv", n, lambda n=n: _pytorchcv(n), SIZES.get(n, 224))
-          for n in PYTORCHCV),
-        *(PackageNetwork("timm", n, lambda n=n: _timm(n), SIZES.get(n, 224)) for n in TIMM),
-    ]  # fmt: skip
+        *(package_network("pytorchcv", name) for name in PYTORCHCV),
+        *(package_network("timm", name) for name in TIMM),
+    ]
+
+
+def package_network(package: str, name: str) -> PackageNetwork:
+    """Give a network of pytorchcv or timm by its name there."""
+    make = {"pytorchcv": _pytorchcv, "timm": _timm}[package]
+    return PackageNetwork(package, name, lambda: make(name), SIZES.get(name, 224))
 
 
 def _pytorchcv(name: str) -> nn.Module:

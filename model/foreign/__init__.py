@@ -1,0 +1,1 @@
+"""Checkpoints that other projects wrote: recognised by their names, converted exactly."""
