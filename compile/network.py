@@ -131,6 +131,7 @@ def write_bundle(  # noqa: PLR0913 - all but four by name
     progress: Callable[[str], None] = lambda _: None,
     dump_folder: Path | None = None,
     standalone: str | None = None,
+    labels: tuple[str, ...] = (),
 ) -> Bundle:
     """Build the library and write it with everything that proves it right.
 
@@ -152,6 +153,8 @@ def write_bundle(  # noqa: PLR0913 - all but four by name
         Where the module is written after each step of the pipeline.
     standalone : str, optional
         Also build the network without a runtime: what its names in C are made of.
+    labels : tuple of str
+        Names of the classes, in the order of the first output.
 
     Raises
     ------
@@ -191,7 +194,7 @@ def write_bundle(  # noqa: PLR0913 - all but four by name
         units = {own.unit for c in chosen.values() if (own := c.own_record) is not None}
         bundles.write_manifest(folder, Manifest(
             network=network, inputs=inputs, outputs=outputs,
-            normalisation=statistics, standalone=alone,
+            normalisation=statistics, standalone=alone, labels=labels,
             target=target.name, architecture=target.architecture, cpu=target.cpu,
             features=target.features, versions=versions(), options=options, kernels=entries,
             kernel_order=lowered.calls, strips=strip_calls(module),

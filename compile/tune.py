@@ -13,6 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shuffledeploy.compiler.cores import ARM, DEFAULT_CORE
+from shuffledeploy.compiler.tuning.network_options import (
+    NetworkFiles,
+    add_network_options,
+    read_network_files,
+)
 from shuffledeploy.compiler.tuning.request import LOG_FOLDER, Request
 from shuffledeploy.compiler.tuning.score import KINDS
 from shuffledeploy.deploy.devices.device_names import (
@@ -37,6 +42,8 @@ examples:
       the same for that board's core, with the milliseconds that it is estimated to take there
   python compile/tune.py --target cortex-a53 --program mine.pt2 --trials 500
       your own network, saved with torch.export.save(program, "mine.pt2")
+  python compile/tune.py --target arm --weights shufflenet_g3_w1.pth --labels imagenet.txt
+      somebody else's checkpoint of a network of the zoo, which tells itself which
   python compile/tune.py --target cortex-a76 --device tracker://127.0.0.1:9190/pi5
       tuned on the real boards that registered with a TVM tracker
   python compile/tune.py --target arm --standalone
@@ -55,13 +62,13 @@ def main(argv: list[str] | None = None) -> int:
 
         print_targets()
         return 0
-    board = _board(options)
+    board, files = _board(options), read_network_files(options)
     beside = _refuse_early(options)
     from shuffledeploy.compiler.tuning.report.outcome_tables import print_outcome
     from shuffledeploy.compiler.tuning.session import tune_network
     from shuffledeploy.deploy.scoring.tuning_devices import TuningDevices
 
-    outcome = tune_network(_request(options), TuningDevices(options.core, board))
+    outcome = tune_network(_request(options, files), TuningDevices(options.core, board))
     print_outcome(outcome)
     estimated = _estimate(outcome, board) if board else {}
     if options.json:
@@ -119,10 +126,6 @@ def _refuse_early(options: argparse.Namespace) -> dict[str, float]:
         raise UsageError(
             "--measure-shortlist tunes nothing: leave out --score, --trials, --minutes"
         )
-    if options.program and (options.resolution or options.weights):
-        raise UsageError(
-            "--program brings its own shape and weights: leave out --resolution and --weights"
-        )
     if options.device:
         latency = options.measure_shortlist or options.score == "latency"
         device = parse_device_name(options.device)
@@ -150,7 +153,7 @@ def _refuse_early(options: argparse.Namespace) -> dict[str, float]:
     return peer_latencies(options.beside, options.model, f"{shape[2]}x{shape[3]}")
 
 
-def _request(options: argparse.Namespace) -> Request:
+def _request(options: argparse.Namespace, files: NetworkFiles) -> Request:
     from shuffledeploy.compiler.targets import find_target
     from shuffledeploy.model.resolution import parse_resolution
 
@@ -160,7 +163,7 @@ def _request(options: argparse.Namespace) -> Request:
         model=None if options.program else options.model,
         program=options.program,
         resolution=parse_resolution(options.resolution) if options.resolution else None,
-        weights=options.weights,
+        weights=files.weights,
         trials=options.trials,
         seed=options.seed,
         device=options.device,
@@ -172,6 +175,8 @@ def _request(options: argparse.Namespace) -> Request:
         score=options.score,
         measure_shortlist=options.measure_shortlist,
         standalone=options.standalone,
+        normalisation=files.normalisation,
+        labels=files.labels,
     )
 
 
@@ -196,21 +201,7 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
     )
     add("--board", metavar="BOARD", help=BOARD_HELP)
     add("--list-targets", action="store_true", help="show cores and boards by name and exit")
-    network = parser.add_mutually_exclusive_group()
-    network.add_argument(
-        "--model",
-        default="shufflenet-g3-x0.5",
-        metavar="NAME",
-        help="a network of the zoo (default: %(default)s)",
-    )
-    network.add_argument(
-        "--program",
-        type=Path,
-        metavar="FILE.pt2",
-        help="any network: a program saved by torch.export.save",
-    )
-    add("--resolution", metavar="HxW", help="input size of a zoo network (default: its own)")
-    add("--weights", type=Path, metavar="FILE", help="a state dict for the zoo network")
+    add_network_options(parser)
 
 
 def _add_tuning(parser: argparse.ArgumentParser) -> None:

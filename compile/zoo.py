@@ -15,30 +15,33 @@ from shuffledeploy.compiler.network import choose_schedules, lower, write_bundle
 from shuffledeploy.compiler.targets import CompileTarget
 from shuffledeploy.compiler.tuning.records.related_records import usable_records
 from shuffledeploy.model.folders import records_folder
-from shuffledeploy.model.registry import build, input_shape, normalisation
-from shuffledeploy.model.weights import load_weights
+from shuffledeploy.model.foreign.checkpoint import Checkpoint
+from shuffledeploy.model.registry import (
+    Normalisation,
+    build,
+    input_shape,
+    labels,
+    normalisation,
+)
 
 
 def trace_network(
-    name: str, resolution: tuple[int, int] | None = None, weights: Path | None = None
+    name: str, resolution: tuple[int, int] | None = None, weights: Checkpoint | None = None
 ) -> ExportedProgram:
-    """Build a network of the zoo by name, load weights where given, and trace it.
+    """Build a network of the zoo by name, or take that of a checkpoint, and trace it.
 
     Raises
     ------
     UsageError
-        If the name, the weights or the resolution do not fit.
+        If the name or the resolution do not fit.
     """
     shape = input_shape(name, resolution)
-    module = build(name)
-    if weights is not None:
-        load_weights(module, weights)
-    return trace(module, shape)
+    return trace(build(name) if weights is None else weights.module, shape)
 
 
-def normalisation_of(name: str) -> dict[str, list[float]]:
+def statistics_of(found: Normalisation) -> dict[str, list[float]]:
     """Mean and standard deviation of each channel, for a manifest."""
-    return {k: list(v) for k, v in dataclasses.asdict(normalisation(name)).items()}
+    return {k: list(v) for k, v in dataclasses.asdict(found).items()}
 
 
 def compile_network(
@@ -78,6 +81,7 @@ def compile_network(
     options: dict[str, Any] = {"model": name, "resolution": resolution and list(resolution)}
     return write_bundle(
         output, lowered, choose_schedules(lowered, target, records), target, network=name,
-        normalisation=normalisation_of(name), options=options, progress=progress,
+        normalisation=statistics_of(normalisation(name)), labels=labels(name),
+        options=options, progress=progress,
         standalone=name if standalone else None,
     )  # fmt: skip

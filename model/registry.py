@@ -14,7 +14,7 @@ from torch import nn
 
 from shuffledeploy.model.alexnet import SMALLEST_SIDE, alexnet, ungrouped_alexnet
 from shuffledeploy.model.errors import UsageError
-from shuffledeploy.model.fashion_data import FASHION
+from shuffledeploy.model.fashion_data import CLASSES, FASHION
 from shuffledeploy.model.mobilenet import mobilenet
 from shuffledeploy.model.resnext import resnext
 from shuffledeploy.model.shufflenet import (
@@ -78,6 +78,7 @@ class _Entry:
     side: int = 224
     smallest_side: int = 1
     normalisation: Normalisation = IMAGENET_NORMALISATION
+    labels: tuple[str, ...] = ()
 
 
 def _shufflenet_entry(groups: int, scale: float, shuffle: bool = True) -> _Entry:
@@ -105,7 +106,9 @@ def _entries() -> dict[str, _Entry]:
     for alpha in (1.0, 0.75, 0.5, 0.25):
         entries[f"mobilenet-x{alpha}"] = _mobilenet_entry(alpha)
     entries["resnext50-32x4d"] = _Entry(lambda num_classes: resnext(50, 32, 4, num_classes))
-    entries[FASHION] = _Entry(fashion_network, 10, 28, normalisation=FASHION_NORMALISATION)
+    entries[FASHION] = _Entry(
+        fashion_network, 10, 28, normalisation=FASHION_NORMALISATION, labels=CLASSES
+    )
     return entries
 
 
@@ -282,3 +285,14 @@ def normalisation(name: str) -> Normalisation:
         The name is unknown.
     """
     return _entry(name).normalisation
+
+
+def labels(name: str) -> tuple[str, ...]:
+    """Name the classes of a network that was trained; empty for one that was not.
+
+    Raises
+    ------
+    UsageError
+        The name is unknown.
+    """
+    return _entry(name).labels

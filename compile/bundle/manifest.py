@@ -164,6 +164,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         The same network without a runtime, where it was asked for.
     program_shuffles : int or None
         Channel shuffles of the program that it was made of; None where a bundle does not tell.
+    labels : tuple of str
+        Names of the classes, in the order of the first output; empty where nobody said.
     """
 
     network: Name
@@ -188,6 +190,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     tolerance: Annotated[float, Meta(gt=0, le=LARGEST_TOLERANCE)]
     standalone: Standalone | None = None
     program_shuffles: Count | None = None
+    labels: Annotated[tuple[Name, ...], Meta(max_length=100_000)] = ()
     files: Annotated[dict[Name, Hash], Meta(max_length=64)] = {}
     format: int = FORMAT
 

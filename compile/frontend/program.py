@@ -117,7 +117,7 @@ def import_program(exported: ExportedProgram) -> Program:
         names it.
     """
     _check_weights(exported)
-    inputs = _input_specs(exported)
+    inputs = input_specs(exported)
     try:
         with torch.no_grad(), _quiet():
             module = imported(core_program(exported))
@@ -165,7 +165,14 @@ def _check_weights(exported: ExportedProgram) -> None:
             raise UsageError(f"the program holds what cannot be weights: {fault}")
 
 
-def _input_specs(exported: ExportedProgram) -> tuple[Tensor, ...]:
+def input_specs(exported: ExportedProgram) -> tuple[Tensor, ...]:
+    """List a program's inputs.
+
+    Raises
+    ------
+    UsageError
+        One is no tensor, or has no fixed shape.
+    """
     placeholders = {
         n.name: n.meta.get("val") for n in exported.graph.nodes if n.op == "placeholder"
     }

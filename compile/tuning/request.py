@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     # Only named here: a command that refuses its arguments should not have to import TVM for it.
     from shuffledeploy.compiler.targets import CompileTarget
+    from shuffledeploy.model.foreign.checkpoint import Checkpoint
+    from shuffledeploy.model.registry import Normalisation
 
 LOG_FOLDER = records_folder()
 BUNDLE_FOLDER = BUILD / "bundles"
@@ -31,13 +33,15 @@ class Request:
     standalone : str, optional
         Also build the network without a runtime: what its names in C are made of, the network's
         own where it is empty.
+    normalisation, labels : Normalisation, tuple of str
+        Of its pictures and its classes, where they are not those of `weights` or `model`.
     """
 
     target: CompileTarget
     model: str | None
     program: Path | None
     resolution: tuple[int, int] | None
-    weights: Path | None
+    weights: Checkpoint | None
     trials: int | None
     seed: int
     device: str | None
@@ -51,6 +55,8 @@ class Request:
     exported: ExportedProgram | None = None
     name: str | None = None
     standalone: str | None = None
+    normalisation: Normalisation | None = None
+    labels: tuple[str, ...] = ()
 
     @property
     def network(self) -> str:

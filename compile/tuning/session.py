@@ -13,6 +13,7 @@ from rich.text import Text
 from shuffledeploy.compiler.bundle.folder import Bundle, check_output
 from shuffledeploy.compiler.bundle.manifest import Standalone
 from shuffledeploy.compiler.first_difference import fault_of
+from shuffledeploy.compiler.frontend.picture_program import require_fits
 from shuffledeploy.compiler.frontend.program import load_program
 from shuffledeploy.compiler.network import (
     Lowered,
@@ -29,9 +30,11 @@ from shuffledeploy.compiler.tuning.request import Request
 from shuffledeploy.compiler.tuning.run_search import measure_shortlist, search
 from shuffledeploy.compiler.tuning.score import Devices, Verdict
 from shuffledeploy.compiler.tuning.search.tasks import find_tasks
-from shuffledeploy.compiler.zoo import normalisation_of, trace_network
+from shuffledeploy.compiler.zoo import statistics_of, trace_network
+from shuffledeploy.model import registry
 from shuffledeploy.model.errors import UsageError
 from shuffledeploy.model.plain_console import plain_console
+from shuffledeploy.model.registry import Normalisation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,8 +178,12 @@ def tune_network(request: Request, devices: Devices, console: Console | None = N
     log = log_path(request.log_folder, request.target.name)
     if request.searches:
         require_appendable(log)
+    if request.weights is not None:
+        say(request.weights.sentence)
     say(f"tracing {request.network}")
     exported = _exported(request)
+    normalisation, labels = _pictures(request)
+    require_fits(exported, normalisation, labels)
     say("running the graph passes")
     lowered = lower(exported, request.target, request.dump_ir)
     tasks = find_tasks(lowered, request.target)
@@ -190,7 +197,7 @@ def tune_network(request: Request, devices: Devices, console: Console | None = N
     chosen = choose_schedules(lowered, request.target, records)
     bundle = write_bundle(
         request.bundle_path, lowered, chosen, request.target, network=request.network,
-        normalisation=None if request.model is None else normalisation_of(request.model),
+        normalisation=statistics_of(normalisation) if normalisation else None, labels=labels,
         options=_options(request), progress=say,
         dump_folder=request.dump_ir, standalone=request.c_name,
     )  # fmt: skip
@@ -227,11 +234,24 @@ def _exported(request: Request) -> Any:
     return trace_network(request.model, request.resolution, request.weights)
 
 
+def _pictures(request: Request) -> tuple[Normalisation | None, tuple[str, ...]]:
+    """Give how pixels are normalised and what classes are called, as far as anybody said."""
+    model, weights = request.model, request.weights
+    if model is None or request.normalisation is not None:
+        normalisation = request.normalisation
+    else:
+        normalisation = registry.normalisation(model) if weights is None else weights.normalisation
+    own = () if model is None else registry.labels(model)
+    trained_anew = weights is not None and weights.classes != len(own)
+    return normalisation, request.labels or (() if trained_anew else own)
+
+
 def _options(request: Request) -> dict[str, Any]:
     return {
         "model": request.model,
         "program": request.program and request.program.name,
-        "weights": request.weights and request.weights.name,
+        "weights": request.weights and request.weights.path.name,
+        "weights_named_by": request.weights and request.weights.publisher,
         "resolution": request.resolution and list(request.resolution),
         "seed": request.seed,
     }

@@ -116,7 +116,7 @@ def _run(
         return Result(parity, None, ())
     top: tuple[Prediction, ...] = ()
     if image is not None:
-        top = top_predictions(network.run([image])[0], network.bundle.manifest.network)
+        top = top_predictions(network.run([image])[0], network.bundle.manifest.labels)
         tell(None)
     if network.device.can_count:
         tell("counting the instructions of one inference")

@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from shuffledeploy.compiler.bundle.folder import Bundle
 from shuffledeploy.compiler.bundle.manifest import Manifest
@@ -21,6 +22,7 @@ from shuffledeploy.deploy.runtime.network_estimate import Cycles, on_board_json
 from shuffledeploy.deploy.runtime.parity import Parity
 from shuffledeploy.deploy.runtime.pictures import Prediction
 from shuffledeploy.model.plain_console import plain_console
+from shuffledeploy.model.printable import printable
 
 _SHOWN_KERNELS = 8
 
@@ -271,6 +273,6 @@ def _top_table(top: tuple[Prediction, ...]) -> Table:
         table.add_column("name")
     table.add_column("probability", justify="right")
     for prediction in top:
-        name = [prediction.name or ""] if named else []
+        name = [Text(printable(prediction.name or ""))] if named else []
         table.add_row(str(prediction.index), *name, f"{prediction.probability:.1%}")
     return table

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,6 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from shuffledeploy.compiler.bundle.arrays import Array
 from shuffledeploy.compiler.bundle.manifest import ImageStatistics, Manifest
 from shuffledeploy.model.errors import UsageError
-from shuffledeploy.model.fashion_data import CLASSES, FASHION
 
 #: ImageNet's evaluation: the shorter side to 256, the middle 224 of it (torchvision, the paper).
 CROP = 224 / 256
@@ -72,22 +72,24 @@ def image_input(path: Path, manifest: Manifest) -> Array:
     return np.ascontiguousarray(normalised.transpose(2, 0, 1)[np.newaxis], np.float32)
 
 
-def top_predictions(logits: Array, network: str, count: int = TOP) -> tuple[Prediction, ...]:
+def top_predictions(
+    logits: Array, labels: Sequence[str] = (), count: int = TOP
+) -> tuple[Prediction, ...]:
     """List the likeliest classes, the first one first.
 
     Parameters
     ----------
     logits : numpy.ndarray
         ``(1, classes)`` or ``(classes,)``.
-    network : str
-        Its name: the classes of ``shufflenet-fashion`` have names.
+    labels : sequence of str
+        Names of the classes, where they have any.
     count : int
         How many to list at most.
     """
     row = np.asarray(logits, np.float64).reshape(-1)
     exponents = np.exp(row - row.max())
     probabilities = exponents / exponents.sum()
-    named = CLASSES if network == FASHION and row.size == len(CLASSES) else None
+    named = labels if row.size == len(labels) else None
     return tuple(
         Prediction(int(i), named[i] if named else None, float(probabilities[i]))
         for i in np.argsort(-row, kind="stable")[:count]

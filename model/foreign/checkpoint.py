@@ -51,6 +51,8 @@ class Checkpoint:
 
     Attributes
     ----------
+    path : Path
+        The file.
     network : str
         Name in the registry.
     publisher, family : str
@@ -65,6 +67,7 @@ class Checkpoint:
         In eval mode, without gradients.
     """
 
+    path: Path
     network: str
     publisher: str
     family: str
@@ -109,7 +112,7 @@ def read_checkpoint(path: Path, network: str | None = None) -> Checkpoint:
     module = construct(found, classes)
     put_state(module, naming.convert(module, own), path)
     return Checkpoint(
-        found, naming.publisher, naming.family, classes, _turned_shuffles(module),
+        path, found, naming.publisher, naming.family, classes, _turned_shuffles(module),
         naming.normalisation or normalisation(found), module,
     )  # fmt: skip
 

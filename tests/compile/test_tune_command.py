@@ -18,6 +18,8 @@ from shuffledeploy.compiler.bundle.folder import MANIFEST, load_bundle
 from shuffledeploy.compiler.frontend.program import trace
 from shuffledeploy.compiler.tune import main
 from shuffledeploy.compiler.tuning.records.record_log import log_path, read_log
+from shuffledeploy.model.fashion_data import CLASSES
+from shuffledeploy.model.registry import FASHION_CHECKPOINT
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -63,7 +65,22 @@ BAD: list[tuple[str, Callable[[Path, Path], list[str | Path]], str]] = [
     ("no-program", lambda t, p: ["--program", t / "none.pt2"], "no program at"),
     ("text", lambda t, p: ["--program", _text(t / "t.pt2")], "not a saved torch.export program"),
     ("cut", lambda t, p: ["--program", _cut(t / "c.pt2", p)], "damaged, cut short"),
-    ("weights", lambda t, p: ["--weights", _weights(t / "w.pt")], "weights of another network"),
+    ("weights", lambda t, p: ["--weights", _weights(t / "w.pt")], "no network that is known here"),
+    (
+        "other-network",
+        lambda t, p: ["--model", "alexnet", "--weights", FASHION_CHECKPOINT],
+        "weights of shufflenet-fashion under shuffledeploy's names, not of alexnet",
+    ),
+    ("mean-alone", lambda t, p: ["--program", p, "--mean", "0.5"], "--mean and --std go together"),
+    ("no-deviation", lambda t, p: ["--program", p, "--mean", "0", "--std", "0"], "above 0"),
+    ("channels", lambda t, p: ["--program", p, "--mean", "0", "--std", "1"], "of 1 channels"),
+    ("no-labels", lambda t, p: ["--labels", t / "none.txt"], "no file of labels"),
+    ("binary-labels", lambda t, p: ["--labels", p], "no text in UTF-8"),
+    (
+        "few-labels",
+        lambda t, p: ["--program", p, "--labels", _text(t / "l.txt")],
+        "1 labels, and the network answers with (1, 9)",
+    ),
     ("no-weights", lambda t, p: ["--weights", t / "none.pt"], "no file of weights"),
     ("pickle", lambda t, p: ["--weights", _text(t / "w.pt")], "no checkpoint"),
     ("resolution", lambda t, p: ["--resolution", "7by7"], "HEIGHTxWIDTH"),
@@ -113,6 +130,24 @@ def test_bad_input_is_one_line_and_status_2(
     assert {path: path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()} == {
         path: size for path, size in before.items() if path.is_file()
     }
+
+
+def test_weights_tell_their_network_and_a_program_its_pictures(
+    tmp_path: Path, program: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = ["--target", "host", "--trials", "0", "--no-check", "--output", str(tmp_path / "b")]
+    assert main([*plain, "--weights", str(FASHION_CHECKPOINT)]) == 0
+    assert "weights of shufflenet-fashion under shuffledeploy's names" in capsys.readouterr().err
+    manifest = load_bundle(tmp_path / "b").manifest
+    assert (manifest.network, manifest.labels) == ("shufflenet-fashion", CLASSES)
+    (tmp_path / "labels.txt").write_text("".join(f"class {i}\n" for i in range(9)))
+    six = ["0.5", "0.4", "0.3", "0.2", "0.1", "0"]
+    named = ["--labels", str(tmp_path / "labels.txt"), "--mean", *six, "--std", *["0.25"] * 6]
+    assert main([*plain, "--program", str(program), *named]) == 0
+    manifest = load_bundle(tmp_path / "b").manifest
+    assert manifest.labels[:2] == ("class 0", "class 1")
+    assert manifest.normalisation is not None
+    assert manifest.normalisation.mean == (0.5, 0.4, 0.3, 0.2, 0.1, 0.0)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from tiny import NORMALISATION, SIDE, tiny_bundle
 from shuffledeploy.compiler.bundle.manifest import ImageStatistics, Manifest, Tensor
 from shuffledeploy.deploy.runtime.pictures import image_input, top_predictions
 from shuffledeploy.model.errors import UsageError
+from shuffledeploy.model.fashion_data import CLASSES
 
 
 def manifest(shape: tuple[int, ...] = (1, 3, SIDE, SIDE), **changes: object) -> Manifest:
@@ -138,8 +139,8 @@ def test_networks_that_take_no_images_say_so(tmp_path: Path) -> None:
 
 
 def test_the_likeliest_classes_come_first() -> None:
-    top = top_predictions(np.float32([[0, 3, 1, 2, -1, -2, 1000, -3, 5, 4]]), "shufflenet-fashion")
+    top = top_predictions(np.float32([[0, 3, 1, 2, -1, -2, 1000, -3, 5, 4]]), CLASSES)
     assert [p.index for p in top] == [6, 8, 9, 1, 3]
     assert top[0].name == "shirt"
     assert top[0].probability == pytest.approx(1.0)
-    assert top_predictions(np.float32([1, 2]), "tiny")[0].name is None
+    assert top_predictions(np.float32([1, 2]), CLASSES)[0].name is None

@@ -1,7 +1,7 @@
 """ShuffleNet V1 as megvii and mmpretrain define it, where neither's package can be installed.
 
-Written from their sources: megvii-model/ShuffleNet-Series, ShuffleNetV1/, and open-mmlab/mmpretrain,
-models/backbones/shufflenet_v1.py.
+Written from their sources: megvii-model/ShuffleNet-Series, ShuffleNetV1, and
+open-mmlab/mmpretrain, models/backbones/shufflenet_v1.py.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ def drawn(module: nn.Module, seed: int = 0) -> nn.Module:
 
 
 class MegviiUnit(nn.Module):
+    """Shuffles after its depthwise convolution, the other way about."""
+
     def __init__(self, into: int, out: int, groups: int, first: bool) -> None:
         super().__init__()
         middle, self.halves = out // 4, into != out
@@ -57,8 +59,15 @@ class MegviiUnit(nn.Module):
 
 
 class Megvii(nn.Module):
+    """Takes blue, green, red in 0 to 255."""
+
     def __init__(
-        self, stem: int, width: int, groups: int, classes: int = 1000, units: tuple[int, ...] = UNITS
+        self,
+        stem: int,
+        width: int,
+        groups: int,
+        classes: int = 1000,
+        units: tuple[int, ...] = UNITS,
     ) -> None:
         super().__init__()
         self.first_conv = nn.Sequential(
@@ -79,6 +88,8 @@ class Megvii(nn.Module):
 
 
 class ConvNorm(nn.Module):
+    """A convolution and its batch norm, as mmcv's ConvModule names them."""
+
     def __init__(self, *arguments: int, groups: int = 1) -> None:
         super().__init__()
         self.conv = nn.Conv2d(*arguments, groups=groups, bias=False)
@@ -89,6 +100,8 @@ class ConvNorm(nn.Module):
 
 
 class MmpretrainUnit(nn.Module):
+    """Shuffles after its depthwise convolution."""
+
     def __init__(self, into: int, out: int, groups: int, first: bool) -> None:
         super().__init__()
         middle, self.halves = out // 4, into != out
@@ -109,6 +122,8 @@ class MmpretrainUnit(nn.Module):
 
 
 class MmpretrainBackbone(nn.Module):
+    """All but the classifier."""
+
     def __init__(self, stem: int, width: int, groups: int) -> None:
         super().__init__()
         self.conv1 = ConvNorm(3, stem, 3, 2, 1)
@@ -129,6 +144,8 @@ class MmpretrainBackbone(nn.Module):
 
 
 class Mmpretrain(nn.Module):
+    """The whole network."""
+
     def __init__(self, stem: int, width: int, groups: int, classes: int = 1000) -> None:
         super().__init__()
         self.backbone = MmpretrainBackbone(stem, width, groups)

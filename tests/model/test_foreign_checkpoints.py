@@ -85,7 +85,9 @@ def test_mmpretrain(tmp_path: Path, network: str, width: int, groups: int) -> No
     ("mobilenet_wd4", "mobilenet-x0.25"), ("mobilenet_w1", "mobilenet-x1.0"),
     ("resnext50_32x4d", "resnext50-32x4d"), ("alexnetb", "alexnet-ungrouped"),
 ])  # fmt: skip
-def test_pytorchcv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, network: str) -> None:
+def test_pytorchcv(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, network: str
+) -> None:
     theirs = _of_package("pytorchcv", name, monkeypatch)
     found = read_checkpoint(saved(tmp_path, {"model": theirs.state_dict()}))
     assert (found.network, found.publisher) == (network, "pytorchcv")
@@ -108,10 +110,21 @@ def _of_package(package: str, name: str, monkeypatch: pytest.MonkeyPatch) -> nn.
     return drawn(network.make())
 
 
+def _marvis(key: str) -> str:
+    """Blocks in one sequence: convolution, norm, ReLU, convolution, norm, ReLU."""
+    layer, _, of = key.rpartition(".")
+    if layer == "classifier":
+        return f"fc.{of}"
+    if layer.startswith("stem"):
+        return f"model.0.{layer[-1]}.{of}"
+    _, block, part, kind = layer.split(".")
+    return f"model.{int(block) + 1}.{int(part) * 3 + int(kind)}.{of}"
+
+
 @pytest.mark.parametrize(
     ("network", "theirs"),
     [
-        ("mobilenet-x0.25", lambda key: _marvis(key)),
+        ("mobilenet-x0.25", _marvis),
         ("alexnet-ungrouped", lambda key: key),
     ],
 )
@@ -125,17 +138,6 @@ def test_names_of_packages_that_are_not_installed(
     assert found.publisher in ("pytorch-mobilenet", "torchvision")
     side = image(side=96)
     assert torch.equal(found.module(side), ours(side))
-
-
-def _marvis(key: str) -> str:
-    """Blocks in one sequence: convolution, norm, ReLU, convolution, norm, ReLU."""
-    layer, _, of = key.rpartition(".")
-    if layer == "classifier":
-        return f"fc.{of}"
-    if layer.startswith("stem"):
-        return f"model.0.{layer[-1]}.{of}"
-    _, block, part, kind = layer.split(".")
-    return f"model.{int(block) + 1}.{int(part) * 3 + int(kind)}.{of}"
 
 
 @pytest.mark.parametrize("network", [n for n in names() if n.endswith(("x0.25", "fashion"))])
