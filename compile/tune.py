@@ -119,10 +119,9 @@ def _refuse_early(options: argparse.Namespace) -> dict[str, float]:
         raise UsageError(
             "--measure-shortlist tunes nothing: leave out --score, --trials, --minutes"
         )
-    if options.program and (options.resolution or options.weights):
-        raise UsageError(
-            "--program brings its own shape and weights: leave out --resolution and --weights"
-        )
+    if options.program and (options.resolution or options.weights or options.batch):
+        raise UsageError("--program brings its own shape and weights:"
+                         " leave out --resolution, --batch and --weights")  # fmt: skip
     if options.device:
         latency = options.measure_shortlist or options.score == "latency"
         device = parse_device_name(options.device)
@@ -161,6 +160,7 @@ def _request(options: argparse.Namespace) -> Request:
         program=options.program,
         resolution=parse_resolution(options.resolution) if options.resolution else None,
         weights=options.weights,
+        batch=1 if options.batch is None else options.batch,
         trials=options.trials,
         seed=options.seed,
         device=options.device,
@@ -210,6 +210,7 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
         help="any network: a program saved by torch.export.save",
     )
     add("--resolution", metavar="HxW", help="input size of a zoo network (default: its own)")
+    add("--batch", type=_count, metavar="N", help="images that it takes at once (default: 1)")
     add("--weights", type=Path, metavar="FILE", help="a state dict for the zoo network")
 
 

@@ -14,26 +14,35 @@ from shuffledeploy.compiler.frontend.program import trace
 from shuffledeploy.compiler.network import choose_schedules, lower, write_bundle
 from shuffledeploy.compiler.targets import CompileTarget
 from shuffledeploy.compiler.tuning.records.related_records import usable_records
+from shuffledeploy.model.errors import UsageError
 from shuffledeploy.model.folders import records_folder
 from shuffledeploy.model.registry import build, input_shape, normalisation
 from shuffledeploy.model.weights import load_weights
 
+# Beyond it the images alone are hundreds of megabytes.
+LARGEST_BATCH = 256
+
 
 def trace_network(
-    name: str, resolution: tuple[int, int] | None = None, weights: Path | None = None
+    name: str,
+    resolution: tuple[int, int] | None = None,
+    weights: Path | None = None,
+    batch: int = 1,
 ) -> ExportedProgram:
-    """Build a network of the zoo by name, load weights where given, and trace it.
+    """Build a network of the zoo by name, load weights where given, trace it for so many images.
 
     Raises
     ------
     UsageError
-        If the name, the weights or the resolution do not fit.
+        If the name, the weights, the resolution or the batch do not fit.
     """
-    shape = input_shape(name, resolution)
+    if not 1 <= batch <= LARGEST_BATCH:
+        raise UsageError(f"a batch has 1 to {LARGEST_BATCH} images, not {batch}")
+    _, *shape = input_shape(name, resolution)
     module = build(name)
     if weights is not None:
         load_weights(module, weights)
-    return trace(module, shape)
+    return trace(module, (batch, *shape))
 
 
 def normalisation_of(name: str) -> dict[str, list[float]]:

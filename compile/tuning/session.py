@@ -224,7 +224,7 @@ def _exported(request: Request) -> Any:
                              "--resolution and --weights")  # fmt: skip
         return load_program(request.program)
     assert request.model is not None
-    return trace_network(request.model, request.resolution, request.weights)
+    return trace_network(request.model, request.resolution, request.weights, request.batch)
 
 
 def _options(request: Request) -> dict[str, Any]:
@@ -233,6 +233,7 @@ def _options(request: Request) -> dict[str, Any]:
         "program": request.program and request.program.name,
         "weights": request.weights and request.weights.name,
         "resolution": request.resolution and list(request.resolution),
+        "batch": request.batch,
         "seed": request.seed,
     }
 

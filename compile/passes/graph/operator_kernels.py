@@ -137,9 +137,9 @@ def _linear(site: Site) -> Kernel:
     data = site.current_value(site.chain.anchor.args[0])
     rows = (shape_of(data) or (1,))[0]
     conv = convolution.Convolution(
-        height=rows, width=1, channels=depth, stored_channels=depth, groups=1, group_outputs=outputs,
-        kernel=(1, 1), stride=(1, 1), padding=(0, 0, 0, 0), dilation=(1, 1), run=depth,
-        scattered=False, channels_first=False, lanes=lanes_for(outputs, site.core),
+        height=rows, width=1, channels=depth, stored_channels=depth, groups=1,
+        group_outputs=outputs, kernel=(1, 1), stride=(1, 1), padding=(0, 0, 0, 0), dilation=(1, 1),
+        run=depth, scattered=False, channels_first=False, lanes=lanes_for(outputs, site.core),
         epilogue=site.chain.steps,
     )  # fmt: skip
     data = reshaped(site.builder, data, (1, rows, 1, depth))

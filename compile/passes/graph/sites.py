@@ -113,8 +113,8 @@ def emit_call(site: Site, kernel: Kernel, operands: list[Any]) -> Any:
 
 def over_shape(shape: tuple[int, int, int, int], site: Site) -> tuple[int, int, int, int]:
     """Give the shape of a tensor of all images, by that of one."""
-    planes, *others = shape
-    return (site.images * planes, *others)
+    planes, height, width, channels = shape
+    return (site.images * planes, height, width, channels)
 
 
 def reshaped(builder: relax.BlockBuilder, tensor: Any, shape: tuple[int, ...]) -> Any:

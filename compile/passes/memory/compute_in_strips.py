@@ -144,9 +144,10 @@ def _emit(
                 continue
             value = substitute(argument, current)
             known = [i for i, other in enumerate(fields) if other.same_as(value)]
-            arguments.append(Outside(known[0] if known else len(fields)))
+            position = known[0] if known else len(fields)
+            arguments.append(Outside(position))
             if number in call.tensors:
-                moving.add(arguments[-1].position)
+                moving.add(position)
             if not known:
                 name = f"in_{len(fields)}"
                 buffers.append(tirx.decl_buffer(shape_of(value), str(parameter.dtype), name))
