@@ -26,6 +26,7 @@ from shuffledeploy.compiler.frontend.program import Program, import_program
 from shuffledeploy.compiler.ir.attributes import JOINED_IN_PLACE, STRIPS, attribute, kernel_of
 from shuffledeploy.compiler.ir.graph import ENTRY
 from shuffledeploy.compiler.ir.inspection import is_shuffle, kernel_functions, moves_only
+from shuffledeploy.compiler.kernels.images import images_of
 from shuffledeploy.compiler.kernels.schedules import scheduled
 from shuffledeploy.compiler.library import build_library
 from shuffledeploy.compiler.passes.graph.eliminate_channel_shuffle import count_shuffles
@@ -265,8 +266,7 @@ def kernel_entries(lowered: Lowered, chosen: Mapping[str, Chosen]) -> tuple[Kern
 
 
 def _multiply_adds(function: Any) -> int:
-    attrs = function.attrs
-    return int(attrs["multiply_adds"]) if attrs and "multiply_adds" in attrs else 0
+    return int(attribute(function, "multiply_adds") or 0) * images_of(function)
 
 
 def versions() -> dict[str, str]:

@@ -164,6 +164,7 @@ def _request(options: argparse.Namespace, files: NetworkFiles) -> Request:
         program=options.program,
         resolution=parse_resolution(options.resolution) if options.resolution else None,
         weights=files.weights,
+        batch=1 if options.batch is None else options.batch,
         trials=options.trials,
         seed=options.seed,
         device=options.device,

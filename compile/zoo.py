@@ -14,6 +14,7 @@ from shuffledeploy.compiler.frontend.program import trace
 from shuffledeploy.compiler.network import choose_schedules, lower, write_bundle
 from shuffledeploy.compiler.targets import CompileTarget
 from shuffledeploy.compiler.tuning.records.related_records import usable_records
+from shuffledeploy.model.errors import UsageError
 from shuffledeploy.model.folders import records_folder
 from shuffledeploy.model.foreign.checkpoint import Checkpoint
 from shuffledeploy.model.registry import (
@@ -24,19 +25,27 @@ from shuffledeploy.model.registry import (
     normalisation,
 )
 
+# Beyond it the images alone are hundreds of megabytes.
+LARGEST_BATCH = 256
+
 
 def trace_network(
-    name: str, resolution: tuple[int, int] | None = None, weights: Checkpoint | None = None
+    name: str,
+    resolution: tuple[int, int] | None = None,
+    weights: Checkpoint | None = None,
+    batch: int = 1,
 ) -> ExportedProgram:
-    """Build a network of the zoo by name, or take that of a checkpoint, and trace it.
+    """Build a network of the zoo, or take that of a checkpoint, and trace it for so many images.
 
     Raises
     ------
     UsageError
-        If the name or the resolution do not fit.
+        If the name, the resolution or the batch do not fit.
     """
-    shape = input_shape(name, resolution)
-    return trace(build(name) if weights is None else weights.module, shape)
+    if not 1 <= batch <= LARGEST_BATCH:
+        raise UsageError(f"a batch has 1 to {LARGEST_BATCH} images, not {batch}")
+    _, *shape = input_shape(name, resolution)
+    return trace(build(name) if weights is None else weights.module, (batch, *shape))
 
 
 def statistics_of(found: Normalisation) -> dict[str, list[float]]:

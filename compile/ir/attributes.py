@@ -17,6 +17,9 @@ WINDOW = "window"
 JOINED = "joined"
 #: Floats in the vectors that a kernel computes with.
 LANES = "lanes"
+#: Images that a kernel computes one after another, and which of its parameters are tensors of them.
+IMAGES = "images"
+OF_IMAGES = "of_images"
 
 # Of scheduled kernels.
 #: Annotation of a block, and attribute of a function: pixels share vectors.

@@ -90,9 +90,11 @@ def pointer(name: str, dtype: str = "float32") -> tirx.Var:
     return tirx.Var(name, PointerType(PrimType(dtype)))
 
 
-def moved(start: Any, offset: int, dtype: str = "float32") -> Any:
-    """Write a pointer to elements of a type, so many bytes behind another."""
-    if offset:
+def moved(start: Any, offset: Any, dtype: str = "float32") -> Any:
+    """Write a pointer to elements of a type, so many bytes (64 bits) behind another."""
+    if not isinstance(offset, int):
+        start = tirx.handle_add_byte_offset(start, offset)
+    elif offset:
         start = tirx.handle_add_byte_offset(start, tirx.IntImm("int64", offset))
     return tirx.reinterpret(PointerType(PrimType(dtype)), start)
 

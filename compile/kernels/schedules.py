@@ -14,6 +14,7 @@ from tvm.s_tir import Schedule
 from shuffledeploy.compiler.ir.attributes import JOINED, WINDOW, kind_of
 from shuffledeploy.compiler.kernels.concatenation import PART
 from shuffledeploy.compiler.kernels.convolution_forms import convolution_forms
+from shuffledeploy.compiler.kernels.images import for_each_image
 from shuffledeploy.compiler.kernels.tiling import Choose, Core, Form, divisors, vectorize_copy
 from shuffledeploy.compiler.kernels.window_forms import window_forms
 
@@ -32,10 +33,14 @@ def forms(function: tirx.PrimFunc, core: Core) -> list[Form]:
 
 def scheduled(function: tirx.PrimFunc, core: Core) -> tirx.PrimFunc:
     """Schedule a kernel with default numbers, or as generic code where no form covers it."""
-    schedule = Schedule(tvm.IRModule({"main": function}))
-    candidates = forms(function, core) or [_generic_form(core)]
-    candidates[0](schedule, lambda options, default: default)
-    return schedule.mod["main"]
+
+    def apply(function: tirx.PrimFunc) -> tirx.PrimFunc:
+        schedule = Schedule(tvm.IRModule({"main": function}))
+        candidates = forms(function, core) or [_generic_form(core)]
+        candidates[0](schedule, lambda options, default: default)
+        return schedule.mod["main"]
+
+    return for_each_image(function, apply)
 
 
 def _joined_form(core: Core) -> Form:

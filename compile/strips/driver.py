@@ -1,9 +1,9 @@
-"""The function that calls a group's kernels in the order of its plan."""
+"""The function that calls a group's kernels in the order of its plan, for each image."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import tvm
@@ -11,8 +11,9 @@ from tvm import tirx
 from tvm.ir import PrimType
 
 from shuffledeploy.compiler.ir.memory_layout import FLOAT_BYTES
-from shuffledeploy.compiler.ir.tir import moved
+from shuffledeploy.compiler.ir.tir import moved, tensor_bytes
 from shuffledeploy.compiler.ir.tvm_edges import NO_ALIAS
+from shuffledeploy.compiler.kernels.images import images_of, tensors_of_images
 from shuffledeploy.compiler.strips.ranged import RANGE_TYPE
 from shuffledeploy.compiler.strips.strip_plan import Layer, Move, PlannedRun, StripPlan
 
@@ -32,6 +33,41 @@ class Outside:
 
 
 @dataclasses.dataclass(frozen=True)
+class Images:
+    """What a driver does for each image of a batch.
+
+    Attributes
+    ----------
+    number : int
+        How many there are.
+    inputs : set of int
+        Which of the driver's inputs have another part for each; all outputs have.
+    """
+
+    number: int = 1
+    inputs: Set[int] = frozenset()
+
+    @property
+    def variable(self) -> tirx.Var:
+        """Make the variable that counts them."""
+        return tirx.Var("image", "int32")
+
+    def part(self, buffer: Any, image: tirx.Var) -> Any:
+        """Point to an image's part of a tensor that has one for each."""
+        if self.number == 1:
+            return buffer.data
+        size = tensor_bytes(buffer.shape, buffer.dtype) // self.number
+        offset = tirx.Cast("int64", image) * tirx.IntImm("int64", size)
+        return moved(buffer.data, offset, str(buffer.dtype))
+
+    def repeated(self, body: Any, image: tirx.Var) -> Any:
+        """Do something for each image."""
+        if self.number == 1:
+            return body
+        return tirx.For(image, 0, self.number, tirx.ForKind.SERIAL, body)
+
+
+@dataclasses.dataclass(frozen=True)
 class Callee:
     """A ranged kernel, and what it is called with, outputs included."""
 
@@ -45,6 +81,7 @@ def strip_driver(
     callees: Mapping[int, Callee],
     inputs: Sequence[Any],
     outputs: Sequence[tuple[int, tuple[int, ...]]],
+    images: Images = Images(),
 ) -> tirx.PrimFunc:
     """Write the driver of a group.
 
@@ -60,6 +97,8 @@ def strip_driver(
         What it takes from outside, first the layers that are given.
     outputs : sequence
         Layers that have a whole tensor of their own, each with its shape.
+    images : Images
+        For which all is done, one after another.
 
     Returns
     -------
@@ -69,6 +108,7 @@ def strip_driver(
     new = {layer: tirx.decl_buffer(shape, "float32", f"out_{layer}") for layer, shape in outputs}
     whole = new | {place: inputs[place] for place, layer in enumerate(layers) if layer.given}
     parameters = [*inputs, *new.values()]
+    image = images.variable
     rows = tirx.decl_buffer((plan.workspace // FLOAT_BYTES,), "float32", "rows")
     if plan.workspace:
         parameters.append(rows)
@@ -77,7 +117,7 @@ def strip_driver(
         """Point where a row of a layer's window is, if that stood at the workspace's beginning."""
         place = plan.places[layer]
         if place in whole:
-            return whole[place].data
+            return images.part(whole[place], image)
         return moved(rows.data, plan.windows[place].start + row * layers[place].row_bytes)
 
     def move(step: Move) -> list[Any]:
@@ -93,9 +133,11 @@ def strip_driver(
     def run(step: PlannedRun) -> Any:
         callee = callees[step.run.layer]
         pointers = [
-            inputs[argument.position].data
-            if isinstance(argument, Outside)
-            else rows_from(argument.layer, -step.tops[argument.layer])
+            rows_from(argument.layer, -step.tops[argument.layer])
+            if isinstance(argument, Inside)
+            else images.part(inputs[argument.position], image)
+            if argument.position in images.inputs
+            else inputs[argument.position].data
             for argument in callee.arguments
         ]
         return _call(callee.reference, pointers, step.run.first, step.run.last)
@@ -105,17 +147,24 @@ def strip_driver(
         for step in plan.steps
         for call in (move(step) if isinstance(step, Move) else [run(step)])
     ]
-    return _function(parameters, tirx.SeqStmt([tirx.Evaluate(call) for call in calls]))
+    body = tirx.SeqStmt([tirx.Evaluate(call) for call in calls])
+    return _function(parameters, images.repeated(body, image))
 
 
 def whole_range(function: tirx.PrimFunc, reference: Any, units: int) -> tirx.PrimFunc:
-    """Write a kernel as a call of its ranged form on all of its pixels."""
+    """Write a kernel as calls of its ranged form on all of its pixels, one for each image."""
     buffers = [
         tirx.decl_buffer([int(extent) for extent in p.shape], str(p.dtype), str(p.name))
         for p in function.params
     ]
-    pointers = [buffer.data for buffer in buffers]
-    return _function(buffers, tirx.Evaluate(_call(reference, pointers, 0, units)))
+    images = Images(images_of(function), frozenset(tensors_of_images(function)))
+    image = images.variable
+    pointers = [
+        images.part(buffer, image) if place in images.inputs else buffer.data
+        for place, buffer in enumerate(buffers)
+    ]
+    call = tirx.Evaluate(_call(reference, pointers, 0, units))
+    return _function(buffers, images.repeated(call, image))
 
 
 def _call(reference: Any, pointers: Sequence[Any], first: int, last: int) -> Any:

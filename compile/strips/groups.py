@@ -43,7 +43,7 @@ class StripGroup:
     layers : tuple of Layer
         What the plan is made of: one for each tensor that is given, then one for each call.
     strips : int
-        How many strips of the largest layer.
+        How many strips of the largest layer, of one image.
     """
 
     given: tuple[relax.Var, ...]
@@ -55,6 +55,11 @@ class StripGroup:
     def calls_and_layers(self) -> list[tuple[KernelCall, Layer]]:
         """Each call with its layer."""
         return list(zip(self.calls, self.layers[len(self.given) :], strict=True))
+
+    @property
+    def images(self) -> int:
+        """How many images go through the group, one after another."""
+        return self.calls[0].images
 
     @property
     def places(self) -> dict[relax.Var, int]:
@@ -145,7 +150,7 @@ class _Finder:
         """Yield the groups that begin with a call and fit most of the cache."""
         for length in range(1, len(segment) + 1):
             calls = tuple(segment[:length])
-            largest = max(call.size for call in calls)
+            largest = max(call.size // call.images for call in calls)
             strips = max(1, -(-largest * STRIPS_IN_CACHE // self.cache))
             given, layers = self._layers(calls)
             layers = _without_loss(layers, strips)

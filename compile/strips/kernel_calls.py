@@ -13,6 +13,7 @@ from tvm import relax, tirx
 from shuffledeploy.compiler.ir.attributes import kernel_of
 from shuffledeploy.compiler.ir.graph import bindings_of, called_kernel, operator, shape_of
 from shuffledeploy.compiler.ir.memory_layout import FLOAT_BYTES
+from shuffledeploy.compiler.kernels.images import images_of, tensors_of_images
 from shuffledeploy.compiler.passes.tir.over_residual import residual_of
 from shuffledeploy.compiler.strips.ranged import Ranged, ranged
 
@@ -39,6 +40,10 @@ class KernelCall:
         Which argument it could be written over, if nobody else needs that.
     in_place : bool
         Whether it writes over that argument already, and has no other output.
+    images : int
+        How many it computes; it goes by strips of each.
+    tensors : tuple of int
+        Which arguments have another part for each image.
     """
 
     variable: relax.Var
@@ -50,10 +55,12 @@ class KernelCall:
     unscheduled: tirx.PrimFunc
     residual: int | None
     in_place: bool
+    images: int
+    tensors: tuple[int, ...]
 
     @property
     def size(self) -> int:
-        """Bytes of the output."""
+        """Bytes of the output, of all images."""
         return bytes_of(self.variable)
 
 
@@ -86,6 +93,9 @@ def segments_of(
         if name is None or kernel is None or shape is None or kernel.units == 1:
             segments.append([])
             continue
+        images = images_of(functions[name])
+        if segments[-1] and segments[-1][-1].images != images:
+            segments.append([])
         arguments = tuple(value.args[1].fields)
         in_place = operator(value) == "relax.call_tir_inplace"
         if in_place:
@@ -93,7 +103,8 @@ def segments_of(
             residual = len(arguments) - 1
         of = kernel_of(functions[name], name)
         call = KernelCall(
-            variable, name, of, arguments, shape, kernel, unscheduled[of], residual, in_place
-        )
+            variable, name, of, arguments, shape, kernel, unscheduled[of], residual, in_place,
+            images, tensors_of_images(functions[name]),
+        )  # fmt: skip
         segments[-1].append(call)
     return segments

@@ -9,6 +9,8 @@ After::
 
     for group in range(g):
         for step in range(last - first): ...            # tile = first + step
+
+Of a kernel that computes several images one is left: it is called for each, its tensors moved.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from tvm_ffi import structural_map, structural_visit
 from shuffledeploy.compiler.ir.attributes import INTERNAL, kind_of
 from shuffledeploy.compiler.ir.tir import as_pointers, with_parameters, with_values
 from shuffledeploy.compiler.ir.tvm_edges import PLAIN_CALLS
+from shuffledeploy.compiler.kernels.images import body_of_first, images_of
 from shuffledeploy.compiler.passes.tir.last_tile import part_last_tile
 
 # Ranges are given as unsigned 16 bits: their sign needs no proof where an index is divided.
@@ -39,7 +42,8 @@ class Ranged:
     Attributes
     ----------
     function : tirx.PrimFunc
-        Takes pointers to the elements of the kernel's tensors, and the first unit and the end.
+        Takes pointers to the elements of the kernel's tensors, and the first unit and the end; of
+        one image.
     unit : int
         Pixels in a unit, in the order of rows; the last may have fewer.
     units : int
@@ -71,8 +75,9 @@ def ranged(function: tirx.PrimFunc, output: int = -1) -> Ranged | None:
         Which of its parameters it writes.
     """
     shape = [int(extent) for extent in function.params[output].shape]
-    if not kind_of(function) or len(shape) != 4 or shape[0] != 1:
+    if not kind_of(function) or len(shape) != 4 or shape[0] != images_of(function):
         return None
+    function = function.with_body(body_of_first(function))
     _, height, width, _ = shape
     loops = _pixel_loops(function, height * width)
     if not loops:

@@ -29,6 +29,7 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     add = parser.add_argument
     add("--resolution", metavar="HxW", help="input size of a zoo network (default: its own)")
+    add("--batch", type=int, metavar="N", help="images that it takes at once (default: 1)")
     add("--weights", type=Path, metavar="FILE",
         help="a checkpoint of a zoo network, under the names of this project, megvii, mmpretrain,"
         " pytorchcv, timm or torchvision")  # fmt: skip
@@ -66,10 +67,9 @@ def read_network_files(options: argparse.Namespace) -> NetworkFiles:
     UsageError
         A file is not what it should be, or the options contradict each other.
     """
-    if options.program and (options.resolution or options.weights):
-        raise UsageError(
-            "--program brings its own shape and weights: leave out --resolution and --weights"
-        )
+    if options.program and (options.resolution or options.weights or options.batch):
+        raise UsageError("--program brings its own shape and weights:"
+                         " leave out --resolution, --batch and --weights")  # fmt: skip
     weights = _weights(options)
     if not options.program:
         options.model = weights.network if weights else options.model or DEFAULT_NETWORK

@@ -30,6 +30,8 @@ class Request:
         The program itself, in place of a network's name or a file.
     name : str, optional
         Of the network, where it is not that of `model` or of the file.
+    batch : int
+        Images that a network of the zoo takes at once.
     standalone : str, optional
         Also build the network without a runtime: what its names in C are made of, the network's
         own where it is empty.
@@ -54,6 +56,7 @@ class Request:
     measure_shortlist: bool = False
     exported: ExportedProgram | None = None
     name: str | None = None
+    batch: int = 1
     standalone: str | None = None
     normalisation: Normalisation | None = None
     labels: tuple[str, ...] = ()
@@ -66,7 +69,8 @@ class Request:
         if self.model is None:
             return self.program.stem if self.program is not None else "network"
         size = f"-{self.resolution[0]}x{self.resolution[1]}" if self.resolution else ""
-        return f"{self.model}{size}"
+        batch = f"-batch{self.batch}" if self.batch > 1 else ""
+        return f"{self.model}{size}{batch}"
 
     @property
     def c_name(self) -> str | None:

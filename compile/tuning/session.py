@@ -231,7 +231,7 @@ def _exported(request: Request) -> Any:
                              "--resolution and --weights")  # fmt: skip
         return load_program(request.program)
     assert request.model is not None
-    return trace_network(request.model, request.resolution, request.weights)
+    return trace_network(request.model, request.resolution, request.weights, request.batch)
 
 
 def _pictures(request: Request) -> tuple[Normalisation | None, tuple[str, ...]]:
@@ -253,6 +253,7 @@ def _options(request: Request) -> dict[str, Any]:
         "weights": request.weights and request.weights.path.name,
         "weights_named_by": request.weights and request.weights.publisher,
         "resolution": request.resolution and list(request.resolution),
+        "batch": request.batch,
         "seed": request.seed,
     }
 

@@ -66,13 +66,6 @@ def test_drawn_shuffles_before_convolutions_leave_no_kernel(seed: int) -> None:
     assert_same(run(with_schedules(module), value.numpy()), network, value)
 
 
-def test_a_batch_goes_tvms_own_way() -> None:
-    network = seeded(Drawn(1))
-    value = draw(2, 3, 12, 11)
-    module = lowered(imported(network, 2, 3, 12, 11).module)
-    assert_same(run(with_schedules(module), value.numpy()), network, value)
-
-
 class _Attention(nn.Module):
     """A transformer's block, with a causal mask."""
 

@@ -2,11 +2,11 @@
 
 Before::
 
-    x[NHWC] -> permute to NCHW -> reshape (1, CHW) -> matmul(W)
+    x[NHWC] -> permute to NCHW -> reshape (N, CHW) -> matmul(W)
 
 After::
 
-    x[NHWC] -> reshape (1, HWC) -> matmul(rows of W in that order)
+    x[NHWC] -> reshape (N, HWC) -> matmul(rows of W in that order)
 
 The transposition was a kernel of its own and a pass over the feature map; the rows of a constant
 weight are put in order once, when the network is compiled.
@@ -59,10 +59,10 @@ def _in_memory_order(
         return None
     source = transposed.args[0]
     shape = shape_of(source)
-    if shape is None or shape[0] != 1 or shape_of(product.args[0]) != (1, weight.shape[0]):
+    if shape is None or shape_of(product.args[0]) != (shape[0], weight.shape[0]):
         return None
-    _, height, width, channels = shape
+    images, height, width, channels = shape
     rows = weight.reshape(channels, height, width, -1).transpose(1, 2, 0, 3)
     ordered = np.ascontiguousarray(rows.reshape(weight.shape))
-    flattened = builder.emit(relax.op.reshape(current(source), (1, weight.shape[0])))
+    flattened = builder.emit(relax.op.reshape(current(source), (images, weight.shape[0])))
     return relax.op.matmul(flattened, constant(ordered))

@@ -9,9 +9,10 @@ After::
     (x, packed W, bias, residual) -> one kernel that reads x in that order
 
 Transposes of the network's input and `take`s of channels before a convolution become indices of its
-reads. Elementwise operations that follow become its epilogue. What no kernel here covers (another
-batch size, another type, a weight that is not a constant) is left to TVM's own legalisation, layer
-by layer.
+reads. Elementwise operations that follow become its epilogue. A batch goes image by image
+(:mod:`compiler.kernels.images`), but for products, whose rows are the pixels of one image. What no
+kernel here covers (another type, a weight that is not a constant) is left to TVM's own
+legalisation, layer by layer.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from shuffledeploy.compiler.kernels.tiling import Core
 from shuffledeploy.compiler.passes.graph.choose_layouts import LAST_AXIS
 from shuffledeploy.compiler.passes.graph.epilogues import find_chains
 from shuffledeploy.compiler.passes.graph.operator_kernels import kernel_for
-from shuffledeploy.compiler.passes.graph.sites import Site, emit_call, reshaped
+from shuffledeploy.compiler.passes.graph.sites import Site, emit_call, over_shape, reshaped
 
 
 def lower_to_kernels(module: tvm.IRModule, core: Core) -> tvm.IRModule:
@@ -63,7 +64,7 @@ def lower_to_kernels(module: tvm.IRModule, core: Core) -> tvm.IRModule:
 
 def _is_anchor(value: Any) -> bool:
     shape = shape_of(value) if operator(value) else None
-    if not shape or shape[0] != 1 or str(value.ty.dtype) != "float32":
+    if not shape or not shape[0] or str(value.ty.dtype) != "float32":
         return False
     covers = {
         "relax.nn.conv2d": _covers_convolution,
@@ -113,8 +114,8 @@ def _call(site: Site) -> Any:
             operands.append(relax.const(bias))
         else:
             tensor = site.current_value(operand)
-            operands.append(reshaped(site.builder, tensor, kernel.output_shape))
-    called = emit_call(site.builder, kernel, operands)
+            operands.append(reshaped(site.builder, tensor, over_shape(kernel.output_shape, site)))
+    called = emit_call(site, kernel, operands)
     wanted = shape_of(site.chain.variables[-1])
     assert wanted is not None
     return reshaped(site.builder, called, wanted)

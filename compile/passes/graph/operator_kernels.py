@@ -134,13 +134,15 @@ def _linear(site: Site) -> Kernel:
     weight = constant_of(site.chain.anchor.args[1])
     assert weight is not None
     depth, outputs = weight.shape
+    data = site.current_value(site.chain.anchor.args[0])
+    rows = (shape_of(data) or (1,))[0]
     conv = convolution.Convolution(
-        height=1, width=1, channels=depth, stored_channels=depth, groups=1, group_outputs=outputs,
-        kernel=(1, 1), stride=(1, 1), padding=(0, 0, 0, 0), dilation=(1, 1), run=depth,
-        scattered=False, channels_first=False, lanes=lanes_for(outputs, site.core),
+        height=rows, width=1, channels=depth, stored_channels=depth, groups=1,
+        group_outputs=outputs, kernel=(1, 1), stride=(1, 1), padding=(0, 0, 0, 0), dilation=(1, 1),
+        run=depth, scattered=False, channels_first=False, lanes=lanes_for(outputs, site.core),
         epilogue=site.chain.steps,
     )  # fmt: skip
-    data = reshaped(site.builder, site.current_value(site.chain.anchor.args[0]), (1, 1, 1, depth))
+    data = reshaped(site.builder, data, (1, rows, 1, depth))
     packed = pack_weight(weight.reshape(1, 1, depth, outputs), conv)
     return convolution_kernel(conv, [data, relax.const(packed)], [])
 

@@ -10,9 +10,17 @@ from typing import Any
 from tvm import relax
 
 from shuffledeploy.compiler.ir.attributes import KIND
-from shuffledeploy.compiler.ir.graph import Array, Current, shape_of, substitute
+from shuffledeploy.compiler.ir.graph import (
+    Array,
+    Current,
+    constant_of,
+    operator,
+    shape_of,
+    substitute,
+)
 from shuffledeploy.compiler.ir.tvm_edges import FUSION
 from shuffledeploy.compiler.kernels import convolution
+from shuffledeploy.compiler.kernels.images import over_images
 from shuffledeploy.compiler.kernels.packing import pack_bias
 from shuffledeploy.compiler.kernels.tiling import Core
 from shuffledeploy.compiler.passes.graph.epilogues import Chain
@@ -37,7 +45,7 @@ class Kernel:
     attributes : dict
         What its forms and reports need to know beside its code; `multiply_adds` of one call always.
     output_shape : tuple of int
-        What the kernel writes.
+        What the kernel writes for one image.
     pack_bias : Callable, optional
         Lays out a bias that the sums start from.
     """
@@ -76,6 +84,12 @@ class Site:
     current: Current
     core: Core
 
+    @property
+    def images(self) -> int:
+        """Images that the kernel computes alike; the rows of a product are its pixels."""
+        shape = shape_of(self.chain.variables[0])
+        return 1 if operator(self.chain.anchor) == "relax.matmul" or not shape else shape[0]
+
     def definition(self, expr: Any) -> Any:
         """Return what a variable is bound to, ``None`` for other expressions."""
         return self.definitions.get(expr) if isinstance(expr, relax.Var) else None
@@ -85,13 +99,22 @@ class Site:
         return substitute(expr, self.current)
 
 
-def emit_call(builder: relax.BlockBuilder, kernel: Kernel, operands: list[Any]) -> Any:
-    """Emit the call of a kernel; `operands` are those of its epilogue."""
+def emit_call(site: Site, kernel: Kernel, operands: list[Any]) -> Any:
+    """Emit the call of a kernel for all images; `operands` are those of its epilogue."""
     attributes = {**kernel.attributes, KIND: kernel.kind, FUSION: OPAQUE_PATTERN}
-    reference = builder.add_func(kernel.function.with_attrs(attributes), kernel.name)
-    arguments = relax.Tuple([*kernel.inputs, *operands, *kernel.tables])
-    result = relax.TensorType(kernel.output_shape, "float32")
-    return builder.emit(relax.call_tir(reference, arguments, result))
+    arguments = [*kernel.inputs, *operands, *kernel.tables]
+    tensors = [place for place, given in enumerate(arguments) if constant_of(given) is None]
+    function = kernel.function.with_attrs(attributes)
+    function = over_images(function, site.images, [*tensors, len(arguments)])
+    reference = site.builder.add_func(function, kernel.name)
+    result = relax.TensorType(over_shape(kernel.output_shape, site), "float32")
+    return site.builder.emit(relax.call_tir(reference, relax.Tuple(arguments), result))
+
+
+def over_shape(shape: tuple[int, int, int, int], site: Site) -> tuple[int, int, int, int]:
+    """Give the shape of a tensor of all images, by that of one."""
+    planes, height, width, channels = shape
+    return (site.images * planes, height, width, channels)
 
 
 def reshaped(builder: relax.BlockBuilder, tensor: Any, shape: tuple[int, ...]) -> Any:

@@ -96,12 +96,12 @@ def winograd(site: Site, conv: convolution.Convolution, weight: Array, data: Any
         lanes=lanes_for(conv.group_outputs, site.core), epilogue=(), planes=planes,
     )  # fmt: skip
     packed = relax.const(pack_weight(transform_weight(weight), product))
-    inputs = [emit_call(site.builder, tiles, []), packed]
+    inputs = [emit_call(site, tiles, []), packed]
     products = dataclasses.replace(
         convolution_kernel(product, inputs, []),
         name=f"winograd_product_g{conv.groups}_{conv.channels}x{outputs}_{place}",
     )
     return Kernel(
         TRANSFORM, f"winograd_output_{outputs}_{place}", transform_output(layer),
-        [emit_call(site.builder, products, [])], [], {"multiply_adds": 0}, layer.output_shape,
+        [emit_call(site, products, [])], [], {"multiply_adds": 0}, layer.output_shape,
     )  # fmt: skip

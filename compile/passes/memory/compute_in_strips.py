@@ -24,7 +24,14 @@ from shuffledeploy.compiler.ir.attributes import OF_KERNEL, STRIPS
 from shuffledeploy.compiler.ir.graph import rebuild, shape_of, substitute
 from shuffledeploy.compiler.ir.memory_layout import FLOAT_BYTES
 from shuffledeploy.compiler.passes.tir.over_residual import over_residual
-from shuffledeploy.compiler.strips.driver import Callee, Inside, Outside, strip_driver, whole_range
+from shuffledeploy.compiler.strips.driver import (
+    Callee,
+    Images,
+    Inside,
+    Outside,
+    strip_driver,
+    whole_range,
+)
 from shuffledeploy.compiler.strips.groups import StripGroup, find_groups
 from shuffledeploy.compiler.strips.kernel_calls import KernelCall
 from shuffledeploy.compiler.strips.ranged import ranged
@@ -125,17 +132,22 @@ def _emit(
         for number, tensor in enumerate(group.given)
     ]
     callees = {}
+    moving = set(range(len(fields)))
     for call, layer in group.calls_and_layers:
         own = layers[call.variable]
         arguments: list[Inside | Outside] = []
-        for argument, parameter in zip(call.arguments, call.unscheduled.params, strict=False):
+        parameters = zip(call.arguments, call.unscheduled.params, strict=False)
+        for number, (argument, parameter) in enumerate(parameters):
             if argument in layers:
                 source = layers[argument]
                 arguments.append(Inside(own if source == layer.over else source))
                 continue
             value = substitute(argument, current)
             known = [i for i, other in enumerate(fields) if other.same_as(value)]
-            arguments.append(Outside(known[0] if known else len(fields)))
+            position = known[0] if known else len(fields)
+            arguments.append(Outside(position))
+            if number in call.tensors:
+                moving.add(position)
             if not known:
                 name = f"in_{len(fields)}"
                 buffers.append(tirx.decl_buffer(shape_of(value), str(parameter.dtype), name))
@@ -146,7 +158,8 @@ def _emit(
     plan = plan_strips(group.layers, group.strips)
     kept = [(layers[call.variable], call) for call, layer in group.calls_and_layers if layer.kept]
     new = [(index, call.shape) for index, call in kept if plan.places[index] == index]
-    driver = strip_driver(plan, group.layers, callees, buffers, new)
+    images = Images(group.images, moving)
+    driver = strip_driver(plan, group.layers, callees, buffers, new, images)
     driver = driver.with_attr(STRIPS, [call.kernel for call in group.calls])
     name = f"strips_of_{len(callees)}_{group.calls[0].kernel}"
     reference = builder.add_func(driver, name)

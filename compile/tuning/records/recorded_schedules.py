@@ -14,6 +14,7 @@ from tvm.s_tir.schedule import Trace
 from tvm_ffi import structural_visit
 
 from shuffledeploy.compiler import TVM_VERSION
+from shuffledeploy.compiler.kernels.images import for_each_image, one_image
 from shuffledeploy.compiler.tuning.records.record import Record
 from shuffledeploy.compiler.tuning.score import details_of
 
@@ -23,8 +24,9 @@ MOST_UNROLLED = 1 << 14
 
 
 def kernel_key(function: tirx.PrimFunc) -> str:
-    """Hash of a kernel's unscheduled code; the same for the same code under another name."""
-    plain = function.without_attr("global_symbol") if _named(function) else function
+    """Hash of a kernel's unscheduled code; the same under another name and for each batch."""
+    plain = one_image(function)
+    plain = plain.without_attr("global_symbol") if _named(plain) else plain
     return hashlib.sha256(plain.script().encode()).hexdigest()[:KEY_LENGTH]
 
 
@@ -74,8 +76,10 @@ def _plain(value: Any) -> Any:
 
 def apply_record(function: tirx.PrimFunc, record: Record) -> tirx.PrimFunc | None:
     """Schedule a kernel as a record says; ``None`` where the record does not fit it."""
-    schedule = recorded_schedule(function, record)
-    return schedule.mod["main"] if schedule is not None else None
+    schedule = recorded_schedule(one_image(function), record)
+    if schedule is None:
+        return None
+    return for_each_image(function, lambda _: schedule.mod["main"])
 
 
 def recorded_schedule(function: tirx.PrimFunc, record: Record) -> Schedule | None:

@@ -10,6 +10,7 @@ from typing import Any
 import tvm
 from tvm.s_tir import Schedule
 
+from shuffledeploy.compiler.kernels.images import images_of, one_image
 from shuffledeploy.compiler.kernels.schedules import forms
 from shuffledeploy.compiler.kernels.tiling import Core
 from shuffledeploy.compiler.network import Lowered
@@ -28,9 +29,9 @@ class Task:
     name, key : str
         Of the kernel.
     function : tirx.PrimFunc
-        Unscheduled.
+        Unscheduled, of one image.
     calls : int
-        How often one inference calls it.
+        How often one inference computes it, each image of a batch counted.
     """
 
     name: str
@@ -104,10 +105,11 @@ def begin(task: Task, known: Record | None = None) -> Progress:
 def find_tasks(lowered: Lowered, target: CompileTarget) -> list[Task]:
     """List the kernels that have forms to search, one task for equal code, the heaviest first."""
     tasks: dict[str, Task] = {}
-    for name, function in lowered.kernels.items():
+    for name, kernel in lowered.kernels.items():
+        function = one_image(kernel)
         if not forms(function, target.core):
             continue
-        key, calls = kernel_key(function), lowered.calls.count(name)
+        key, calls = kernel_key(function), lowered.calls.count(name) * images_of(kernel)
         if key in tasks:
             calls += tasks[key].calls
         tasks[key] = Task(name, key, function, calls)
