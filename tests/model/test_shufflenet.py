@@ -86,7 +86,7 @@ def test_without_shuffle_a_group_never_sees_the_others() -> None:
     for norm in (unit.compress_norm, unit.expand_norm):
         nn.init.constant_(norm.bias, 10.0)  # above zero: no ReLU hides anything
     with_shuffle = reached(unit)
-    unit.groups = 1  # leaves out the shuffle; the convolutions keep their groups
+    unit.shuffle_groups = 1  # leaves out the shuffle; the convolutions keep their groups
     assert reached(unit) == 8
     assert with_shuffle > 8
 
