@@ -25,6 +25,7 @@ from shuffledeploy.compiler.passes.graph.eliminate_channel_shuffle import elimin
 from shuffledeploy.compiler.passes.graph.fold_batch_norm import fold_batch_norm
 from shuffledeploy.compiler.passes.graph.fuse_rest import fuse_rest
 from shuffledeploy.compiler.passes.graph.lower_to_kernels import lower_to_kernels
+from shuffledeploy.compiler.passes.graph.merge_branches import merge_branches
 from shuffledeploy.compiler.passes.graph.own_answers import own_answers
 from shuffledeploy.compiler.passes.graph.simplify_pools import simplify_pools
 from shuffledeploy.compiler.passes.graph.write_in_read_order import write_in_read_order
@@ -99,6 +100,8 @@ def pipeline(
         Phase.GRAPH: {
             # Arithmetic that constants can carry.
             "fold_batch_norm": fold_batch_norm,
+            # Branches that are one grouped convolution.
+            "merge_branches": merge_branches,
             # Shuffles become the order in which a neighbour reads or writes.
             "eliminate_channel_shuffle": eliminate_channel_shuffle,
             "write_in_read_order": partial(write_in_read_order, core=core),

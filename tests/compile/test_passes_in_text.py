@@ -56,6 +56,21 @@ class Norms(nn.Module):
         return self.second(torch.relu(self.first(self.conv(x))))
 
 
+class TwoPaths(nn.Module):
+    """Two paths of three convolutions each are three, the middle one by groups."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.narrow = nn.ModuleList(nn.Conv2d(3, 4, 1) for _ in range(2))
+        self.middle = nn.ModuleList(nn.Conv2d(4, 4, 3) for _ in range(2))
+        self.wide = nn.ModuleList(nn.Conv2d(4, 6, 1) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        paths = zip(self.narrow, self.middle, self.wide, strict=True)
+        left, right = (c(torch.relu(b(a(x)))) for a, b, c in paths)
+        return left + right
+
+
 class ShuffledUnit(nn.Module):
     """Three lines of a shuffle are one `take`, directly before the convolution by groups."""
 
@@ -227,6 +242,7 @@ class Lesson:
 
 LESSONS = {
     "fold_batch_norm": Lesson(Norms(), (1, 3, 5, 6)),
+    "merge_branches": Lesson(TwoPaths(), (1, 3, 4, 5)),
     "eliminate_channel_shuffle": Lesson(ShuffledUnit(), (1, 12, 4, 5)),
     "write_in_read_order": Lesson(UnitReadInRuns(), (1, 12, 4, 5)),
     "choose_layouts": Lesson(PoolBetween(), (1, 3, 8, 10)),

@@ -52,7 +52,7 @@ def test_kernels_that_only_move_are_told_from_those_that_compute() -> None:
     class Joins(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.a, self.b = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1)
+            self.a, self.b = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 3, padding=1)
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return torch.cat([self.a(x), self.b(x)], 1).mean((2, 3))
