@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from shuffledeploy.model.errors import Failure, UsageError
-from shuffledeploy.model.fashion_data import Split
+from shuffledeploy.model.fashion_data import CLASSES, Split
 from shuffledeploy.model.registry import FASHION_NORMALISATION, fashion_network
 
 BATCH = 128
@@ -57,9 +57,15 @@ def to_input(images: npt.NDArray[np.uint8]) -> torch.Tensor:
 
 
 def train(
-    split: Split, *, epochs: int, seed: int, progress: Callable[[TrainingStep], None] | None = None
+    split: Split,
+    *,
+    epochs: int,
+    seed: int,
+    progress: Callable[[TrainingStep], None] | None = None,
+    construct: Callable[[int], nn.Module] = fashion_network,
+    learning_rate: float = PEAK_LEARNING_RATE,
 ) -> nn.Module:
-    """Train the network: SGD, one cycle of the learning rate, random flips.
+    """Train a network: SGD, one cycle of the learning rate, random flips.
 
     Parameters
     ----------
@@ -71,6 +77,10 @@ def train(
         Of the initial weights, the order of the images and the flips.
     progress : Callable, optional
         Called after each batch.
+    construct : Callable
+        Makes the network for so many classes; that of this file if nothing is said.
+    learning_rate : float
+        The highest of the cycle.
 
     Returns
     -------
@@ -88,14 +98,14 @@ def train(
         raise UsageError(f"training takes at least 1 epoch and {BATCH} images")
     torch.manual_seed(seed)
     # Channels last: a third faster on a CPU, and no different to the one who loads the weights.
-    module = fashion_network().to(memory_format=torch.channels_last).train()
+    module = construct(len(CLASSES)).to(memory_format=torch.channels_last).train()
     inputs, labels = to_input(split.images), torch.from_numpy(split.labels.astype(np.int64))
     batches = len(labels) // BATCH
     optimizer = torch.optim.SGD(
-        module.parameters(), PEAK_LEARNING_RATE, MOMENTUM, weight_decay=WEIGHT_DECAY, nesterov=True
+        module.parameters(), learning_rate, MOMENTUM, weight_decay=WEIGHT_DECAY, nesterov=True
     )
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, PEAK_LEARNING_RATE, total_steps=epochs * batches
+        optimizer, learning_rate, total_steps=epochs * batches
     )
     for epoch in range(epochs):
         # The last, smaller batch is left out: its batch statistics would be noisier.

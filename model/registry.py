@@ -12,9 +12,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from shuffledeploy.model.ablation_networks import ABLATIONS
 from shuffledeploy.model.alexnet import SMALLEST_SIDE, alexnet, ungrouped_alexnet
 from shuffledeploy.model.errors import UsageError
-from shuffledeploy.model.fashion_data import CLASSES, FASHION
+from shuffledeploy.model.fashion_data import CLASSES, FASHION, SIDE
 from shuffledeploy.model.mobilenet import mobilenet
 from shuffledeploy.model.resnext import resnext
 from shuffledeploy.model.shufflenet import (
@@ -121,12 +122,23 @@ def _twins() -> dict[str, _Entry]:
     }
 
 
+def _ablations() -> dict[str, _Entry]:
+    return {
+        one.name: _Entry(one.construct, 10, SIDE, SIDE, FASHION_NORMALISATION, CLASSES)
+        for one in ABLATIONS
+    }
+
+
 _ENTRIES = _entries()
-_TWINS = _twins()
+#: Networks that stand in no list: they are there to be compared with one another.
+_UNLISTED = _twins() | _ablations()
 
 
 def names() -> list[str]:
-    """List every network that :func:`build` can make, but for the twins of :func:`twin`."""
+    """List the networks that :func:`build` can make.
+
+    Left out are the twins of :func:`twin` and the networks of `model.ablation_networks`.
+    """
     return list(_ENTRIES)
 
 
@@ -136,7 +148,7 @@ def twin(name: str) -> str | None:
     The twin has the same layers, and from the same seed the same weights but for the scale of the
     classifier's: what the two take differs by the shuffles alone.
     """
-    return name + UNSHUFFLED if name + UNSHUFFLED in _TWINS else None
+    return name + UNSHUFFLED if name + UNSHUFFLED in _UNLISTED else None
 
 
 def zoo() -> list[str]:
@@ -147,8 +159,8 @@ def zoo() -> list[str]:
 def _entry(name: str) -> _Entry:
     if name in _ENTRIES:
         return _ENTRIES[name]
-    if name in _TWINS:
-        return _TWINS[name]
+    if name in _UNLISTED:
+        return _UNLISTED[name]
     close = difflib.get_close_matches(name.lower(), _ENTRIES, n=3, cutoff=0.5)
     hint = f"did you mean {', '.join(close)}?" if close else f"one of {', '.join(zoo())}..."
     unbuildable = re.fullmatch(r"shufflenet-g(\d+)-x(\d+(?:\.\d+)?)", name)

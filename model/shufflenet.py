@@ -136,6 +136,7 @@ class ShuffleNet(nn.Module):
         in_channels: int,
         stem_stride: int,
         shuffle: bool = True,
+        stage_units: tuple[int, ...] = STAGE_UNITS,
     ) -> None:
         super().__init__()
         stride = 1 if stem_stride == 1 else 2
@@ -151,7 +152,7 @@ class ShuffleNet(nn.Module):
                     for _ in range(units - 1)
                 ),
             )
-            for i, units in enumerate(STAGE_UNITS)
+            for i, units in enumerate(stage_units)
         ]
         self.stage2, self.stage3, self.stage4 = stages
         self.classifier = nn.Linear(stage_channels[-1], num_classes)
