@@ -112,7 +112,9 @@ def _grouped(groups: int, shuffle: bool) -> Ablation:
     widths = tuple(WIDTHS[groups] * 2**i for i in range(3))
 
     def construct(num_classes: int) -> nn.Module:
-        return ShuffleNet(groups, STEM_CHANNELS, widths, num_classes, 1, 2, shuffle, SHALLOW_UNITS)
+        return ShuffleNet(
+            groups, STEM_CHANNELS, widths, num_classes, 1, 2, shuffle, stage_units=SHALLOW_UNITS
+        )
 
     name = f"fashion-g{groups}" + ("" if shuffle else "-unshuffled")
     return Ablation(name, "ShuffleNet", groups, shuffle and groups > 1, construct)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import json
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -17,6 +18,8 @@ from shuffledeploy.model.fashion_data import Split
 
 #: What the committed runs are; ``model/README.md`` shows them.
 COMMITTED_RUNS = Path(__file__).parent / "ablation_runs.csv"
+#: What `deploy/compare.py --board raspberry-pi-4` estimated of the same networks.
+COMMITTED_COSTS = Path(__file__).parent / "ablation_costs.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,6 +152,16 @@ def run_training(
     return Run(training, accuracy(module, test), time.process_time() - began)
 
 
-def accuracies(runs: Iterable[Run], network: str) -> Sequence[float]:
-    """Give the accuracies of a network, a seed each."""
-    return [run.accuracy for run in runs if run.training.network == network]
+def accuracies(runs: Iterable[Run], network: str, epochs: int, images: int) -> list[float]:
+    """Give the accuracies of a network that was trained so, a seed each."""
+    return [
+        run.accuracy
+        for run in runs
+        if run.training == Training(network, run.training.seed, epochs, images)
+    ]
+
+
+def board_milliseconds() -> dict[str, float]:
+    """Give the milliseconds of an inference that were estimated, by network."""
+    document = json.loads(COMMITTED_COSTS.read_text(encoding="utf-8"))
+    return {str(name): float(value) for name, value in document["networks"].items()}

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import difflib
-import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from shuffledeploy.model.ablation_networks import ABLATIONS
@@ -17,6 +15,7 @@ from shuffledeploy.model.alexnet import SMALLEST_SIDE, alexnet, ungrouped_alexne
 from shuffledeploy.model.errors import UsageError
 from shuffledeploy.model.fashion_data import CLASSES, FASHION, SIDE
 from shuffledeploy.model.mobilenet import mobilenet
+from shuffledeploy.model.random_weights import randomise
 from shuffledeploy.model.resnext import resnext
 from shuffledeploy.model.shufflenet import (
     STAGE_CHANNELS,
@@ -227,34 +226,10 @@ def build(name: str, *, seed: int = 0, num_classes: int | None = None) -> nn.Mod
     """
     module = construct(name, num_classes)
     if name != FASHION:
-        return _randomise(module, input_shape(name), seed)
+        return randomise(module, input_shape(name), seed)
     if num_classes not in (None, _ENTRIES[FASHION].num_classes):
         raise UsageError(f"{FASHION} is trained for 10 classes, not {num_classes}")
     load_weights(module, FASHION_CHECKPOINT)
-    return module
-
-
-def _randomise(module: nn.Module, shape: tuple[int, int, int, int], seed: int) -> nn.Module:
-    """Give every layer random weights that neither die out nor explode with depth."""
-    generator = torch.Generator().manual_seed(seed)
-    last = None
-    for layer in module.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            layer.weight.uniform_(0.7, 1.3, generator=generator)
-            layer.bias.normal_(0, 0.1, generator=generator)
-            layer.running_mean.normal_(0, 0.1, generator=generator)
-            layer.running_var.uniform_(0.7, 1.4, generator=generator)
-        elif isinstance(layer, nn.Conv2d | nn.Linear):
-            # Variance 2 / fan-in keeps the signal's power through the ReLU that follows.
-            fan_in = layer.weight[0].numel()
-            layer.weight.normal_(0, math.sqrt(2 / fan_in), generator=generator)
-            if layer.bias is not None:
-                layer.bias.normal_(0, 0.1, generator=generator)
-            last = layer if isinstance(layer, nn.Linear) else last
-    assert last is not None, "every network here ends in a linear layer"
-    spread = module(torch.randn((2, *shape[1:]), generator=generator)).std(dim=1).mean().item()
-    # A power of two is exact, and the same on machines whose sums round differently.
-    last.weight.mul_(2.0 ** -round(math.log2(spread)))
     return module
 
 

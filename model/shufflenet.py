@@ -136,6 +136,7 @@ class ShuffleNet(nn.Module):
         in_channels: int,
         stem_stride: int,
         shuffle: bool = True,
+        *,
         stage_units: tuple[int, ...] = STAGE_UNITS,
     ) -> None:
         super().__init__()
