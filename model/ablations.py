@@ -17,7 +17,7 @@ from shuffledeploy.model.ablation_runs import (
     read_runs,
     run_training,
 )
-from shuffledeploy.model.command_output import steps
+from shuffledeploy.model.command_output import require_creatable, steps
 from shuffledeploy.model.errors import UsageError, command
 from shuffledeploy.model.fashion_data import fetch, read_split
 
@@ -39,10 +39,17 @@ def main(argv: list[str] | None = None) -> int:
                 tell(None)
     runs = list(read_runs(options.runs).values())
     costs = board_milliseconds()
+    shares = {
+        one.name: accuracies(runs, one.name, options.epochs, options.images) for one in ABLATIONS
+    }
     print("| built of | groups | shuffles | accuracy, measured | spread | ms, estimated |")
     print("|---|---|---|---|---|---|")
     for one in ABLATIONS:
-        print(_row(one, accuracies(runs, one.name, options.epochs, options.images), costs))
+        print(_row(one, shares[one.name], costs))
+    if options.chart is not None:
+        from shuffledeploy.model.ablation_chart import draw_ablations
+
+        draw_ablations(options.chart, shares, costs)
     return 0
 
 
@@ -71,7 +78,9 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     add("--images", type=int, default=30_000, help="of the 60,000 to learn from (30,000)")
     add("--runs", type=Path, default=COMMITTED_RUNS, metavar="FILE.csv",
         help="table of runs, read and appended to (the committed one)")  # fmt: skip
+    add("--chart", type=Path, metavar="FILE.png", help="draw the table there")
     options = parser.parse_args(argv)
+    require_creatable(options.chart)
     if min(options.seeds, options.epochs) < 1 or not 128 <= options.images <= 60_000:
         raise UsageError("seeds and epochs start at 1, and images are 128 to 60,000")
     return options

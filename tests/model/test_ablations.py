@@ -48,9 +48,12 @@ def test_what_is_no_table_of_runs(tmp_path: Path, text: str) -> None:
         read_runs(tmp_path / "runs.csv")
 
 
-def test_the_committed_runs_are_whole_and_in_the_readme(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_committed_runs_are_whole_and_in_the_readme(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert not missing_trainings(ABLATIONS, 3, 2, 30_000, COMMITTED_RUNS)
     assert board_milliseconds().keys() == {one.name for one in ABLATIONS}
-    assert main([]) == 0
+    assert main(["--chart", str(tmp_path / "a.png")]) == 0
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
     readme = (COMMITTED_RUNS.parent / "README.md").read_text(encoding="utf-8")
     assert capsys.readouterr().out in readme
