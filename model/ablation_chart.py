@@ -39,7 +39,10 @@ def draw_ablations(
     UsageError
         The file cannot be written.
     """
-    figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
+    # AlexNet's counterpart is so far away that the others would lie on one another beside it.
+    figure, (near, far) = plt.subplots(
+        1, 2, sharey=True, figsize=(9, 5), width_ratios=(4, 1), layout="constrained"
+    )
     for one in ABLATIONS:
         percent = [100 * share for share in accuracies.get(one.name, ())]
         if not percent or one.name not in milliseconds:
@@ -48,15 +51,19 @@ def draw_ablations(
         at = (milliseconds[one.name], statistics.mean(percent))
         colour = _COLOURS[one.unit]
         filled = one.unit != "ShuffleNet" or one.shuffles or one.groups == 1
+        axes = far if one.unit == "AlexNet" else near
         axes.errorbar(
             *at, yerr=spread, fmt="o", color=colour, capsize=2,
             markerfacecolor=colour if filled else "white",
         )  # fmt: skip
-        axes.annotate(_label(one), at, (6, 3), textcoords="offset points", fontsize=8)
-    axes.set_xscale("log")
-    axes.set_xlabel("ms of one inference on a Raspberry Pi 4, estimated (28x28, no tuning records)")
-    axes.set_ylabel("% of 10,000 test images, measured")
-    axes.set_title("Fashion-MNIST; g: groups, hollow: without shuffles", fontsize=10)
+        offset, side = ((5, 4), "left") if filled else ((-5, -11), "right")
+        axes.annotate(
+            _label(one), at, offset, textcoords="offset points", fontsize=9, ha=side, color=colour
+        )
+    far.margins(x=0.6)
+    near.set_ylabel("% of 10,000 test images, measured")
+    figure.supxlabel("ms of one inference on a Raspberry Pi 4, estimated (28x28, untuned)", size=10)
+    figure.suptitle("Fashion-MNIST; g: groups of ShuffleNet, hollow: without shuffles", size=10)
     try:
         with replaced(path) as beside:
             figure.savefig(beside, format="png", dpi=110)
