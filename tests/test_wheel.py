@@ -66,7 +66,8 @@ def _files(python: Path) -> set[str]:
 
 
 def _carried_files() -> set[str]:
-    folders = {"compiler": PROJECT / "compile", "deploy": PROJECT / "deploy"}
+    folders = {"compiler": PROJECT / "compile"}
+    folders |= {name: PROJECT / name for name in ("deploy", "model")}
     return {
         str(name / path.relative_to(folder))
         for name, folder in ((Path(name), folder) for name, folder in folders.items())
