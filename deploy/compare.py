@@ -27,6 +27,7 @@ are counted. A count is no time: it knows nothing of caches or of what a core do
   compare.py --target host                      this machine, about two minutes
   compare.py --target arm                       an emulated Cortex-A72, about six minutes
   compare.py --board raspberry-pi-4             estimated milliseconds there, about ten minutes
+  compare.py --board raspberry-pi-4 --peers build/peers.json     beside the best other engine
   compare.py --target cortex-a76 --device adb --core big
   compare.py --target cortex-a76 --device tracker://10.0.0.2:9190/pi5
   compare.py --target host --resolution 224 --resolution 480x640 --json c.json --chart c.png
@@ -76,6 +77,10 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--models", nargs="+", default=list(MODELS), metavar="NAME",
         help=f"networks of model/ to compare (default: {', '.join(MODELS)})",
+    )  # fmt: skip
+    parser.add_argument(
+        "--peers", type=Path, metavar="FILE",
+        help="other engines on the board, as peers.py --json writes them",
     )  # fmt: skip
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there too")
     parser.add_argument("--chart", type=Path, metavar="FILE.png", help="draw the rows there too")

@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 
 from shuffledeploy.compiler.cores import DEFAULT_CORE
+from shuffledeploy.deploy.benchmark.benchmark_plan import OWN
 from shuffledeploy.deploy.estimate.boards import BOARD_HELP, find_board
 from shuffledeploy.model.command_output import require_creatable, steps, write_json
 from shuffledeploy.model.errors import FAILURE_STATUS, UsageError, command, program_name
+from shuffledeploy.model.resolution import parse_resolution
 
 _DESCRIPTION = """\
 Runs each network on ncnn, ONNX Runtime, MNN, LiteRT, ExecuTorch and our own libraries, untuned and
@@ -20,6 +22,7 @@ a board too; no time was measured.
 
   peers.py --board raspberry-pi-4                all of it, an hour
   peers.py --model shufflenet-g3-x0.5 --json build/peers.json
+  peers.py --board raspberry-pi-4 --model alexnet --resolution 224 --resolution 480x640
 
 What was counted is kept in build/peers, and counted again when an engine, a library or the
 estimator changed. An engine whose package cannot be fetched or whose converter fails is named and
@@ -36,10 +39,11 @@ def main(argv: list[str] | None = None) -> int:
     core = options.core or (board.core if board else DEFAULT_CORE)
     if board is not None and board.core != core:
         raise UsageError(f"{board.name} has a {board.core}: leave out --core {core}")
+    sizes = [parse_resolution(text) for text in options.resolution] or [OWN]
     from shuffledeploy.deploy.benchmark.counted_peers import MODELS, count_peers, plan_peers
     from shuffledeploy.deploy.benchmark.counted_report import print_peers
 
-    jobs = plan_peers(options.model or MODELS, options.engine, core)
+    jobs = plan_peers(options.model or MODELS, options.engine, core, sizes)
     with steps("starting", len(jobs)) as tell:
         document = count_peers(jobs, core, tell, board)
     print_peers(document)
@@ -60,6 +64,10 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument("--board", metavar="B", help=BOARD_HELP)
     parser.add_argument("--model", action="append", metavar="NAME", help="may repeat")
+    parser.add_argument(
+        "--resolution", action="append", default=[], metavar="HxW",
+        help="height and width of the image; may repeat (default: 224x224)",
+    )  # fmt: skip
     parser.add_argument(
         "--engine", action="append", default=[], metavar="NAME",
         help="only these: untuned, tuned, ncnn, onnxruntime, mnn, litert, executorch; may repeat",

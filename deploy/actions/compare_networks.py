@@ -18,6 +18,12 @@ from shuffledeploy.deploy.devices.device_names import (
 from shuffledeploy.deploy.devices.opening import Device
 from shuffledeploy.deploy.estimate.board_cycles import LEFT_OUT
 from shuffledeploy.deploy.estimate.boards import Board, find_board
+from shuffledeploy.deploy.presentation.best_other_engine import (
+    Best,
+    best_other_sentences,
+    best_others,
+)
+from shuffledeploy.deploy.presentation.foreign_figures import PeersFile, read_figures
 from shuffledeploy.deploy.presentation.run_report import error_of_board
 from shuffledeploy.deploy.runtime.comparison import (
     PAPER,
@@ -44,6 +50,7 @@ def compare_networks(options: argparse.Namespace) -> int:
     name = name or default_device(target)
     require_core(options.core, parse_device_name(name))
     jobs = _jobs(options.models, options.resolution)
+    others = _others(options, board)
     with steps("starting", sum(4 * len(models) for _, models in jobs)) as tell:
         # The device first: one that is not there should not cost minutes of compiling.
         with compared_on(name, target, options.core) as device:
@@ -61,7 +68,7 @@ def compare_networks(options: argparse.Namespace) -> int:
             title = _title(device, board)
             document = _to_json(target, device, groups)
     for rows in groups:
-        print_table(rows, title)
+        print_table(rows, title, others)
     if options.json is not None:
         write_json(options.json, document)
     if options.chart is not None:
@@ -69,6 +76,15 @@ def compare_networks(options: argparse.Namespace) -> int:
 
         draw_chart(options.chart, groups, title, PAPER)
     return 0
+
+
+def _others(options: argparse.Namespace, board: Board | None) -> Best:
+    """Read what other engines take on the board; nothing where no file was named."""
+    if options.peers is None:
+        return {}
+    if board is None:
+        raise UsageError("--peers has estimates of boards: name one with --board")
+    return best_others(read_figures(options.peers, PeersFile, "--peers", "peers.py"), board.name)
 
 
 def _jobs(
@@ -117,13 +133,14 @@ def _to_json(
     }
 
 
-def print_table(rows: Sequence[ComparisonRow], title: str) -> None:
-    """Print one resolution's rows, readable at 80 columns."""
+def print_table(rows: Sequence[ComparisonRow], title: str, others: Best) -> None:
+    """Print one resolution's rows, readable at 80 columns; other engines where some are known."""
     kind = rows[0].kind
     scale = 1e6 if kind == "counted" else 1.0
     table = Table(
         title=f"{title}\n{', '.join(dict.fromkeys(row.resolution for row in rows))}",
-        caption=_caption(rows), caption_justify="left", title_justify="left",
+        caption=_caption(rows) + best_other_sentences(rows, others), caption_justify="left",
+        title_justify="left",
         box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0),
     )  # fmt: skip
     table.add_column("network", no_wrap=True)
@@ -131,6 +148,7 @@ def print_table(rows: Sequence[ComparisonRow], title: str) -> None:
     headings = ["mult-\nadds, M", figure.get(kind, "instruc-\ntions, M")]
     headings += ["p10-p90\nms"] if kind == "measured" else []
     headings += ["from\nmemory"] if kind == "estimated" else []
+    headings += ["best\nother, ms"] if others else []
     headings += ["AlexNet\nover it", "paper's\nms", "paper's\nratio"]
     for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)
@@ -140,6 +158,9 @@ def print_table(rows: Sequence[ComparisonRow], title: str) -> None:
             cells.append(f"{three_digits(row.spread['p10'])}-{three_digits(row.spread['p90'])}")
         if row.on_board is not None:
             cells.append(f"{row.on_board.cycles.memory / row.on_board.total:.0%}")
+        if others:
+            other = others.get((row.model, row.resolution))
+            cells.append("-" if other is None else three_digits(other.milliseconds))
         cells += [_ratio(row.ratio_to_alexnet), _paper(row.paper_ms), _ratio(row.paper_ratio)]
         table.add_row(row.model, *cells)
     console = plain_console()

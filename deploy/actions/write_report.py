@@ -11,17 +11,17 @@ from shuffledeploy.compiler.bundle.folder import Bundle, load_bundle, size_text
 from shuffledeploy.deploy.devices.device_names import require_core
 from shuffledeploy.deploy.estimate.boards import Board, find_board
 from shuffledeploy.deploy.estimate.silicon_errors import known_errors
-from shuffledeploy.deploy.report_page.chapters import (
-    comparison_chapter,
-    network_chapter,
-    subtitle,
-)
-from shuffledeploy.deploy.report_page.foreign_figures import (
+from shuffledeploy.deploy.presentation.foreign_figures import (
     BoardErrors,
     Comparison,
     PeersFile,
     SiliconFile,
     read_figures,
+)
+from shuffledeploy.deploy.report_page.chapters import (
+    comparison_chapter,
+    network_chapter,
+    subtitle,
 )
 from shuffledeploy.deploy.report_page.rendering import Page, render
 from shuffledeploy.deploy.report_page.side_by_side import compare_runs

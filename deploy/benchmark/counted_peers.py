@@ -47,29 +47,46 @@ Tell = Callable[[str | None], None]
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """One network in one column."""
+    """One network at one resolution in one column."""
 
     model: str
     column: str
+    size: tuple[int, int] = OWN
 
     @property
     def engine(self) -> Engine:
         """Return what runs it."""
         return ENGINES[COLUMNS[self.column]]
 
+    @property
+    def subject(self) -> Subject:
+        """The network on its engine."""
+        return Subject(self.engine.name, self.model, self.size)
 
-def plan_peers(models: Sequence[str], columns: Sequence[str], core: str) -> list[Job]:
+    @property
+    def name(self) -> str:
+        """For people."""
+        return f"{self.model} {self.subject.resolution}: {self.column}"
+
+
+def plan_peers(
+    models: Sequence[str],
+    columns: Sequence[str],
+    core: str,
+    sizes: Sequence[tuple[int, int]] = (OWN,),
+) -> list[Job]:
     """List what is to be counted.
 
     Raises
     ------
     UsageError
-        A network, a column or a core that there is not; an engine that is not installed here,
-        where the models are converted.
+        A network, a resolution, a column or a core that there is not; an engine that is not
+        installed here, where the models are converted.
     """
     find_target(core)
     for model in models:
-        input_shape(model, OWN)
+        for size in sizes:
+            input_shape(model, size)
     for column in columns:
         if column not in COLUMNS:
             raise UsageError(f"unknown engine {column!r}: take {', '.join(COLUMNS)}")
@@ -78,7 +95,8 @@ def plan_peers(models: Sequence[str], columns: Sequence[str], core: str) -> list
         engine = ENGINES[COLUMNS[column]]
         if engine.version is None:
             raise UsageError(f"{engine.label} is not installed: run `make peers`")
-    return [Job(model, column) for model in models for column in chosen]
+    return [Job(model, column, size)
+            for size in dict.fromkeys(sizes) for model in models for column in chosen]  # fmt: skip
 
 
 def count_peers(
@@ -108,11 +126,14 @@ def count_peers(
     model = CycleModel("aarch64", core, WORKERS)
     rows, failed = [], []
     for job in jobs:
-        tell(f"{job.model}: {job.column}")
+        tell(job.name)
         try:
             rows.append(_row(job, core, model, board, tell, folder))
         except Failure as error:
-            failed.append({"model": job.model, "engine": job.column, "reason": str(error)})
+            failed.append({
+                "model": job.model, "resolution": job.subject.resolution, "engine": job.column,
+                "reason": str(error),
+            })  # fmt: skip
         tell(None)
     return {
         "core": core, "source": model.source,
@@ -126,26 +147,28 @@ def _row(
 ) -> dict[str, Any]:
     """Count one network on one engine, unless that was done before."""
     target = find_target(core)
-    bundle = cached_bundle(job.model, OWN, target, tuned=job.column != UNTUNED, tell=tell)
+    bundle = cached_bundle(job.model, job.size, target, tuned=job.column != UNTUNED, tell=tell)
     if job.engine.name == OURS:
         files = {"library": str(bundle.library.absolute())}
     else:
-        files = converted(Subject(job.engine.name, job.model, OWN), job.engine.model_format)
+        files = converted(job.subject, job.engine.model_format)
     key = _key(job, files, model.source, board)
     where = board.name if board else core
-    kept = folder / f"{job.model}-{job.column}-{where}.json"
+    name = f"{job.model}-{job.subject.resolution}"
+    kept = folder / f"{name}-{job.column}-{where}.json"
     if (known := _known(kept, key)) is not None:
         return known
-    asked = questions(bundle, folder.absolute() / "images" / job.model)
+    asked = questions(bundle, folder.absolute() / "images" / name)
     packages = _packages(job.engine)
     if job.engine.needs_runner:
         package, version = packages[0] / "executorch", job.engine.version or ""
         runner = compiled_runner(package, version, "aarch64")
         files = {**files, RUNNER: str(runner)}
-    tell(f"{job.model}: {job.column} on an emulated {core}")
+    tell(f"{job.name} on an emulated {core}")
     counted = count_inference(job.engine, files, asked, core, model, packages, board)
     row = {
-        "model": job.model, "engine": job.column, "engine_version": job.engine.version,
+        "model": job.model, "resolution": job.subject.resolution, "engine": job.column,
+        "engine_version": job.engine.version,
         "instructions": counted.instructions, "cycles": counted.cycles,
         **on_board_json(counted.on_board), "max_abs_error": counted.max_abs_error,
         "model_mb": model_mb(files), "kinds": {"instructions": "counted", "cycles": "estimated"},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from rich import box
@@ -22,28 +22,36 @@ _LABELS = {UNTUNED: "ours,\nuntuned", TUNED: "ours,\ntuned"}
 def print_peers(document: Mapping[str, Any]) -> None:
     """Print each figure in a table of its own, a line a network, and what failed."""
     console = plain_console()
-    core, board, rows = document["core"], document["board"], document["rows"]
-    console.print(_table(
-        f"Instructions, millions: counted on an emulated {core}", rows,
-        lambda row: row["instructions"] / 1e6,
-    ))  # fmt: skip
-    console.print()
-    console.print(_table(
-        f"Cycles of a {core}, millions, caches always hit: estimated, not measured", rows,
-        lambda row: row["cycles"] / 1e6,
-    ))  # fmt: skip
-    console.print()
-    if board:
-        console.print(_table(
-            f"Milliseconds on {board['name']} ({core}, {board['clock_ghz']:g} GHz): estimated, not"
-            " measured", rows, lambda row: row["on_board"]["milliseconds"],
-        ))  # fmt: skip
-        console.print()
-    console.print(_table("Size of the model's files, MiB", rows, lambda row: row["model_mb"]))
-    console.print()
+    for resolution in dict.fromkeys(row["resolution"] for row in document["rows"]):
+        rows = [row for row in document["rows"] if row["resolution"] == resolution]
+        for table in _tables(document, resolution, rows):
+            console.print(table)
+            console.print()
     _print_notes(console, document)
     for failure in document["failed"]:
-        console.print(f"left out: {failure['model']}, {failure['engine']}: {failure['reason']}")
+        named = f"{failure['model']} {failure['resolution']}, {failure['engine']}"
+        console.print(f"left out: {named}: {failure['reason']}")
+
+
+def _tables(
+    document: Mapping[str, Any], resolution: str, rows: list[dict[str, Any]]
+) -> Iterator[Table]:
+    """Give the tables of one resolution."""
+    core, board = document["core"], document["board"]
+    yield _table(
+        f"{resolution}: instructions, millions: counted on an emulated {core}", rows,
+        lambda row: row["instructions"] / 1e6,
+    )  # fmt: skip
+    yield _table(
+        f"{resolution}: cycles of a {core}, millions, caches always hit: estimated, not measured",
+        rows, lambda row: row["cycles"] / 1e6,
+    )  # fmt: skip
+    if board:
+        yield _table(
+            f"{resolution}: milliseconds on {board['name']} ({core}, {board['clock_ghz']:g} GHz):"
+            " estimated, not measured", rows, lambda row: row["on_board"]["milliseconds"],
+        )  # fmt: skip
+    yield _table(f"{resolution}: size of the model's files, MiB", rows, lambda row: row["model_mb"])
 
 
 def _print_notes(console: Console, document: Mapping[str, Any]) -> None:
@@ -51,7 +59,7 @@ def _print_notes(console: Console, document: Mapping[str, Any]) -> None:
     rows = document["rows"]
     errors = [row["max_abs_error"] for row in rows]
     console.print(
-        "One warmed inference at 224x224, float32, one thread, the whole process: ours too, with"
+        "One warmed inference, float32, one thread, the whole process: ours too, with"
         " TVM's runtime. Answers of all agree with PyTorch's (largest error"
         f" {max(errors, default=0):.1e}). Cycles: {document['source']};"
         " branches are always predicted."

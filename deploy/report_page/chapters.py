@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 from shuffledeploy.compiler.bundle.folder import Bundle
 from shuffledeploy.compiler.bundle.manifest import Manifest
-from shuffledeploy.deploy.report_page.engine_facts import engine_section
-from shuffledeploy.deploy.report_page.figures import Bar, BarPicture, Chapter, Fact, Section
-from shuffledeploy.deploy.report_page.foreign_figures import (
+from shuffledeploy.deploy.presentation.foreign_figures import (
     ComparedRow,
     Comparison,
     PeersFile,
 )
+from shuffledeploy.deploy.report_page.engine_facts import engine_section
+from shuffledeploy.deploy.report_page.figures import Bar, BarPicture, Chapter, Fact, Section
 from shuffledeploy.deploy.report_page.network_facts import (
     fusion_section,
     kernel_section,

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from shuffledeploy.compiler.bundle.manifest import Manifest
-from shuffledeploy.deploy.benchmark.counted_peers import COLUMNS, TUNED, UNTUNED
-from shuffledeploy.deploy.benchmark.engines import ENGINES
+from shuffledeploy.deploy.benchmark.counted_peers import TUNED, UNTUNED
+from shuffledeploy.deploy.presentation.best_other_engine import engine_label, is_ours
+from shuffledeploy.deploy.presentation.foreign_figures import PeerRow, PeersFile
 from shuffledeploy.deploy.report_page.figures import Bar, BarPicture, Section
-from shuffledeploy.deploy.report_page.foreign_figures import PeerRow, PeersFile
 from shuffledeploy.deploy.report_page.network_facts import millions
-from shuffledeploy.deploy.report_page.speed_facts import zoo_name
+from shuffledeploy.deploy.report_page.speed_facts import resolution_of, zoo_name
 from shuffledeploy.model.command_output import three_digits
 
 _OURS = {UNTUNED: "this project, untuned", TUNED: "this project, tuned"}
@@ -21,7 +21,8 @@ def engine_section(manifest: Manifest, peers: PeersFile | None) -> Section | Non
     """Set a network beside itself on other engines; None where none was counted on its core."""
     if peers is None or peers.core != manifest.cpu:
         return None
-    rows = [row for row in peers.rows if row.model == zoo_name(manifest)]
+    rows = [row for row in peers.rows if row.model == zoo_name(manifest)
+            and row.resolution == resolution_of(manifest)]  # fmt: skip
     if not rows:
         return None
     columns, cells = _table(rows)
@@ -29,7 +30,7 @@ def engine_section(manifest: Manifest, peers: PeersFile | None) -> Section | Non
         f"One warmed inference of the whole process on an emulated {peers.core}, float32, one"
         f" thread. Cycles: {peers.source}; caches hit, branches predicted."
     ]
-    if any(_milliseconds(row) for row in rows):
+    if any(row.milliseconds for row in rows):
         notes.append("Milliseconds count memory too.")
     hows = dict.fromkeys(f"{_label(row)}: {row.how}." for row in rows if row.how)
     return Section(
@@ -55,24 +56,19 @@ def _table(rows: Sequence[PeerRow]) -> tuple[tuple[str, ...], list[tuple[str, ..
 def _picture(rows: Sequence[PeerRow], core: str) -> BarPicture:
     """Draw milliseconds where all engines have them on one board, else cycles."""
     boards = {str(row.on_board) for row in rows}
-    if len(boards) == 1 and all(map(_milliseconds, rows)):
-        bars = [_bar(row, _milliseconds(row), _time(row)) for row in rows]
+    if len(boards) == 1 and all(row.milliseconds for row in rows):
+        bars = [_bar(row, row.milliseconds, _time(row)) for row in rows]
         return BarPicture(f"Milliseconds of one inference on a {boards.pop()}", tuple(bars))
     bars = [_bar(row, row.cycles, millions(row.cycles)) for row in rows]
     return BarPicture(f"Cycles of one inference on a {core}", tuple(bars))
 
 
 def _bar(row: PeerRow, value: float, text: str) -> Bar:
-    return Bar(_label(row), value, text, "estimated", "ours" if row.engine in _OURS else "peer")
-
-
-def _milliseconds(row: PeerRow) -> float:
-    """Give the milliseconds on a board; 0 where none was named."""
-    return (row.on_board.milliseconds if row.on_board else None) or 0.0
+    return Bar(_label(row), value, text, "estimated", "ours" if is_ours(row) else "peer")
 
 
 def _time(row: PeerRow) -> str:
-    took = _milliseconds(row)
+    took = row.milliseconds
     return f"{three_digits(took)} ms" if took else _NOT_TOLD
 
 
@@ -83,6 +79,4 @@ def _size(row: PeerRow) -> str:
 def _label(row: PeerRow) -> str:
     if row.engine in _OURS:
         return _OURS[row.engine]
-    engine = ENGINES.get(COLUMNS.get(row.engine, ""))
-    label = engine.label if engine else row.engine
-    return f"{label} {row.engine_version}" if row.engine_version else label
+    return engine_label(row)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import msgspec
 
 from shuffledeploy.compiler.bundle.manifest import Manifest
-from shuffledeploy.deploy.report_page.foreign_figures import (
+from shuffledeploy.deploy.presentation.foreign_figures import (
     ComparedDevice,
     ComparedRow,
     Comparison,

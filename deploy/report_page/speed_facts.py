@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 
 from shuffledeploy.compiler.bundle.manifest import Manifest
 from shuffledeploy.deploy.estimate.board_cycles import LEFT_OUT
-from shuffledeploy.deploy.presentation.run_report import parts_line
-from shuffledeploy.deploy.report_page.figures import Bar, BarPicture, Fact, Section
-from shuffledeploy.deploy.report_page.foreign_figures import (
+from shuffledeploy.deploy.presentation.foreign_figures import (
     BoardErrors,
     Comparison,
 )
+from shuffledeploy.deploy.presentation.run_report import parts_line
+from shuffledeploy.deploy.report_page.figures import Bar, BarPicture, Fact, Section
 from shuffledeploy.deploy.report_page.network_facts import millions
 from shuffledeploy.deploy.runtime.comparison import PAPER, PAPER_MS
 from shuffledeploy.deploy.runtime.latency import Instructions, Latency

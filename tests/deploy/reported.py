@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from tiny import SIDE
 
 from shuffledeploy.compiler.bundle.folder import MANIFEST, Bundle, load_bundle, write_manifest
 
 SHUFFLENET, ALEXNET = "shufflenet-g3-x0.5", "alexnet"
+#: Resolution of the tiny bundles.
+TINY = f"{SIDE}x{SIDE}"
 
 
 def changed_bundle(bundle: Bundle, folder: Path, **fields: Any) -> Bundle:
@@ -28,12 +31,15 @@ def written(path: Path, document: dict[str, Any]) -> Path:
     return path
 
 
-def peers_document(core: str = "cortex-a72", model: str = SHUFFLENET) -> dict[str, Any]:
-    """Give what `peers.py` writes of one network."""
+def peers_document(
+    core: str = "cortex-a72", model: str = SHUFFLENET, resolution: str = TINY
+) -> dict[str, Any]:
+    """Give what `peers.py --board raspberry-pi-4` writes of one network."""
     counted = {"tuned": 10_900_000, "ncnn": 21_000_000, "newcomer": 12_000_000}
     rows = [
-        {"model": model, "engine": engine, "engine_version": "1.2",
-         "instructions": 2 * cycles, "cycles": float(cycles), "max_abs_error": 1e-6}
+        {"model": model, "resolution": resolution, "engine": engine, "engine_version": "1.2",
+         "instructions": 2 * cycles, "cycles": float(cycles), "max_abs_error": 1e-6,
+         "on_board": {"board": "raspberry-pi-4", "clock_ghz": 1.8, "milliseconds": cycles / 1.8e6}}
         for engine, cycles in counted.items()
     ]  # fmt: skip
     return {"core": core, "source": "llvm-mca 19", "rows": rows, "failed": []}

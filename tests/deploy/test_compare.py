@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from reported import peers_document, written
 from tiny import SIDE, tiny_bundle
 
 from shuffledeploy.compiler.bundle.folder import Bundle
@@ -19,6 +20,8 @@ from shuffledeploy.deploy.compare import main
 from shuffledeploy.deploy.devices.opening import Device
 from shuffledeploy.deploy.estimate.boards import find_board
 from shuffledeploy.deploy.estimate.llvm_tools import LlvmTools
+from shuffledeploy.deploy.presentation.best_other_engine import best_others
+from shuffledeploy.deploy.presentation.foreign_figures import PeersFile, read_figures
 from shuffledeploy.deploy.runtime import comparison
 from shuffledeploy.deploy.runtime.comparison import PAPER_MS, cached_bundle, compare
 from shuffledeploy.deploy.runtime.defaults import MODELS
@@ -157,13 +160,13 @@ def test_an_emulated_core_counts(
     ] * 2
     assert rows[0].value == rows[1].value
     assert rows[0].ratio_to_alexnet == 1.0
-    compare_networks.print_table(rows, "counted")
+    compare_networks.print_table(rows, "counted", {})
     assert "not a time" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.emulated
 def test_milliseconds_are_estimated_on_a_board(
-    emulated_device: Device, capsys: pytest.CaptureFixture[str], tools: LlvmTools
+    emulated_device: Device, capsys: pytest.CaptureFixture[str], tools: LlvmTools, tmp_path: Path
 ) -> None:
     bundles = [tiny_bundle("cortex-a72", name) for name in ("shufflenet-g3-x1", "alexnet")]
     board = find_board("raspberry-pi-4")
@@ -178,10 +181,32 @@ def test_milliseconds_are_estimated_on_a_board(
     assert first.code == second.code
     assert min(first.first_level, second.first_level) > 0
     assert rows[0].ratio_to_alexnet == pytest.approx(rows[1].value / rows[0].value)
-    compare_networks.print_table(rows, "estimated")
+    small = peers_document(model="shufflenet-g3-x1")
+    large = peers_document(model="alexnet")
+    small["rows"] += large["rows"]
+    file = read_figures(written(tmp_path / "p.json", small), PeersFile, "--peers", "peers.py")
+    others = best_others(file, "raspberry-pi-4")
+    compare_networks.print_table(rows, "estimated", others)
     printed = capsys.readouterr().out
+    # 12 million cycles of the quickest that is not ours, at 1.8 GHz.
+    assert {other.engine for other in others.values()} == {"newcomer"}
+    assert printed.count(" 6.67 ") == 2
+    assert "newcomer 1.2 of alexnet" in " ".join(printed.split())
+    ratio = f"{12e6 / 1.8e6 / rows[0].value:.1f} of shufflenet-g3-x1"
+    assert f"Its AlexNet over ours: {ratio}" in " ".join(printed.split())
     said = " ".join(printed.split())
     assert "ms: estimated" in said and "of times published for this board" in said
     assert max(map(len, printed.splitlines())) <= 80
     with pytest.raises(UsageError, match=r"raspberry-pi-3b\+ has a cortex-a53"):
         compare(bundles, emulated_device, board=find_board("raspberry-pi-3b+"))
+
+
+def test_other_engines_are_those_of_the_board(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    peers = str(written(tmp_path / "p.json", peers_document()))
+    assert main(["--target", "arm", "--peers", peers]) == 2
+    assert "name one with --board" in capsys.readouterr().err
+    file = read_figures(Path(peers), PeersFile, "--peers", "peers.py")
+    with pytest.raises(UsageError, match=r"no milliseconds of other engines on jetson-nano"):
+        best_others(file, "jetson-nano")

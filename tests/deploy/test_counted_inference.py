@@ -136,18 +136,20 @@ def test_an_engine_whose_package_is_gone_is_named_and_left_out(
     ):  # fmt: skip
         monkeypatch.setattr(counted_peers, name, stand_in)
     monkeypatch.setattr(Engine, "version", "1.0")
-    jobs = plan_peers(["shufflenet-g3-x0.5"], [], CORE)
+    sizes = [(224, 224), (480, 640)]
+    jobs = plan_peers(["shufflenet-g3-x0.5"], [], CORE, sizes)
     board = find_board("raspberry-pi-4")
     document = count_peers(jobs, CORE, lambda _: None, board, tmp_path / "kept")
-    (lost,) = document["failed"]
-    assert lost["engine"] == "litert" and "no such version" in lost["reason"]
-    assert [row["engine"] for row in document["rows"]] == [
-        name for name in COLUMNS if name != "litert"
+    for lost in document["failed"]:
+        assert lost["engine"] == "litert" and "no such version" in lost["reason"]
+    assert [(row["resolution"], row["engine"]) for row in document["rows"]] == [
+        (size, name) for size in ("224x224", "480x640") for name in COLUMNS if name != "litert"
     ]  # fmt: skip
     assert document["rows"][0]["on_board"]["milliseconds"] == pytest.approx(24.9 / 1.8)
     print_peers(document)
     said = capsys.readouterr().out
-    assert "left out: shufflenet-g3-x0.5, litert: cannot fetch" in said
+    assert "480x640: cycles of a cortex-a72" in said
+    assert "left out: shufflenet-g3-x0.5 480x640, litert: cannot fetch" in said
     assert max(map(len, said.splitlines())) <= 80 and "…" not in said
     monkeypatch.setattr(counted_peers, "count_peers", lambda *_: document)
     assert main(["--model", "shufflenet-g3-x0.5"]) == 1

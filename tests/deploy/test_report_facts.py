@@ -20,15 +20,15 @@ from shuffledeploy.compiler.bundle.manifest import Manifest
 from shuffledeploy.deploy.estimate.board_cycles import BoardCycles
 from shuffledeploy.deploy.estimate.boards import find_board
 from shuffledeploy.deploy.estimate.memory_cycles import CyclesWithMemory
-from shuffledeploy.deploy.report_page.chapters import comparison_chapter
-from shuffledeploy.deploy.report_page.engine_facts import engine_section
-from shuffledeploy.deploy.report_page.figures import Bar, BarPicture
-from shuffledeploy.deploy.report_page.foreign_figures import (
+from shuffledeploy.deploy.presentation.foreign_figures import (
     Comparison,
     PeersFile,
     SiliconFile,
     read_figures,
 )
+from shuffledeploy.deploy.report_page.chapters import comparison_chapter
+from shuffledeploy.deploy.report_page.engine_facts import engine_section
+from shuffledeploy.deploy.report_page.figures import Bar, BarPicture
 from shuffledeploy.deploy.report_page.network_facts import kernel_section
 from shuffledeploy.deploy.report_page.side_by_side import compare_runs
 from shuffledeploy.deploy.report_page.speed_facts import headline, speed_section
@@ -156,8 +156,6 @@ def test_other_engines_stand_beside_a_network_on_their_core_only(tmp_path: Path)
 def test_engines_are_drawn_by_their_milliseconds_where_a_board_was_named(tmp_path: Path) -> None:
     document = peers_document()
     for row in document["rows"]:
-        took = row["cycles"] / 1.8e6
-        row["on_board"] = {"board": PI.name, "clock_ghz": 1.8, "code": 1.0, "milliseconds": took}
         row |= {"model_mb": 2.8, "how": "fused, NHWC"}
     peers = read_figures(written(tmp_path / "p.json", document), PeersFile, "--peers", "peers.py")
     section = engine_section(shufflenet(), peers)

@@ -35,8 +35,8 @@ class PeerRow(msgspec.Struct, frozen=True):
 
     Attributes
     ----------
-    model, engine : str
-        The network; the column of that command's table.
+    model, resolution, engine : str
+        The network; the size of its image as ``HxW``; the column of that command's table.
     engine_version : str or None
         The engine's.
     instructions, cycles : float
@@ -50,6 +50,7 @@ class PeerRow(msgspec.Struct, frozen=True):
     """
 
     model: Name
+    resolution: _Resolution
     engine: Name
     engine_version: Name | None
     instructions: _Positive
@@ -57,6 +58,11 @@ class PeerRow(msgspec.Struct, frozen=True):
     on_board: OnBoard | None = None
     model_mb: _Positive | None = None
     how: Annotated[str, Meta(max_length=2000)] = ""
+
+    @property
+    def milliseconds(self) -> float:
+        """On the board; 0 where none was named."""
+        return (self.on_board.milliseconds if self.on_board else None) or 0.0
 
 
 class PeersFile(msgspec.Struct, frozen=True):
