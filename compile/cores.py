@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import dataclasses
 
+from shuffledeploy.compiler.ir.memory_layout import FLOAT, HALF
+
 DEFAULT_CORE = "cortex-a72"
 #: The target that is called by no core's name: the default core.
 ARM = "arm"
@@ -92,11 +94,18 @@ class ArmCore:
     has_long_window: bool = False
 
     @property
+    def computes_in_half(self) -> bool:
+        """Whether its vectors add and multiply numbers of half precision."""
+        return HALF_FEATURE in self.features.split()
+
+    @property
     def is_stand_in(self) -> bool:
         """Whether QEMU has no model of this very core."""
         return self.qemu != self.name
 
 
+# What /proc/cpuinfo calls arithmetic on vectors of half precision numbers.
+HALF_FEATURE = "asimdhp"
 _V8_0 = "fp asimd evtstrm aes pmull sha1 sha2 crc32 cpuid"
 _V8_2 = (
     "fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop"
@@ -148,6 +157,15 @@ CORES: dict[str, ArmCore] = {
                 has_long_window=True),
     )
 }  # fmt: skip
+
+
+def no_half(name: str) -> str:
+    """Say that a target has no arithmetic for half precision, and what to do."""
+    having = ", ".join(core.name for core in CORES.values() if core.computes_in_half)
+    return (
+        f"--precision {HALF}: {name} has no arithmetic for half precision: take"
+        f" --precision {FLOAT}, or a core that has it ({having})"
+    )
 
 
 def scheduling_of(name: str) -> str | None:

@@ -9,34 +9,32 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import torch
 import tvm
-from torch import fx
 from torch.export import ExportedProgram
-from torch.utils._pytree import tree_flatten
 
+from shuffledeploy.compiler.bundle.tolerances import TOLERANCES, allowed_error, error_unit
 from shuffledeploy.compiler.frontend.core_program import core_program
 from shuffledeploy.compiler.frontend.importing import imported, tensor_calls
 from shuffledeploy.compiler.frontend.program import Program, tidied
 from shuffledeploy.compiler.ir.graph import Array
+from shuffledeploy.compiler.ir.memory_layout import FLOAT, HALF
 from shuffledeploy.compiler.passes.graph.fuse_rest import fuse_rest
 from shuffledeploy.compiler.passes.graph.own_answers import own_answers
 from shuffledeploy.compiler.pipeline import Phase, Step, pipeline, run_steps, steps_of
+from shuffledeploy.compiler.program_values import tensors_of_calls
 from shuffledeploy.compiler.proof_arrays import unscheduled_writes, written_answers
 from shuffledeploy.compiler.targets import CompileTarget
 from shuffledeploy.model.errors import Failure, UsageError
 
-# Largest absolute error of a logit, for logits of order one (float32, a few hundred layers'
-# rounding).
-TOLERANCE = 1e-4
-# What is beyond this is no rounding: unscheduled kernels add one number after the other, and round
-# more than the library that parity judges.
-WRONG = 10 * TOLERANCE
+# What is beyond so many tolerances of parity is no rounding: unscheduled kernels add one number
+# after the other, and round more than the library that parity judges.
+WRONG = {FLOAT: 10.0, HALF: 2.0}
 
 
-def agree(actual: Sequence[Array], expected: Sequence[Array]) -> bool:
-    """Whether answers are PyTorch's but for rounding: within `WRONG`, or so much of the largest."""
-    return len(actual) == len(expected) and all(map(_agrees, actual, expected))
+def agree(actual: Sequence[Array], expected: Sequence[Array], precision: str = FLOAT) -> bool:
+    """Whether answers are PyTorch's but for rounding, of networks that compute in a precision."""
+    pairs = zip(actual, expected, strict=False)
+    return len(actual) == len(expected) and all(_agrees(a, e, precision) for a, e in pairs)
 
 
 def fault_of(
@@ -62,7 +60,8 @@ def fault_of(
     steps = steps_of(pipeline(target), Phase.GRAPH)
 
     def right_after(count: int) -> bool:
-        return agree(_answers(run_steps(program.module, steps[:count]), inputs), expected)
+        found = _answers(run_steps(program.module, steps[:count]), inputs)
+        return agree(found, expected, target.precision)
 
     if right_after(len(steps)):
         return None
@@ -101,7 +100,7 @@ def _answers(module: tvm.IRModule, inputs: list[Array]) -> list[Array]:
 def _wrong_operator(exported: ExportedProgram, inputs: list[Array]) -> str:
     """Say from which operator of a program on its tensors are others than in PyTorch."""
     program = core_program(exported)
-    told = _Values(program).told(inputs)
+    told = tensors_of_calls(program, inputs)
     actual = _answers(tidied(imported(program, with_all=True)), inputs)
     for node, ours, theirs in zip(tensor_calls(program), actual, told, strict=True):
         if not _agrees(ours, theirs):
@@ -120,44 +119,14 @@ def _difference(actual: Array, expected: Array) -> str:
     return f"largest error {error:.1e} of values up to {np.max(np.abs(expected)):.1e}"
 
 
-class _Values(fx.Interpreter):
-    """Runs a program in PyTorch and keeps what each call gives."""
-
-    def __init__(self, program: ExportedProgram) -> None:
-        super().__init__(program.graph_module)
-        self._program = program
-        self._wanted = set(tensor_calls(program))
-        self._told: list[Array] = []
-
-    def told(self, inputs: list[Array]) -> list[Array]:
-        """List the tensors that the program's calls give, in order."""
-        program, given = self._program, [torch.from_numpy(value.copy()) for value in inputs]
-        held = {**program.state_dict, **program.constants}
-        user = iter(tree_flatten(given)[0])
-        arguments = [
-            held[spec.target] if spec.target in held else next(user)
-            for spec in program.graph_signature.input_specs
-        ]
-        with torch.no_grad():
-            self.run(*arguments)
-        return self._told
-
-    def run_node(self, n: fx.Node) -> object:
-        """Run one node."""
-        result = super().run_node(n)
-        if n in self._wanted and isinstance(result, torch.Tensor):
-            self._told.append(result.numpy().copy())
-        return result
-
-
-def _agrees(actual: Array, expected: Array) -> bool:
+def _agrees(actual: Array, expected: Array, precision: str = FLOAT) -> bool:
     if actual.shape != expected.shape:
         return False
     if not expected.size:
         return True
     numbers = expected.astype(np.float64)
-    largest = float(np.max(np.abs(numbers)))
-    allowed = WRONG * max(1.0, largest if np.isfinite(largest) else 1.0)
+    tolerance = WRONG[precision] * TOLERANCES[precision]
+    allowed = allowed_error(error_unit(expected, precision), tolerance, precision)
     with np.errstate(invalid="ignore"):
         near = np.abs(actual.astype(np.float64) - numbers) <= allowed
     same = (actual == expected) | (np.isnan(actual.astype(np.float64)) & np.isnan(numbers))

@@ -19,22 +19,35 @@ from shuffledeploy.compiler.bundle.manifest import (
     ImageStatistics,
     KernelEntry,
     Manifest,
+    Precision,
     StripCall,
 )
-from shuffledeploy.compiler.first_difference import TOLERANCE, agree, fault_of
+from shuffledeploy.compiler.bundle.tolerances import TOLERANCES
+from shuffledeploy.compiler.first_difference import agree, fault_of
 from shuffledeploy.compiler.frontend.program import Program, import_program
-from shuffledeploy.compiler.ir.attributes import JOINED_IN_PLACE, STRIPS, attribute, kernel_of
+from shuffledeploy.compiler.half_range import HalfRange, range_in_half
+from shuffledeploy.compiler.ir.attributes import (
+    HALF_SCALE,
+    JOINED_IN_PLACE,
+    STRIPS,
+    attribute,
+    kernel_of,
+)
 from shuffledeploy.compiler.ir.graph import ENTRY
-from shuffledeploy.compiler.ir.inspection import is_shuffle, kernel_functions, moves_only
+from shuffledeploy.compiler.ir.inspection import (
+    element_of,
+    is_shuffle,
+    kernel_functions,
+    moves_only,
+)
+from shuffledeploy.compiler.ir.memory_layout import HALF
 from shuffledeploy.compiler.kernels.images import images_of
 from shuffledeploy.compiler.kernels.schedules import scheduled
 from shuffledeploy.compiler.library import build_library
 from shuffledeploy.compiler.passes.graph.eliminate_channel_shuffle import count_shuffles
 from shuffledeploy.compiler.passes.graph.fold_batch_norm import fold_batch_norm
 from shuffledeploy.compiler.passes.memory.constants_in_place import constant_bytes
-from shuffledeploy.compiler.passes.memory.expose_intermediates import (
-    kernel_calls,
-)
+from shuffledeploy.compiler.passes.memory.expose_intermediates import kernel_calls
 from shuffledeploy.compiler.pipeline import Dump, Phase, pipeline, run_steps, steps_of
 from shuffledeploy.compiler.proof_arrays import (
     SEEDS,
@@ -61,11 +74,14 @@ class Lowered:
         After all graph passes.
     calls : tuple of str
         Kernels in the order in which one inference calls them.
+    half : HalfRange, optional
+        How large its numbers get, of a network that computes in half precision.
     """
 
     program: Program
     module: tvm.IRModule
     calls: tuple[str, ...]
+    half: HalfRange | None = None
 
     @property
     def kernels(self) -> dict[str, Any]:
@@ -92,10 +108,15 @@ def lower(
 ) -> Lowered:
     """Run a program through import and all graph passes."""
     program, steps = import_program(exported), pipeline(target)
+    half = None
+    if target.precision == HALF:
+        half = range_in_half(program)
+        scaled = program.module.with_attr(HALF_SCALE, half.scale)
+        program = dataclasses.replace(program, module=scaled)
     dump = Dump.of(dump_folder, steps)
     dump(program.module, "import")
     module = run_steps(program.module, steps_of(steps, Phase.GRAPH), dump)
-    return Lowered(program, module, tuple(name for _, name in kernel_calls(module)))
+    return Lowered(program, module, tuple(name for _, name in kernel_calls(module)), half)
 
 
 def choose_schedules(
@@ -171,7 +192,7 @@ def write_bundle(  # noqa: PLR0913 - all but four by name
         values = [arrays[f"input_{i}"] for i in range(len(inputs))]
         writes = unscheduled_writes(lowered.module, values)
         expected = [arrays[f"output_0_{i}"] for i in range(len(outputs))]
-        if not agree(written_answers(lowered.module, writes), expected):
+        if not agree(written_answers(lowered.module, writes), expected, target.precision):
             progress("looking for what makes it differ from PyTorch")
             if (fault := fault_of(lowered.program, target, values, expected)) is not None:
                 raise fault
@@ -206,7 +227,10 @@ def write_bundle(  # noqa: PLR0913 - all but four by name
             # Some programs compute the order: it is a constant once that is folded.
             program_shuffles=count_shuffles(fold_batch_norm(lowered.program.module)),
             score_source=", ".join(sorted(sources)) or None,
-            score_unit=", ".join(sorted(units)) or None, seeds=SEEDS, tolerance=TOLERANCE,
+            score_unit=", ".join(sorted(units)) or None, seeds=SEEDS,
+            tolerance=TOLERANCES[target.precision],
+            precision=msgspec.convert(target.precision, Precision),
+            half_scale=1.0 if lowered.half is None else lowered.half.scale,
         ))  # fmt: skip
     return bundles.load_bundle(output)
 
@@ -258,7 +282,7 @@ def kernel_entries(lowered: Lowered, chosen: Mapping[str, Chosen]) -> tuple[Kern
         KernelEntry(
             name, counts[name], work[name], weights[name] / total,
             chosen[name].record is not None, scores[name], moves_only(lowered.kernels[name]),
-            constants.get(name, 0),
+            constants.get(name, 0), element_of(lowered.kernels[name]),
         )
         for name in counts
     ]  # fmt: skip

@@ -18,9 +18,11 @@ import tvm
 from tvm import relax, tirx
 
 from shuffledeploy.compiler.ir.attributes import SHARED, attribute, kind_of
+from shuffledeploy.compiler.ir.memory_layout import HALF
 from shuffledeploy.compiler.ir.tvm_edges import default_lowering
 from shuffledeploy.compiler.passes.graph.absorb_flatten import absorb_flatten
 from shuffledeploy.compiler.passes.graph.choose_layouts import choose_layouts
+from shuffledeploy.compiler.passes.graph.compute_in_half import compute_in_half
 from shuffledeploy.compiler.passes.graph.eliminate_channel_shuffle import eliminate_channel_shuffle
 from shuffledeploy.compiler.passes.graph.fold_batch_norm import fold_batch_norm
 from shuffledeploy.compiler.passes.graph.fuse_rest import fuse_rest
@@ -109,6 +111,7 @@ def pipeline(
             "choose_layouts": choose_layouts,
             "absorb_flatten": absorb_flatten,
             "simplify_pools": simplify_pools,
+            **({"compute_in_half": compute_in_half} if target.precision == HALF else {}),
             # Kernels, each with its neighbours inside; then whatever no kernel of ours covers.
             "lower_to_kernels": partial(lower_to_kernels, core=core),
             "fuse_rest": fuse_rest,

@@ -11,7 +11,8 @@ import sys
 import tvm
 from tvm.target import Target
 
-from shuffledeploy.compiler.cores import ARM, CORES, DEFAULT_CORE
+from shuffledeploy.compiler.cores import ARM, CORES, DEFAULT_CORE, HALF_FEATURE, no_half
+from shuffledeploy.compiler.ir.memory_layout import FLOAT, HALF
 from shuffledeploy.compiler.ir.tvm_edges import has_feature, known_cpus, system_cpu
 from shuffledeploy.compiler.kernels.tiling import Core
 from shuffledeploy.model.errors import UsageError
@@ -55,6 +56,8 @@ class CompileTarget:
         What the schedules need to know.
     cache : int
         Bytes of the cache that neighbouring layers should share.
+    precision : str
+        Type of the numbers that networks compute in.
     """
 
     name: str
@@ -64,6 +67,7 @@ class CompileTarget:
     features: tuple[str, ...]
     core: Core
     cache: int = CACHE_BUDGET
+    precision: str = FLOAT
 
     @property
     def tvm_target(self) -> Target:
@@ -79,6 +83,23 @@ class CompileTarget:
     def with_whole_layers(self) -> CompileTarget:
         """The same, but that no layers are computed by strips: all tensors fit its cache."""
         return dataclasses.replace(self, cache=sys.maxsize)
+
+    @property
+    def name_in_precision(self) -> str:
+        """Its name, and the precision where that is not float32: for folders of bundles."""
+        return self.name if self.precision == FLOAT else f"{self.name}-{self.precision}"
+
+    def computing_in(self, precision: str) -> CompileTarget:
+        """Give the same target for networks that compute in another type.
+
+        Raises
+        ------
+        UsageError
+            Where the core has no arithmetic of that type.
+        """
+        if precision == HALF and HALF_FEATURE not in self.features:
+            raise UsageError(no_half(self.name))
+        return dataclasses.replace(self, precision=precision)
 
     @property
     def fits_this_machine(self) -> bool:

@@ -12,7 +12,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shuffledeploy.compiler.cores import ARM, DEFAULT_CORE
+from shuffledeploy.compiler.cores import ARM, CORES, DEFAULT_CORE, no_half
+from shuffledeploy.compiler.ir.memory_layout import ELEMENT_BYTES, FLOAT, HALF
 from shuffledeploy.compiler.tuning.network_options import (
     NetworkFiles,
     add_network_options,
@@ -46,6 +47,8 @@ examples:
       somebody else's checkpoint of a network of the zoo, which tells itself which
   python compile/tune.py --target cortex-a76 --device tracker://127.0.0.1:9190/pi5
       tuned on the real boards that registered with a TVM tracker
+  python compile/tune.py --target cortex-a76 --precision float16
+      in half precision, for cores that compute in it
   python compile/tune.py --target arm --standalone
       also as a C library without a runtime, for an app
   python compile/tune.py --target host --minutes 15 --plot build/curve.png
@@ -132,6 +135,9 @@ def _refuse_early(options: argparse.Namespace) -> dict[str, float]:
         require_core(options.core, device)
         if device.kind == "emulated" and latency:
             raise UsageError(EMULATED_TIME.format(options.device))
+    core = CORES.get(DEFAULT_CORE if (options.target or ARM) == ARM else options.target)
+    if options.precision == HALF and core is not None and not core.computes_in_half:
+        raise UsageError(no_half(core.name))
     if options.beside and (options.program or not options.plot):
         raise UsageError("--beside goes with --plot, for a network of the zoo")
     for path in (options.json, options.plot):
@@ -157,7 +163,7 @@ def _request(options: argparse.Namespace, files: NetworkFiles) -> Request:
     from shuffledeploy.compiler.targets import find_target
     from shuffledeploy.model.resolution import parse_resolution
 
-    target = find_target(options.target or ARM)
+    target = find_target(options.target or ARM).computing_in(options.precision)
     return Request(
         target=target.with_whole_layers if options.whole_layers else target,
         model=None if options.program else options.model,
@@ -201,6 +207,9 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
         f" of --board, else {ARM})",
     )
     add("--board", metavar="BOARD", help=BOARD_HELP)
+    add("--precision", choices=list(ELEMENT_BYTES), default=FLOAT,
+        help="what the network computes in, between inputs and outputs of float32; half precision"
+        " (float16) on cores that have it, such as the cortex-a55 and cortex-a76")  # fmt: skip
     add("--list-targets", action="store_true", help="show cores and boards by name and exit")
     add_network_options(parser)
 

@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from shuffledeploy.compiler.ir.memory_layout import ELEMENT_BYTES, FLOAT
 from shuffledeploy.deploy.devices.device_names import DEVICE_HELP, parse_device_name
 from shuffledeploy.deploy.runtime.defaults import ALLOWED_DISAGREEMENTS
 from shuffledeploy.model.command_output import require_writable
@@ -44,6 +45,10 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     source.add_argument(
         "--target", default="host", metavar="T", help="or what to compile it for (default: host)"
     )
+    parser.add_argument(
+        "--precision", choices=list(ELEMENT_BYTES), default=FLOAT,
+        help=f"what it is compiled to compute in (default: {FLOAT})",
+    )  # fmt: skip
     parser.add_argument("--device", metavar="D", help=f"{DEVICE_HELP}; default: what it is for")
     parser.add_argument("--images", type=int, default=10_000, metavar="N", help="the first N")
     parser.add_argument(

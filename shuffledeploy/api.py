@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from shuffledeploy.compiler.bundle.folder import Bundle, load_bundle
+from shuffledeploy.compiler.ir.memory_layout import ELEMENT_BYTES
 from shuffledeploy.model.errors import UsageError
 from shuffledeploy.model.folders import records_folder
 from shuffledeploy.open_bundles import OpenBundle
@@ -34,6 +35,7 @@ def compile(
     output: str | Path | None = None,
     name: str | None = None,
     standalone: str | None = None,
+    precision: str = "float32",
     progress: Progress = lambda _: None,
 ) -> Bundle:
     """Compile a network with the tuning records that are at hand.
@@ -54,6 +56,9 @@ def compile(
     standalone : str, optional
         Also build the network without a runtime, in the bundle's folder: what its names in C are
         made of, the network's own where it is empty.
+    precision : str
+        What the network computes in, between inputs and outputs of float32: ``float32``, or
+        ``float16`` on cores that compute in half precision.
     progress : Callable
         Told in a line what is being done.
 
@@ -78,8 +83,9 @@ def compile(
     0
     """
     return _tuned(
-        program, example_inputs, target, output, name, progress, trials=0, standalone=standalone
-    ).bundle
+        program, example_inputs, target, output, name, progress, trials=0, standalone=standalone,
+        precision=precision,
+    ).bundle  # fmt: skip
 
 
 def tune(  # noqa: PLR0913 - all but three by name
@@ -96,13 +102,14 @@ def tune(  # noqa: PLR0913 - all but three by name
     output: str | Path | None = None,
     name: str | None = None,
     standalone: str | None = None,
+    precision: str = "float32",
     progress: Progress = lambda _: None,
 ) -> Outcome:
     """Search schedules for a network's kernels, keep the best as records, and compile with them.
 
     Parameters
     ----------
-    program, example_inputs, target, output, name, standalone, progress
+    program, example_inputs, target, output, name, standalone, precision, progress
         As of :func:`compile`.
     trials : int, optional
         Candidates to try in all, those of earlier runs included.
@@ -134,7 +141,8 @@ def tune(  # noqa: PLR0913 - all but three by name
     """
     return _tuned(
         program, example_inputs, target, output, name, progress, trials=trials, minutes=minutes,
-        device=device, score=score, core=core, check=check,
+        device=device, score=score, core=core, check=check, standalone=standalone,
+        precision=precision,
     )  # fmt: skip
 
 
@@ -211,6 +219,7 @@ def _tuned(  # noqa: PLR0913 - what is asked for, once
     output: str | Path | None, name: str | None, progress: Progress, *, trials: int | None,
     minutes: float | None = None, device: str | None = None, score: str | None = None,
     core: str | None = None, check: bool = False, standalone: str | None = None,
+    precision: str = "float32",
 ) -> Outcome:  # fmt: skip
     from shuffledeploy.compiler.targets import find_target
     from shuffledeploy.compiler.tuning.request import Request
@@ -218,7 +227,9 @@ def _tuned(  # noqa: PLR0913 - what is asked for, once
     from shuffledeploy.deploy.scoring.tuning_devices import TuningDevices
     from shuffledeploy.model.plain_console import telling_console
 
-    found = find_target(target)
+    if precision not in ELEMENT_BYTES:
+        raise UsageError(f"precision is {' or '.join(ELEMENT_BYTES)}, not {precision!r}")
+    found = find_target(target).computing_in(precision)
     if isinstance(program, str | Path):
         exported, file, own = None, Path(program), Path(program).stem
     else:

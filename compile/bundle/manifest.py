@@ -13,13 +13,12 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from shuffledeploy.compiler.bundle.tolerances import LARGEST_TOLERANCES
 from shuffledeploy.model.errors import UsageError
 
 FORMAT = 5
 # Of all inputs, and of all outputs: an image of 4096x4096 in three colours has 200 MB.
 LARGEST_TENSORS = 1 << 30
-# More would excuse wrong answers: in float32 these networks agree with PyTorch to 1e-4.
-LARGEST_TOLERANCE = 1e-2
 MOST_SEEDS = 64
 LONGEST_MANIFEST = 1 << 24
 
@@ -35,6 +34,7 @@ Figure = Annotated[float, Meta(ge=-1e6, le=1e6)]
 DataType = Literal[
     "float32", "float64", "float16", "int8", "int16", "int32", "int64", "uint8", "bool"
 ]
+Precision = Literal["float32", "float16"]
 _BYTES = {"float64": 8, "int64": 8, "float16": 2, "int16": 2, "int8": 1, "uint8": 1, "bool": 1}
 
 
@@ -59,6 +59,8 @@ class KernelEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Whether it only copies or rearranges data.
     constant_bytes : int
         Of the constants (weights, biases) that one call reads in the library.
+    element : str
+        Type of the numbers that it writes.
     """
 
     name: Symbol
@@ -69,6 +71,7 @@ class KernelEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     score: Annotated[float, Meta(gt=0, lt=1e30)] | None
     moves_only: bool
     constant_bytes: Count
+    element: Annotated[str, Meta(pattern=r"^\w{1,20}$")] = "float32"
 
 
 class StripCall(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -166,6 +169,11 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         Channel shuffles of the program that it was made of; None where a bundle does not tell.
     labels : tuple of str
         Names of the classes, in the order of the first output; empty where nobody said.
+    precision : str
+        Type of the numbers that the network computes in, between inputs and outputs; kernels that
+        write another type say so themselves.
+    half_scale : float
+        What tensors in half precision hold of what they stand for.
     """
 
     network: Name
@@ -187,14 +195,18 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     score_source: Name | None
     score_unit: Name | None
     seeds: Annotated[tuple[Seed, ...], Meta(max_length=MOST_SEEDS)]
-    tolerance: Annotated[float, Meta(gt=0, le=LARGEST_TOLERANCE)]
+    tolerance: Annotated[float, Meta(gt=0, le=max(LARGEST_TOLERANCES.values()))]
     standalone: Standalone | None = None
     program_shuffles: Count | None = None
     labels: Annotated[tuple[Name, ...], Meta(max_length=100_000)] = ()
+    precision: Precision = "float32"
+    half_scale: Annotated[float, Meta(gt=0, le=1)] = 1.0
     files: Annotated[dict[Name, Hash], Meta(max_length=64)] = {}
     format: int = FORMAT
 
     def __post_init__(self) -> None:
+        if self.tolerance > LARGEST_TOLERANCES[self.precision]:
+            raise ValueError(f"tolerance {self.tolerance} would excuse wrong {self.precision}")
         for what, tensors in (("inputs", self.inputs), ("outputs", self.outputs)):
             if sum(tensor.bytes for tensor in tensors) > LARGEST_TENSORS:
                 raise ValueError(f"{what} take more than {LARGEST_TENSORS >> 20} MiB")

@@ -10,6 +10,10 @@ from typing import Any
 
 from tvm import tirx
 
+# Of modules.
+#: What tensors in half precision hold of what they stand for: a power of two.
+HALF_SCALE = "shuffledeploy.half_scale"
+
 # Of unscheduled kernels.
 KIND = "kernel"
 WINDOW = "window"

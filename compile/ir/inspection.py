@@ -22,6 +22,11 @@ def kernel_functions(module: tvm.IRModule) -> dict[str, tirx.PrimFunc]:
     }
 
 
+def element_of(function: tirx.PrimFunc) -> str:
+    """Name the type of the elements that a kernel writes."""
+    return str(function.params[-1].dtype)
+
+
 def moves_only(function: tirx.PrimFunc) -> bool:
     """Whether a kernel does no arithmetic on its elements: it copies, rearranges or fills."""
     computes = False

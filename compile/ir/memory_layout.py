@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-FLOAT_BYTES = 4
+#: Types of the numbers that networks compute in.
+FLOAT, HALF = "float32", "float16"
+#: Bytes of an element of each.
+ELEMENT_BYTES = {FLOAT: 4, HALF: 2}
+FLOAT_BYTES = ELEMENT_BYTES[FLOAT]
 # Bytes to whose multiples tensors are aligned: TVM's own allocations are.
 ALIGNMENT = 64
 

@@ -89,7 +89,10 @@ class EpilogueStep:
 
 
 def epilogue_operands(
-    epilogue: tuple[EpilogueStep, ...], shape: tuple[int, ...], first_bias: tuple[int, ...]
+    epilogue: tuple[EpilogueStep, ...],
+    shape: tuple[int, ...],
+    first_bias: tuple[int, ...],
+    dtype: str,
 ) -> list[Any]:
     """Declare the parameters that an epilogue reads, ``None`` for a step that reads none.
 
@@ -101,17 +104,24 @@ def epilogue_operands(
         Shape of the kernel's output, NHWC.
     first_bias : tuple of int
         Shape of a bias that comes first: sums start from it.
+    dtype : str
+        Of their elements.
     """
     operands: list[Any] = []
     for number, step in enumerate(epilogue):
         if step.kind == "bias":
             extents = first_bias if number == 0 else (shape[3],)
-            operands.append(T.arg(f"bias_{number}", T.buffer(extents, "float32")))
+            operands.append(T.arg(f"bias_{number}", T.buffer(extents, dtype)))
         elif step.kind == "residual":
-            operands.append(T.arg(f"residual_{number}", T.buffer(shape, "float32")))
+            operands.append(T.arg(f"residual_{number}", T.buffer(shape, dtype)))
         else:
             operands.append(None)
     return operands
+
+
+def number(value: float, like: Any) -> Any:
+    """Write a number of the type that an expression has."""
+    return tirx.FloatImm(str(like.ty.dtype), value)
 
 
 def apply_step(step: EpilogueStep, operand: Any, value: Any, at: tuple[Any, ...]) -> Any:
@@ -121,9 +131,10 @@ def apply_step(step: EpilogueStep, operand: Any, value: Any, at: tuple[Any, ...]
     if step.kind == "residual":
         return value + operand[at]
     if step.kind == "relu":
-        return tirx.max(value, T.float32(0))
+        return tirx.max(value, number(0, value))
     if step.kind == "clip":
-        return tirx.min(tirx.max(value, T.float32(step.bounds[0])), T.float32(step.bounds[1]))
+        lower, upper = (number(bound, value) for bound in step.bounds)
+        return tirx.min(tirx.max(value, lower), upper)
     raise ValueError(f"no epilogue step is called {step.kind!r}")
 
 
@@ -158,7 +169,9 @@ class Place:
 
     def or_else(self, value: Any, outside: float) -> Any:
         """Take a value where the element lies in the image, another elsewhere."""
-        return value if self.inside is None else tirx.Select(self.inside, value, T.float32(outside))
+        if self.inside is None:
+            return value
+        return tirx.Select(self.inside, value, number(outside, value))
 
     @contextlib.contextmanager
     def guarded(self) -> Iterator[None]:

@@ -35,7 +35,7 @@ class Part:
 
 @dataclasses.dataclass(frozen=True)
 class Joined:
-    """What one concatenation computes; activations are NHWC with N = 1, float32.
+    """What one concatenation computes; activations are NHWC with N = 1.
 
     Attributes
     ----------
@@ -45,12 +45,15 @@ class Joined:
         What is joined.
     epilogue : tuple of EpilogueStep
         What follows, in order.
+    dtype : str
+        Of the elements.
     """
 
     height: int
     width: int
     parts: tuple[Part, ...]
     epilogue: tuple[EpilogueStep, ...]
+    dtype: str = "float32"
 
     @property
     def output_shape(self) -> tuple[int, int, int, int]:
@@ -77,15 +80,17 @@ def primitive_function(joined: Joined) -> tirx.PrimFunc:
 def _body(joined: Joined) -> None:
     height, width = joined.height, joined.width
     inputs = [
-        T.arg(f"part_{i}", T.buffer((1, height, width, part.stored), "float32"))
+        T.arg(f"part_{i}", T.buffer((1, height, width, part.stored), joined.dtype))
         for i, part in enumerate(joined.parts)
     ]
-    operands = epilogue_operands(joined.epilogue, joined.output_shape, joined.output_shape[3:])
+    operands = epilogue_operands(
+        joined.epilogue, joined.output_shape, joined.output_shape[3:], joined.dtype
+    )
     tables = [
         T.arg(f"channels_{i}", T.buffer((part.channels,), "int32")) if part.gathered else None
         for i, part in enumerate(joined.parts)
     ]
-    out = T.arg("out", T.buffer(joined.output_shape, "float32"))
+    out = T.arg("out", T.buffer(joined.output_shape, joined.dtype))
     start = 0
     for i, (x, part, table) in enumerate(zip(inputs, joined.parts, tables, strict=True)):
         with T.grid(height * width, part.channels) as loops:

@@ -44,7 +44,7 @@ from shuffledeploy.compiler.kernels.blocks import (
 
 @dataclasses.dataclass(frozen=True)
 class Convolution:
-    """What one convolution kernel computes; activations are NHWC with N = 1, float32.
+    """What one convolution kernel computes; activations are NHWC with N = 1.
 
     Attributes
     ----------
@@ -64,12 +64,14 @@ class Convolution:
     channels_first : bool
         Whether the input is NCHW (the network's own input).
     lanes : int
-        Floats in a vector of the target; output channels are padded to a multiple of it.
+        Elements in a vector of the target; output channels are padded to a multiple of it.
     epilogue : tuple of EpilogueStep
         What follows, in order.
     planes : int
         Images one after another (the N of NHWC, of input and output), each with its share of the
         groups.
+    dtype : str
+        Of activations, weights and sums.
     """
 
     height: int
@@ -88,6 +90,7 @@ class Convolution:
     lanes: int
     epilogue: tuple[EpilogueStep, ...]
     planes: int = 1
+    dtype: str = "float32"
 
     @property
     def group_inputs(self) -> int:
@@ -178,14 +181,14 @@ def _body(conv: Convolution) -> None:
     in_shape = (conv.planes, conv.height, conv.width, conv.stored_channels)
     if conv.channels_first:
         in_shape = (1, conv.stored_channels, conv.height, conv.width)
-    x = T.arg("x", T.buffer(in_shape, "float32"))
+    x = T.arg("x", T.buffer(in_shape, conv.dtype))
     weights = (conv.groups, *conv.kernel, conv.group_inputs, conv.padded_outputs)
-    weight = T.arg(WEIGHT, T.buffer(weights, "float32"))
-    operands = epilogue_operands(conv.epilogue, shape, bias_shape(conv))
+    weight = T.arg(WEIGHT, T.buffer(weights, conv.dtype))
+    operands = epilogue_operands(conv.epilogue, shape, bias_shape(conv), conv.dtype)
     table = None if conv.run else T.arg("channels", T.buffer((conv.channels,), "int32"))
     outputs = conv.groups * conv.group_outputs
     positions = T.arg(POSITIONS, T.buffer((outputs,), "int32")) if conv.scattered else None
-    out = T.arg("out", T.buffer(shape, "float32"))
+    out = T.arg("out", T.buffer(shape, conv.dtype))
     total = _accumulate(conv, x, weight, table, operands)
     _write(conv, total, operands, positions, out)
 
@@ -214,7 +217,7 @@ def _take(conv: Convolution, x: Any, table: Any) -> Any:
     """Write the block that finds what a sum reads: pixels of windows, channels in read order."""
     columns = conv.output_width
     extents = (conv.output_height * columns, conv.groups, *conv.kernel, conv.group_inputs)
-    taken = named("window", T.sblock_alloc_buffer(extents, "float32"))
+    taken = named("window", T.sblock_alloc_buffer(extents, conv.dtype))
     with T.grid(*extents) as loops:
         with T.sblock(TAKEN):
             p, q, kh, kw, k = axes("SSSSS", "p q kh kw k", loops)
@@ -233,12 +236,13 @@ def _accumulate(conv: Convolution, x: Any, weight: Any, table: Any, operands: li
     taken = _take(conv, x, table)
     columns = conv.output_width
     sums = (conv.output_height * columns, conv.groups, conv.padded_outputs)
-    total = named("total", T.sblock_alloc_buffer(sums, "float32"))
+    total = named("total", T.sblock_alloc_buffer(sums, conv.dtype))
     with T.grid(*sums, *conv.kernel, conv.group_inputs) as loops:
         with T.sblock(ACCUMULATE):
             p, q, o, kh, kw, k = axes("SSSRRR", "p q o kh kw k", loops)
             with T.init():
-                start = operands[0][q, o] if starting_bias(conv.epilogue) else T.float32(0)
+                zero = tirx.FloatImm(conv.dtype, 0)
+                start = operands[0][q, o] if starting_bias(conv.epilogue) else zero
                 T.buffer_store(total, start, [p, q, o])
             # A row lies outside as a whole or not at all: the condition stands before its loops.
             row = place(conv, 0, conv.height, tirx.floordiv(p, columns), kh)
@@ -255,7 +259,7 @@ def _write(conv: Convolution, total: Any, operands: list[Any], positions: Any, o
     extents = (pixels, conv.groups, conv.group_outputs)
     finished = None
     if positions is not None:
-        finished = named("finished", T.sblock_alloc_buffer(extents, "float32"))
+        finished = named("finished", T.sblock_alloc_buffer(extents, conv.dtype))
     with T.grid(*extents) as loops:
         with T.sblock(OUTPUT if finished is None else FINISHED):
             p, q, o = axes("SSS", "p q o", loops)

@@ -10,7 +10,7 @@ from tvm import tirx
 from tvm.s_tir import Schedule
 
 from shuffledeploy.compiler.ir.attributes import SHARED
-from shuffledeploy.compiler.ir.memory_layout import FLOAT_BYTES
+from shuffledeploy.compiler.ir.memory_layout import ELEMENT_BYTES, FLOAT, HALF
 from shuffledeploy.compiler.ir.tir import tensor_bytes
 from shuffledeploy.compiler.kernels.blocks import (
     ACCUMULATE,
@@ -40,8 +40,9 @@ MOST_STEPS = 10
 STREAMED_FROM = 1 << 21
 # Pixels of a layer, in bytes, up to which they stay in a core's own cache.
 CACHED_BELOW = 1 << 19
-# Channels of the input that are loaded as one vector where a multiply-add can pick a lane.
-STAGED = 4
+# Channels of the input that are loaded as one vector where a multiply-add can pick a lane: the most
+# for which a group reads whole vectors. Four halves fill half a register.
+STAGED = {FLOAT: (4,), HALF: (8, 4)}
 MOST_FORMS = 10
 # Chains of additions that hide their latency: four cycles, two units.
 FEWEST_SUMS = 8
@@ -59,7 +60,8 @@ def convolution_forms(function: tirx.PrimFunc, core: Core) -> list[Form]:
     lanes = int(function.attrs["lanes"])
     vectors = padded // lanes
     run = int(function.attrs["run"])
-    can_stage = core.multiplies_by_lane and run > 0 and run % STAGED == 0
+    runs = [s for s in STAGED[core.element] if run > 0 and run % s == 0]
+    loaded = runs[0] if runs and core.multiplies_by_lane else 0
     scattered = any(buffer.name == POSITIONS for buffer in function.params)
     rest = outputs % lanes
     can_share = core.masks and rest in RESTS and tuple(kernel) == (1, 1) and run >= QUARTER
@@ -84,7 +86,7 @@ def convolution_forms(function: tirx.PrimFunc, core: Core) -> list[Form]:
     rows = (False, True) if shape.short_rows else (False,)
     found: list[tuple[float, Form]] = []
     for n in widths:
-        for staged in (False, True) if can_stage else (False,):
+        for staged in (0, loaded) if loaded else (0,):
             # For a core that multiplies by lanes LLVM loads pixels that are not staged ahead, as
             # many as it can: odd tiles that reach for the last registers it spills.
             fills = not in_one_row or (core.multiplies_by_lane and not staged)
@@ -97,11 +99,11 @@ def convolution_forms(function: tirx.PrimFunc, core: Core) -> list[Form]:
                 if tiles
             ]
     # Where no tile fits, the sums of one pixel go through memory.
-    found = found or [(0.0, _convolution_form(shape, min(widths), [1], True, False, False))]
+    found = found or [(0.0, _convolution_form(shape, min(widths), [1], True, 0, False))]
     forms = [form for _, form in sorted(found, key=lambda pair: pair[0])][:MOST_FORMS]
     if pixels == 1:
         # Weights that fit no cache come from memory: in the order in which they lie there.
-        streams = depth * padded * FLOAT_BYTES > STREAMED_FROM
+        streams = depth * padded * ELEMENT_BYTES[core.element] > STREAMED_FROM
         forms.insert(0 if streams else len(forms), _streaming_form(lanes, shape.steps))
     return forms
 
@@ -144,7 +146,7 @@ def _bytes(buffer: tirx.Buffer) -> int:
 
 
 def _tile_costs(
-    span: int, fills_row: bool, vectors: int, core: Core, staged: bool, shared: int
+    span: int, fills_row: bool, vectors: int, core: Core, staged: int, shared: int
 ) -> dict[int, float]:
     """Count loads for each multiply-add of the register tiles that fit, by their pixels.
 
@@ -158,8 +160,8 @@ def _tile_costs(
         Of outputs in a tile.
     core : Core
         With its registers.
-    staged : bool
-        Whether a tile loads vectors of inputs.
+    staged : int
+        Inputs that a tile loads as one vector; 0 where it loads them one by one.
     shared : int
         Outputs beside whole vectors of which pixels share one; 0 where they do not.
     """
@@ -188,8 +190,8 @@ def _tile_costs(
     return costs
 
 
-def _loads(pixels: int, vectors: int, staged: bool) -> float:
-    return (pixels / STAGED if staged else pixels) + vectors
+def _loads(pixels: int, vectors: int, staged: int) -> float:
+    return pixels / max(staged, 1) + vectors
 
 
 def _convolution_form(
@@ -197,7 +199,7 @@ def _convolution_form(
     vectors: int,
     tiles: list[int],
     groups_outside: bool,
-    staged: bool,
+    staged: int,
     row_written_out: bool,
 ) -> Form:
     def apply(schedule: Schedule, choose: Choose) -> None:
@@ -210,7 +212,7 @@ def _convolution_form(
         p, q, o, kh, kw, k = schedule.get_loops(accumulate)
         p_out, p_in = schedule.split(p, [None, choose(tiles, tiles[0])])
         o_out, o_in, o_lane = schedule.split(o, [None, vectors, shape.lanes])
-        step = STAGED if staged else choose(shape.steps, shape.step)
+        step = staged or choose(shape.steps, shape.step)
         k_out, k_in = schedule.split(k, [None, step])
         outer = [q, o_out, p_out] if groups_outside else [p_out, q, o_out]
         # A row that is written out: what neighbouring windows share stays in registers.

@@ -25,13 +25,13 @@ def pack_weight(weight: Array, conv: Convolution) -> Array:
     """
     kh, kw, depth, _ = weight.shape
     split = weight.reshape(kh, kw, depth, conv.groups, conv.group_outputs)
-    packed = np.zeros((conv.groups, kh, kw, depth, conv.padded_outputs), np.float32)
+    packed = np.zeros((conv.groups, kh, kw, depth, conv.padded_outputs), weight.dtype)
     packed[..., : conv.group_outputs] = split.transpose(3, 0, 1, 2, 4)
     return packed
 
 
 def pack_bias(bias: Array, conv: Convolution) -> Array:
     """Pad a bias of ``(groups * N,)`` to ``(groups, padded N)``."""
-    packed = np.zeros(bias_shape(conv), np.float32)
+    packed = np.zeros(bias_shape(conv), bias.dtype)
     packed[:, : conv.group_outputs] = bias.reshape(conv.groups, conv.group_outputs)
     return packed

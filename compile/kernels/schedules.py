@@ -12,6 +12,7 @@ from tvm import s_tir, tirx
 from tvm.s_tir import Schedule
 
 from shuffledeploy.compiler.ir.attributes import JOINED, WINDOW, kind_of
+from shuffledeploy.compiler.ir.inspection import element_of
 from shuffledeploy.compiler.kernels.concatenation import PART
 from shuffledeploy.compiler.kernels.convolution_forms import convolution_forms
 from shuffledeploy.compiler.kernels.images import for_each_image
@@ -21,7 +22,7 @@ from shuffledeploy.compiler.kernels.window_forms import window_forms
 
 def forms(function: tirx.PrimFunc, core: Core) -> list[Form]:
     """Return the schedule forms for a kernel, best guess first; empty for kinds with no form."""
-    kind = kind_of(function)
+    kind, core = kind_of(function), _core_for(function, core)
     if kind == "convolution":
         return convolution_forms(function, core)
     if kind == WINDOW:
@@ -36,11 +37,16 @@ def scheduled(function: tirx.PrimFunc, core: Core) -> tirx.PrimFunc:
 
     def apply(function: tirx.PrimFunc) -> tirx.PrimFunc:
         schedule = Schedule(tvm.IRModule({"main": function}))
-        candidates = forms(function, core) or [_generic_form(core)]
+        candidates = forms(function, core) or [_generic_form(_core_for(function, core))]
         candidates[0](schedule, lambda options, default: default)
         return schedule.mod["main"]
 
     return for_each_image(function, apply)
+
+
+def _core_for(function: tirx.PrimFunc, core: Core) -> Core:
+    """Give a core as it is for the elements that a kernel writes."""
+    return core.of(element_of(function))
 
 
 def _joined_form(core: Core) -> Form:

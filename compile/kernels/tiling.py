@@ -8,6 +8,8 @@ from typing import Any, Protocol
 
 from tvm.s_tir import Schedule
 
+from shuffledeploy.compiler.ir.memory_layout import ELEMENT_BYTES, FLOAT
+
 MOST_PIXELS_IN_TILE = 28
 # Longest sum over a window that is written out.
 MOST_WRITTEN_OUT = 25
@@ -28,26 +30,36 @@ class Core:
     Attributes
     ----------
     lanes : int
-        Floats in a vector register.
+        Elements in a vector register.
     registers : int
         Vector registers.
     shuffles_beside : bool
         Whether shuffles of whole vectors have a unit beside those that multiply.
+    element : str
+        Type of the elements that are meant.
     """
 
     lanes: int
     registers: int
     shuffles_beside: bool = False
+    element: str = FLOAT
 
     @property
     def multiplies_by_lane(self) -> bool:
         """Whether a multiply-add can take one lane of a vector for all of another's (AArch64)."""
-        return (self.lanes, self.registers) == (4, 32)
+        return (self.lanes * ELEMENT_BYTES[self.element], self.registers) == (16, 32)
 
     @property
     def masks(self) -> bool:
         """Whether vectors are read and written under masks: AVX-512, the only one of 16 lanes."""
-        return self.lanes == MASKED_LANES
+        return (self.lanes, self.element) == (MASKED_LANES, FLOAT)
+
+    def of(self, element: str) -> Core:
+        """Give the same core as it is for elements of another type."""
+        if element == self.element or element not in ELEMENT_BYTES:
+            return self
+        lanes = self.lanes * ELEMENT_BYTES[self.element] // ELEMENT_BYTES[element]
+        return dataclasses.replace(self, lanes=lanes, element=element)
 
 
 class Choose(Protocol):

@@ -13,6 +13,7 @@ from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script.builder import ir as T
 
+from shuffledeploy.compiler.ir.memory_layout import FLOAT, HALF
 from shuffledeploy.compiler.ir.tvm_edges import NO_ALIAS
 from shuffledeploy.compiler.kernels.blocks import (
     ACCUMULATE,
@@ -24,17 +25,21 @@ from shuffledeploy.compiler.kernels.blocks import (
     axes,
     epilogue_operands,
     named,
+    number,
     output_extent,
     place,
     starting_bias,
 )
 
-LOWEST = -3.4028234663852886e38
+# Longest sum in half precision of a pool: longer ones are summed in float32.
+LONGEST_HALF_SUM = 25
+# The least number of each type.
+LOWEST = {FLOAT: -3.4028234663852886e38, HALF: -65504.0}
 
 
 @dataclasses.dataclass(frozen=True)
 class Window:
-    """What one window kernel computes; activations are NHWC with N = 1, float32.
+    """What one window kernel computes; activations are NHWC with N = 1.
 
     Attributes
     ----------
@@ -48,6 +53,8 @@ class Window:
         What a sum is divided by; 0 where the divisor is the number of pixels inside the image.
     epilogue : tuple of EpilogueStep
         What follows, in order.
+    dtype : str
+        Of activations, weights and sums.
     """
 
     combine: str
@@ -60,6 +67,7 @@ class Window:
     dilation: tuple[int, int]
     divisor: float
     epilogue: tuple[EpilogueStep, ...]
+    dtype: str = "float32"
 
     @property
     def output_height(self) -> int:
@@ -75,6 +83,22 @@ class Window:
     def output_shape(self) -> tuple[int, int, int, int]:
         """Shape of the output, NHWC."""
         return (1, self.output_height, self.output_width, self.channels)
+
+    @property
+    def taps(self) -> int:
+        """Pixels of the window."""
+        return self.kernel[0] * self.kernel[1]
+
+    @property
+    def sums_shares(self) -> bool:
+        """Whether each pixel is divided before it is added: half's numbers end at 65,504."""
+        return self.dtype == HALF == self.sum_type
+
+    @property
+    def sum_type(self) -> str:
+        """Type of the sums: half loses digits of long ones."""
+        long = self.combine == "sum" and self.taps > LONGEST_HALF_SUM
+        return FLOAT if long else self.dtype
 
     @property
     def multiply_adds(self) -> int:
@@ -103,22 +127,25 @@ def primitive_function(window: Window) -> tirx.PrimFunc:
 
 
 def _body(window: Window) -> None:
-    x = T.arg("x", T.buffer((1, window.height, window.width, window.channels), "float32"))
+    shape = (1, window.height, window.width, window.channels)
+    x = T.arg("x", T.buffer(shape, window.dtype))
     weight = None
     if window.combine == "multiply_add":
-        weight = T.arg(WEIGHT, T.buffer((*window.kernel, window.channels), "float32"))
-    operands = epilogue_operands(window.epilogue, window.output_shape, (window.channels,))
-    out = T.arg("out", T.buffer(window.output_shape, "float32"))
-    neutral = LOWEST if window.combine == "max" else 0.0
+        weight = T.arg(WEIGHT, T.buffer((*window.kernel, window.channels), window.dtype))
+    operands = epilogue_operands(
+        window.epilogue, window.output_shape, (window.channels,), window.dtype
+    )
+    out = T.arg("out", T.buffer(window.output_shape, window.dtype))
+    neutral = LOWEST[window.dtype] if window.combine == "max" else 0.0
     pixels = window.output_height * window.output_width
-    total = named("total", T.sblock_alloc_buffer((pixels, window.channels), "float32"))
+    total = named("total", T.sblock_alloc_buffer((pixels, window.channels), window.sum_type))
     columns = window.output_width
     biased = window.combine == "multiply_add" and starting_bias(window.epilogue)
     with T.grid(pixels, window.channels, *window.kernel) as loops:
         with T.sblock(ACCUMULATE):
             p, c, kh, kw = axes("SSRR", "p c kh kw", loops)
             with T.init():
-                start = operands[0][c] if biased else T.float32(neutral)
+                start = operands[0][c] if biased else tirx.FloatImm(window.sum_type, neutral)
                 T.buffer_store(total, start, [p, c])
             row = place(window, 0, window.height, tirx.floordiv(p, columns), kh)
             column = place(window, 1, window.width, tirx.floormod(p, columns), kw)
@@ -131,7 +158,7 @@ def _body(window: Window) -> None:
             row, column = tirx.floordiv(p, columns), tirx.floormod(p, columns)
             value = total[p, c]
             if window.combine == "sum":
-                value = value * (T.float32(1) / _divisor(window, row, column))
+                value = _average(window, value, row, column)
             at = (0, row, column, c)
             after = 1 if biased else 0
             value = apply_steps(window.epilogue[after:], operands[after:], value, at)
@@ -147,10 +174,26 @@ def _combined(
         return so_far + column.or_zero(value) * row.or_zero(weight[at])
     if window.combine == "max":
         if window.dilation != (1, 1):
-            value = row.or_else(column.or_else(value, LOWEST), LOWEST)
+            lowest = LOWEST[window.dtype]
+            value = row.or_else(column.or_else(value, lowest), lowest)
         # What is read in place of an element outside is in the same window, if it is not dilated.
         return tirx.max(so_far, value)
+    if window.sums_shares:
+        value = value * number(1 / window.taps, value)
+    elif window.sum_type != window.dtype:
+        value = tirx.Cast(window.sum_type, value)
     return so_far + row.or_zero(column.or_zero(value))
+
+
+def _average(window: Window, total: Any, row: Any, column: Any) -> Any:
+    """Divide a sum by the pixels that went into it."""
+    if not window.sums_shares:
+        average = total * (number(1, total) / _divisor(window, row, column))
+        return average if window.sum_type == window.dtype else tirx.Cast(window.dtype, average)
+    if window.divisor:
+        return total
+    share = T.float32(window.taps) / _divisor(window, row, column)
+    return total * tirx.Cast(window.dtype, share)
 
 
 def _divisor(window: Window, row: Any, column: Any) -> Any:

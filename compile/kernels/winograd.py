@@ -202,7 +202,7 @@ def transform_output(layer: Winograd) -> tirx.PrimFunc:
             T.func_attr({NO_ALIAS: True})
             products = (layer.tile**2, rows, columns, outputs)
             m = T.arg("m", T.buffer(products, "float32"))
-            operands = epilogue_operands(layer.epilogue, layer.output_shape, (outputs,))
+            operands = epilogue_operands(layer.epilogue, layer.output_shape, (outputs,), "float32")
             out = T.arg("out", T.buffer(layer.output_shape, "float32"))
             scratch = _scratch(layer.tile, STEP, run)
             with T.grid(rows, columns, outputs // run) as (i, j, c):

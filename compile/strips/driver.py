@@ -105,7 +105,10 @@ def strip_driver(
     tirx.PrimFunc
         Parameters: `inputs`, `outputs`, and the workspace where there is one.
     """
-    new = {layer: tirx.decl_buffer(shape, "float32", f"out_{layer}") for layer, shape in outputs}
+    new = {
+        layer: tirx.decl_buffer(shape, layers[layer].dtype, f"out_{layer}")
+        for layer, shape in outputs
+    }
     whole = new | {place: inputs[place] for place, layer in enumerate(layers) if layer.given}
     parameters = [*inputs, *new.values()]
     image = images.variable
@@ -118,7 +121,8 @@ def strip_driver(
         place = plan.places[layer]
         if place in whole:
             return images.part(whole[place], image)
-        return moved(rows.data, plan.windows[place].start + row * layers[place].row_bytes)
+        at = plan.windows[place].start + row * layers[place].row_bytes
+        return moved(rows.data, at, layers[place].dtype)
 
     def move(step: Move) -> list[Any]:
         """Copy as many rows at once as do not overlap with where they go."""

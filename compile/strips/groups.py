@@ -15,7 +15,7 @@ from shuffledeploy.compiler.ir.graph import (
     readers_of,
     shape_of,
 )
-from shuffledeploy.compiler.ir.memory_layout import FLOAT_BYTES
+from shuffledeploy.compiler.ir.tir import tensor_bytes
 from shuffledeploy.compiler.strips.kernel_calls import KernelCall, bytes_of, segments_of
 from shuffledeploy.compiler.strips.ranged import rows_read
 from shuffledeploy.compiler.strips.strip_plan import (
@@ -204,8 +204,11 @@ class _Finder:
         layers = []
         for tensor in given:
             _, height, width, channels = shape_of(tensor) or ()
-            row = width * channels * FLOAT_BYTES
-            layers.append(Layer(height, width, row, width, height, (), kept=True, given=True))
+            dtype = str(tensor.ty.dtype)
+            row = tensor_bytes((width, channels), dtype)
+            layers.append(
+                Layer(height, width, row, width, height, (), kept=True, given=True, dtype=dtype)
+            )
         for call in calls:
             _, height, width, channels = call.shape
             sources = tuple(
@@ -214,12 +217,13 @@ class _Finder:
                 if argument in inside
             )
             kept = any(reader not in inside for reader in self.readers.get(call.variable, ()))
-            row, kernel = width * channels * FLOAT_BYTES, call.ranged
+            dtype, kernel = str(call.variable.ty.dtype), call.ranged
+            row = tensor_bytes((width, channels), dtype)
             below = over[call.variable]
             layers.append(
                 Layer(
                     height, width, row, kernel.unit, kernel.units, sources, kept,
-                    None if below is None else inside[below],
+                    None if below is None else inside[below], dtype=dtype,
                 )
             )  # fmt: skip
         return given, tuple(layers)

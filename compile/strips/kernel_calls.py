@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +11,7 @@ from tvm import relax, tirx
 
 from shuffledeploy.compiler.ir.attributes import kernel_of
 from shuffledeploy.compiler.ir.graph import bindings_of, called_kernel, operator, shape_of
-from shuffledeploy.compiler.ir.memory_layout import FLOAT_BYTES
+from shuffledeploy.compiler.ir.tir import tensor_bytes
 from shuffledeploy.compiler.kernels.images import images_of, tensors_of_images
 from shuffledeploy.compiler.passes.tir.over_residual import residual_of
 from shuffledeploy.compiler.strips.ranged import Ranged, ranged
@@ -65,8 +64,8 @@ class KernelCall:
 
 
 def bytes_of(tensor: Any) -> int:
-    """Bytes of a tensor of four-byte elements."""
-    return FLOAT_BYTES * math.prod(shape_of(tensor) or ())
+    """Bytes of a tensor."""
+    return tensor_bytes(shape_of(tensor) or (), tensor.ty.dtype)
 
 
 def segments_of(

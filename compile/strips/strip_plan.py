@@ -57,6 +57,8 @@ class Layer:
         The layer over whose rows it is written, each over its own.
     given : bool
         Whether it is nothing to compute, but a whole tensor that others are written over.
+    dtype : str
+        Of the elements of its output.
     """
 
     height: int
@@ -68,6 +70,7 @@ class Layer:
     kept: bool
     over: int | None = None
     given: bool = False
+    dtype: str = "float32"
 
     @property
     def aligned_rows(self) -> int:

@@ -90,4 +90,4 @@ class Request:
     @property
     def bundle_path(self) -> Path:
         """Where the bundle goes."""
-        return self.output or BUNDLE_FOLDER / f"{self.network}-{self.target.name}"
+        return self.output or BUNDLE_FOLDER / f"{self.network}-{self.target.name_in_precision}"

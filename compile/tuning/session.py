@@ -186,6 +186,8 @@ def tune_network(request: Request, devices: Devices, console: Console | None = N
     require_fits(exported, normalisation, labels)
     say("running the graph passes")
     lowered = lower(exported, request.target, request.dump_ir)
+    if lowered.half is not None and lowered.half.sentence:
+        say(lowered.half.sentence)
     tasks = find_tasks(lowered, request.target)
     began = time.monotonic()
     find = measure_shortlist if request.measure_shortlist else search
@@ -255,6 +257,7 @@ def _options(request: Request) -> dict[str, Any]:
         "resolution": request.resolution and list(request.resolution),
         "batch": request.batch,
         "seed": request.seed,
+        "precision": request.target.precision,
     }
 
 

@@ -33,7 +33,8 @@ def check_accuracy(options: argparse.Namespace) -> int:
             if bundle.manifest.network != FASHION:
                 raise UsageError(f"{options.bundle} holds {bundle.manifest.network}, not {FASHION}")
         else:
-            bundle = cached_bundle(FASHION, None, find_target(options.target), tell=tell)
+            target = find_target(options.target).computing_in(options.precision)
+            bundle = cached_bundle(FASHION, None, target, tell=tell)
         device = options.device or default_device(bundle.manifest)
         tell(f"images through {device}")
         with open_network(bundle, device) as network:

@@ -6,13 +6,14 @@ import dataclasses
 from dataclasses import dataclass
 
 from shuffledeploy.compiler.bundle.folder import Bundle
+from shuffledeploy.compiler.bundle.tolerances import error_unit
 from shuffledeploy.deploy.devices.device_names import DeviceName, require_core
 from shuffledeploy.deploy.devices.processor_state import summarize
 from shuffledeploy.deploy.runner.bench_runner import build_runner, write_reference
 from shuffledeploy.deploy.runner.runner_answer import KernelTime, RunnerAnswer, read_answer
 from shuffledeploy.deploy.runner.runner_places import run_program
 from shuffledeploy.deploy.runtime.latency import THREADS, Latency
-from shuffledeploy.deploy.runtime.parity import NOT_TOLD, Parity, judged, magnitude, parity_of
+from shuffledeploy.deploy.runtime.parity import NOT_TOLD, Parity, judged, parity_of
 from shuffledeploy.model.errors import Failure
 from shuffledeploy.model.scratch import scratch_folder
 
@@ -99,6 +100,7 @@ def judge(bundle: Bundle, answer: RunnerAnswer, place: DeviceName) -> RunnerResu
         If it did not compare or time what it was to.
     """
     manifest, allowed = bundle.manifest, bundle.manifest.tolerance
+    precision = manifest.precision
     wanted = [len(manifest.outputs)] * (1 + len(manifest.seeds))
     compared = [len(case.errors) for case in answer.cases]
     if compared != wanted:
@@ -106,12 +108,12 @@ def judge(bundle: Bundle, answer: RunnerAnswer, place: DeviceName) -> RunnerResu
     expected = reversed(bundle.reference_outputs())
     cases = [
         judged(
-            case.numbers, [magnitude(output) for output in outputs], allowed, top1=case.top1,
-            top5=case.top5,
+            case.numbers, [error_unit(output, precision) for output in outputs], allowed, precision,
+            top1=case.top1, top5=case.top5,
         )
         for case, outputs in zip(answer.cases, expected, strict=True)
     ]  # fmt: skip
-    parity = parity_of(cases, allowed)
+    parity = parity_of(cases, allowed, precision)
     if not parity.passed:
         parity = dataclasses.replace(parity, first_wrong_kernel=NOT_TOLD)
     # A device that is known to be emulated may not say so.

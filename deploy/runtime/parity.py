@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from shuffledeploy.compiler.bundle.folder import Bundle, sample
+from shuffledeploy.compiler.bundle.tolerances import allowed_error, error_unit, magnitude
 from shuffledeploy.compiler.ir.graph import Array
+from shuffledeploy.compiler.ir.memory_layout import FLOAT, HALF
 from shuffledeploy.deploy.runtime.execution import LoadedNetwork, RunningNetwork
 from shuffledeploy.model.errors import Failure
 
@@ -27,18 +29,22 @@ class Parity:
     max_abs_error : float
         Largest absolute difference of any output element in any case; NaN where one is.
     max_rel_error : float
-        The same, relative to the largest magnitude among PyTorch's outputs of that case.
+        The same, relative to the largest magnitude among PyTorch's outputs of that case; in half
+        precision, to the spread of the output's elements.
     top1_agreement, top5_agreement : float
         Share of cases with the same first class, and the same set of first five.
     cases : int
         Inputs that were tried: the stored reference and the seeded ones.
     tolerance : float
         Of the absolute error, for logits of order one. A case whose logits are larger is allowed
-        as many times more: float32 rounds relative to magnitude.
+        as many times more: float32 rounds relative to magnitude. In half precision, of the error
+        relative to the spread of the output's elements (:mod:`compiler.bundle.tolerances`).
     passed : bool
         Whether each case is within its tolerance. NaN never is.
     first_wrong_kernel : str or None
         After a failure: the first kernel call that differs, or that none does.
+    precision : str
+        What the network computes in.
     """
 
     max_abs_error: float
@@ -49,6 +55,7 @@ class Parity:
     tolerance: float
     passed: bool
     first_wrong_kernel: str | None = None
+    precision: str = FLOAT
 
     def to_json(self) -> dict[str, Any]:
         """Give the fields for a JSON file, where numbers that are not finite become null."""
@@ -61,10 +68,13 @@ class Parity:
     @property
     def verdict(self) -> str:
         """One line for people."""
+        in_half = self.precision == HALF
+        unit = "spread of the logits" if in_half else "largest logit"
+        of_what = f" of the spread ({HALF})" if in_half else ""
         text = (
-            f"largest error {self.max_abs_error:.1e} ({self.max_rel_error:.1e} of the largest"
-            f" logit), tolerance {self.tolerance:.0e}; top-1 agrees in {self.top1_agreement:.0%},"
-            f" top-5 in {self.top5_agreement:.0%} of {self.cases} inputs"
+            f"largest error {self.max_abs_error:.1e} ({self.max_rel_error:.1e} of the {unit}),"
+            f" tolerance {self.tolerance:.0e}{of_what}; top-1 agrees in"
+            f" {self.top1_agreement:.0%}, top-5 in {self.top5_agreement:.0%} of {self.cases} inputs"
         )
         return f"{'holds' if self.passed else 'does not hold'}: {text}"
 
@@ -107,13 +117,13 @@ def check_parity(
     progress : Callable
         Called after each input.
     """
-    tolerance = float(bundle.manifest.tolerance)
+    tolerance, precision = float(bundle.manifest.tolerance), bundle.manifest.precision
     inputs = bundle.reference_inputs()
     cases = []
     for values, expected in zip(inputs, bundle.reference_outputs(), strict=True):
-        cases.append(compare_outputs(network.run(values), expected, tolerance))
+        cases.append(compare_outputs(network.run(values), expected, tolerance, precision))
         progress()
-    parity = parity_of(cases, tolerance)
+    parity = parity_of(cases, tolerance, precision)
     if parity.passed:
         return parity
     wrong = NOT_TOLD
@@ -122,7 +132,7 @@ def check_parity(
     return dataclasses.replace(parity, first_wrong_kernel=wrong)
 
 
-def parity_of(cases: Sequence[Case], tolerance: float) -> Parity:
+def parity_of(cases: Sequence[Case], tolerance: float, precision: str = FLOAT) -> Parity:
     """Sum up the comparisons of all inputs."""
     return Parity(
         # Not max(): it forgets a NaN that is not the first.
@@ -131,10 +141,13 @@ def parity_of(cases: Sequence[Case], tolerance: float) -> Parity:
         top1_agreement=sum(case.top1 for case in cases) / len(cases),
         top5_agreement=sum(case.top5 for case in cases) / len(cases),
         cases=len(cases), tolerance=tolerance, passed=all(case.within for case in cases),
+        precision=precision,
     )  # fmt: skip
 
 
-def compare_outputs(actual: list[Array], expected: list[Array], tolerance: float) -> Case:
+def compare_outputs(
+    actual: list[Array], expected: list[Array], tolerance: float, precision: str = FLOAT
+) -> Case:
     """Compare all outputs of one run; classes are ranked by the first output.
 
     Raises
@@ -150,25 +163,20 @@ def compare_outputs(actual: list[Array], expected: list[Array], tolerance: float
     errors = [_error(a, e) for a, e in zip(actual, expected, strict=True)]
     ranked, wanted = _first_classes(actual[0]), _first_classes(expected[0])
     return judged(
-        errors, [magnitude(e) for e in expected], tolerance,
+        errors, [error_unit(e, precision) for e in expected], tolerance, precision,
         top1=bool((ranked[:, :1] == wanted[:, :1]).all()),
         top5=bool((np.sort(ranked) == np.sort(wanted)).all()),
     )  # fmt: skip
 
 
 def judged(
-    errors: Sequence[float], magnitudes: Sequence[float], tolerance: float, *, top1: bool,
-    top5: bool,
+    errors: Sequence[float], units: Sequence[float], tolerance: float, precision: str, *,
+    top1: bool, top5: bool,
 ) -> Case:  # fmt: skip
-    """Judge one input by each output's largest error, and the largest magnitude it should have."""
-    within = all(
-        error <= tolerance * max(1.0, largest)
-        for error, largest in zip(errors, magnitudes, strict=True)
-    )
-    relative = [
-        error / largest if largest else error
-        for error, largest in zip(errors, magnitudes, strict=True)
-    ]
+    """Judge one input by each output's largest error, and what errors are told in parts of."""
+    told = list(zip(errors, units, strict=True))
+    within = all(error <= allowed_error(unit, tolerance, precision) for error, unit in told)
+    relative = [error / unit if unit else error for error, unit in told]
     return Case(float(np.max(errors)), float(np.max(relative)), within, top1, top5)
 
 
@@ -183,7 +191,9 @@ def first_wrong_kernel(network: RunningNetwork, bundle: Bundle, inputs: list[Arr
     for i, (name, expected, actual) in enumerate(
         zip(names, bundle.intermediate_samples(), written, strict=True)
     ):
-        allowed = bundle.manifest.tolerance * max(1.0, magnitude(expected))
+        # One kernel's numbers need not spread: of half, too, errors are held against the largest.
+        least = 0.0 if bundle.manifest.precision == HALF else 1.0
+        allowed = bundle.manifest.tolerance * max(least, magnitude(expected))
         if not _error(sample(actual), expected) <= allowed:
             return f"{name} (call {i + 1} of {len(names)})"
     return GRAPH
@@ -194,12 +204,6 @@ def _error(actual: Array, expected: Array) -> float:
         return 0.0
     with np.errstate(invalid="ignore"):
         return float(np.max(np.abs(actual.astype(np.float64) - expected.astype(np.float64))))
-
-
-def magnitude(values: Array) -> float:
-    """Give the largest magnitude; 1 where it is not finite, so that it excuses nothing."""
-    largest = float(np.max(np.abs(values.astype(np.float64)), initial=0.0))
-    return largest if math.isfinite(largest) else 1.0
 
 
 def _first_classes(values: Array) -> Array:

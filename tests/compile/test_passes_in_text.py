@@ -35,6 +35,8 @@ from shuffledeploy.compiler.targets import CompileTarget, find_target
 ARM: CompileTarget = find_target("cortex-a72")
 #: The same with so little cache that small tensors go by strips.
 LITTLE_CACHE = dataclasses.replace(ARM, cache=SMALL)
+#: A core that computes in half precision, and is to.
+HALF_ARM = find_target("cortex-a76").computing_in("float16")
 
 
 class Passed(nn.Module):
@@ -137,6 +139,18 @@ class ConvolutionAndSum(nn.Module):
         x = torch.relu(self.stem(x))
         x = torch.relu(self.grouped(functional.channel_shuffle(x, 3)) + x)
         return x.mean((2, 3))
+
+
+class GatedAtTheEnd(nn.Module):
+    """A cast at either border, and one more before the sigmoid, which stays float32."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.linear = nn.Conv2d(3, 8, 3), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        y = self.linear(torch.relu(self.conv(x)).mean((2, 3)))
+        return y, torch.sigmoid(y)
 
 
 class Gated(nn.Module):
@@ -248,6 +262,7 @@ LESSONS = {
     "choose_layouts": Lesson(PoolBetween(), (1, 3, 8, 10)),
     "absorb_flatten": Lesson(Flattened(), (1, 3, 4, 3)),
     "simplify_pools": Lesson(AdaptivePools(), (1, 2, 6, 8)),
+    "compute_in_half": Lesson(GatedAtTheEnd(), (1, 3, 6, 5), target=HALF_ARM),
     "lower_to_kernels": Lesson(ConvolutionAndSum(), (1, 3, 8, 10)),
     "fuse_rest": Lesson(Gated(), (1, 3, 4, 5)),
     "own_answers": Lesson(Passed(), (1, 3, 2, 4)),
@@ -287,7 +302,7 @@ def test_a_pass_makes_of_its_graph_what_is_written(name: str, golden: GoldenFile
 
 def test_each_pass_over_calls_and_layers_has_its_text() -> None:
     phases = (Phase.GRAPH, Phase.SCHEDULE, Phase.MEMORY)
-    passes = {step.name for step in steps_of(pipeline(ARM), *phases)}
+    passes = {step.name for step in steps_of(pipeline(HALF_ARM), *phases)}
     others = {constants_in_place.__name__, one_function.__name__}
     assert passes | others == set(LESSONS)
     assert {path.stem for path in FOLDER.iterdir()} == set(LESSONS)

@@ -98,7 +98,7 @@ def _reordered(chain: Chain, variable: relax.Var, value: Any, readers: _Readers)
 
 def _extended(chain: Chain, variable: relax.Var, value: Any) -> Chain | None:
     name, before = operator(value), chain.variables[-1]
-    if str(value.ty.dtype) != "float32" or chain.order is not None:
+    if value.ty.dtype != chain.anchor.ty.dtype or chain.order is not None:
         return None
     operand = None
     if name == "relax.nn.relu":
@@ -110,7 +110,7 @@ def _extended(chain: Chain, variable: relax.Var, value: Any) -> Chain | None:
     elif name == "relax.add":
         left, right = value.args
         operand = right if left.same_as(before) else left
-        kind = _addition(operand, shape_of(value), shape_of(before))
+        kind = _addition(operand, shape_of(value), shape_of(before), value.ty.dtype)
         if kind is None:
             return None
         step = EpilogueStep(kind)
@@ -128,13 +128,13 @@ def _number(value: Any) -> float:
     return float(value.value)
 
 
-def _addition(operand: Any, shape: Any, shape_before: Any) -> str | None:
+def _addition(operand: Any, shape: Any, shape_before: Any, dtype: Any) -> str | None:
     if shape != shape_before or shape is None:
         return None
     constant = constant_of(operand)
     if constant is None:
         same = isinstance(operand, relax.Var) and shape_of(operand) == shape
-        return "residual" if same and str(operand.ty.dtype) == "float32" else None
+        return "residual" if same and operand.ty.dtype == dtype else None
     # One number a channel (the last axis), or one for all.
     channels = constant.shape[-1] if constant.ndim else 1
     return "bias" if constant.size == channels and channels in (1, shape[-1]) else None

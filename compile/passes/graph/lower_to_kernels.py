@@ -31,6 +31,7 @@ from shuffledeploy.compiler.ir.graph import (
     shape_of,
     substitute,
 )
+from shuffledeploy.compiler.ir.memory_layout import ELEMENT_BYTES
 from shuffledeploy.compiler.kernels.blocks import starting_bias
 from shuffledeploy.compiler.kernels.tiling import Core
 from shuffledeploy.compiler.passes.graph.choose_layouts import LAST_AXIS
@@ -41,7 +42,7 @@ from shuffledeploy.compiler.passes.graph.sites import Site, emit_call, over_shap
 
 def lower_to_kernels(module: tvm.IRModule, core: Core) -> tvm.IRModule:
     """Replace what this project's kernels cover by calls of them; see the module's docstring."""
-    chains = find_chains(module, _is_anchor)
+    chains = find_chains(module, is_covered)
     # What a kernel writes is read as it lies, a `take` at a chain's end too.
     definitions = {v: value for v, value in bindings_of(module) if v not in chains}
     inside = {v for chain in chains.values() for v in chain.variables[:-1]}
@@ -57,14 +58,16 @@ def lower_to_kernels(module: tvm.IRModule, core: Core) -> tvm.IRModule:
         if chain is None:
             replaced[variable] = builder.emit(substitute(value, current))
         else:
-            replaced[variable] = _call(Site(chain, builder, definitions, current, core))
+            own = core.of(str(chain.anchor.ty.dtype))
+            replaced[variable] = _call(Site(chain, builder, definitions, current, own))
 
     return rebuild(module, emit, lambda _, result: substitute(result, current))
 
 
-def _is_anchor(value: Any) -> bool:
+def is_covered(value: Any) -> bool:
+    """Whether a kernel of this project can stand for an operator, as it is written."""
     shape = shape_of(value) if operator(value) else None
-    if not shape or not shape[0] or str(value.ty.dtype) != "float32":
+    if not shape or not shape[0] or str(value.ty.dtype) not in ELEMENT_BYTES:
         return False
     covers = {
         "relax.nn.conv2d": _covers_convolution,
@@ -80,7 +83,7 @@ def _is_anchor(value: Any) -> bool:
 def _covers_convolution(value: Any) -> bool:
     weight = constant_of(value.args[1])
     channels_last = value.attrs.data_layout == "NHWC"
-    return channels_last and weight is not None and weight.dtype == np.float32
+    return channels_last and weight is not None and str(weight.dtype) == str(value.ty.dtype)
 
 
 def _covers_pool(value: Any) -> bool:

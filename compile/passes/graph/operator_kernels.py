@@ -74,6 +74,7 @@ def _convolution(site: Site) -> Kernel:
         dilation=pair(attrs.dilation), run=run, scattered=order_of_writes is not None,
         channels_first=channels_first,
         lanes=lanes_for(outputs // groups, site.core), epilogue=site.chain.steps,
+        dtype=site.core.element,
     )  # fmt: skip
     if is_winograd(conv):
         return winograd(site, conv, weight, site.current_value(data))
@@ -91,7 +92,7 @@ def _depthwise(site: Site, weight: Array) -> Kernel:
         combine="multiply_add", height=stored[1], width=stored[2], channels=stored[3],
         kernel=pair(weight.shape), stride=pair(attrs.strides),
         padding=quadruple(attrs.padding), dilation=pair(attrs.dilation), divisor=1.0,
-        epilogue=site.chain.steps,
+        epilogue=site.chain.steps, dtype=site.core.element,
     )  # fmt: skip
     packed = relax.const(np.ascontiguousarray(weight[:, :, 0, :]))
     name = f"depthwise{form.kernel[0]}x{form.kernel[1]}"
@@ -114,7 +115,7 @@ def _window(site: Site) -> Kernel:
     if operator(value) == "relax.mean":
         form = window.Window(
             "sum", stored[1], stored[2], stored[3], (stored[1], stored[2]), (1, 1), (0, 0, 0, 0),
-            (1, 1), float(stored[1] * stored[2]), site.chain.steps,
+            (1, 1), float(stored[1] * stored[2]), site.chain.steps, site.core.element,
         )  # fmt: skip
         return _window_kernel(site, form, "mean", data)
     attrs = value.attrs
@@ -125,7 +126,7 @@ def _window(site: Site) -> Kernel:
     form = window.Window(
         "max" if is_max else "sum", stored[1], stored[2], stored[3], kernel, pair(attrs.strides),
         padding, pair(attrs.dilation), float(kernel[0] * kernel[1]) if fixed else 0.0,
-        site.chain.steps,
+        site.chain.steps, site.core.element,
     )  # fmt: skip
     return _window_kernel(site, form, "max_pool" if is_max else "avg_pool", data)
 
@@ -140,7 +141,7 @@ def _linear(site: Site) -> Kernel:
         height=rows, width=1, channels=depth, stored_channels=depth, groups=1,
         group_outputs=outputs, kernel=(1, 1), stride=(1, 1), padding=(0, 0, 0, 0), dilation=(1, 1),
         run=depth, scattered=False, channels_first=False, lanes=lanes_for(outputs, site.core),
-        epilogue=site.chain.steps,
+        epilogue=site.chain.steps, dtype=site.core.element,
     )  # fmt: skip
     data = reshaped(site.builder, data, (1, rows, 1, depth))
     packed = pack_weight(weight.reshape(1, 1, depth, outputs), conv)
@@ -160,7 +161,7 @@ def _joined(site: Site) -> Kernel:
             tables.append(relax.const(order.astype(np.int32)))
     shape = shape_of(site.chain.variables[0])
     assert shape is not None
-    form = joined.Joined(shape[1], shape[2], tuple(parts), site.chain.steps)
+    form = joined.Joined(shape[1], shape[2], tuple(parts), site.chain.steps, site.core.element)
     name = f"concat_{shape[3]}_{shape[1]}x{shape[2]}"
     return Kernel(
         JOINED,

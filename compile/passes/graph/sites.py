@@ -18,6 +18,7 @@ from shuffledeploy.compiler.ir.graph import (
     shape_of,
     substitute,
 )
+from shuffledeploy.compiler.ir.inspection import element_of
 from shuffledeploy.compiler.ir.tvm_edges import FUSION
 from shuffledeploy.compiler.kernels import convolution
 from shuffledeploy.compiler.kernels.images import over_images
@@ -107,7 +108,8 @@ def emit_call(site: Site, kernel: Kernel, operands: list[Any]) -> Any:
     function = kernel.function.with_attrs(attributes)
     function = over_images(function, site.images, [*tensors, len(arguments)])
     reference = site.builder.add_func(function, kernel.name)
-    result = relax.TensorType(over_shape(kernel.output_shape, site), "float32")
+    element = element_of(kernel.function)
+    result = relax.TensorType(over_shape(kernel.output_shape, site), element)
     return site.builder.emit(relax.call_tir(reference, relax.Tuple(arguments), result))
 
 
@@ -135,6 +137,8 @@ def quadruple(values: Any) -> tuple[int, int, int, int]:
 def lanes_for(outputs: int, core: Core) -> int:
     """Vector length for a group's outputs: the longest that leaves no remainder in a long row."""
     lanes = core.lanes
+    if core.multiplies_by_lane:
+        return lanes
     while lanes > 4 and outputs % lanes and outputs > 4 * lanes:
         lanes //= 2
     return lanes

@@ -19,6 +19,7 @@ from typing import Any
 from tvm import relax
 
 from shuffledeploy.compiler.ir.graph import Array
+from shuffledeploy.compiler.ir.memory_layout import FLOAT
 from shuffledeploy.compiler.kernels import convolution
 from shuffledeploy.compiler.kernels.packing import pack_weight
 from shuffledeploy.compiler.kernels.winograd import (
@@ -54,6 +55,8 @@ def is_winograd(conv: convolution.Convolution) -> bool:
         and window in WINDOWS
         and conv.stride == (1, 1) == conv.dilation
         and not conv.channels_first
+        # Its sums of differences lose too many of half's digits.
+        and conv.dtype == FLOAT
         and conv.run == conv.group_inputs
         and conv.stored_channels == conv.channels
         and min(conv.group_inputs, conv.group_outputs) >= FEWEST_CHANNELS

@@ -128,7 +128,7 @@ def _emit(
     layers = group.places
     fields: list[Any] = [current(tensor) for tensor in group.given]
     buffers: list[Any] = [
-        tirx.decl_buffer(shape_of(tensor), "float32", f"over_{number}")
+        tirx.decl_buffer(shape_of(tensor), str(tensor.ty.dtype), f"over_{number}")
         for number, tensor in enumerate(group.given)
     ]
     callees = {}
@@ -166,7 +166,7 @@ def _emit(
     # What is given comes first among the layers, and among what the driver is given.
     at = [plan.places[index] for index, _ in kept]
     over = [place if group.layers[place].given else -1 for place in at]
-    types = [relax.TensorType(call.shape, "float32") for _, call in kept]
+    types = [relax.TensorType(call.shape, str(call.variable.ty.dtype)) for _, call in kept]
     if plan.workspace:
         types.append(relax.TensorType((plan.workspace // FLOAT_BYTES,), "float32"))
         over.append(-1)

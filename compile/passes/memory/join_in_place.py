@@ -111,7 +111,7 @@ def join_in_place(module: tvm.IRModule, unscheduled: Mapping[str, tirx.PrimFunc]
             function = into_slice(functions[kernel], stores[join.name][number], join.shape)
             references[name] = builder.add_func(function.with_attr(OF_KERNEL, kernel), name)
         fields = list(substitute(value.args[1], current).fields)
-        written = relax.TensorType(join.shape, "float32")
+        written = relax.TensorType(join.shape, str(variable.ty.dtype))
         before = join.before(variable)
         if before is None:
             return relax.call_tir(references[name], relax.Tuple(fields), written)
@@ -199,13 +199,13 @@ def into_slice(function: tirx.PrimFunc, joining: Any, shape: tuple[int, ...]) ->
         The same parameters, but for the output.
     """
     *inputs, output = function.params
-    whole = tirx.decl_buffer(shape, "float32", str(output.name))
+    whole = tirx.decl_buffer(shape, str(output.dtype), str(output.name))
     (load,) = loads_in(joining.value)
     # A part's element [n, y, x, c] goes to [n, y, x, c + start].
     start = tvm.sym.Analyzer().simplify(joining.indices[-1] - load.indices[-1])
 
     def finished(value: Any) -> Any:
-        taken = tirx.Var("taken", "float32")
+        taken = tirx.Var("taken", str(output.dtype))
         body = structural_map(joining.value, (tvm.ir.TensorLoad, lambda _: taken))
         return with_values(body, {taken: value})
 

@@ -71,7 +71,7 @@ def residual_in_place(module: tvm.IRModule) -> tvm.IRModule:
             function = function.with_attr(OF_KERNEL, kernel_of(functions[name], name))
             references[name] = builder.add_func(function, f"{name}_in_place")
         fields = substitute(value.args[1], current)
-        written = relax.TensorType(shape_of(variable), "float32")
+        written = relax.TensorType(shape_of(variable), str(variable.ty.dtype))
         return relax.op.call_tir_inplace(references[name], fields, place, written)
 
     return rewrite(module, replace)
