@@ -41,8 +41,8 @@ from shuffledeploy.compiler.ir.inspection import (
     moves_only,
 )
 from shuffledeploy.compiler.ir.memory_layout import HALF
-from shuffledeploy.compiler.kernels.images import images_of
-from shuffledeploy.compiler.kernels.schedules import scheduled
+from shuffledeploy.compiler.kernels.images import images_of, one_image
+from shuffledeploy.compiler.kernels.schedules import forms, scheduled
 from shuffledeploy.compiler.library import build_library
 from shuffledeploy.compiler.passes.graph.eliminate_channel_shuffle import count_shuffles
 from shuffledeploy.compiler.passes.graph.fold_batch_norm import fold_batch_norm
@@ -117,6 +117,11 @@ def lower(
     dump(program.module, "import")
     module = run_steps(program.module, steps_of(steps, Phase.GRAPH), dump)
     return Lowered(program, module, tuple(name for _, name in kernel_calls(module)), half)
+
+
+def record_keys(lowered: Lowered, target: CompileTarget) -> set[str]:
+    """List the keys by which records of a network's kernels are found."""
+    return {kernel_key(f) for f in lowered.kernels.values() if forms(one_image(f), target.core)}
 
 
 def choose_schedules(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -19,7 +21,7 @@ from shuffledeploy.compiler.passes.memory.expose_intermediates import (
     expose_intermediates,
     kernel_calls,
 )
-from shuffledeploy.compiler.targets import find_target
+from shuffledeploy.compiler.targets import CompileTarget, find_target
 from shuffledeploy.model.scratch import scratch_folder
 
 SEEDS = (1, 2, 3, 4)
@@ -31,9 +33,10 @@ def reference(
     """Ask PyTorch for the outputs of the reference input (seed 0) and of each of `SEEDS`."""
     arrays: dict[str, Array] = {}
     outputs: list[Array] = []
+    ask = answering(exported)
     for case, seed in enumerate((0, *SEEDS)):
         values = bundles.seeded_inputs(inputs, seed)
-        outputs = answers(exported, values)
+        outputs = ask(values)
         arrays |= {f"output_{case}_{i}": value for i, value in enumerate(outputs)}
         if case == 0:
             arrays |= {f"input_{i}": value for i, value in enumerate(values)}
@@ -44,23 +47,37 @@ def reference(
     return arrays, specs
 
 
-def answers(exported: ExportedProgram, values: list[Array]) -> list[Array]:
-    """Ask PyTorch for the tensors of its answer; what it changes of the inputs is a copy."""
-    given = [torch.from_numpy(value.copy()) for value in values]
-    positional, named = tree_unflatten(given, exported.call_spec.in_spec)
-    with torch.no_grad():
-        answer = exported.module()(*positional, **named)
-    return [leaf.numpy().copy() for leaf in tree_leaves(answer) if isinstance(leaf, torch.Tensor)]
+def answering(exported: ExportedProgram) -> Callable[[list[Array]], list[Array]]:
+    """Give a function that asks PyTorch for the tensors of a program's answer.
+
+    What the program changes of its inputs is a copy.
+    """
+    network = exported.module()
+
+    def answers(values: list[Array]) -> list[Array]:
+        given = [torch.from_numpy(value.copy()) for value in values]
+        positional, named = tree_unflatten(given, exported.call_spec.in_spec)
+        with torch.no_grad():
+            answer = network(*positional, **named)
+        leaves = tree_leaves(answer)
+        return [leaf.numpy().copy() for leaf in leaves if isinstance(leaf, torch.Tensor)]
+
+    return answers
 
 
 def unscheduled_writes(module: tvm.IRModule, inputs: list[Array]) -> list[list[Array]]:
     """Run every kernel of a module unscheduled on this machine; list what each call writes."""
     with scratch_folder("unscheduled-") as folder:
         library = folder / bundles.LIBRARY
-        build_library(expose_intermediates(module), find_target("host"), library)
+        build_library(expose_intermediates(module), _unoptimised(find_target("host")), library)
         machine = relax.VirtualMachine(tvm.runtime.load_module(str(library)), tvm.cpu())
         results = machine[INTERMEDIATES](*(tvm.runtime.tensor(value) for value in inputs))
         return [_tensors(value) for value in results]
+
+
+def _unoptimised(target: CompileTarget) -> CompileTarget:
+    """Have LLVM translate kernels as they are written: what runs once waits for memory anyhow."""
+    return dataclasses.replace(target, options={**target.options, "opt-level": 0})
 
 
 def samples_of(writes: list[list[Array]]) -> dict[str, Array]:

@@ -11,7 +11,7 @@ from torch.export import ExportedProgram
 
 from shuffledeploy.compiler.bundle.folder import Bundle
 from shuffledeploy.compiler.frontend.program import trace
-from shuffledeploy.compiler.network import choose_schedules, lower, write_bundle
+from shuffledeploy.compiler.network import choose_schedules, lower, record_keys, write_bundle
 from shuffledeploy.compiler.targets import CompileTarget
 from shuffledeploy.compiler.tuning.records.related_records import usable_records
 from shuffledeploy.model.errors import UsageError
@@ -86,7 +86,8 @@ def compile_network(
     exported = trace_network(name, resolution)
     progress("running the graph passes")
     lowered = lower(exported, target)
-    records = usable_records(log_folder or records_folder(), target)
+    logs = log_folder or records_folder()
+    records = usable_records(logs, target, record_keys(lowered, target))
     options: dict[str, Any] = {"model": name, "resolution": resolution and list(resolution)}
     return write_bundle(
         output, lowered, choose_schedules(lowered, target, records), target, network=name,

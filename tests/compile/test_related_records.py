@@ -18,6 +18,7 @@ from shuffledeploy.compiler.tuning.records.record_log import append, log_path
 from shuffledeploy.compiler.tuning.records.recorded_schedules import make_record
 from shuffledeploy.compiler.tuning.records.related_records import usable_records
 from shuffledeploy.compiler.tuning.search.tasks import find_tasks
+from shuffledeploy.model.errors import UsageError
 
 TVM = "0.27.0.post1"
 
@@ -36,6 +37,17 @@ def test_the_nearest_core_lends_what_is_missing(tmp_path: Path) -> None:
     assert {key: (r.score, r.lender) for key, r in records.items()} == {
         "a": (2.0, "cortex-a72"), "b": (3.0, "cortex-a72"), "own": (4.0, ""),
     }  # fmt: skip
+
+
+@pytest.mark.smoke
+def test_others_logs_are_read_only_for_what_is_missing(tmp_path: Path) -> None:
+    append(log_path(tmp_path, "cortex-a76"), [_record("own", 4.0)])
+    # A log that cannot be read.
+    log_path(tmp_path, "cortex-a72").mkdir(parents=True)
+    a76 = find_target("cortex-a76")
+    assert set(usable_records(tmp_path, a76, ["own"])) == {"own"}
+    with pytest.raises(UsageError, match="cannot read the tuning log"):
+        usable_records(tmp_path, a76, ["own", "another"])
 
 
 @pytest.mark.smoke

@@ -17,6 +17,7 @@ appears. Until then, among estimates too close to tell apart the fewest instruct
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -97,12 +98,19 @@ def read_log(path: Path, source: str | None = None) -> Log:
     UsageError
         If the file cannot be read at all.
     """
-    if not path.exists():
-        return Log(())
     try:
-        lines = read_text(path).splitlines()
+        state = path.stat()
+        # A run asks several times; what has grown or was replaced is read again.
+        return _read_log(path, source, (state.st_ino, state.st_size, state.st_mtime_ns))
+    except FileNotFoundError:
+        return Log(())
     except OSError as error:
         raise UsageError(f"cannot read the tuning log {path}: {error.strerror}") from error
+
+
+@functools.lru_cache(maxsize=16)
+def _read_log(path: Path, source: str | None, _state: tuple[int, ...]) -> Log:
+    lines = read_text(path).splitlines()
     kept: dict[tuple[str, str], dict[str, Record]] = {}
     rejected: list[str] = []
     for number, line in enumerate(lines, start=1):

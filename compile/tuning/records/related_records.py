@@ -8,6 +8,7 @@ they were another core's.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from shuffledeploy.compiler.targets import CompileTarget, places_apart
@@ -16,7 +17,9 @@ from shuffledeploy.compiler.tuning.records.record_log import FILE_NAME, log_path
 from shuffledeploy.model.folders import COMMITTED_RECORDS, records_folder
 
 
-def usable_records(log_folder: Path, target: CompileTarget) -> dict[str, Record]:
+def usable_records(
+    log_folder: Path, target: CompileTarget, wanted: Iterable[str] | None = None
+) -> dict[str, Record]:
     """Give each kernel's key its best record: of the target, else of the nearest related one.
 
     Parameters
@@ -25,6 +28,8 @@ def usable_records(log_folder: Path, target: CompileTarget) -> dict[str, Record]
         Where records are kept, a folder a target.
     target : CompileTarget
         What is compiled for.
+    wanted : iterable of str, optional
+        Keys of the kernels that there are: other targets' logs are read only for what is missing.
 
     Raises
     ------
@@ -32,8 +37,11 @@ def usable_records(log_folder: Path, target: CompileTarget) -> dict[str, Record]
         If a log cannot be read.
     """
     found = own_records(log_folder, target)
+    missing = None if wanted is None else set(wanted)
     for folder in _folders(log_folder):
         for name in related_targets(folder, target):
+            if missing is not None and missing <= found.keys():
+                return found
             for key, record in read_log(log_path(folder, name)).preferred.items():
                 found.setdefault(key, record.borrowed_from(name))
     return found
