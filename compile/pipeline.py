@@ -38,6 +38,7 @@ from shuffledeploy.compiler.passes.memory.join_in_place import join_in_place
 from shuffledeploy.compiler.passes.memory.one_function import one_function
 from shuffledeploy.compiler.passes.memory.replace_kernels import replace_kernels
 from shuffledeploy.compiler.passes.memory.residual_in_place import residual_in_place
+from shuffledeploy.compiler.passes.tir.elementary_functions import compute_functions
 from shuffledeploy.compiler.passes.tir.fetch_weights import fetch_next_weights
 from shuffledeploy.compiler.passes.tir.last_tile import part_last_tile
 from shuffledeploy.compiler.passes.tir.masked_vectors import has_masks, mask_odd_vectors
@@ -152,6 +153,7 @@ def pipeline(
             "share_vectors": each(share_vectors, _shares),
             "load_whole_vectors": each(load_whole_vectors),
             "mask_odd_vectors": each(mask_odd_vectors, has_masks),
+            "compute_functions": each(compute_functions),
             "keep_on_stack": each(keep_on_stack),
         },
     }

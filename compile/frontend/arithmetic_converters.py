@@ -113,6 +113,14 @@ def _elu(node: fx.Node, importer: Any) -> Any:
     return emit(relax.op.add(straight, relax.op.multiply(bent, const(alpha * scale))))
 
 
+def _parametric_relu(node: fx.Node, importer: Any) -> Any:
+    """Write it of operations that commute with an order of channels, as a choice does not."""
+    x, slope = (importer.env[argument] for argument in node.args)
+    zero, emit = relax.const(0.0, type_of(node)), importer.block_builder.emit
+    below = emit(relax.op.multiply(emit(relax.op.minimum(x, zero)), slope))
+    return emit(relax.op.add(emit(relax.op.maximum(x, zero)), below))
+
+
 def _choice(node: fx.Node, importer: Any) -> Any:
     condition, *ways = (importer.env[a] if isinstance(a, fx.Node) else a for a in node.args)
     both = [cast(way, type_of(node), importer) for way in ways]
@@ -138,6 +146,7 @@ ARITHMETIC: dict[str, Converter] = {
     **named("div.Tensor div.Scalar div.Tensor_mode div.Scalar_mode", _division),
     **named("pow.Tensor_Scalar pow.Tensor_Tensor", _power),
     "elu.default": _elu,
+    "_prelu_kernel.default": _parametric_relu,
     "__lshift__.Scalar": _arithmetic(relax.op.left_shift),
     "__rshift__.Scalar": _arithmetic(relax.op.right_shift),
     **named("where.default where.self where.ScalarOther where.ScalarSelf where.Scalar", _choice),

@@ -22,6 +22,8 @@ from shuffledeploy.model.errors import UsageError
 
 #: What TVM's importer takes but computes otherwise than PyTorch, and PyTorch can decompose.
 _DECOMPOSED = frozenset({"grid_sampler_2d.default", "_native_batch_norm_legit_functional.default"})
+#: What PyTorch would decompose into comparisons and choices.
+_KEPT = (torch.ops.aten._prelu_kernel.default,)
 #: What it computes otherwise, and nothing decomposes.
 _REFUSED = frozenset({"_upsample_bilinear2d_aa.default", "masked_select.default"})
 #: What moves or casts tensors of half precision, and rounds nothing that PyTorch does not.
@@ -42,7 +44,10 @@ def core_program(exported: ExportedProgram) -> ExportedProgram:
         If it has an operator that cannot be: names it and says why. If it keeps a state, draws
         random numbers, or has tensors whose extents or types cannot be compiled.
     """
-    program = exported.run_decompositions()
+    standard = default_decompositions()
+    for op in _KEPT:
+        standard.pop(op, None)
+    program = exported.run_decompositions(standard)
     for _ in range(4):
         table = {op: decomposition_table[op] for op in _unknown(program)
                  if op in decomposition_table}  # fmt: skip

@@ -19,6 +19,8 @@ KIND = "kernel"
 WINDOW = "window"
 #: Kind of concatenations.
 JOINED = "joined"
+#: Kind of what is applied to each element of a feature map.
+ELEMENTWISE = "elementwise"
 #: Floats in the vectors that a kernel computes with.
 LANES = "lanes"
 #: Images that a kernel computes one after another, and which of its parameters are tensors of them.

@@ -66,6 +66,11 @@ def default_lowering() -> tuple[Callable[[tvm.IRModule], tvm.IRModule], Any, Any
     return lower, finish_host, finish_device
 
 
+def let_vectorize(intrinsic: str) -> None:
+    """Let TVM make vectors of calls of an intrinsic; of those unknown to it it makes loops."""
+    tvm.ir.register_op_attr(intrinsic, "TVectorizable", True)
+
+
 def register_lowering(name: str, lowering: Callable[[], tuple[Any, Any, Any]]) -> None:
     """Register a lowering by a name: `tvm.compile` asks for it by that alone."""
     from tvm.tirx.compilation_pipeline import register_tir_pipeline

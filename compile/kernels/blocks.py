@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+import enum
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script.builder import ir as T
+
+from shuffledeploy.compiler.kernels.operations import OPERATIONS, WRITTEN_TIMES, number
 
 ACCUMULATE = "accumulate"
 OUTPUT = "output"
@@ -72,6 +75,17 @@ def axes(kinds: str, names: str, loops: Any) -> list[Any]:
     return [named(name, v) for name, v in zip(names.split(), variables, strict=True)]
 
 
+class Read(enum.Enum):
+    """What a step of an epilogue reads from memory."""
+
+    #: A constant for each channel, shape (C,).
+    CHANNELS = enum.auto()
+    #: A number for each channel that the network computes, shape (1, 1, 1, C).
+    CHANNELS_OF_IMAGE = enum.auto()
+    #: A tensor of the output's shape.
+    TENSOR = enum.auto()
+
+
 @dataclasses.dataclass(frozen=True)
 class EpilogueStep:
     """One operation of an epilogue.
@@ -79,13 +93,24 @@ class EpilogueStep:
     Attributes
     ----------
     kind : str
-        ``bias``, ``residual``, ``relu`` or ``clip``.
+        ``bias``, ``residual``, ``relu``, ``clip``, or one of `OPERATIONS`.
     bounds : tuple of float
         Lower and upper bound of ``clip``.
+    operands : tuple
+        What it is applied to, in order. An int counts back through the values before the step: 1
+        is the last one. A float is a number. At most one is a `Read`; a ``bias`` and a
+        ``residual`` read theirs beside the value that is named here.
     """
 
     kind: str
     bounds: tuple[float, float] = (0.0, 0.0)
+    operands: tuple[int | float | Read, ...] = (1,)
+
+    @property
+    def reads(self) -> Read | None:
+        """What it reads from memory."""
+        of_kind = {"bias": Read.CHANNELS, "residual": Read.TENSOR}.get(self.kind)
+        return of_kind or next((o for o in self.operands if isinstance(o, Read)), None)
 
 
 def epilogue_operands(
@@ -108,34 +133,44 @@ def epilogue_operands(
         Of their elements.
     """
     operands: list[Any] = []
-    for number, step in enumerate(epilogue):
-        if step.kind == "bias":
-            extents = first_bias if number == 0 else (shape[3],)
-            operands.append(T.arg(f"bias_{number}", T.buffer(extents, dtype)))
-        elif step.kind == "residual":
-            operands.append(T.arg(f"residual_{number}", T.buffer(shape, dtype)))
-        else:
+    for position, step in enumerate(epilogue):
+        if step.reads is None:
             operands.append(None)
+            continue
+        extents = {
+            Read.CHANNELS: shape[3:],
+            Read.CHANNELS_OF_IMAGE: (1, 1, 1, shape[3]),
+            Read.TENSOR: shape,
+        }[step.reads]
+        if position == 0 and step.kind == "bias":
+            extents = first_bias
+        operands.append(T.arg(f"{step.kind}_{position}", T.buffer(extents, dtype)))
     return operands
 
 
-def number(value: float, like: Any) -> Any:
-    """Write a number of the type that an expression has."""
-    return tirx.FloatImm(str(like.ty.dtype), value)
+def apply_step(step: EpilogueStep, read: Any, values: Sequence[Any], at: tuple[Any, ...]) -> Any:
+    """Write one step of an epilogue at NHWC index `at`, given the values before it."""
+    in_memory: tuple[Any, ...] = {
+        Read.CHANNELS: (at[3],),
+        Read.CHANNELS_OF_IMAGE: (0, 0, 0, at[3]),
+        Read.TENSOR: at,
+        None: (),
+    }[step.reads]
 
+    def operand(given: int | float | Read) -> Any:
+        if isinstance(given, int):
+            return values[-given]
+        return number(given, values[-1]) if isinstance(given, float) else read[in_memory]
 
-def apply_step(step: EpilogueStep, operand: Any, value: Any, at: tuple[Any, ...]) -> Any:
-    """Append one step of an epilogue to a value at NHWC index `at`."""
-    if step.kind == "bias":
-        return value + operand[at[3]]
-    if step.kind == "residual":
-        return value + operand[at]
+    operands = [operand(given) for given in step.operands]
+    if step.kind in ("bias", "residual"):
+        return operands[0] + read[in_memory]
     if step.kind == "relu":
-        return tirx.max(value, number(0, value))
+        return tirx.max(operands[0], number(0, operands[0]))
     if step.kind == "clip":
-        lower, upper = (number(bound, value) for bound in step.bounds)
-        return tirx.min(tirx.max(value, lower), upper)
-    raise ValueError(f"no epilogue step is called {step.kind!r}")
+        lower, upper = (number(bound, operands[0]) for bound in step.bounds)
+        return tirx.min(tirx.max(operands[0], lower), upper)
+    return OPERATIONS[step.kind](*operands)
 
 
 def starting_bias(epilogue: tuple[EpilogueStep, ...]) -> bool:
@@ -143,13 +178,23 @@ def starting_bias(epilogue: tuple[EpilogueStep, ...]) -> bool:
     return bool(epilogue) and epilogue[0].kind == "bias"
 
 
+def count_reads(epilogue: tuple[EpilogueStep, ...]) -> int:
+    """Count how often one element of a kernel's output is written to read what was computed."""
+    counts = [1]
+    for step in epilogue:
+        own = sum(counts[-given] for given in step.operands if isinstance(given, int))
+        counts.append(own * WRITTEN_TIMES.get(step.kind, 1))
+    return counts[-1]
+
+
 def apply_steps(
     epilogue: tuple[EpilogueStep, ...], operands: list[Any], value: Any, at: tuple[Any, ...]
 ) -> Any:
     """Append a whole epilogue to a value at NHWC index `at`."""
+    values = [value]
     for step, operand in zip(epilogue, operands, strict=True):
-        value = apply_step(step, operand, value, at)
-    return value
+        values.append(apply_step(step, operand, values, at))
+    return values[-1]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,10 +11,11 @@ import tvm
 from tvm import s_tir, tirx
 from tvm.s_tir import Schedule
 
-from shuffledeploy.compiler.ir.attributes import JOINED, WINDOW, kind_of
+from shuffledeploy.compiler.ir.attributes import ELEMENTWISE, JOINED, WINDOW, kind_of
 from shuffledeploy.compiler.ir.inspection import element_of
 from shuffledeploy.compiler.kernels.concatenation import PART
 from shuffledeploy.compiler.kernels.convolution_forms import convolution_forms
+from shuffledeploy.compiler.kernels.elementwise import elementwise_form
 from shuffledeploy.compiler.kernels.images import for_each_image
 from shuffledeploy.compiler.kernels.tiling import Choose, Core, Form, divisors, vectorize_copy
 from shuffledeploy.compiler.kernels.window_forms import window_forms
@@ -29,6 +30,8 @@ def forms(function: tirx.PrimFunc, core: Core) -> list[Form]:
         return window_forms(function, core)
     if kind == JOINED:
         return [_joined_form(core)]
+    if kind == ELEMENTWISE:
+        return [elementwise_form(core)]
     return []
 
 

@@ -25,11 +25,11 @@ from shuffledeploy.compiler.kernels.blocks import (
     axes,
     epilogue_operands,
     named,
-    number,
     output_extent,
     place,
     starting_bias,
 )
+from shuffledeploy.compiler.kernels.operations import number
 
 # Longest sum in half precision of a pool: longer ones are summed in float32.
 LONGEST_HALF_SUM = 25

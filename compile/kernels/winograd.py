@@ -34,6 +34,7 @@ from shuffledeploy.compiler.ir.tvm_edges import NO_ALIAS
 from shuffledeploy.compiler.kernels.blocks import (
     EpilogueStep,
     apply_steps,
+    count_reads,
     epilogue_operands,
     named,
     place,
@@ -214,7 +215,13 @@ def transform_output(layer: Winograd) -> tirx.PrimFunc:
                 def write(element: Element, lane: Any, value: Any) -> None:
                     row, column = i * STEP + element[0], j * STEP + element[1]
                     at = (0, row, column, c * run + lane)
-                    T.buffer_store(out, apply_steps(layer.epilogue, operands, value, at), list(at))
+                    if count_reads(layer.epilogue) == 1:
+                        finished = apply_steps(layer.epilogue, operands, value, at)
+                    else:
+                        total = tirx.Var("total", "float32")
+                        finished = apply_steps(layer.epilogue, operands, total, at)
+                        finished = tirx.Let(total, value, finished)
+                    T.buffer_store(out, finished, list(at))
 
                 def inside(element: Element) -> Any:
                     row, column = i * STEP + element[0], j * STEP + element[1]

@@ -162,7 +162,7 @@ class Gated(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv(x)
-        return (x * torch.sigmoid(x)).mean((2, 3))
+        return torch.fmod(x, 2.0).cos().mean((2, 3))
 
 
 class TwoProducts(nn.Module):

@@ -39,6 +39,14 @@ def test_a_lowering_is_three_passes_and_can_be_registered() -> None:
     assert tirx.get_tir_pipeline("canary"), "tvm.tirx.compilation_pipeline.register_tir_pipeline"
 
 
+def test_tvm_takes_the_error_function_for_one_that_has_no_vectors() -> None:
+    from shuffledeploy.compiler.passes.tir import elementary_functions
+
+    assert elementary_functions.compute_functions
+    for name in ("exp", "sigmoid", "tanh", "erf", "sqrt", "fabs"):
+        assert tvm.ir.Op.get(f"tirx.{name}").get_attr("TVectorizable"), f"let_vectorize: {name}"
+
+
 def test_modules_come_back_from_json() -> None:
     module = tvm.IRModule({"main": tirx.PrimFunc([], tirx.Evaluate(0))})
     again = tvm_edges.module_from_json(tvm.ir.save_json(module))

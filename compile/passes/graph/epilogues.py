@@ -1,4 +1,11 @@
-"""Which elementwise operations can ride on the kernel before them."""
+"""Which elementwise operations can ride on the kernel before them, and which make their own.
+
+An epilogue is the longest run of regions after a kernel: one operation that alone reads the value
+before it, or several that read it and each other, of which others read the last alone::
+
+    conv -> add(3) -> clip(0, 6) -> multiply -> ...      # hard-swish: one region of three
+         +------------------------>+
+"""
 
 from __future__ import annotations
 
@@ -11,18 +18,26 @@ from tvm import relax
 
 from shuffledeploy.compiler.ir.graph import (
     Array,
+    Readers,
     bindings_of,
     constant_of,
-    count_uses,
     is_depthwise,
     is_permutation,
     is_pointwise,
     operator,
+    readers_of,
     shape_of,
 )
-from shuffledeploy.compiler.kernels.blocks import EpilogueStep
+from shuffledeploy.compiler.kernels.blocks import EpilogueStep, Read, count_reads
+from shuffledeploy.compiler.passes.graph.choose_layouts import TO_CHANNELS_LAST
+from shuffledeploy.compiler.passes.graph.elementwise_steps import Step, step_for
 
-_Readers = dict[relax.Var, tuple[relax.Var, Any]]
+#: Operations in one region at most.
+MOST_IN_REGION = 12
+_MOVES = ("relax.take", "relax.reshape", "relax.permute_dims", "relax.strided_slice")
+#: Reads of what the kernel computed that one element of its output may take: a value that two
+#: steps read is written twice.
+MOST_READS = 24
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,14 +46,15 @@ class Chain:
 
     Attributes
     ----------
-    anchor : relax.Call
-        The convolution, pool, product or concatenation.
+    anchor : relax.Call or relax.Var
+        The convolution, pool, product or concatenation; of a kernel that has none, the tensor to
+        which the steps are applied.
     variables : tuple of relax.Var
         The anchor's variable and those of the steps, in order; the last is what others read.
     steps : tuple of EpilogueStep
         The epilogue.
     operands : tuple
-        What the steps read beside the running value, in order: constants and variables.
+        What the steps read beside the values before them, in order: constants and variables.
     order : Array or None
         Channel ``c`` of what is written is channel ``order[c]`` of what was computed.
     """
@@ -49,92 +65,137 @@ class Chain:
     operands: tuple[Any, ...]
     order: Array | None = None
 
+    @property
+    def computed(self) -> tuple[relax.Var, ...]:
+        """The variables that the kernel computes, all but the last for itself."""
+        return self.variables[1:] if isinstance(self.anchor, relax.Var) else self.variables
+
+    def extended(self, variable: relax.Var, step: Step) -> Chain:
+        """Append a step."""
+        operands = self.operands if step.operand is None else (*self.operands, step.operand)
+        return dataclasses.replace(
+            self, variables=(*self.variables, variable), steps=(*self.steps, step.step),
+            operands=operands,
+        )  # fmt: skip
+
 
 def find_chains(module: tvm.IRModule, is_anchor: Callable[[Any], bool]) -> dict[relax.Var, Chain]:
     """Find the longest chain after each anchor, keyed by its last variable.
 
-    A step joins a chain where it is the only reader of what comes before it. An addition of two
-    chains joins the one that is written first.
+    An addition of two chains joins the one that is written first. What is left of elementwise
+    operations on what kernels write makes chains without an anchor.
     """
-    uses = count_uses(module)
-    readers = _only_readers(module, uses)
-    taken: set[relax.Var] = set()
-    chains: dict[relax.Var, Chain] = {}
-    for variable, value in bindings_of(module):
-        if not is_anchor(value):
-            continue
-        chain = Chain(value, (variable,), (), ())
-        while (reader := readers.get(chain.variables[-1])) is not None:
-            extended = _reordered(chain, *reader, readers) or _extended(chain, *reader)
-            if extended is None or reader[0] in taken:
-                break
-            chain = extended
-            taken.add(reader[0])
-        chains[chain.variables[-1]] = chain
-    return chains
+    return _Finder(module).find(is_anchor)
 
 
-def _only_readers(module: tvm.IRModule, uses: dict[relax.Var, int]) -> _Readers:
-    readers = {}
-    for variable, value in bindings_of(module):
-        for argument in value.args if operator(value) else ():
-            if isinstance(argument, relax.Var) and uses.get(argument) == 1:
-                readers[argument] = (variable, value)
-    return readers
+class _Finder:
+    """Looks for chains in one module."""
 
+    def __init__(self, module: tvm.IRModule) -> None:
+        self.values: dict[relax.Var, Any] = dict(bindings_of(module))
+        self.places = {variable: place for place, variable in enumerate(self.values)}
+        self.readers: Readers = readers_of(module)
+        self.taken: set[relax.Var] = set()
+        self.chains: dict[relax.Var, Chain] = {}
 
-def _reordered(chain: Chain, variable: relax.Var, value: Any, readers: _Readers) -> Chain | None:
-    """Let a pointwise convolution write in the order that `write_in_read_order` asked for."""
-    following = readers.get(variable)
-    if operator(value) != "relax.take" or following is None or chain.order is not None:
+    def find(self, is_anchor: Callable[[Any], bool]) -> dict[relax.Var, Chain]:
+        """Find all chains."""
+        for variable, value in self.values.items():
+            if is_anchor(value):
+                self._add(self._longest(Chain(value, (variable,), (), ())))
+        for variable in self.values:
+            chain = self._without_anchor(variable) if variable not in self.taken else None
+            if chain is not None and self._is_left_whole(chain := self._longest(chain), is_anchor):
+                self._add(chain)
+        return self.chains
+
+    def _add(self, chain: Chain) -> None:
+        self.taken.update(chain.computed)
+        self.chains[chain.variables[-1]] = chain
+
+    def _longest(self, chain: Chain) -> Chain:
+        while (longer := self._reordered(chain) or self._with_region(chain)) is not None:
+            chain = longer
+        return chain
+
+    def _is_left_whole(self, chain: Chain, is_anchor: Callable[[Any], bool]) -> bool:
+        """Whether a chain without an anchor cuts nothing that TVM would compute in one kernel."""
+        last = chain.variables[-1]
+        others = (r for r in self.readers.get(last, ()) if r is not None)
+        values = [self.values[reader] for reader in others]
+        return all(
+            is_anchor(value)
+            or operator(value) in _MOVES
+            or shape_of(value) != shape_of(last)
+            or step_for(value, {last: 1}, shape_of(last), alone=False) is not None
+            for value in values
+        )
+
+    def _without_anchor(self, variable: relax.Var) -> Chain | None:
+        """Let an operation begin a chain where a kernel of ours wrote what it is applied to."""
+        value = self.values[variable]
+        for source in value.args if operator(value) else ():
+            if source not in self.chains or shape_of(source) != shape_of(variable):
+                continue
+            chain = Chain(source, (source,), (), ())
+            step = step_for(value, {source: 1}, shape_of(variable), alone=True)
+            if len(shape_of(source) or ()) != len(TO_CHANNELS_LAST) or step is None:
+                continue
+            if step.step.reads is not Read.TENSOR or step.operand in self.chains:
+                return chain.extended(variable, step)
         return None
-    if not (is_pointwise(chain.anchor) and is_depthwise(following[1])):
-        return None
-    order, channels = constant_of(value.args[1]), (shape_of(value.args[0]) or (0,))[-1]
-    if order is None or not is_permutation(order, channels):
-        return None
-    return dataclasses.replace(chain, variables=(*chain.variables, variable), order=order)
 
+    def _only_reader(self, variable: relax.Var) -> relax.Var | None:
+        readers = self.readers.get(variable, ())
+        return readers[0] if len(readers) == 1 else None
 
-def _extended(chain: Chain, variable: relax.Var, value: Any) -> Chain | None:
-    name, before = operator(value), chain.variables[-1]
-    if value.ty.dtype != chain.anchor.ty.dtype or chain.order is not None:
-        return None
-    operand = None
-    if name == "relax.nn.relu":
-        step = EpilogueStep("relu")
-    elif name == "relax.nn.relu6":
-        step = EpilogueStep("clip", (0.0, 6.0))
-    elif name == "relax.clip":
-        step = EpilogueStep("clip", (_number(value.args[1]), _number(value.args[2])))
-    elif name == "relax.add":
-        left, right = value.args
-        operand = right if left.same_as(before) else left
-        kind = _addition(operand, shape_of(value), shape_of(before), value.ty.dtype)
-        if kind is None:
+    def _reordered(self, chain: Chain) -> Chain | None:
+        """Let a pointwise convolution write in the order that `write_in_read_order` asked for."""
+        variable = self._only_reader(chain.variables[-1])
+        following = self._only_reader(variable) if variable is not None else None
+        if variable is None or following is None or chain.order is not None:
             return None
-        step = EpilogueStep(kind)
-    else:
+        value = self.values[variable]
+        if operator(value) != "relax.take" or variable in self.taken:
+            return None
+        if not (is_pointwise(chain.anchor) and is_depthwise(self.values[following])):
+            return None
+        order, channels = constant_of(value.args[1]), (shape_of(value.args[0]) or (0,))[-1]
+        if order is None or not is_permutation(order, channels):
+            return None
+        return dataclasses.replace(chain, variables=(*chain.variables, variable), order=order)
+
+    def _with_region(self, chain: Chain) -> Chain | None:
+        """Append the shortest region of which others read the last value alone."""
+        if chain.order is not None:
+            return None
+        first = chain.variables[-1]
+        shape = shape_of(first)
+        region = [first]
+        for _ in range(MOST_IN_REGION):
+            variable = self._next_reader(region)
+            if variable is None or variable in self.taken:
+                return None
+            # Whoever wrote the tensor of a chain without an anchor left it in memory.
+            known = {v: len(chain.variables) - n for n, v in enumerate(chain.variables)}
+            readable = {v: back for v, back in known.items() if v in region or v is chain.anchor}
+            alone = len(region) == 1 and self._only_reader(first) is not None
+            step = step_for(self.values[variable], readable, shape, alone=alone)
+            if step is None:
+                return None
+            chain = chain.extended(variable, step)
+            region.append(variable)
+            if self._is_closed(region):
+                return chain if count_reads(chain.steps) <= MOST_READS else None
         return None
-    return Chain(
-        chain.anchor,
-        (*chain.variables, variable),
-        (*chain.steps, step),
-        chain.operands if operand is None else (*chain.operands, operand),
-    )
 
+    def _next_reader(self, region: list[relax.Var]) -> relax.Var | None:
+        """Give the first of those that read a region's values; None where an answer is one."""
+        found = {r for v in region for r in self.readers.get(v, ()) if r not in region}
+        if None in found or not found:
+            return None
+        return min((r for r in found if r is not None), key=lambda reader: self.places[reader])
 
-def _number(value: Any) -> float:
-    return float(value.value)
-
-
-def _addition(operand: Any, shape: Any, shape_before: Any, dtype: Any) -> str | None:
-    if shape != shape_before or shape is None:
-        return None
-    constant = constant_of(operand)
-    if constant is None:
-        same = isinstance(operand, relax.Var) and shape_of(operand) == shape
-        return "residual" if same and operand.ty.dtype == dtype else None
-    # One number a channel (the last axis), or one for all.
-    channels = constant.shape[-1] if constant.ndim else 1
-    return "bias" if constant.size == channels and channels in (1, shape[-1]) else None
+    def _is_closed(self, region: list[relax.Var]) -> bool:
+        *inside, _ = region
+        return all(reader in region for v in inside for reader in self.readers.get(v, ()))

@@ -2,11 +2,11 @@
 
 Before::
 
-    kernel -> sigmoid -> multiply -> reshape -> kernel
+    kernel -> mod -> cos -> reshape -> kernel
 
 After::
 
-    kernel -> fused_sigmoid_multiply -> reshape (a view) -> kernel
+    kernel -> fused_mod_cos -> reshape (a view) -> kernel
 
 Reshapes are kept as views of the same memory before anything is fused with them.
 """

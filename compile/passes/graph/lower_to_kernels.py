@@ -45,7 +45,7 @@ def lower_to_kernels(module: tvm.IRModule, core: Core) -> tvm.IRModule:
     chains = find_chains(module, is_covered)
     # What a kernel writes is read as it lies, a `take` at a chain's end too.
     definitions = {v: value for v, value in bindings_of(module) if v not in chains}
-    inside = {v for chain in chains.values() for v in chain.variables[:-1]}
+    inside = {v for chain in chains.values() for v in chain.computed[:-1]}
     replaced: dict[relax.Var, Any] = {}
 
     def current(variable: relax.Var) -> Any:
@@ -115,9 +115,11 @@ def _call(site: Site) -> Any:
             if number == 0 and starting_bias(site.chain.steps) and kernel.pack_bias is not None:
                 bias = kernel.pack_bias(bias)
             operands.append(relax.const(bias))
-        else:
-            tensor = site.current_value(operand)
-            operands.append(reshaped(site.builder, tensor, over_shape(kernel.output_shape, site)))
+            continue
+        tensor = site.current_value(operand)
+        if shape_of(operand) == shape_of(site.chain.variables[-1]):
+            tensor = reshaped(site.builder, tensor, over_shape(kernel.output_shape, site))
+        operands.append(tensor)
     called = emit_call(site, kernel, operands)
     wanted = shape_of(site.chain.variables[-1])
     assert wanted is not None

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from tvm import relax
 
-from shuffledeploy.compiler.ir.attributes import JOINED, LANES
+from shuffledeploy.compiler.ir.attributes import ELEMENTWISE, JOINED, LANES
 from shuffledeploy.compiler.ir.graph import Array, constant_of, operator, shape_of
 from shuffledeploy.compiler.kernels import concatenation as joined
-from shuffledeploy.compiler.kernels import convolution, window
+from shuffledeploy.compiler.kernels import convolution, elementwise, window
 from shuffledeploy.compiler.kernels.packing import pack_weight
 from shuffledeploy.compiler.passes.graph.choose_layouts import (
     LAST_AXIS,
@@ -35,6 +35,8 @@ def kernel_for(site: Site) -> Kernel:
         "relax.nn.conv2d": _convolution,
         "relax.matmul": _linear,
         "relax.concat": _joined,
+        # No operator: a tensor to which the epilogue is applied.
+        "": _elementwise,
     }.get(operator(site.chain.anchor), _window)
     return make(site)
 
@@ -172,3 +174,17 @@ def _joined(site: Site) -> Kernel:
         {"multiply_adds": 0},
         form.output_shape,
     )
+
+
+def _elementwise(site: Site) -> Kernel:
+    data = site.chain.anchor
+    shape = shape_of(data)
+    assert shape is not None
+    _, height, width, channels = shape
+    dtype = str(data.ty.dtype)
+    form = elementwise.Elementwise(height, width, channels, site.chain.steps, dtype)
+    return Kernel(
+        ELEMENTWISE, f"elementwise_{channels}_{height}x{width}",
+        elementwise.primitive_function(form), [site.current_value(data)], [],
+        {"multiply_adds": 0, LANES: site.core.of(dtype).lanes}, form.output_shape,
+    )  # fmt: skip

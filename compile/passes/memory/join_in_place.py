@@ -23,7 +23,7 @@ from typing import Any
 
 import tvm
 from tvm import relax, tirx
-from tvm_ffi import structural_map, structural_visit
+from tvm_ffi import structural_equal, structural_map, structural_visit
 
 from shuffledeploy.compiler.ir.attributes import JOINED, JOINED_IN_PLACE, OF_KERNEL, kind_of
 from shuffledeploy.compiler.ir.graph import (
@@ -165,10 +165,12 @@ def _stores(function: tirx.PrimFunc) -> list[Any]:
         visitor.default_visit(store)
 
     structural_visit(function.body, [(tirx.BufferStore, on_store)])
-    read = [[load.source for load in loads_in(store.value)] for store in stores]
+    read = [loads_in(store.value) for store in stores]
+    # Some epilogues read their element twice.
     each = len(read) == len(inputs) and all(
-        len(sources) == 1 and sources[0].same_as(parameter)
-        for sources, parameter in zip(read, inputs, strict=True)
+        loads[0].source.same_as(parameter)
+        and all(structural_equal(load, loads[0]) for load in loads)
+        for loads, parameter in zip(read, inputs, strict=True)
     )
     return stores if each else []
 
@@ -200,7 +202,7 @@ def into_slice(function: tirx.PrimFunc, joining: Any, shape: tuple[int, ...]) ->
     """
     *inputs, output = function.params
     whole = tirx.decl_buffer(shape, str(output.dtype), str(output.name))
-    (load,) = loads_in(joining.value)
+    load, *_ = loads_in(joining.value)
     # A part's element [n, y, x, c] goes to [n, y, x, c + start].
     start = tvm.sym.Analyzer().simplify(joining.indices[-1] - load.indices[-1])
 

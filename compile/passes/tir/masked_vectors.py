@@ -29,6 +29,8 @@ from shuffledeploy.compiler.ir.tvm_edges import has_feature
 from shuffledeploy.compiler.kernels.tiling import MASKED_LANES as LANES
 
 _FEATURE = "avx512f"
+# Of what lies behind the mask they compute something that is not written.
+_FUNCTIONS = tuple(f"tirx.{name}" for name in ("exp", "sigmoid", "tanh", "erf", "sqrt", "fabs"))
 _ELEMENTWISE = (tirx.Add, tirx.Sub, tirx.Mul, tirx.Div, tirx.Max, tirx.Min)
 
 
@@ -148,6 +150,9 @@ class _Widening:
             )
         if isinstance(value, tirx.Shuffle):
             return _unshuffled(value)
+        if isinstance(value, tvm.ir.Call) and getattr(value.op, "name", "") in _FUNCTIONS:
+            kind = f"float32x{_whole(lanes)}"
+            return tirx.call_intrin(kind, value.op.name, *map(self._whole, value.args))
         if isinstance(value, tvm.ir.TensorLoad):
             return self._load(value, lanes)
         raise _NotCoveredError
