@@ -32,11 +32,14 @@ class Scheduling:
         The core that it describes, as llvm-mca knows it.
     in_order : bool
         Whether that core issues in order.
+    decoded : int or None
+        Instructions that the core itself decodes a cycle, where `made_for` decodes more.
     """
 
     name: str
     made_for: str
     in_order: bool = False
+    decoded: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,6 +118,9 @@ _V8_2_SSBS = _V8_2 + " ssbs"
 _A53 = Scheduling("scoreboard of measured costs", "cortex-a53", in_order=True)
 _A55 = Scheduling("scoreboard of known costs", "cortex-a55", in_order=True)
 _A57 = Scheduling("CortexA57Model", "cortex-a57")
+# ARM's Cortex-A73 decodes two instructions a cycle (AnandTech, "The ARM Cortex-A73: Artemis
+# Unveiled"), the A57 three.
+_A73 = Scheduling("CortexA57Model decoding 2", "cortex-a57", decoded=2)
 _N1 = Scheduling("NeoverseN1Model", "neoverse-n1")
 
 CORES: dict[str, ArmCore] = {
@@ -139,7 +145,7 @@ CORES: dict[str, ArmCore] = {
                 instructions=(48, 3), sharing=4),
         # ARMv8.0, like the A72.
         ArmCore("cortex-a73", "Kirin 960, Snapdragon 835, Amlogic S922X",
-                "cortex-a72", 0xD09, 0, 2, _V8_0, _A57, (32, 4), (1024, 16), 48, sharing=4),
+                "cortex-a72", 0xD09, 0, 2, _V8_0, _A73, (32, 4), (1024, 16), 48, sharing=4),
         # ARMv8.2, like the A76.
         ArmCore("cortex-a75", "Snapdragon 845, Exynos 9820",
                 "cortex-a76", 0xD0A, 3, 1, _V8_2, _A57, (64, 16), (256, 8), 48, is_target=False),

@@ -89,7 +89,8 @@ def _run_mca(
         f"# LLVM-MCA-BEGIN r{number}\n" + "\n".join(lines) + "\n# LLVM-MCA-END\n"
         for number, lines in enumerate(runs)
     )
-    dispatch = [f"-dispatch={_DISPATCH[core.name]}"] if core.name in _DISPATCH else []
+    width = _dispatched_by(core.name)
+    dispatch = [f"-dispatch={width}"] if width else []
     # Of a few instructions, such as other atomic ones, some of LLVM's models know no cost.
     lacking = ["-skip-unsupported-instructions=lack-sched"]
     skipped = lacking if core.tools.release >= GOOD_RELEASE else []
@@ -141,6 +142,11 @@ def _read_regions(text: str) -> Iterator[_Region]:
         rows = (_INSTRUCTION.match(line) for line in part.splitlines())
         outlying = {row[2].split()[0] for row in rows if row and float(row[1]) > OUTLYING_CYCLES}
         yield _Region(float(cycles[1]), float(throughput[1]), tuple(sorted(outlying)))
+
+
+def _dispatched_by(core: str) -> int | None:
+    """Give what a core takes up a cycle, where that is not what its model in LLVM says."""
+    return CORES[core].scheduling.decoded if core in CORES else _DISPATCH.get(core)
 
 
 def _modelled_as(core: str) -> str:

@@ -185,6 +185,18 @@ def test_the_table_of_shared_models_is_what_llvm_mca_says(tools: LlvmTools) -> N
     assert scheduling_of("apple-m1") is None
 
 
+def test_a_core_that_decodes_fewer_instructions_takes_longer(tools: LlvmTools) -> None:
+    # Three that depend on nothing: one cycle of a core that starts three, one and a half of two.
+    code = bytes.fromhex("1f2003d5") * 6
+    cost = {}
+    for name in ("cortex-a57", "cortex-a73"):
+        (found,) = mca_costs.cost_by_mca(ModelledCore(tools, "aarch64", name), [code])
+        cost[name] = found.iterations
+    assert cost["cortex-a57"] == pytest.approx(2, abs=0.1)
+    assert cost["cortex-a73"] == pytest.approx(3, abs=0.1)
+    assert "decoding 2" in describe_scheduling("cortex-a73")
+
+
 def _kernel(folder: Path, body: str, architecture: str = "aarch64") -> KernelObject:
     source = folder / "kernel.c"
     source.write_text(
