@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
     guest, target = guest_of(options.core), find_target(options.core)
     with scratch_folder("score-speed-") as folder, CONSOLE.status("building"):
         kernels = _candidates(options.model, target, folder)
-        score = EstimatedCycles(guest, target.cpu, 1, folder / "costs")
+        score = EstimatedCycles(guest, target.cpu, 1, remembered_in=folder / "costs")
         seconds = {name: _seconds(kernels, score) for name in ("new", "remembered")}
     document = {
         "kind": "measured", "model": options.model, "core": options.core,

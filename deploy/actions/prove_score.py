@@ -22,6 +22,8 @@ from shuffledeploy.compiler.tuning.proof.validation import Sample, draw_kernels,
 from shuffledeploy.compiler.tuning.records.ties import TIE
 from shuffledeploy.compiler.tuning.search.candidates import Workers
 from shuffledeploy.deploy.board.guests import guest_like_host
+from shuffledeploy.deploy.estimate.host_caches import as_on_this_machine
+from shuffledeploy.deploy.estimate.reference_boards import KernelMemory, kernel_memory
 from shuffledeploy.deploy.presentation.validation_chart import draw_scatter
 from shuffledeploy.deploy.scoring.scores import EstimatedCycles
 from shuffledeploy.model.command_output import shares, write_json
@@ -36,7 +38,8 @@ BAR = Ranking(0.95, 0.0, 7.0, 2.0)
 def prove_score(options: argparse.Namespace) -> int:
     """Do what the command was asked for; return its exit status."""
     target = host_target()
-    score = EstimatedCycles(guest_like_host(), target.cpu, Workers().count)
+    memory = memory_of_host(target.cpu)
+    score = EstimatedCycles(guest_like_host(), target.cpu, Workers().count, memory)
     with shares("drawing kernels") as say:
         drawn = draw_kernels(options.seed, target, lambda what: say(what, 0.0))
         samples = sample_kernels(drawn, target, score, options.seed, say)
@@ -59,6 +62,12 @@ def host_target() -> CompileTarget:
         f'{{"kind": "llvm", "mtriple": "x86_64-linux-gnu", "mcpu": "{host.cpu}",'
         ' "mattr": ["-avx512f"]}'
     )
+
+
+def memory_of_host(core: str) -> KernelMemory | None:
+    """Give the caches of this machine, whose core LLVM calls so; None where they are not known."""
+    known = kernel_memory(core)
+    return known and known._replace(caches=as_on_this_machine(known.caches))
 
 
 def summarise(samples: Sequence[Sample], seed: int) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Annotated
 import msgspec
 
 from shuffledeploy.compiler.cores import ARM, CORES, DEFAULT_CORE, LINE
-from shuffledeploy.deploy.estimate.caches import CACHES, KIB, Cache, Caches
+from shuffledeploy.deploy.estimate.caches import ARM_CACHES, KIB, Cache, Caches
 from shuffledeploy.model.errors import UsageError
 
 BOARD_HELP = (
@@ -68,7 +68,7 @@ class Board:
     @property
     def caches(self) -> Caches:
         """Give the core's caches as they are on this board."""
-        own = CACHES[self.core]
+        own = ARM_CACHES[self.core]
         return dataclasses.replace(own, second=self.second or own.second, third=self.third)
 
 

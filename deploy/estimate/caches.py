@@ -1,4 +1,4 @@
-"""Data caches of the cores, and what memory costs beside instructions.
+"""Data caches of ARM's cores, and what memory costs beside instructions.
 
 What comes of them is in `memory_cycles.py`. A page whose place the first level of translation
 lacks is looked up in the second: a pass over one group's channels of a layer with many does that
@@ -9,9 +9,7 @@ Read in ARM's Technical Reference Manuals: the A35's, A53's and A72's second lev
 A76's first, the A76's 256 bits from one to the other, the pages of the A72 and the A76. The rest
 of ARM's is common knowledge, not looked up; where ARM leaves a size to the maker of the chip, that
 of a common chip is taken (BCM2711 for the A72, BCM2712 for the A76, RK3399 for the A53), and where
-no width was found, 128 bits. Of
-Skylake Server and its kin: sustained bandwidths of Intel's Optimization Reference Manual, table
-"Cache Comparison Between Skylake Microarchitecture and Broadwell Microarchitecture".
+no width was found, 128 bits.
 """
 
 from __future__ import annotations
@@ -21,20 +19,17 @@ from dataclasses import dataclass
 from shuffledeploy.compiler.cores import CORES, LINE, ArmCore
 
 KIB = 1024
-# Cycles to look a page up. Intel's: half way between nine, which its top-down metrics charge for
-# one alone, and one, with others under way (chosen on seeds 1, 2, 11 of validate_score.py, where
-# 3 to 7 do as well). The Cortex-A76's manual says that its second level "usually" takes three;
-# ARM's other manuals leave it open.
-INTEL_LOOKUP, ARM_LOOKUP = 5, 3
+# Cycles to look a page up. The Cortex-A76's manual says that its second level "usually" takes
+# three; ARM's other manuals leave it open.
+ARM_LOOKUP = 3
 # Cycles that a blocked load waits: Intel's top-down metrics, for LD_BLOCKS.STORE_FORWARD. No figure
 # of ARM's was found; there, too, the store has to get through the pipeline first.
 BLOCKED_LOAD = 13
 
 # Cycles for a line that no prefetcher saw coming, until it runs ahead. Chosen on times of ncnn's
 # networks (`published_times.csv`): of ARM's cores on two boards with a Cortex-A72, Raspberry Pi 4
-# and RK3399, where 80 to 150 do as well; of those with a long window on the Raspberry Pi 5. Intel's
-# cores hide it behind hundreds of instructions that are under way.
-ARM_START, LONG_WINDOW_START, INTEL_START = 100, 18, 0
+# and RK3399, where 80 to 150 do as well; of those with a long window on the Raspberry Pi 5.
+ARM_START, LONG_WINDOW_START = 100, 18
 
 
 @dataclass(frozen=True)
@@ -139,13 +134,5 @@ def _kib(size: int, ways: int) -> Cache:
     return Cache(size * KIB, ways)
 
 
-_SKYLAKE_SERVER = Caches(
-    _kib(32, 8), _kib(1024, 16), Translation(64, 4, INTEL_LOOKUP), 52, 15, INTEL_START
-)
-
-CACHES: dict[str, Caches] = {
-    **{name: _arm(core) for name, core in CORES.items()},
-    "skylake-avx512": _SKYLAKE_SERVER,
-    "cascadelake": _SKYLAKE_SERVER,
-    "cooperlake": _SKYLAKE_SERVER,
-}
+#: By the core's name; those of x86 cores stand in `x86_caches.py`.
+ARM_CACHES: dict[str, Caches] = {name: _arm(core) for name, core in CORES.items()}

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from shuffledeploy.deploy.estimate.boards import BOARDS
-from shuffledeploy.deploy.estimate.caches import CACHES, Caches
+from shuffledeploy.deploy.estimate.caches import ARM_CACHES, Caches
+from shuffledeploy.deploy.estimate.x86_caches import X86_CACHES
 
 
 class KernelMemory(NamedTuple):
@@ -32,5 +33,5 @@ def kernel_memory(core: str) -> KernelMemory | None:
     board = next((board for board in BOARDS.values() if board.core == core), None)
     if board is not None:
         return KernelMemory(board.caches, board.memory_bytes)
-    caches = CACHES.get(core)
+    caches = ARM_CACHES.get(core) or X86_CACHES.get(core)
     return KernelMemory(caches, caches.second_bytes) if caches else None

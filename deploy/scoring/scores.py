@@ -66,6 +66,8 @@ class EstimatedCycles:
         LLVM's name of the core whose cycles are wanted.
     workers : int
         Processes at once; the estimate does not depend on it.
+    memory : KernelMemory, optional
+        The core's caches and memory where they are not those by which it is known.
     remembered_in : Path, optional
         See `CycleModel`.
     """
@@ -73,11 +75,12 @@ class EstimatedCycles:
     unit = ESTIMATED_UNIT
 
     def __init__(
-        self, guest: Guest, core: str, workers: int, remembered_in: Path | None = None
-    ) -> None:
+        self, guest: Guest, core: str, workers: int, memory: KernelMemory | None = None,
+        remembered_in: Path | None = None,
+    ) -> None:  # fmt: skip
         self._guest = guest
         self._workers = workers
-        self._memory = kernel_memory(core)
+        self._memory = memory or kernel_memory(core)
         ensure_emulator(guest.architecture)
         self._model = CycleModel(guest.architecture, core, workers, remembered_in)
         self.source = self._model.source

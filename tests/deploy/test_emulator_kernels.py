@@ -11,12 +11,14 @@ from shuffledeploy.compiler.cores import CORES
 from shuffledeploy.compiler.native_tools import compile_c
 from shuffledeploy.deploy.board.qemu import Emulator
 from shuffledeploy.deploy.estimate.caches import (
-    CACHES,
+    ARM_CACHES,
     LINE,
     Cache,
     Caches,
     Translation,
 )
+from shuffledeploy.deploy.estimate.host_caches import as_on_this_machine
+from shuffledeploy.deploy.estimate.x86_caches import X86_CACHES
 from shuffledeploy.deploy.scoring.count_kernels import KernelCount, KernelObject, count_kernels
 from shuffledeploy.model.errors import UsageError
 
@@ -110,7 +112,7 @@ def test_misses_are_those_of_caches_that_replace_the_oldest(
     kernel = _kernel(tmp_path, body)
     kernel = KernelObject(kernel.path, kernel.symbol, (((lines * 16,), "float32"),))
     counts = [
-        count_kernels([kernel], "cortex-a72", warm=warm, caches=CACHES["cortex-a72"])[0]
+        count_kernels([kernel], "cortex-a72", warm=warm, caches=ARM_CACHES["cortex-a72"])[0]
         for warm in (True, False)
     ]
     # The runner fills a tensor with copies of its first lines: only these are left when it is done.
@@ -148,19 +150,46 @@ def test_loads_wait_for_stores_that_wrote_a_part_of_them(
     body = rf"ldr x9, [x1, #8]\n ldr x9, [x9]\n {accesses}\n mov w0, #0\n ret"
     kernel = _kernel(tmp_path, body)
     kernel = KernelObject(kernel.path, kernel.symbol, (((64,), "float32"),))
-    (count,) = count_kernels([kernel], "cortex-a72", caches=CACHES["cortex-a72"])
+    (count,) = count_kernels([kernel], "cortex-a72", caches=ARM_CACHES["cortex-a72"])
     assert isinstance(count, KernelCount), count
     assert count.memory is not None
     assert count.memory.blocked_loads == blocked
 
 
 def test_every_core_has_caches_and_lines_take_their_cycles() -> None:
-    assert set(CORES) <= set(CACHES)
+    assert set(CORES) <= set(ARM_CACHES)
     # The plugin takes no other number of sets.
-    levels = [level for known in CACHES.values() for level in (known.first, known.second)]
+    every = [*ARM_CACHES.values(), *X86_CACHES.values()]
+    levels = [level for known in every for level in (known.first, known.second)]
+    pages = [known.translation for known in every]
+    assert all((known.pages // known.ways).bit_count() == 1 for known in pages)
     assert all((level.size // LINE // level.ways).bit_count() == 1 for level in levels)
     caches = Caches(Cache(1 << 15, 2), Cache(1 << 20, 16), Translation(64, 4, 7), 32, 16, 9)
     assert caches.plugin_arguments == "l1=256:2,l2=1024:16,pages=16:4"
+
+
+@pytest.mark.smoke
+def test_sizes_of_caches_are_this_machines(tmp_path: Path) -> None:
+    def describe(place: int, level: str, kind: str, size: str, ways: str) -> None:
+        folder = tmp_path / f"index{place}"
+        folder.mkdir()
+        named = {"level": level, "type": kind, "size": size, "ways_of_associativity": ways}
+        for name, text in named.items():
+            (folder / name).write_text(f"{text}\n")
+
+    known = X86_CACHES["icelake-client"]
+    assert as_on_this_machine(known, tmp_path) == known
+    describe(0, "1", "Data", "32K", "8")
+    describe(1, "1", "Instruction", "64K", "16")
+    describe(2, "2", "Unified", "2048K", "16")
+    describe(3, "3", "Unified", "32768K", "16")
+    found = as_on_this_machine(known, tmp_path)
+    assert (found.first, found.second) == (Cache(32 << 10, 8), Cache(2 << 20, 16))
+    assert found.third is None and found.first_bytes == known.first_bytes
+    # Sets that are no power of two, and what is no number.
+    (tmp_path / "index2/size").write_text("1536K")
+    (tmp_path / "index0/size").write_text("large")
+    assert as_on_this_machine(known, tmp_path) == known
 
 
 @pytest.mark.parametrize(
@@ -177,7 +206,7 @@ def test_lines_that_follow_others_are_told_from_those_that_start(
     )
     kernel = _kernel(tmp_path, body)
     kernel = KernelObject(kernel.path, kernel.symbol, (((512 * stride // 4,), "float32"),))
-    small = dataclasses.replace(CACHES["cortex-a72"], first=Cache(4096, 2))
+    small = dataclasses.replace(ARM_CACHES["cortex-a72"], first=Cache(4096, 2))
     (count,) = count_kernels([kernel], "cortex-a72", caches=small)
     assert isinstance(count, KernelCount), count
     assert count.memory is not None
@@ -197,7 +226,7 @@ def test_changed_lines_come_back_to_memory(
     )
     kernel = _kernel(tmp_path, body)
     kernel = KernelObject(kernel.path, kernel.symbol, (((4096 * 16,), "float32"),))
-    small = dataclasses.replace(CACHES["cortex-a72"], second=Cache(1 << 16, 16))
+    small = dataclasses.replace(ARM_CACHES["cortex-a72"], second=Cache(1 << 16, 16))
     (count,) = count_kernels([kernel], "cortex-a72", caches=small)
     assert isinstance(count, KernelCount), count
     assert count.memory is not None
