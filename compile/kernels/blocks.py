@@ -20,6 +20,8 @@ OUTPUT = "output"
 FINISHED = "finished"
 # What a sum reads, element by element of its windows: inlined, or loaded as vectors first.
 TAKEN = "taken"
+# Part of a sum, in fewer digits than the sum.
+PARTIAL = "partial"
 # Parameter that tells where each output channel is written.
 POSITIONS = "positions"
 # Parameter that a sum multiplies what it takes with.

@@ -23,11 +23,13 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script.builder import ir as T
 
 from shuffledeploy.compiler.ir.graph import Array
+from shuffledeploy.compiler.ir.memory_layout import FLOAT
 from shuffledeploy.compiler.ir.tvm_edges import NO_ALIAS
 from shuffledeploy.compiler.kernels.blocks import (
     ACCUMULATE,
     FINISHED,
     OUTPUT,
+    PARTIAL,
     POSITIONS,
     TAKEN,
     WEIGHT,
@@ -71,7 +73,10 @@ class Convolution:
         Images one after another (the N of NHWC, of input and output), each with its share of the
         groups.
     dtype : str
-        Of activations, weights and sums.
+        Of activations and weights, and of sums.
+    block : int
+        Channels that are summed up in `dtype` before they go into a sum of float32; 0 where sums
+        are of `dtype`. Only of linear layers.
     """
 
     height: int
@@ -91,6 +96,7 @@ class Convolution:
     epilogue: tuple[EpilogueStep, ...]
     planes: int = 1
     dtype: str = "float32"
+    block: int = 0
 
     @property
     def group_inputs(self) -> int:
@@ -130,7 +136,8 @@ def attributes(conv: Convolution) -> dict[str, int]:
         pixels that are read follow each other in memory from row to row.
     """
     reads_rows = conv.kernel == (1, 1) == conv.stride and not any(conv.padding)
-    return {
+    blocks = {"block": conv.block} if conv.block else {}
+    return blocks | {
         "multiply_adds": conv.multiply_adds,
         "lanes": conv.lanes,
         "run": 0 if conv.channels_first else conv.run,
@@ -189,7 +196,8 @@ def _body(conv: Convolution) -> None:
     outputs = conv.groups * conv.group_outputs
     positions = T.arg(POSITIONS, T.buffer((outputs,), "int32")) if conv.scattered else None
     out = T.arg("out", T.buffer(shape, conv.dtype))
-    total = _accumulate(conv, x, weight, table, operands)
+    accumulate = _accumulate_blocks if conv.block else _accumulate
+    total = accumulate(conv, x, weight, table, operands)
     _write(conv, total, operands, positions, out)
 
 
@@ -252,6 +260,35 @@ def _accumulate(conv: Convolution, x: Any, weight: Any, table: Any, operands: li
     return total
 
 
+def _accumulate_blocks(
+    conv: Convolution, x: Any, weight: Any, table: Any, operands: list[Any]
+) -> Any:
+    """Write sums of products in `dtype` over a few channels, and sums of these in float32."""
+    taken, block = _take(conv, x, table), conv.block
+    sums = (conv.output_height * conv.output_width, conv.groups, conv.padded_outputs)
+    parts = (*sums, conv.group_inputs // block)
+    partial = named("partial", T.sblock_alloc_buffer(parts, conv.dtype))
+    total = named("total", T.sblock_alloc_buffer(sums, FLOAT))
+    with T.grid(*parts, block) as loops:
+        with T.sblock(PARTIAL):
+            p, q, o, b, k = axes("SSSSR", "p q o b k", loops)
+            with T.init():
+                T.buffer_store(partial, tirx.FloatImm(conv.dtype, 0), [p, q, o, b])
+            channel = b * block + k
+            product = taken[p, q, 0, 0, channel] * weight[q, 0, 0, channel, o]
+            T.buffer_store(partial, partial[p, q, o, b] + product, [p, q, o, b])
+    with T.grid(*parts) as loops:
+        with T.sblock(ACCUMULATE):
+            p, q, o, b = axes("SSSR", "p q o b", loops)
+            with T.init():
+                biased = starting_bias(conv.epilogue)
+                start = tirx.Cast(FLOAT, operands[0][q, o]) if biased else T.float32(0)
+                T.buffer_store(total, start, [p, q, o])
+            added = tirx.Cast(FLOAT, partial[p, q, o, b])
+            T.buffer_store(total, total[p, q, o] + added, [p, q, o])
+    return total
+
+
 def _write(conv: Convolution, total: Any, operands: list[Any], positions: Any, out: Any) -> None:
     columns = conv.output_width
     pixels = conv.output_height * columns
@@ -266,7 +303,8 @@ def _write(conv: Convolution, total: Any, operands: list[Any], positions: Any, o
             plane, group = _plane(conv, q)
             channel = group * conv.group_outputs + o
             at = (plane, tirx.floordiv(p, columns), tirx.floormod(p, columns), channel)
-            value = apply_steps(conv.epilogue[after:], operands[after:], total[p, q, o], at)
+            value = tirx.Cast(conv.dtype, total[p, q, o]) if conv.block else total[p, q, o]
+            value = apply_steps(conv.epilogue[after:], operands[after:], value, at)
             if finished is None:
                 T.buffer_store(out, value, list(at))
             else:

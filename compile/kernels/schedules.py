@@ -11,8 +11,9 @@ import tvm
 from tvm import s_tir, tirx
 from tvm.s_tir import Schedule
 
-from shuffledeploy.compiler.ir.attributes import ELEMENTWISE, JOINED, WINDOW, kind_of
+from shuffledeploy.compiler.ir.attributes import ELEMENTWISE, JOINED, WINDOW, attribute, kind_of
 from shuffledeploy.compiler.ir.inspection import element_of
+from shuffledeploy.compiler.kernels.block_sum_forms import block_sum_forms
 from shuffledeploy.compiler.kernels.concatenation import PART
 from shuffledeploy.compiler.kernels.convolution_forms import convolution_forms
 from shuffledeploy.compiler.kernels.elementwise import elementwise_form
@@ -24,6 +25,8 @@ from shuffledeploy.compiler.kernels.window_forms import window_forms
 def forms(function: tirx.PrimFunc, core: Core) -> list[Form]:
     """Return the schedule forms for a kernel, best guess first; empty for kinds with no form."""
     kind, core = kind_of(function), _core_for(function, core)
+    if kind == "convolution" and attribute(function, "block"):
+        return block_sum_forms(function, core)
     if kind == "convolution":
         return convolution_forms(function, core)
     if kind == WINDOW:

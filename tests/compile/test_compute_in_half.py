@@ -156,6 +156,20 @@ def test_long_sums_of_pools_are_float32_and_short_ones_cannot_overflow() -> None
     _assert_near(run(module, value.numpy()), network, value)
 
 
+@pytest.mark.parametrize(("rows", "outputs"), [(1, 20), (6, 32)])
+def test_long_sums_of_linear_layers_lose_no_digits(rows: int, outputs: int) -> None:
+    network = seeded(nn.Linear(4096, outputs))
+    with torch.no_grad():
+        # One by one in half, such a sum would stop at 512, where a quarter is less than a digit.
+        network.weight.fill_(0.25)
+    value = torch.ones(rows, 4096)
+    module = _lowered(imported(network, rows, 4096), HOST_IN_HALF)
+    expected = network(value).detach().numpy()
+    for stage in (module, with_schedules(module)):
+        error = np.abs(run(stage, value.numpy())[0] - expected).max()
+        assert error <= 1024 * 2.0**-11
+
+
 def test_large_numbers_are_kept_small() -> None:
     program = imported(seeded(Units(factor=100_000.0)), *SHAPE)
     found = range_in_half(program)

@@ -9,6 +9,7 @@ from tvm import relax
 
 from shuffledeploy.compiler.ir.attributes import ELEMENTWISE, JOINED, LANES
 from shuffledeploy.compiler.ir.graph import Array, constant_of, operator, shape_of
+from shuffledeploy.compiler.ir.memory_layout import HALF
 from shuffledeploy.compiler.kernels import concatenation as joined
 from shuffledeploy.compiler.kernels import convolution, elementwise, window
 from shuffledeploy.compiler.kernels.packing import pack_weight
@@ -27,6 +28,9 @@ from shuffledeploy.compiler.passes.graph.sites import (
     reshaped,
 )
 from shuffledeploy.compiler.passes.graph.winograd_layers import is_winograd, winograd
+
+# Products of half precision that are summed up in it: of more the sum would lose digits.
+LONGEST_BLOCK = 8
 
 
 def kernel_for(site: Site) -> Kernel:
@@ -143,11 +147,18 @@ def _linear(site: Site) -> Kernel:
         height=rows, width=1, channels=depth, stored_channels=depth, groups=1,
         group_outputs=outputs, kernel=(1, 1), stride=(1, 1), padding=(0, 0, 0, 0), dilation=(1, 1),
         run=depth, scattered=False, channels_first=False, lanes=lanes_for(outputs, site.core),
-        epilogue=site.chain.steps, dtype=site.core.element,
+        epilogue=site.chain.steps, dtype=site.core.element, block=_block_of(depth, site),
     )  # fmt: skip
     data = reshaped(site.builder, data, (1, rows, 1, depth))
     packed = pack_weight(weight.reshape(1, 1, depth, outputs), conv)
     return convolution_kernel(conv, [data, relax.const(packed)], [])
+
+
+def _block_of(depth: int, site: Site) -> int:
+    """Choose how many products a linear layer in half sums up before it goes on in float32."""
+    if site.core.element != HALF:
+        return 0
+    return max(divisor for divisor in range(1, LONGEST_BLOCK + 1) if depth % divisor == 0)
 
 
 def _joined(site: Site) -> Kernel:

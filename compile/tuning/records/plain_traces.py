@@ -19,7 +19,7 @@ LARGEST_NUMBER = 4096
 MOST_OPTIONS = 64
 MOST_NODES = 64
 
-_BLOCKS = frozenset({"accumulate", "output", "taken", "finished", "root"})
+_BLOCKS = frozenset({"accumulate", "output", "taken", "finished", "partial", "root"})
 _BLOCK_OF_A_PART = re.compile(r"part_\d{1,3}")
 _AXES = frozenset({"g", "kh", "kw", "k", "o"})
 #: The one annotation that templates make (`compiler.ir.attributes.SHARED`).
