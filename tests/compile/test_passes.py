@@ -17,6 +17,7 @@ from stages import (
 from torch import nn
 from torch.nn import functional
 
+from shuffledeploy.compiler.ir.graph import bindings_of, operator
 from shuffledeploy.compiler.passes.graph.absorb_flatten import absorb_flatten
 from shuffledeploy.compiler.passes.graph.choose_layouts import choose_layouts
 from shuffledeploy.compiler.passes.graph.data_movement import follow_movements
@@ -180,6 +181,34 @@ def test_adaptive_pools_become_plain_where_their_windows_are_alike() -> None:
     after = count(module)
     assert (after["nn.adaptive_avg_pool2d"], after["nn.avg_pool2d"]) == (2, 2)
     assert_module_is(module, network, 1, 2, 6, 8)
+
+
+class _RoundingPools(nn.Module):
+    """Pools that round up; the last counts padding, and stays."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 3, 1)
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        x = self.conv(x)
+        return [
+            functional.max_pool2d(x, 3, 2, ceil_mode=True),
+            functional.max_pool2d(x, (2, 3), (3, 2), (1, 0), ceil_mode=True),
+            functional.max_pool2d(x, 2, 3, 0, dilation=2, ceil_mode=True),
+            functional.avg_pool2d(x, 3, 2, ceil_mode=True),
+            functional.avg_pool2d(x, 3, 2, 1, ceil_mode=True, count_include_pad=False),
+            functional.avg_pool2d(x, 3, 2, 1, ceil_mode=True),
+        ]
+
+
+def test_pools_that_round_up_have_padding_there() -> None:
+    network = seeded(_RoundingPools())
+    module = simplify_pools(choose_layouts(simplified(network, 1, 2, 6, 8)))
+    rounding = [v for _, v in bindings_of(module) if "pool2d" in operator(v) and v.attrs.ceil_mode]
+    assert [operator(value) for value in rounding] == ["relax.nn.avg_pool2d"]
+    assert_module_is(module, network, 1, 2, 6, 8)
+    assert count(lower_to_kernels(module, HOST.core))["nn.max_pool2d"] == 0
 
 
 class _Epilogues(nn.Module):

@@ -116,7 +116,10 @@ class Flattened(nn.Module):
 
 
 class AdaptivePools(nn.Module):
-    """A pool to the size that is there is gone, one to halves is plain, uneven windows stay."""
+    """A pool to the size that is there is gone, one to halves is plain, uneven windows stay.
+
+    One that rounds up has padding behind the image.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -124,7 +127,8 @@ class AdaptivePools(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         x = self.conv(x)
-        return [functional.adaptive_avg_pool2d(x, size) for size in ((6, 8), (3, 4), (4, 5))]
+        adaptive = [functional.adaptive_avg_pool2d(x, size) for size in ((6, 8), (3, 4), (4, 5))]
+        return [*adaptive, functional.max_pool2d(x, 3, 2, ceil_mode=True)]
 
 
 class ConvolutionAndSum(nn.Module):
