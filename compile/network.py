@@ -29,6 +29,7 @@ from shuffledeploy.compiler.half_range import HalfRange, range_in_half
 from shuffledeploy.compiler.ir.attributes import (
     HALF_SCALE,
     JOINED_IN_PLACE,
+    OPERATORS,
     STRIPS,
     attribute,
     kernel_of,
@@ -288,6 +289,7 @@ def kernel_entries(lowered: Lowered, chosen: Mapping[str, Chosen]) -> tuple[Kern
             name, counts[name], work[name], weights[name] / total,
             chosen[name].record is not None, scores[name], moves_only(lowered.kernels[name]),
             constants.get(name, 0), element_of(lowered.kernels[name]),
+            tuple(map(str, attribute(lowered.kernels[name], OPERATORS) or ())),
         )
         for name in counts
     ]  # fmt: skip

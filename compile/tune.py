@@ -73,9 +73,10 @@ def main(argv: list[str] | None = None) -> int:
 
     outcome = tune_network(_request(options, files), TuningDevices(options.core, board))
     print_outcome(outcome)
+    rules = _rules(outcome)
     estimated = _estimate(outcome, board) if board else {}
     if options.json:
-        write_json(options.json, outcome.to_json() | estimated)
+        write_json(options.json, outcome.to_json() | rules | estimated)
     if options.plot and outcome.search.curve:
         from shuffledeploy.deploy.presentation.tuning_chart import draw_curve
 
@@ -94,6 +95,28 @@ def _board(options: argparse.Namespace) -> Board | None:
     if options.device:
         options.device = device_of_board(board, options.device)
     return board
+
+
+def _rules(outcome: Outcome) -> dict[str, Any]:
+    """Say what is this project's and what TVM's own rules made, and what that takes."""
+    from shuffledeploy.deploy.actions.rule_shares import rule_shares
+    from shuffledeploy.deploy.presentation.rule_table import print_rules
+
+    manifest = outcome.bundle.manifest
+    shares = None
+    if manifest.kernels_by_rules and outcome.parity is not None and outcome.parity.passed:
+        shares = rule_shares(outcome.bundle, outcome.device)
+    print_rules(manifest, shares)
+    return {
+        "kernels_by_rules": {
+            "share_of": shares and shares.of,
+            "kernels": [
+                {"name": kernel.name, "calls": kernel.calls, "operators": list(kernel.operators),
+                 "share": shares and shares.shares[kernel.name]}
+                for kernel in manifest.kernels_by_rules
+            ],
+        }
+    }  # fmt: skip
 
 
 def _estimate(outcome: Outcome, board: Board) -> dict[str, Any]:

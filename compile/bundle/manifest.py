@@ -61,6 +61,8 @@ class KernelEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Of the constants (weights, biases) that one call reads in the library.
     element : str
         Type of the numbers that it writes.
+    operators : tuple of str
+        The program's operators that TVM's own rules made it of; none of a kernel of this project's.
     """
 
     name: Symbol
@@ -72,6 +74,7 @@ class KernelEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     moves_only: bool
     constant_bytes: Count
     element: Annotated[str, Meta(pattern=r"^\w{1,20}$")] = "float32"
+    operators: tuple[Symbol, ...] = ()
 
 
 class StripCall(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -227,6 +230,11 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     def kernel_calls(self) -> int:
         """Kernel calls of one inference; none for what is joined in place."""
         return len(self.kernel_order) - len(self.joined_in_place)
+
+    @property
+    def kernels_by_rules(self) -> tuple[KernelEntry, ...]:
+        """The kernels that TVM's own rules made."""
+        return tuple(kernel for kernel in self.kernels if kernel.operators)
 
     @property
     def multiply_adds(self) -> int:

@@ -27,6 +27,9 @@ LANES = "lanes"
 IMAGES = "images"
 OF_IMAGES = "of_images"
 
+#: Of kernels by TVM's own rules: the operators that each came from.
+OPERATORS = "shuffledeploy.operators"
+
 # Of scheduled kernels.
 #: Annotation of a block, and attribute of a function: pixels share vectors.
 SHARED = "shared_vectors"

@@ -20,9 +20,9 @@ class OurNetwork:
         #: Runs one inference.
         self.run = self.machine["invoke_stateful"].bound(ENTRY)
 
-    def set_input(self, values: Any) -> None:
-        """Take an image; it is read where it lies."""
-        self._set_input(ENTRY, tvm_abi.tensor(values))
+    def set_input(self, *values: Any) -> None:
+        """Take an image, or each of a program's inputs; they are read where they lie."""
+        self._set_input(ENTRY, *map(tvm_abi.tensor, values))
 
     def prepare(self) -> None:
         """Do nothing."""

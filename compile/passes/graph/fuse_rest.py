@@ -8,7 +8,8 @@ After::
 
     kernel -> fused_mod_cos -> reshape (a view) -> kernel
 
-Reshapes are kept as views of the same memory before anything is fused with them.
+Reshapes are kept as views of the same memory before anything is fused with them. Each kernel is
+marked with the operators that it came from.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from shuffledeploy.compiler.ir.graph import (
     rewrite,
     substitute,
 )
+from shuffledeploy.compiler.passes.graph.kernel_origins import KernelOrigins
 from shuffledeploy.compiler.passes.graph.own_rules import OWN_RULES
 from shuffledeploy.model.errors import UsageError
 
@@ -44,17 +46,20 @@ def fuse_rest(module: tvm.IRModule) -> tvm.IRModule:
     UsageError
         If the program has an operator for which TVM has no code; the message names it.
     """
-    transform = relax.transform
-    passes = [
-        transform.LegalizeOps(OWN_RULES, enable_warning=False),
+    transform, origins = relax.transform, KernelOrigins()
+    fuse = [
+        transform.LegalizeOps(origins.noting(module, OWN_RULES), enable_warning=False),
         transform.RewriteDataflowReshape(),
         transform.AnnotateTIROpPattern(),
         transform.FuseOps(),
+    ]
+    tidy = [
         transform.FuseTIR(),
         transform.CanonicalizeBindings(),
         transform.DeadCodeElimination(["main"]),
     ]
-    module = _short_names(tvm.transform.Sequential(passes)(module))
+    module = origins.note_fused(tvm.transform.Sequential(fuse)(module))
+    module = _short_names(origins.mark(tvm.transform.Sequential(tidy)(module)))
     names = {operator(value) for _, value in bindings_of(module)} - _UNDERSTOOD
     if names:
         listed = ", ".join(sorted(name.removeprefix("relax.") for name in names))
