@@ -72,6 +72,8 @@ class Convolution:
     planes : int
         Images one after another (the N of NHWC, of input and output), each with its share of the
         groups.
+    reads_all : bool
+        Whether groups are parts of one dense layer's outputs: each reads all channels.
     dtype : str
         Of activations and weights, and of sums.
     block : int
@@ -95,13 +97,14 @@ class Convolution:
     lanes: int
     epilogue: tuple[EpilogueStep, ...]
     planes: int = 1
+    reads_all: bool = False
     dtype: str = "float32"
     block: int = 0
 
     @property
     def group_inputs(self) -> int:
         """Input channels of each group."""
-        return self.channels // self.groups
+        return self.channels if self.reads_all else self.channels // self.groups
 
     @property
     def output_height(self) -> int:
@@ -211,6 +214,8 @@ def _plane(conv: Convolution, group: Any) -> tuple[Any, Any]:
 
 
 def _channel(conv: Convolution, table: Any, group: Any, depth: Any) -> Any:
+    if conv.reads_all:
+        group = 0
     if table is not None:
         return table[group * conv.group_inputs + depth]
     if conv.run == conv.group_inputs:

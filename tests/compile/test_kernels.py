@@ -33,10 +33,11 @@ from tvm.s_tir import Schedule
 
 from shuffledeploy.compiler.ir.attributes import LANES
 from shuffledeploy.compiler.ir.inspection import kernel_functions
-from shuffledeploy.compiler.kernels.convolution import contiguous_run
+from shuffledeploy.compiler.kernels.convolution import Convolution, contiguous_run
 from shuffledeploy.compiler.kernels.schedules import forms, scheduled
 from shuffledeploy.compiler.kernels.tiling import Core
 from shuffledeploy.compiler.kernels.winograd import Winograd, transform_input, transform_output
+from shuffledeploy.compiler.passes.graph.output_parts import in_parts
 from shuffledeploy.compiler.passes.graph.sites import lanes_for
 from shuffledeploy.compiler.passes.tir.tiles_in_registers import load_whole_vectors
 
@@ -58,6 +59,8 @@ class _Kernels(nn.Module):
         self.odd = nn.Conv2d(9, 9, (5, 3), 2, (2, 1), groups=9, bias=False)
         self.linear, self.wide = nn.Linear(24, 17), nn.Linear(24, 16, bias=False)
         self.many = nn.Conv2d(24, 12, 1, groups=12)
+        # In parts where vectors have masks.
+        self.parts, self.selected = nn.Conv2d(24, 116, 1), nn.Conv2d(9, 120, (2, 1))
 
     def forward(self, image: torch.Tensor) -> list[torch.Tensor]:
         x = torch.relu(self.first(functional.pad(image, (0, 1, 1, 0))))
@@ -73,6 +76,8 @@ class _Kernels(nn.Module):
             self.strided(functional.pad(x, (0, 1, 2, 0))),
             self.odd(self.rows(x)[:, 11:20]),
             self.many(shuffled),
+            torch.relu(self.parts(x) + 0.25),
+            self.selected(some),
             self.linear(mean),
             torch.relu(self.wide(mean)),
             functional.max_pool2d(x, (3, 2), (2, 1), (1, 0), dilation=(1, 2)),
@@ -187,6 +192,33 @@ def test_runs_are_found_where_they_are(
         pieces = np.arange(channels // groups // found) * (found * groups)
         starts = pieces[None, :, None] + np.arange(groups)[:, None, None] * found
         assert ascending.tolist() == (starts + np.arange(found)).reshape(-1).tolist()
+
+
+def _dense(outputs: int, groups: int = 1, height: int = 14) -> Convolution:
+    return Convolution(
+        height, 14, 32 * groups, 32 * groups, groups, outputs, (1, 1), (1, 1), (0, 0, 0, 0), (1, 1),
+        32, scattered=False, channels_first=False, lanes=4, epilogue=(),
+    )  # fmt: skip
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize(
+    ("outputs", "parts"), [(116, 2), (232, 4), (200, 2), (184, 2), (72, 1), (100, 1)]
+)
+def test_outputs_are_cut_into_parts_of_few_vectors(outputs: int, parts: int) -> None:
+    cut = in_parts(_dense(outputs), Core(16, 32))
+    assert (cut.groups, cut.group_outputs, cut.lanes) == (parts, outputs // parts, 16)
+    assert cut.group_inputs == 32
+    assert cut.multiply_adds == _dense(outputs).multiply_adds
+
+
+@pytest.mark.smoke
+def test_other_outputs_are_not_cut() -> None:
+    masks = Core(16, 32)
+    for whole in (_dense(128), _dense(60), _dense(116, groups=2)):
+        assert in_parts(whole, masks) is whole
+    for core in CORES[1:]:
+        assert in_parts(_dense(116), core) == _dense(116)
 
 
 @pytest.mark.smoke

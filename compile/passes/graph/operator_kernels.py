@@ -18,6 +18,7 @@ from shuffledeploy.compiler.passes.graph.choose_layouts import (
     TO_CHANNELS_LAST,
     permutation,
 )
+from shuffledeploy.compiler.passes.graph.output_parts import in_parts
 from shuffledeploy.compiler.passes.graph.sites import (
     Kernel,
     Site,
@@ -84,6 +85,7 @@ def _convolution(site: Site) -> Kernel:
     )  # fmt: skip
     if is_winograd(conv):
         return winograd(site, conv, weight, site.current_value(data))
+    conv = in_parts(conv, site.core)
     tables = [] if run else [relax.const(full_order.astype(np.int32))]
     if order_of_writes is not None:
         tables.append(relax.const(np.argsort(order_of_writes).astype(np.int32)))

@@ -162,7 +162,7 @@ def convolution_kernel(
         else f"conv{conv.kernel[0]}x{conv.kernel[1]}"
     )
     stride = f"s{conv.stride[0]}" if conv.stride != (1, 1) else ""
-    groups = f"_g{conv.groups}" if conv.groups > 1 else ""
+    groups = f"_g{conv.groups}" if conv.groups > 1 and not conv.reads_all else ""
     name = (
         f"{what}{stride}{groups}_{conv.channels}x{conv.groups * conv.group_outputs}"
         f"_{conv.output_height}x{conv.output_width}"

@@ -1,0 +1,48 @@
+"""Outputs that fill no whole vectors are computed in parts that nearly do, on cores with masks.
+
+Before::
+
+    y[p, 0:116] = x[p] W[:, 0:116]                      # 29 vectors of 4 lanes
+
+After::
+
+    y[p, 0:58] = x[p] W[:, 0:58]                        # 3 vectors of 16 lanes, and 10 lanes
+    y[p, 58:116] = x[p] W[:, 58:116]
+
+A tile has all of a part's outputs. Of all 116 their sums would leave registers for two pixels, and
+two pixels alone would read the whole weight: its vectors come from memory more often than sums are
+computed. A part is a group of the kernel; all groups read the same channels.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from shuffledeploy.compiler.kernels.convolution import Convolution
+from shuffledeploy.compiler.kernels.tiling import MOST_PIXELS_IN_TILE, Core, divisors
+
+# Vectors of a tile that are never too many.
+FEW_VECTORS = 4
+
+
+def in_parts(conv: Convolution, core: Core) -> Convolution:
+    """Cut a dense layer's outputs into parts; others stay as they are."""
+    outputs, lanes = conv.group_outputs, core.lanes
+    few = outputs <= FEW_VECTORS * lanes or outputs % lanes == 0
+    one_pixel = conv.output_height * conv.output_width == 1
+    if not core.masks or conv.groups > 1 or few or one_pixel:
+        return conv
+    parts = min(divisors(outputs, outputs), key=lambda count: _cost(outputs, count, core))
+    return dataclasses.replace(
+        conv, groups=parts, group_outputs=outputs // parts, lanes=lanes, reads_all=parts > 1
+    )
+
+
+def _cost(outputs: int, parts: int, core: Core) -> float:
+    """Count multiply-adds of vectors for each that is needed, and loads, half as dear."""
+    vectors = -(-outputs // (parts * core.lanes))
+    pixels = min((core.registers - 1 - vectors) // vectors, MOST_PIXELS_IN_TILE)
+    if pixels < 1:
+        return float("inf")
+    padded = vectors * core.lanes * parts / outputs
+    return padded * (1 + (1 / vectors + 1 / pixels) / 2)
