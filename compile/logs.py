@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from shuffledeploy.compiler.cores import CORES, DEFAULT_CORE
+from shuffledeploy.compiler.ir.memory_layout import ELEMENT_BYTES, FLOAT, HALF
 from shuffledeploy.compiler.tuning.records.log_upkeep import find_log, merge, prune
 from shuffledeploy.compiler.tuning.records.record_log import SHORTLIST, Log, log_path, read_log
 from shuffledeploy.compiler.tuning.request import LOG_FOLDER
@@ -88,7 +89,15 @@ def _kernels(options: argparse.Namespace) -> dict[str, KnownKernel]:
             if not console.is_terminal:
                 console.print(what)
 
-        return known_kernels(find_target(options.target), models, options.program, sizes, tell)
+        target = find_target(options.target)
+        if options.action != "prune":
+            targets = [target.computing_in(options.precision)]
+        else:
+            targets = [target, *([target.computing_in(HALF)] if target.computes_in_half else [])]
+        kernels: dict[str, KnownKernel] = {}
+        for one in targets:
+            kernels |= known_kernels(one, models, options.program, sizes, tell)
+        return kernels
 
 
 def _print_log(path: Path) -> None:
@@ -205,6 +214,9 @@ def _parser() -> argparse.ArgumentParser:
         add("--resolution", action="append", default=[], metavar="HxW",
             help="also at this input size; may be repeated")  # fmt: skip
         add("--logs", type=Path, default=LOG_FOLDER, metavar="DIR", help="default: tuning_logs")
+        if name != "prune":
+            add("--precision", choices=list(ELEMENT_BYTES), default=FLOAT,
+                help="that networks compute in (default: %(default)s; prune: all)")  # fmt: skip
         if name == "prune":
             add("--dry-run", action="store_true", help="change nothing")
             add("--shortlist", type=int, choices=range(1, SHORTLIST + 1), default=SHORTLIST,

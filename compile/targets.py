@@ -85,6 +85,11 @@ class CompileTarget:
         return dataclasses.replace(self, cache=sys.maxsize)
 
     @property
+    def computes_in_half(self) -> bool:
+        """Whether its vectors add and multiply numbers of half precision."""
+        return HALF_FEATURE in self.features
+
+    @property
     def name_in_precision(self) -> str:
         """Its name, and the precision where that is not float32: for folders of bundles."""
         return self.name if self.precision == FLOAT else f"{self.name}-{self.precision}"
@@ -97,7 +102,7 @@ class CompileTarget:
         UsageError
             Where the core has no arithmetic of that type.
         """
-        if precision == HALF and HALF_FEATURE not in self.features:
+        if precision == HALF and not self.computes_in_half:
             raise UsageError(no_half(self.name))
         return dataclasses.replace(self, precision=precision)
 

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from shuffledeploy.compiler.bundle.folder import Bundle, check_output
 from shuffledeploy.compiler.bundle.manifest import Standalone
+from shuffledeploy.compiler.bundle.precision_text import precision_text
 from shuffledeploy.compiler.first_difference import fault_of
 from shuffledeploy.compiler.frontend.picture_program import require_fits
 from shuffledeploy.compiler.frontend.program import load_program
@@ -83,6 +84,7 @@ class Outcome:
         return {
             "network": manifest.network,
             "target": manifest.target,
+            "precision": manifest.precision,
             "bundle": str(self.bundle.path),
             "kernels": manifest.kernel_calls,
             "shuffle_kernels": manifest.shuffle_kernels,
@@ -109,6 +111,7 @@ class Outcome:
             f"{manifest.calls_by_strips} by strips; "
             f"{self.tasks_with_record} of {self.tasks} tasks with a tuning record"
         )
+        yield f"computes in {precision_text(manifest)}"
         if self.borrowed:
             yield f"tasks without one use what was found for {', '.join(self.borrowed)}"
         if trials := self.search.trials:

@@ -11,6 +11,8 @@ from rich.text import Text
 
 from shuffledeploy.compiler.bundle.folder import Bundle
 from shuffledeploy.compiler.bundle.manifest import Manifest
+from shuffledeploy.compiler.bundle.precision_text import precision_text
+from shuffledeploy.compiler.ir.memory_layout import FLOAT
 from shuffledeploy.deploy.devices.device_names import DeviceName, parse_device_name
 from shuffledeploy.deploy.estimate.board_cycles import LEFT_OUT, BoardCycles
 from shuffledeploy.deploy.estimate.silicon_errors import known_errors
@@ -113,6 +115,7 @@ def to_json(
     return {
         "network": manifest.network,
         "target": manifest.target,
+        "precision": manifest.precision,
         "device": device,
         "kernels": len(manifest.kernels),
         "kernel_calls": manifest.kernel_calls,
@@ -147,6 +150,8 @@ def print_result(
     table.add_column(style="bold", no_wrap=True)
     table.add_column()
     table.add_row("network", f"{manifest.network}, built for {manifest.target}")
+    if manifest.precision != FLOAT:
+        table.add_row("computes in", precision_text(manifest))
     core = device["cpu"] or "core unknown"
     core = f"{device['model']}, {core}" if device["model"] else core
     runtime = "" if device["ran"] == RUNNER else f", TVM {device['tvm_version'] or '?'}"

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from shuffledeploy.compiler.bundle.folder import Bundle, size_text
 from shuffledeploy.compiler.bundle.manifest import Manifest, Tensor
+from shuffledeploy.compiler.bundle.precision_text import precision_text
 from shuffledeploy.compiler.tuning.score import MEASURED_UNIT
 from shuffledeploy.deploy.report_page.figures import Bar, BarPicture, Fact, Kind, Section
 from shuffledeploy.deploy.runtime.network_estimate import Cycles
@@ -41,6 +42,7 @@ def size_section(bundle: Bundle) -> Section:
     facts = [
         Fact("takes", tensor_text(manifest.inputs)),
         Fact("gives", tensor_text(manifest.outputs)),
+        Fact("computes in", precision_text(manifest)),
         Fact(
             "multiply-adds of one inference", millions(manifest.multiply_adds), "counted",
             "from the shapes of the kernels: fewer than the layers' where a kernel goes"

@@ -128,6 +128,20 @@ def test_prune_names_and_removes_what_fits_nothing(
     assert [path.name for path in log.parent.iterdir()] == [log.name]
 
 
+def test_prune_keeps_the_records_of_half_precision(
+    program: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    half = find_target("cortex-a76").computing_in("float16")
+    first, *_ = known_kernels(half, (), [program]).values()
+    log = log_path(tmp_path, half.name)
+    append(log, [_fitting(first, 100.0)])
+    command = ["--target", half.name, "--program", str(program), "--logs", str(tmp_path)]
+    assert main(["prune", *command]) == 0
+    assert [record.key for record in read_log(log).records] == [first.key]
+    assert main(["show", *command, "--precision", "float16"]) == 0
+    assert "1 of" in capsys.readouterr().out.splitlines()[-1]
+
+
 def test_merge_keeps_the_best_few_and_mixes_nothing(
     kernels: dict[str, KnownKernel], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

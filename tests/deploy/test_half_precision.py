@@ -6,6 +6,7 @@ import functools
 import tempfile
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -15,6 +16,7 @@ from torch.nn import functional
 
 import shuffledeploy
 from shuffledeploy.compiler.bundle.folder import Bundle
+from shuffledeploy.compiler.bundle.precision_text import precision_text
 from shuffledeploy.compiler.bundle.tolerances import allowed_error, error_unit, spread
 from shuffledeploy.deploy.runtime.device_fit import check_cpu, fitting_device
 from shuffledeploy.deploy.runtime.execution import open_network
@@ -93,6 +95,11 @@ def test_weights_and_memory_halve_and_the_manifest_says_what_is_half() -> None:
     assert half.manifest.standalone.workspace < 0.7 * plain.manifest.standalone.workspace
     elements = [kernel.element for kernel in half.manifest.kernels]
     assert set(elements) == {"float16", "float32"}
+    assert precision_text(plain.manifest) == "float32"
+    told = precision_text(half.manifest)
+    assert told == f"float16 ({elements.count('float32')} of {len(elements)} kernels write float32)"
+    small = msgspec.structs.replace(half.manifest, half_scale=1 / 8)
+    assert precision_text(small).endswith("; tensors hold 1/8 of what they stand for")
     assert {tensor.dtype for tensor in half.manifest.inputs + half.manifest.outputs} == {"float32"}
 
 

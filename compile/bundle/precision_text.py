@@ -1,0 +1,18 @@
+"""What a bundle's network computes in, in words."""
+
+from __future__ import annotations
+
+from shuffledeploy.compiler.bundle.manifest import Manifest
+from shuffledeploy.compiler.ir.memory_layout import FLOAT
+
+
+def precision_text(manifest: Manifest) -> str:
+    """Say what a network computes in, what stays float32, and what its tensors hold."""
+    if manifest.precision == FLOAT:
+        return FLOAT
+    plain = sum(kernel.element == FLOAT for kernel in manifest.kernels)
+    text = f"{manifest.precision} ({plain} of {len(manifest.kernels)} kernels write {FLOAT})"
+    if manifest.half_scale == 1:
+        return text
+    part = f"1/{1 / manifest.half_scale:.0f}"
+    return f"{text}; tensors hold {part} of what they stand for"
