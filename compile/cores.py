@@ -170,7 +170,7 @@ def no_half(name: str) -> str:
     having = ", ".join(core.name for core in CORES.values() if core.computes_in_half)
     return (
         f"--precision {HALF}: {name} has no arithmetic for half precision: take"
-        f" --precision {FLOAT}, or a core that has it ({having})"
+        f" --precision {FLOAT}, or a core that has it ({having}, hosts with AVX512-FP16)"
     )
 
 

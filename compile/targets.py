@@ -33,6 +33,8 @@ ARM_FEATURES = {
 # Raspberry Pi 3's four A53s share so much, the Pi 5's A76s have it each. Of x86 with AVX-512:
 # Skylake Server, Ice Lake Server and Zen 4 have as much or more; before them, Zen had half of it.
 CACHE_BUDGET, CACHE_BUDGET_AVX512 = 1 << 19, 1 << 20
+# Arithmetic of half precision on x86: LLVM's name of it, and that in /proc/cpuinfo.
+X86_HALF, X86_HALF_FEATURE = "avx512fp16", "avx512_fp16"
 AVX512_FEATURES = ("avx512f", "avx512bw", "avx512dq", "avx512vl")
 
 
@@ -87,7 +89,9 @@ class CompileTarget:
     @property
     def computes_in_half(self) -> bool:
         """Whether its vectors add and multiply numbers of half precision."""
-        return HALF_FEATURE in self.features
+        if self.architecture == "aarch64":
+            return HALF_FEATURE in self.features
+        return has_feature(X86_HALF, self.tvm_target)
 
     @property
     def name_in_precision(self) -> str:
@@ -104,7 +108,10 @@ class CompileTarget:
         """
         if precision == HALF and not self.computes_in_half:
             raise UsageError(no_half(self.name))
-        return dataclasses.replace(self, precision=precision)
+        # Of x86 a library in float32 runs without it, though the core has it.
+        more = {X86_HALF_FEATURE} if precision == HALF and self.architecture == "x86_64" else set()
+        features = (*self.features, *sorted(more - set(self.features)))
+        return dataclasses.replace(self, precision=precision, features=features)
 
     @property
     def fits_this_machine(self) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from shuffledeploy.compiler.ir.memory_layout import ELEMENT_BYTES, FLOAT
 from shuffledeploy.deploy.devices.device_names import DEVICE_HELP, parse_device_name
-from shuffledeploy.deploy.runtime.defaults import ALLOWED_DISAGREEMENTS
+from shuffledeploy.deploy.runtime.defaults import ALLOWED_DISAGREEMENTS, ALLOWED_IN_HALF
 from shuffledeploy.model.command_output import require_writable
 from shuffledeploy.model.errors import command, program_name
 from shuffledeploy.model.fashion_data import FASHION
@@ -52,8 +52,9 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", metavar="D", help=f"{DEVICE_HELP}; default: what it is for")
     parser.add_argument("--images", type=int, default=10_000, metavar="N", help="the first N")
     parser.add_argument(
-        "--allowed", type=int, default=ALLOWED_DISAGREEMENTS, metavar="N",
-        help=f"how many images may be named differently (default {ALLOWED_DISAGREEMENTS})",
+        "--allowed", type=int, metavar="N",
+        help=f"how many images may be named differently (default {ALLOWED_DISAGREEMENTS}; in half"
+        f" precision {ALLOWED_IN_HALF} of 10,000)",
     )  # fmt: skip
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there too")
     return parser.parse_args(argv)

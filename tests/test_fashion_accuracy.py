@@ -10,6 +10,7 @@ from shuffledeploy.deploy.fashion_accuracy import main
 from shuffledeploy.deploy.on_device.native_server import ensure_server
 from shuffledeploy.deploy.runtime.comparison import cached_bundle
 from shuffledeploy.deploy.runtime.defaults import ALLOWED_DISAGREEMENTS as ALLOWED
+from shuffledeploy.deploy.runtime.defaults import allowed_disagreements
 from shuffledeploy.deploy.runtime.execution import open_network
 from shuffledeploy.model.errors import Failure, UsageError
 from shuffledeploy.model.fashion_data import FASHION, Split, fetch, read_split
@@ -31,6 +32,23 @@ def test_ten_thousand_images_on_this_machine(images: Split) -> None:
     assert accuracy.pytorch > 0.9
     assert len(accuracy.disagreements) <= ALLOWED, accuracy.disagreements
     assert accuracy.device == pytest.approx(accuracy.pytorch, abs=ALLOWED / 10_000)
+
+
+def test_images_in_half_precision_on_this_machine(images: Split) -> None:
+    host = find_target("host")
+    if not host.computes_in_half:
+        pytest.skip("this machine has no arithmetic for half precision")
+    bundle = cached_bundle(FASHION, None, host.computing_in("float16"))
+    with open_network(bundle, "local") as network:
+        accuracy = measure_accuracy(network, first_images(images, 4000))
+    assert len(accuracy.disagreements) <= allowed_disagreements("float16", 4000)
+    assert accuracy.device == pytest.approx(accuracy.pytorch, abs=1e-3)
+
+
+def test_half_precision_may_name_a_thousandth_differently() -> None:
+    allowed = [allowed_disagreements("float16", images) for images in (100, 1000, 10_000)]
+    assert allowed == [1, 1, 10]
+    assert allowed_disagreements("float32", 10_000) == ALLOWED
 
 
 @pytest.mark.emulated

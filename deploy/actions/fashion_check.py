@@ -14,6 +14,7 @@ from rich.table import Table
 from shuffledeploy.compiler.bundle.folder import load_bundle
 from shuffledeploy.compiler.targets import find_target
 from shuffledeploy.deploy.runtime.comparison import cached_bundle
+from shuffledeploy.deploy.runtime.defaults import allowed_disagreements
 from shuffledeploy.deploy.runtime.device_fit import default_device
 from shuffledeploy.deploy.runtime.execution import RunningNetwork, open_network
 from shuffledeploy.model.command_output import steps, write_json
@@ -42,10 +43,13 @@ def check_accuracy(options: argparse.Namespace) -> int:
     print_accuracy(accuracy)
     if options.json is not None:
         write_json(options.json, to_json(accuracy))
-    if len(accuracy.disagreements) > options.allowed:
+    allowed = options.allowed
+    if allowed is None:
+        allowed = allowed_disagreements(bundle.manifest.precision, accuracy.images)
+    if len(accuracy.disagreements) > allowed:
         raise Failure(
             f"{len(accuracy.disagreements)} of {accuracy.images} images are named differently from"
-            f" PyTorch: at most {options.allowed} may be"
+            f" PyTorch: at most {allowed} may be"
         )
     return 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shuffledeploy.compiler.ir.memory_layout import FLOAT
 from shuffledeploy.model.folders import BUILD
 
 #: Single runs that a latency is the median of.
@@ -11,5 +12,14 @@ ALEXNET = "alexnet"
 MODELS = (ALEXNET, "shufflenet-g3-x0.5", "shufflenet-g3-x1", "mobilenet-x1.0")
 #: Images of Fashion-MNIST that a device may name differently from PyTorch.
 ALLOWED_DISAGREEMENTS = 2
+#: The same of a network in half precision, of ten thousand.
+ALLOWED_IN_HALF = 10
 #: Where the benchmark keeps what it measured.
 BENCH_RESULTS = BUILD / "bench.json"
+
+
+def allowed_disagreements(precision: str, images: int) -> int:
+    """Tell how many images a network that computes in a precision may name differently."""
+    if precision == FLOAT:
+        return ALLOWED_DISAGREEMENTS
+    return max(1, ALLOWED_IN_HALF * images // 10_000)

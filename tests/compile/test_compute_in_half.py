@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import tvm
-from stages import HOST, count, draw, imported, run, seeded, with_schedules
+from stages import AVX512, HOST, avx512, count, draw, imported, run, seeded, with_schedules
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -191,6 +191,16 @@ def test_numbers_of_order_one_stay_as_they_are() -> None:
 def test_numbers_that_half_cannot_hold_are_refused_by_their_layer() -> None:
     with pytest.raises(UsageError, match=r"reach 1\.\de\+08 .*--precision float32"):
         range_in_half(imported(seeded(Units(factor=2e7)), *SHAPE))
+
+
+def test_hosts_need_arithmetic_of_half_only_for_half() -> None:
+    without = avx512()
+    sapphire = find_target(AVX512.replace("skylake-avx512", "sapphirerapids"))
+    assert "avx512_fp16" not in sapphire.features
+    assert "avx512_fp16" in sapphire.computing_in(HALF).features
+    assert sapphire.computing_in(FLOAT) == sapphire
+    with pytest.raises(UsageError, match="hosts with AVX512-FP16"):
+        without.computing_in(HALF)
 
 
 @pytest.mark.parametrize("name", CORES)
