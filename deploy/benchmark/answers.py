@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from shuffledeploy.compiler.bundle.folder import Bundle
+from shuffledeploy.compiler.bundle.tolerances import TOLERANCES, allowed_error, error_unit
+from shuffledeploy.compiler.ir.memory_layout import FLOAT, HALF
 from shuffledeploy.deploy.benchmark.worker_process import Asked
 from shuffledeploy.model.command_output import replaced
 from shuffledeploy.model.errors import Failure
@@ -83,18 +85,22 @@ def check(worker: Asked, asked: Sequence[Question]) -> float:
     return largest
 
 
-def error_of(logits: Array, question: Question) -> float:
+def error_of(logits: Array, question: Question, precision: str = FLOAT) -> float:
     """Give the largest absolute error of an answer.
 
     Raises
     ------
     WrongAnswer
-        It is beyond `TOLERANCE`, not a number, or of another shape.
+        It is beyond `TOLERANCE`, or in half precision beyond what our own bundles are allowed, not
+        a number, or of another shape.
     """
     wanted = np.asarray(question.logits)
     if logits.size != wanted.size:
         raise WrongAnswer(f"it answers with shape {logits.shape}, not {wanted.shape}")
     error = float(np.max(np.abs(logits.reshape(wanted.shape) - wanted)))
-    if not error <= TOLERANCE:  # also where it is not a number
-        raise WrongAnswer(f"its answer is off by {error:.2g} (tolerance {TOLERANCE:.0e})")
+    allowed = TOLERANCE
+    if precision == HALF:
+        allowed = allowed_error(error_unit(wanted, HALF), TOLERANCES[HALF], HALF)
+    if not error <= allowed:  # also where it is not a number
+        raise WrongAnswer(f"its answer is off by {error:.2g} (tolerance {allowed:.0e})")
     return error

@@ -24,6 +24,7 @@ from shuffledeploy.deploy.benchmark.benchmark_plan import Subject
 from shuffledeploy.deploy.benchmark.litert_converter import CONVERTER, ensure_converter
 from shuffledeploy.model.errors import Failure
 from shuffledeploy.model.folders import BUILD, PACKAGE, SEARCH_PATH
+from shuffledeploy.model.kept_small import kept_small
 from shuffledeploy.model.registry import build, input_shape
 from shuffledeploy.model.scratch import scratch_folder
 
@@ -71,7 +72,8 @@ def converted(subject: Subject, model_format: str, folder: Path = MODELS_FOLDER)
         A converter failed; its last words are in the message.
     """
     # Converters and the emulated board run in folders of their own.
-    home = folder.absolute() / f"{subject.model}-{subject.resolution}" / model_format
+    part = f"-part-{subject.scale}" if subject.scale != 1 else ""
+    home = folder.absolute() / f"{subject.model}-{subject.resolution}{part}" / model_format
     key = _key(model_format)
     if not _is_made_by(home, key):
         source = converted(subject, "onnx", folder) if model_format == "mnn" else {}
@@ -121,6 +123,11 @@ def _is_made_by(home: Path, key: Mapping[str, str]) -> bool:
         return False
 
 
+def _network(subject: Subject) -> torch.nn.Module:
+    network = build(subject.model)
+    return network if subject.scale == 1 else kept_small(network, subject.scale)
+
+
 def _to_onnx(subject: Subject, folder: Path, _: Files) -> None:
     example = (torch.zeros(input_shape(subject.model, subject.size)),)
     disabled = logging.root.manager.disable
@@ -129,7 +136,7 @@ def _to_onnx(subject: Subject, folder: Path, _: Files) -> None:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             torch.onnx.export(
-                build(subject.model), example, str(folder / _NAMES["onnx"]["model"]),
+                _network(subject), example, str(folder / _NAMES["onnx"]["model"]),
                 opset_version=OPSET, dynamo=True, external_data=False, optimize=True,
                 verbose=False, input_names=["image"], output_names=["logits"],
             )  # fmt: skip
@@ -153,7 +160,7 @@ def _to_ncnn(subject: Subject, folder: Path, _: Files) -> None:
     shape = input_shape(subject.model, subject.size)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        traced = torch.jit.trace(build(subject.model), torch.zeros(shape))
+        traced = torch.jit.trace(_network(subject), torch.zeros(shape))
         torch.jit.save(traced, str(folder / "network.pt"))
     # Weights are written as fp16 unless one says otherwise.
     command = [
@@ -178,7 +185,7 @@ def _convert_program(
     example = (torch.zeros(input_shape(subject.model, subject.size)),)
     program = folder / "network.pt2"
     with torch.no_grad():
-        torch.export.save(torch.export.export(build(subject.model), example), program)
+        torch.export.save(torch.export.export(_network(subject), example), program)
     command = [
         str(python), "-m", f"{__package__}.{_MODULES[model_format]}", program.name,
         _NAMES[model_format]["model"],

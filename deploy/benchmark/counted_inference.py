@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from shuffledeploy.compiler.ir.memory_layout import FLOAT
 from shuffledeploy.deploy.benchmark.answers import Question, error_of
 from shuffledeploy.deploy.benchmark.counted_process import BoardProgram, count_process
 from shuffledeploy.deploy.benchmark.engines import Engine
@@ -45,6 +46,7 @@ class CountedInference:
 def count_inference(
     engine: Engine, files: Mapping[str, str], asked: Sequence[Question], core: str,
     model: CycleModel, packages: Sequence[Path] = (), board: Board | None = None,
+    *, precision: str = FLOAT,
 ) -> CountedInference:  # fmt: skip
     """Run an engine on an emulated core.
 
@@ -64,6 +66,8 @@ def count_inference(
         Where the board finds the engine's package.
     board : Board, optional
         Add what memory costs there; it has that core.
+    precision : str
+        What the engine computes in: tells how far its answers may be off.
 
     Raises
     ------
@@ -77,13 +81,13 @@ def count_inference(
         program = BoardProgram(engine.label, engine.module, files, tuple(packages))
         caches = board.caches if board else None
         counted = count_process(program, images, core, model, folder, caches)
-        error = _largest_error(folder, asked)
+        error = _largest_error(folder, asked, precision)
     on_board = cycles_on(board, counted.pieces) if board else None
     return CountedInference(counted.instructions, counted.cycles, error, on_board)
 
 
-def _largest_error(folder: Path, asked: Sequence[Question]) -> float:
+def _largest_error(folder: Path, asked: Sequence[Question], precision: str = FLOAT) -> float:
     """Check all answers, that of the counted run too."""
     answers = [np.load(folder / f"answer_{place}.npy") for place in range(len(asked))]
     pairs = [*zip(answers, asked, strict=True), (np.load(folder / "counted.npy"), asked[0])]
-    return max(error_of(answer, question) for answer, question in pairs)
+    return max(error_of(answer, question, precision) for answer, question in pairs)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from shuffledeploy.compiler.ir.memory_layout import FLOAT, HALF
 from shuffledeploy.compiler.targets import find_target
 from shuffledeploy.deploy import estimate
 from shuffledeploy.deploy.benchmark.answers import questions
@@ -16,7 +17,7 @@ from shuffledeploy.deploy.benchmark.benchmark_plan import OWN, Subject
 from shuffledeploy.deploy.benchmark.board_python import ensure_python
 from shuffledeploy.deploy.benchmark.conversion import RUNNER, Files, converted, model_mb
 from shuffledeploy.deploy.benchmark.counted_inference import count_inference
-from shuffledeploy.deploy.benchmark.engines import ENGINES, OURS, Engine
+from shuffledeploy.deploy.benchmark.engines import ENGINES, IN_HALF, OURS, Engine
 from shuffledeploy.deploy.benchmark.executorch_build import compiled_runner
 from shuffledeploy.deploy.board.places import built_once, recipe_hash
 from shuffledeploy.deploy.board.wheels import unpack_wheels
@@ -28,6 +29,7 @@ from shuffledeploy.model.command_output import write_json
 from shuffledeploy.model.errors import Failure, UsageError
 from shuffledeploy.model.folders import BUILD
 from shuffledeploy.model.registry import input_shape
+from shuffledeploy.model.resolution import write_resolution
 
 MODELS = (
     "shufflenet-g3-x0.5", "shufflenet-g3-x1", "mobilenet-x1.0", "alexnet", "resnext50-32x4d",
@@ -52,21 +54,18 @@ class Job:
     model: str
     column: str
     size: tuple[int, int] = OWN
+    precision: str = FLOAT
 
     @property
     def engine(self) -> Engine:
         """Return what runs it."""
-        return ENGINES[COLUMNS[self.column]]
-
-    @property
-    def subject(self) -> Subject:
-        """The network on its engine."""
-        return Subject(self.engine.name, self.model, self.size)
+        name = COLUMNS[self.column]
+        return IN_HALF.get(name, ENGINES[name]) if self.precision == HALF else ENGINES[name]
 
     @property
     def name(self) -> str:
         """For people."""
-        return f"{self.model} {self.subject.resolution}: {self.column}"
+        return f"{self.model} {write_resolution(self.size)}: {self.column}"
 
 
 def plan_peers(
@@ -74,6 +73,7 @@ def plan_peers(
     columns: Sequence[str],
     core: str,
     sizes: Sequence[tuple[int, int]] = (OWN,),
+    precision: str = FLOAT,
 ) -> list[Job]:
     """List what is to be counted.
 
@@ -81,21 +81,24 @@ def plan_peers(
     ------
     UsageError
         A network, a resolution, a column or a core that there is not; an engine that is not
-        installed here, where the models are converted.
+        installed here, where the models are converted; a precision that core or engine lack.
     """
-    find_target(core)
+    find_target(core).computing_in(precision)
     for model in models:
         for size in sizes:
             input_shape(model, size)
     for column in columns:
         if column not in COLUMNS:
             raise UsageError(f"unknown engine {column!r}: take {', '.join(COLUMNS)}")
-    chosen = [column for column in COLUMNS if not columns or column in columns]
+    able = [c for c, engine in COLUMNS.items() if precision == FLOAT or engine in (OURS, *IN_HALF)]
+    if unable := [column for column in columns if column not in able]:
+        raise UsageError(f"{unable[0]} is not run in {precision}: take {', '.join(able)}")
+    chosen = [column for column in able if not columns or column in columns]
     for column in chosen:
         engine = ENGINES[COLUMNS[column]]
         if engine.version is None:
             raise UsageError(f"{engine.label} is not installed: run `make peers`")
-    return [Job(model, column, size)
+    return [Job(model, column, size, precision)
             for size in dict.fromkeys(sizes) for model in models for column in chosen]  # fmt: skip
 
 
@@ -131,12 +134,13 @@ def count_peers(
             rows.append(_row(job, core, model, board, tell, folder))
         except Failure as error:
             failed.append({
-                "model": job.model, "resolution": job.subject.resolution, "engine": job.column,
-                "reason": str(error),
+                "model": job.model, "resolution": write_resolution(job.size),
+                "engine": job.column, "reason": str(error),
             })  # fmt: skip
         tell(None)
     return {
         "core": core, "source": model.source,
+        "precision": jobs[0].precision if jobs else FLOAT,
         "board": {"name": board.name, "clock_ghz": board.clock_ghz} if board else None,
         "how": {job.column: job.engine.how for job in jobs}, "rows": rows, "failed": failed,
     }  # fmt: skip
@@ -146,16 +150,21 @@ def _row(
     job: Job, core: str, model: CycleModel, board: Board | None, tell: Tell, folder: Path
 ) -> dict[str, Any]:
     """Count one network on one engine, unless that was done before."""
-    target = find_target(core)
+    target = find_target(core).computing_in(job.precision)
     bundle = cached_bundle(job.model, job.size, target, tuned=job.column != UNTUNED, tell=tell)
     if job.engine.name == OURS:
         files = {"library": str(bundle.library.absolute())}
     else:
-        files = converted(job.subject, job.engine.model_format)
+        # What ends half precision's range in our bundle would end it there, too.
+        scale = bundle.manifest.half_scale
+        subject = Subject(job.engine.name, job.model, job.size, scale=scale)
+        files = converted(subject, job.engine.model_format)
     key = _key(job, files, model.source, board)
     where = board.name if board else core
-    name = f"{job.model}-{job.subject.resolution}"
-    kept = folder / f"{name}-{job.column}-{where}.json"
+    resolution = write_resolution(job.size)
+    name = f"{job.model}-{resolution}"
+    half = f"-{job.precision}" if job.precision != FLOAT else ""
+    kept = folder / f"{name}-{job.column}-{where}{half}.json"
     if (known := _known(kept, key)) is not None:
         return known
     asked = questions(bundle, folder.absolute() / "images" / name)
@@ -165,9 +174,11 @@ def _row(
         runner = compiled_runner(package, version, "aarch64")
         files = {**files, RUNNER: str(runner)}
     tell(f"{job.name} on an emulated {core}")
-    counted = count_inference(job.engine, files, asked, core, model, packages, board)
+    counted = count_inference(
+        job.engine, files, asked, core, model, packages, board, precision=job.precision
+    )
     row = {
-        "model": job.model, "resolution": job.subject.resolution, "engine": job.column,
+        "model": job.model, "resolution": resolution, "engine": job.column,
         "engine_version": job.engine.version,
         "instructions": counted.instructions, "cycles": counted.cycles,
         **on_board_json(counted.on_board), "max_abs_error": counted.max_abs_error,
@@ -193,6 +204,7 @@ def _key(job: Job, files: Files, source: str, board: Board | None) -> str:
         "counted_inference.py",
         "counted_process.py",
         f"{job.engine.name}_engine.py",
+        f"{job.engine.module.rpartition('.')[2]}.py",
         f"{job.engine.name}_runner.cpp",
     ):
         if (place := Path(__file__).parent / module).is_file():

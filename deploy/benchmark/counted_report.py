@@ -59,8 +59,8 @@ def _print_notes(console: Console, document: Mapping[str, Any]) -> None:
     rows = document["rows"]
     errors = [row["max_abs_error"] for row in rows]
     console.print(
-        "One warmed inference, float32, one thread, the whole process: ours too, with"
-        " TVM's runtime. Answers of all agree with PyTorch's (largest error"
+        f"One warmed inference, {document['precision']}, one thread, the whole process: ours too,"
+        " with TVM's runtime. Answers of all agree with PyTorch's (largest error"
         f" {max(errors, default=0):.1e}). Cycles: {document['source']};"
         " branches are always predicted."
     )

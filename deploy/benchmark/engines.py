@@ -6,6 +6,7 @@ one knows them by name and imports none of them.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from dataclasses import dataclass
 from importlib import metadata
@@ -124,6 +125,18 @@ ENGINES = {
 }  # fmt: skip
 
 
+#: The engines that compute in half precision, by the name of what they are in float32.
+IN_HALF = {
+    "ncnn": dataclasses.replace(
+        ENGINES["ncnn"], module="shuffledeploy.deploy.benchmark.ncnn_half_engine",
+        how="by pnnx; fp16 storage, packing and arithmetic on, as by default; bf16 and Vulkan off;"
+        " a new extractor for each run, as it asks for",
+    ),
+    "mnn": dataclasses.replace(
+        ENGINES["mnn"], module="shuffledeploy.deploy.benchmark.mnn_half_engine",
+        how="precision low; input copied before each run, which is not timed",
+    ),
+}  # fmt: skip
 #: What is compared where nothing is said.
 USUAL_ENGINES = tuple(engine for engine in ENGINES.values() if engine.name != STANDALONE)
 

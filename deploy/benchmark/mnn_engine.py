@@ -9,12 +9,22 @@ import numpy as np
 
 
 class MnnNetwork:
-    """A session. It overwrites its input: that is copied before each run, and not timed."""
+    """A session. It overwrites its input: that is copied before each run, and not timed.
 
-    def __init__(self, path: str, threads: int) -> None:
+    Parameters
+    ----------
+    path : str
+        A file of MNN's converter.
+    threads : int
+        That it may use.
+    precision : str
+        ``high`` (float32) or ``low`` (half where the core computes in it).
+    """
+
+    def __init__(self, path: str, threads: int, precision: str = "high") -> None:
         self._interpreter = MNN.Interpreter(path)
         self._session = self._interpreter.createSession(
-            {"backend": "CPU", "precision": "high", "numThread": threads}
+            {"backend": "CPU", "precision": precision, "numThread": threads}
         )
         self._input = self._interpreter.getSessionInput(self._session)
         self._output = self._interpreter.getSessionOutput(self._session)

@@ -16,16 +16,28 @@ _HALF_PRECISION = (
 
 
 class NcnnNetwork:
-    """A network of which each run needs a new extractor."""
+    """A network of which each run needs a new extractor.
 
-    def __init__(self, parameters: str, weights: str, threads: int) -> None:
+    Parameters
+    ----------
+    parameters, weights : str
+        Files that pnnx wrote.
+    threads : int
+        That it may use.
+    in_half : bool
+        Whether it may compute in half precision where the core does: its own default.
+    """
+
+    def __init__(
+        self, parameters: str, weights: str, threads: int, *, in_half: bool = False
+    ) -> None:
         self._network = ncnn.Net()
         options = self._network.opt
         options.num_threads = threads
         options.use_vulkan_compute = False
         for name in _HALF_PRECISION:
             if hasattr(options, name):  # on by default, some of them
-                setattr(options, name, False)
+                setattr(options, name, in_half and "fp16" in name)
         if self._network.load_param(parameters) or self._network.load_model(weights):
             raise RuntimeError("ncnn cannot read what pnnx wrote")
 

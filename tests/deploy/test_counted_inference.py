@@ -11,10 +11,16 @@ import pytest
 from tiny import tiny_bundle
 
 from shuffledeploy.deploy.benchmark import counted_inference, counted_peers
-from shuffledeploy.deploy.benchmark.answers import WrongAnswer, questions
+from shuffledeploy.deploy.benchmark.answers import WrongAnswer, error_of, questions
 from shuffledeploy.deploy.benchmark.board_python import is_python_built
 from shuffledeploy.deploy.benchmark.counted_inference import count_inference
-from shuffledeploy.deploy.benchmark.counted_peers import COLUMNS, count_peers, plan_peers
+from shuffledeploy.deploy.benchmark.counted_peers import (
+    COLUMNS,
+    TUNED,
+    UNTUNED,
+    count_peers,
+    plan_peers,
+)
 from shuffledeploy.deploy.benchmark.counted_process import part_blocks, read_mappings
 from shuffledeploy.deploy.benchmark.counted_report import print_peers
 from shuffledeploy.deploy.benchmark.engines import ENGINES, OURS, Engine
@@ -110,8 +116,38 @@ def test_numbers_that_are_none_are_wrong_answers(tmp_path: Path) -> None:
     np.save(tmp_path / "counted.npy", np.asarray(asked[0].logits))
     assert counted_inference._largest_error(tmp_path, asked) == 0.0
     np.save(tmp_path / "counted.npy", np.full_like(np.asarray(asked[0].logits), np.nan))
-    with pytest.raises(WrongAnswer):
-        counted_inference._largest_error(tmp_path, asked)
+    for precision in ("float32", "float16"):
+        with pytest.raises(WrongAnswer):
+            counted_inference._largest_error(tmp_path, asked, precision)
+
+
+def test_answers_in_half_may_be_off_by_a_part_of_their_spread(tmp_path: Path) -> None:
+    question = questions(tiny_bundle("host"), tmp_path)[0]
+    logits = np.asarray(question.logits)
+    near, far = logits + 0.04 * logits.std(), logits + 0.06 * logits.std()
+    assert 0 < error_of(near, question, "float16") < 0.05 * logits.std()
+    for answer, precision in ((near, "float32"), (far, "float16")):
+        with pytest.raises(WrongAnswer, match="off by"):
+            error_of(answer, question, precision)
+
+
+def test_what_has_no_half_precision_is_refused() -> None:
+    with pytest.raises(
+        UsageError, match=r"litert is not run in float16: take untuned, .*ncnn, mnn"
+    ):
+        plan_peers(["alexnet"], ["litert"], "cortex-a76", precision="float16")
+    with pytest.raises(UsageError, match="cortex-a72 has no arithmetic for half precision"):
+        plan_peers(["alexnet"], ["ncnn"], CORE, precision="float16")
+
+
+def test_engines_in_half_are_others_of_the_same_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Engine, "version", "1.0")
+    jobs = plan_peers(["alexnet"], [], "cortex-a76", precision="float16")
+    assert [job.column for job in jobs] == [UNTUNED, TUNED, "ncnn", "mnn"]
+    for job in jobs[2:]:
+        plain = ENGINES[job.column]
+        assert job.engine.module != plain.module and job.engine.how != plain.how
+        assert (job.engine.package, job.engine.model_format) == (plain.package, plain.model_format)
 
 
 def test_an_engine_whose_package_is_gone_is_named_and_left_out(
@@ -124,7 +160,7 @@ def test_an_engine_whose_package_is_gone_is_named_and_left_out(
             raise Failure("cannot fetch the board's Python packages with pip: no such version")
         return [tmp_path]
 
-    def count(*_: Any) -> counted_inference.CountedInference:
+    def count(*_: Any, **__: Any) -> counted_inference.CountedInference:
         on_board = BoardCycles("raspberry-pi-4", 1.8, CyclesWithMemory(18.9e6, 2e6, 0.0, 0.0, 4e6))
         return counted_inference.CountedInference(26_182_345, 18.9e6, 1e-6, on_board)
 
