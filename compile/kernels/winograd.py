@@ -30,6 +30,7 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script.builder import ir as T
 
 from shuffledeploy.compiler.ir.graph import Array
+from shuffledeploy.compiler.ir.memory_layout import FLOAT
 from shuffledeploy.compiler.ir.tvm_edges import NO_ALIAS
 from shuffledeploy.compiler.kernels.blocks import (
     EpilogueStep,
@@ -51,7 +52,7 @@ POINTS = (Fraction(0), *map(Fraction, (1, -1, 2, -2)), Fraction(1, 2), Fraction(
 
 @dataclasses.dataclass(frozen=True)
 class Winograd:
-    """What the two transforms of one layer have to know; activations are NHWC with N = 1, float32.
+    """What the two transforms of one layer have to know; activations are NHWC with N = 1.
 
     Attributes
     ----------
@@ -67,6 +68,8 @@ class Winograd:
         Floats in a vector of the target.
     epilogue : tuple of EpilogueStep
         What follows, in order.
+    dtype : str
+        Of input and output. What is between is float32: differences of half lose its digits.
     """
 
     height: int
@@ -77,6 +80,7 @@ class Winograd:
     padding: tuple[int, int, int, int]
     lanes: int
     epilogue: tuple[EpilogueStep, ...]
+    dtype: str = FLOAT
 
     @property
     def tile(self) -> int:
@@ -169,7 +173,7 @@ def transform_input(layer: Winograd) -> tirx.PrimFunc:
     with IRBuilder() as builder:
         with T.prim_func(s_tir=True):
             T.func_attr({NO_ALIAS: True})
-            x = T.arg("x", T.buffer((1, layer.height, layer.width, layer.inputs), "float32"))
+            x = T.arg("x", T.buffer((1, layer.height, layer.width, layer.inputs), layer.dtype))
             shape = (layer.tile**2, rows, columns, layer.inputs)
             out = T.arg("out", T.buffer(shape, "float32"))
             scratch = _scratch(layer.tile, layer.tile, run)
@@ -178,7 +182,7 @@ def transform_input(layer: Winograd) -> tirx.PrimFunc:
                 def read(element: Element, lane: Any) -> Any:
                     row = place(padded, 0, layer.height, i, element[0])
                     column = place(padded, 1, layer.width, j, element[1])
-                    value = x[0, row.index, column.index, c * run + lane]
+                    value = _cast(FLOAT, x[0, row.index, column.index, c * run + lane])
                     return row.or_zero(column.or_zero(value))
 
                 def write(element: Element, lane: Any, value: Any) -> None:
@@ -203,8 +207,10 @@ def transform_output(layer: Winograd) -> tirx.PrimFunc:
             T.func_attr({NO_ALIAS: True})
             products = (layer.tile**2, rows, columns, outputs)
             m = T.arg("m", T.buffer(products, "float32"))
-            operands = epilogue_operands(layer.epilogue, layer.output_shape, (outputs,), "float32")
-            out = T.arg("out", T.buffer(layer.output_shape, "float32"))
+            operands = epilogue_operands(
+                layer.epilogue, layer.output_shape, (outputs,), layer.dtype
+            )
+            out = T.arg("out", T.buffer(layer.output_shape, layer.dtype))
             scratch = _scratch(layer.tile, STEP, run)
             with T.grid(rows, columns, outputs // run) as (i, j, c):
 
@@ -214,11 +220,11 @@ def transform_output(layer: Winograd) -> tirx.PrimFunc:
 
                 def write(element: Element, lane: Any, value: Any) -> None:
                     row, column = i * STEP + element[0], j * STEP + element[1]
-                    at = (0, row, column, c * run + lane)
+                    at, value = (0, row, column, c * run + lane), _cast(layer.dtype, value)
                     if count_reads(layer.epilogue) == 1:
                         finished = apply_steps(layer.epilogue, operands, value, at)
                     else:
-                        total = tirx.Var("total", "float32")
+                        total = tirx.Var("total", layer.dtype)
                         finished = apply_steps(layer.epilogue, operands, total, at)
                         finished = tirx.Let(total, value, finished)
                     T.buffer_store(out, finished, list(at))
@@ -230,6 +236,11 @@ def transform_output(layer: Winograd) -> tirx.PrimFunc:
                 cut = height % STEP or width % STEP
                 _both_ways(a, read, write, scratch, run, inside if cut else None)
     return builder.get()
+
+
+def _cast(dtype: str, value: Any) -> Any:
+    """Write a value as it is in another type, where it has another."""
+    return value if str(value.ty.dtype) == dtype else tirx.Cast(dtype, value)
 
 
 def _scratch(tile: int, height: int, run: int) -> tuple[Any, Any]:

@@ -156,6 +156,19 @@ def test_long_sums_of_pools_are_float32_and_short_ones_cannot_overflow() -> None
     _assert_near(run(module, value.numpy()), network, value)
 
 
+def test_layers_that_go_winograds_way_do_so_in_float32() -> None:
+    network = seeded(nn.Sequential(nn.Conv2d(3, 32, 1), nn.Conv2d(32, 48, 5, padding=2), nn.ReLU()))
+    program, value = imported(network, 1, 3, 15, 14), draw(1, 3, 15, 14)
+    module = _lowered(program, HOST_IN_HALF)
+    kernels = {
+        name.split("_")[1]: f for name, f in kernel_functions(module).items() if "wino" in name
+    }
+    elements = {name: (str(f.params[0].dtype), element_of(f)) for name, f in kernels.items()}
+    assert elements == {"input": (HALF, FLOAT), "product": (FLOAT, FLOAT), "output": (FLOAT, HALF)}
+    assert int(kernels["product"].attrs["lanes"]) <= HOST.core.lanes
+    _assert_near(run(with_schedules(module), value.numpy()), network, value)
+
+
 @pytest.mark.parametrize(("rows", "outputs"), [(1, 20), (6, 32)])
 def test_long_sums_of_linear_layers_lose_no_digits(rows: int, outputs: int) -> None:
     network = seeded(nn.Linear(4096, outputs))
