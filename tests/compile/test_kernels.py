@@ -194,10 +194,11 @@ def test_runs_are_found_where_they_are(
         assert ascending.tolist() == (starts + np.arange(found)).reshape(-1).tolist()
 
 
-def _dense(outputs: int, groups: int = 1, height: int = 14) -> Convolution:
+def _dense(outputs: int, groups: int = 1, depth: int = 32) -> Convolution:
+    channels = depth * groups
     return Convolution(
-        height, 14, 32 * groups, 32 * groups, groups, outputs, (1, 1), (1, 1), (0, 0, 0, 0), (1, 1),
-        32, scattered=False, channels_first=False, lanes=4, epilogue=(),
+        14, 14, channels, channels, groups, outputs, (1, 1), (1, 1), (0, 0, 0, 0), (1, 1),
+        depth, scattered=False, channels_first=False, lanes=4, epilogue=(),
     )  # fmt: skip
 
 
@@ -210,6 +211,13 @@ def test_outputs_are_cut_into_parts_of_few_vectors(outputs: int, parts: int) -> 
     assert (cut.groups, cut.group_outputs, cut.lanes) == (parts, outputs // parts, 16)
     assert cut.group_inputs == 32
     assert cut.multiply_adds == _dense(outputs).multiply_adds
+
+
+@pytest.mark.smoke
+def test_parts_are_smaller_where_weights_come_from_afar() -> None:
+    """Tiles of two pixels would read the weights of 125 outputs 85 times."""
+    assert in_parts(_dense(1000), Core(16, 32)).group_outputs == 125
+    assert in_parts(_dense(1000, depth=512), Core(16, 32)).group_outputs == 40
 
 
 @pytest.mark.smoke

@@ -18,9 +18,12 @@ from __future__ import annotations
 
 import dataclasses
 
+from shuffledeploy.compiler.ir.memory_layout import FLOAT_BYTES
 from shuffledeploy.compiler.kernels.convolution import Convolution
 from shuffledeploy.compiler.kernels.tiling import MOST_PIXELS_IN_TILE, Core, divisors
 
+# Bytes of a part's weights that stay beside the core.
+FIRST_CACHE = 1 << 15
 # Vectors of a tile that are never too many.
 FEW_VECTORS = 4
 
@@ -32,17 +35,23 @@ def in_parts(conv: Convolution, core: Core) -> Convolution:
     one_pixel = conv.output_height * conv.output_width == 1
     if not core.masks or conv.groups > 1 or few or one_pixel:
         return conv
-    parts = min(divisors(outputs, outputs), key=lambda count: _cost(outputs, count, core))
+    depth = conv.group_inputs * conv.kernel[0] * conv.kernel[1]
+    parts = min(divisors(outputs, outputs), key=lambda count: _cost(depth, outputs, count, core))
     return dataclasses.replace(
         conv, groups=parts, group_outputs=outputs // parts, lanes=lanes, reads_all=parts > 1
     )
 
 
-def _cost(outputs: int, parts: int, core: Core) -> float:
-    """Count multiply-adds of vectors for each that is needed, and loads, half as dear."""
+def _cost(depth: int, outputs: int, parts: int, core: Core) -> float:
+    """Count multiply-adds of vectors for each that is needed, and loads, half as dear.
+
+    Loads of weights that the first cache does not hold from one tile to the next count twice.
+    """
     vectors = -(-outputs // (parts * core.lanes))
     pixels = min((core.registers - 1 - vectors) // vectors, MOST_PIXELS_IN_TILE)
     if pixels < 1:
         return float("inf")
     padded = vectors * core.lanes * parts / outputs
-    return padded * (1 + (1 / vectors + 1 / pixels) / 2)
+    weights = depth * vectors * core.lanes * FLOAT_BYTES
+    far = 2 if weights > FIRST_CACHE else 1
+    return padded * (1 + (1 / vectors + far / pixels) / 2)
