@@ -235,7 +235,7 @@ def write_bundle(  # noqa: PLR0913 - all but four by name
             score_source=", ".join(sorted(sources)) or None,
             score_unit=", ".join(sorted(units)) or None, seeds=SEEDS,
             tolerance=TOLERANCES[target.precision],
-            precision=msgspec.convert(target.precision, Precision),
+            precision=msgspec.convert(target.precision, Precision), threads=target.threads,
             half_scale=1.0 if lowered.half is None else lowered.half.scale,
         ))  # fmt: skip
     return bundles.load_bundle(output)

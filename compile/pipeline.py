@@ -32,9 +32,11 @@ from shuffledeploy.compiler.passes.graph.own_answers import own_answers
 from shuffledeploy.compiler.passes.graph.simplify_pools import simplify_pools
 from shuffledeploy.compiler.passes.graph.write_in_read_order import write_in_read_order
 from shuffledeploy.compiler.passes.memory.compute_in_strips import compute_in_strips
+from shuffledeploy.compiler.passes.memory.compute_on_threads import compute_on_threads
 from shuffledeploy.compiler.passes.memory.constants_in_place import constants_in_place
 from shuffledeploy.compiler.passes.memory.expose_intermediates import expose_intermediates
 from shuffledeploy.compiler.passes.memory.join_in_place import join_in_place
+from shuffledeploy.compiler.passes.memory.launch_once import launch_once
 from shuffledeploy.compiler.passes.memory.one_function import one_function
 from shuffledeploy.compiler.passes.memory.replace_kernels import replace_kernels
 from shuffledeploy.compiler.passes.memory.residual_in_place import residual_in_place
@@ -98,7 +100,9 @@ def pipeline(
         The kernels by name, as ``GRAPH`` leaves them and as the tuner chose their schedules: what
         the phases between ``GRAPH`` and ``KERNEL`` need to know.
     """
-    core, cache = target.core, target.cache
+    core = target.core
+    # Groups of layers go by strips of a single thread.
+    cache = target.cache if target.threads == 1 else target.with_whole_layers.cache
     passes: dict[Phase, dict[str, Pass]] = {
         Phase.GRAPH: {
             # Arithmetic that constants can carry.
@@ -125,6 +129,9 @@ def pipeline(
             "join_in_place": partial(join_in_place, unscheduled=unscheduled),
             "compute_in_strips": partial(compute_in_strips, unscheduled=unscheduled, cache=cache),
             "residual_in_place": residual_in_place,
+            "compute_on_threads": partial(
+                compute_on_threads, threads=target.threads, fetches=target.fetches
+            ),
         },
         Phase.KERNEL: {
             "mark_shared": each(mark_shared, kind_of),
@@ -140,6 +147,7 @@ def pipeline(
             "static_plan_block_memory": relax.transform.StaticPlanBlockMemory(),
         },
         Phase.MACHINE: {
+            "launch_once": launch_once,
             "lower_alloc_tensor": relax.transform.LowerAllocTensor(),
             "kill_after_last_use": relax.transform.KillAfterLastUse(),
             "lower_runtime_builtin": relax.transform.LowerRuntimeBuiltin(),

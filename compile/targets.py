@@ -37,6 +37,9 @@ CACHE_BUDGET, CACHE_BUDGET_AVX512 = 1 << 19, 1 << 20
 X86_HALF, X86_HALF_FEATURE = "avx512fp16", "avx512_fp16"
 AVX512_FEATURES = ("avx512f", "avx512bw", "avx512dq", "avx512vl")
 
+# Threads of a network: more share a kernel of a few microseconds no further.
+MOST_THREADS = 64
+
 
 @dataclasses.dataclass(frozen=True)
 class CompileTarget:
@@ -60,6 +63,8 @@ class CompileTarget:
         Bytes of the cache that neighbouring layers should share.
     precision : str
         Type of the numbers that networks compute in.
+    threads : int
+        Threads that compute each kernel, a part each.
     """
 
     name: str
@@ -70,6 +75,7 @@ class CompileTarget:
     core: Core
     cache: int = CACHE_BUDGET
     precision: str = FLOAT
+    threads: int = 1
 
     @property
     def tvm_target(self) -> Target:
@@ -85,6 +91,18 @@ class CompileTarget:
     def with_whole_layers(self) -> CompileTarget:
         """The same, but that no layers are computed by strips: all tensors fit its cache."""
         return dataclasses.replace(self, cache=sys.maxsize)
+
+    def on_threads(self, threads: int) -> CompileTarget:
+        """Give the same, but that so many threads compute each kernel.
+
+        Raises
+        ------
+        UsageError
+            If that is no number of threads.
+        """
+        if not 1 <= threads <= MOST_THREADS:
+            raise UsageError(f"threads are 1 to {MOST_THREADS}, not {threads}")
+        return dataclasses.replace(self, threads=threads)
 
     @property
     def computes_in_half(self) -> bool:

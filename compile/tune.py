@@ -187,6 +187,7 @@ def _request(options: argparse.Namespace, files: NetworkFiles) -> Request:
     from shuffledeploy.model.resolution import parse_resolution
 
     target = find_target(options.target or ARM).computing_in(options.precision)
+    target = target.on_threads(options.threads)
     return Request(
         target=target.with_whole_layers if options.whole_layers else target,
         model=None if options.program else options.model,
@@ -233,6 +234,8 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
     add("--precision", choices=list(ELEMENT_BYTES), default=FLOAT,
         help="what the network computes in, between inputs and outputs of float32; half precision"
         " (float16) on cores that have it, such as the cortex-a55 and cortex-a76")  # fmt: skip
+    add("--threads", type=int, default=1, metavar="N",
+        help="threads that compute each kernel, a part each (default: 1)")  # fmt: skip
     add("--list-targets", action="store_true", help="show cores and boards by name and exit")
     add_network_options(parser)
 

@@ -176,3 +176,8 @@ def write_json(path: Path, document: dict[str, Any]) -> None:
 def three_digits(value: float) -> str:
     """Write three significant digits, all of those before the point."""
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def counted(number: int, what: str) -> str:
+    """Write how many there are of something, such as "1 thread" and "2 threads"."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

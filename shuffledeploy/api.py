@@ -36,6 +36,7 @@ def compile(
     name: str | None = None,
     standalone: str | None = None,
     precision: str = "float32",
+    threads: int = 1,
     progress: Progress = lambda _: None,
 ) -> Bundle:
     """Compile a network with the tuning records that are at hand.
@@ -59,6 +60,8 @@ def compile(
     precision : str
         What the network computes in, between inputs and outputs of float32: ``float32``, or
         ``float16`` on cores that compute in half precision.
+    threads : int
+        Threads that compute each kernel, a part each.
     progress : Callable
         Told in a line what is being done.
 
@@ -84,7 +87,7 @@ def compile(
     """
     return _tuned(
         program, example_inputs, target, output, name, progress, trials=0, standalone=standalone,
-        precision=precision,
+        precision=precision, threads=threads,
     ).bundle  # fmt: skip
 
 
@@ -103,13 +106,14 @@ def tune(  # noqa: PLR0913 - all but three by name
     name: str | None = None,
     standalone: str | None = None,
     precision: str = "float32",
+    threads: int = 1,
     progress: Progress = lambda _: None,
 ) -> Outcome:
     """Search schedules for a network's kernels, keep the best as records, and compile with them.
 
     Parameters
     ----------
-    program, example_inputs, target, output, name, standalone, precision, progress
+    program, example_inputs, target, output, name, standalone, precision, threads, progress
         As of :func:`compile`.
     trials : int, optional
         Candidates to try in all, those of earlier runs included.
@@ -142,7 +146,7 @@ def tune(  # noqa: PLR0913 - all but three by name
     return _tuned(
         program, example_inputs, target, output, name, progress, trials=trials, minutes=minutes,
         device=device, score=score, core=core, check=check, standalone=standalone,
-        precision=precision,
+        precision=precision, threads=threads,
     )  # fmt: skip
 
 
@@ -219,7 +223,7 @@ def _tuned(  # noqa: PLR0913 - what is asked for, once
     output: str | Path | None, name: str | None, progress: Progress, *, trials: int | None,
     minutes: float | None = None, device: str | None = None, score: str | None = None,
     core: str | None = None, check: bool = False, standalone: str | None = None,
-    precision: str = "float32",
+    precision: str = "float32", threads: int = 1,
 ) -> Outcome:  # fmt: skip
     from shuffledeploy.compiler.targets import find_target
     from shuffledeploy.compiler.tuning.request import Request
@@ -229,7 +233,7 @@ def _tuned(  # noqa: PLR0913 - what is asked for, once
 
     if precision not in ELEMENT_BYTES:
         raise UsageError(f"precision is {' or '.join(ELEMENT_BYTES)}, not {precision!r}")
-    found = find_target(target).computing_in(precision)
+    found = find_target(target).computing_in(precision).on_threads(threads)
     if isinstance(program, str | Path):
         exported, file, own = None, Path(program), Path(program).stem
     else:

@@ -177,6 +177,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         write another type say so themselves.
     half_scale : float
         What tensors in half precision hold of what they stand for.
+    threads : int
+        For how many the work of each kernel is shared out; on fewer the library is right, too.
     """
 
     network: Name
@@ -203,6 +205,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     program_shuffles: Count | None = None
     labels: Annotated[tuple[Name, ...], Meta(max_length=100_000)] = ()
     precision: Precision = "float32"
+    threads: Annotated[int, Meta(ge=1, le=64)] = 1
     half_scale: Annotated[float, Meta(gt=0, le=1)] = 1.0
     files: Annotated[dict[Name, Hash], Meta(max_length=64)] = {}
     format: int = FORMAT

@@ -16,6 +16,7 @@ HALF_SCALE = "shuffledeploy.half_scale"
 
 # Of unscheduled kernels.
 KIND = "kernel"
+CONVOLUTION = "convolution"
 WINDOW = "window"
 #: Kind of concatenations.
 JOINED = "joined"
@@ -39,6 +40,10 @@ FETCHES = "shuffledeploy.fetches"
 INTERNAL = "shuffledeploy.internal"
 #: The kernel, by name, whose work a function does, in another place or on some of its rows.
 OF_KERNEL = "shuffledeploy.of_kernel"
+#: Of a function that several threads compute: the function, by name, that computes a part of it.
+PART = "shuffledeploy.part"
+#: Of such a function: how many parts there are; one where a single thread computes all.
+PARTS = "shuffledeploy.parts"
 #: The kernels, by name and in order, that a function computes strip by strip.
 STRIPS = "shuffledeploy.strips"
 #: Of the entry function: the concatenations that are not called, one name for each call.

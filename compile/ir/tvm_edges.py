@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 import tvm
+from tvm import tirx
 
 #: Entry of a kernel that was compiled alone, under the name ``main``.
 ENTRY_SYMBOL = "__tvm_ffi_main"
@@ -26,6 +27,11 @@ NO_ALIAS = "tirx.noalias"
 IMPORT_LLVM = "pragma_import_llvm"
 #: Annotation of an allocation: it stands on the stack, however large it is.
 ON_STACK = "disable_lower_builtin"
+#: Statements: each thread of TVM's pool runs what is inside; in it, loops are parted, and threads
+#: wait for each other behind one.
+_LAUNCH, _PARTED, _MEET = (
+    f"pragma_parallel_{what}" for what in ("launch_point", "stride_pattern", "barrier_when_finish")
+)
 #: Attribute: whether `FuseOps` may fuse a kernel, and with what.
 FUSION = "op_pattern"
 
@@ -41,6 +47,24 @@ def function_of(symbol: str) -> str:
 def argument_checks(wanted: bool) -> dict[str, bool]:
     """Give the setting of a `PassContext` under which kernels check their arguments, or do not."""
     return {"tirx.disable_assert": not wanted}
+
+
+def in_each_thread(body: Any) -> Any:
+    """Run a statement in each thread of the runtime's pool; in it are loops in parallel.
+
+    Each of these loops needs :func:`then_meet` around it, but for the last.
+    """
+    return _marked(_LAUNCH, body)
+
+
+def then_meet(loop: tirx.For) -> Any:
+    """Let the threads that share out a loop's steps wait for each other behind it."""
+    return _marked(_MEET, _marked(_PARTED, loop))
+
+
+def _marked(key: str, body: Any) -> Any:
+    zero = tirx.IntImm("int32", 0)
+    return tirx.AttrStmt(zero, key, zero, body)
 
 
 def system_cpu() -> str:

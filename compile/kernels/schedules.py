@@ -11,7 +11,14 @@ import tvm
 from tvm import s_tir, tirx
 from tvm.s_tir import Schedule
 
-from shuffledeploy.compiler.ir.attributes import ELEMENTWISE, JOINED, WINDOW, attribute, kind_of
+from shuffledeploy.compiler.ir.attributes import (
+    CONVOLUTION,
+    ELEMENTWISE,
+    JOINED,
+    WINDOW,
+    attribute,
+    kind_of,
+)
 from shuffledeploy.compiler.ir.inspection import element_of
 from shuffledeploy.compiler.kernels.block_sum_forms import block_sum_forms
 from shuffledeploy.compiler.kernels.concatenation import PART
@@ -25,9 +32,9 @@ from shuffledeploy.compiler.kernels.window_forms import window_forms
 def forms(function: tirx.PrimFunc, core: Core) -> list[Form]:
     """Return the schedule forms for a kernel, best guess first; empty for kinds with no form."""
     kind, core = kind_of(function), _core_for(function, core)
-    if kind == "convolution" and attribute(function, "block"):
+    if kind == CONVOLUTION and attribute(function, "block"):
         return block_sum_forms(function, core)
-    if kind == "convolution":
+    if kind == CONVOLUTION:
         return convolution_forms(function, core)
     if kind == WINDOW:
         return window_forms(function, core)

@@ -56,11 +56,11 @@ class Ranged:
 
 
 @dataclasses.dataclass(frozen=True)
-class _PixelLoop:
-    """The outermost loop that moves over pixels, and how many each step computes."""
+class AxisLoop:
+    """The outermost loop that moves over an axis of blocks, and by how much in each step."""
 
     variable: tirx.Var
-    pixels: int
+    step: int
 
 
 def ranged(function: tirx.PrimFunc, output: int = -1) -> Ranged | None:
@@ -79,10 +79,10 @@ def ranged(function: tirx.PrimFunc, output: int = -1) -> Ranged | None:
         return None
     function = function.with_body(body_of_first(function))
     _, height, width, _ = shape
-    loops = _pixel_loops(function, height * width)
+    loops = axis_loops(function, 0, height * width)
     if not loops:
         return None
-    unit = math.lcm(*(loop.pixels for loop in loops))
+    unit = math.lcm(*(loop.step for loop in loops))
     whole = height * width % unit == 0
     if whole and unit < width and (height * width // unit > MOST_UNITS or unit == 1):
         unit = math.lcm(unit, width)
@@ -91,11 +91,12 @@ def ranged(function: tirx.PrimFunc, output: int = -1) -> Ranged | None:
         return None
     first, last = (tirx.Var(name, RANGE_TYPE) for name in ("first", "last"))
     body = function.body
+    bounds = tirx.Cast("int32", first), tirx.Cast("int32", last)
     if whole:
         for loop in loops:
-            body = _over_range(body, loop, unit // loop.pixels, first, last)
+            start, end = (bound * (unit // loop.step) for bound in bounds)
+            body = over_range(body, loop, start, end - start)
     else:
-        bounds = tirx.Cast("int32", first), tirx.Cast("int32", last)
         parted = part_last_tile(function, bounds)
         if parted.same_as(function):
             return None
@@ -106,10 +107,20 @@ def ranged(function: tirx.PrimFunc, output: int = -1) -> Ranged | None:
     return Ranged(result.with_attr(marks), unit, units)
 
 
-def _pixel_loops(function: tirx.PrimFunc, pixels: int) -> list[_PixelLoop]:
-    """Find the loops over pixels; none where a block is in no such loop."""
+def axis_loops(function: tirx.PrimFunc, axis: int, extent: int) -> list[AxisLoop]:
+    """Find the loops that move over an axis of all blocks; none where a block is in no such loop.
+
+    Parameters
+    ----------
+    function : tirx.PrimFunc
+        A scheduled kernel.
+    axis : int
+        Which of a block's.
+    extent : int
+        Of that axis.
+    """
     around: list[tirx.For] = []
-    found: dict[tirx.Var, _PixelLoop] = {}
+    found: dict[tirx.Var, AxisLoop] = {}
     outside = False
 
     def on_loop(loop: tirx.For, visitor: Any) -> None:
@@ -120,7 +131,7 @@ def _pixel_loops(function: tirx.PrimFunc, pixels: int) -> list[_PixelLoop]:
     def on_block(realize: Any, visitor: Any) -> None:
         nonlocal outside
         if realize.block.iter_vars:
-            loop = _first_that_moves(realize.iter_values[0], around, pixels)
+            loop = _first_that_moves(realize.iter_values[axis], around, extent)
             if loop is None:
                 outside = True
             else:
@@ -131,25 +142,25 @@ def _pixel_loops(function: tirx.PrimFunc, pixels: int) -> list[_PixelLoop]:
     return [] if outside else list(found.values())
 
 
-def _first_that_moves(pixel: Any, around: list[tirx.For], pixels: int) -> _PixelLoop | None:
+def _first_that_moves(place: Any, around: list[tirx.For], extent: int) -> AxisLoop | None:
     for loop in around:
-        parts = tvm.sym.detect_linear_equation(pixel, [loop.loop_var])
+        parts = tvm.sym.detect_linear_equation(place, [loop.loop_var])
         step = int(parts[0]) if len(parts) and isinstance(parts[0], tirx.IntImm) else 0
         if step:
-            covers = -(-pixels // step) == int(loop.extent) and loop.kind == tirx.ForKind.SERIAL
-            return _PixelLoop(loop.loop_var, step) if covers else None
+            covers = -(-extent // step) == int(loop.extent) and loop.kind == tirx.ForKind.SERIAL
+            return AxisLoop(loop.loop_var, step) if covers else None
     return None
 
 
-def _over_range(body: Any, over: _PixelLoop, times: int, first: Any, last: Any) -> Any:
-    start, end = (tirx.Cast("int32", bound) * times for bound in (first, last))
+def over_range(body: Any, over: AxisLoop, start: Any, extent: Any) -> Any:
+    """Let a loop take so many of its steps, from one of them on."""
 
     def restrict(loop: tirx.For) -> tirx.For:
         if not loop.loop_var.same_as(over.variable):
             return loop
         step = tirx.Var("step", "int32")
         inner = with_values(loop.body, {over.variable: start + step})
-        return tirx.For(step, 0, end - start, loop.kind, inner)
+        return tirx.For(step, 0, extent, loop.kind, inner)
 
     return structural_map(body, (tirx.For, restrict))
 

@@ -90,4 +90,6 @@ class Request:
     @property
     def bundle_path(self) -> Path:
         """Where the bundle goes."""
-        return self.output or BUNDLE_FOLDER / f"{self.network}-{self.target.name_in_precision}"
+        threads = f"-threads{self.target.threads}" if self.target.threads > 1 else ""
+        name = f"{self.network}-{self.target.name_in_precision}{threads}"
+        return self.output or BUNDLE_FOLDER / name

@@ -37,7 +37,7 @@ from shuffledeploy.deploy.runtime.defaults import ALEXNET
 from shuffledeploy.deploy.runtime.device_fit import check_fits, default_device
 from shuffledeploy.deploy.runtime.latency import THREADS
 from shuffledeploy.deploy.runtime.parity import Parity
-from shuffledeploy.model.command_output import steps, three_digits, write_json
+from shuffledeploy.model.command_output import counted, steps, three_digits, write_json
 from shuffledeploy.model.errors import UsageError
 from shuffledeploy.model.plain_console import plain_console
 
@@ -111,7 +111,7 @@ def _title(device: Device, board: Board | None) -> str:
         return f"Instructions counted on an emulated {device.information.cpu or 'core'}"
     core = ", ".join(filter(None, (device.information.name, device.information.cpu)))
     core = core or "core unknown"
-    threads = "1 thread" if THREADS == 1 else f"{THREADS} threads"
+    threads = counted(THREADS, "thread")
     return f"Latency measured on {device.name} ({core}), {threads}, float32, batch 1"
 
 

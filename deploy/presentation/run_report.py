@@ -23,6 +23,7 @@ from shuffledeploy.deploy.runtime.latency import Instructions, Latency
 from shuffledeploy.deploy.runtime.network_estimate import Cycles, on_board_json
 from shuffledeploy.deploy.runtime.parity import Parity
 from shuffledeploy.deploy.runtime.pictures import Prediction
+from shuffledeploy.model.command_output import counted
 from shuffledeploy.model.plain_console import plain_console
 from shuffledeploy.model.printable import printable
 
@@ -193,7 +194,8 @@ def figure_row(figure: Latency | Instructions) -> tuple[str, str]:
     if isinstance(figure, Latency):
         return "latency", (
             f"{figure.median_ms:.3g} ms measured on {figure.place}: median of {figure.runs} runs,"
-            f" p10 {figure.p10_ms:.3g}, p90 {figure.p90_ms:.3g}, {figure.threads} thread"
+            f" p10 {figure.p10_ms:.3g}, p90 {figure.p90_ms:.3g},"
+            f" {counted(figure.threads, 'thread')}"
         )
     return "instructions", (
         f"{figure.total / 1e6:.2f} M counted in the library on an emulated {figure.core}"

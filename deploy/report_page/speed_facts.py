@@ -18,7 +18,7 @@ from shuffledeploy.deploy.runtime.comparison import PAPER, PAPER_MS
 from shuffledeploy.deploy.runtime.latency import Instructions, Latency
 from shuffledeploy.deploy.runtime.observed_run import BoardEstimate, ObservedRun
 from shuffledeploy.deploy.runtime.parity import Parity
-from shuffledeploy.model.command_output import three_digits
+from shuffledeploy.model.command_output import counted, three_digits
 from shuffledeploy.model.resolution import write_resolution
 
 #: Gives how far estimates for a board are from published times; None where that is not known.
@@ -82,7 +82,7 @@ def speed_section(
         bars.append(_measured_bar(run.figure, run.device))
         text = f"{three_digits(run.figure.median_ms)} ms on {run.figure.place}"
         facts.append(Fact("latency", text, "measured", f"median of {run.figure.runs} runs,"
-                          f" {run.figure.threads} thread"))  # fmt: skip
+                          f" {counted(run.figure.threads, 'thread')}"))  # fmt: skip
     elif isinstance(run.figure, Instructions):
         facts.append(_count_fact(run.figure))
     if run.cycles is not None:

@@ -19,6 +19,7 @@ from shuffledeploy.compiler.ir.graph import ENTRY, Array
 from shuffledeploy.compiler.passes.memory.expose_intermediates import INTERMEDIATES
 from shuffledeploy.deploy.devices.opening import Device, open_named
 from shuffledeploy.deploy.runtime.device_fit import check_fits, fitting_device
+from shuffledeploy.deploy.runtime.thread_pool import use_threads
 from shuffledeploy.model.errors import Failure, UsageError
 
 
@@ -160,6 +161,8 @@ def start_network(bundle: Bundle, device: Device) -> RunningNetwork:
     unchecked = check_fits(bundle.manifest, device)
     module = device.upload_and_load(bundle.library)
     place = device.session.cpu()
+    if bundle.manifest.threads > 1:
+        use_threads(device, bundle.manifest.threads)
     try:
         machine = relax.VirtualMachine(module, place)
     except AttributeError as error:

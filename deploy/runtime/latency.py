@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,11 +19,13 @@ from shuffledeploy.deploy.estimate.caches import Caches
 from shuffledeploy.deploy.estimate.instruction_counts import InstructionCounts
 from shuffledeploy.deploy.runtime.defaults import RUNS
 from shuffledeploy.deploy.runtime.execution import LoadedNetwork, RunningNetwork
+from shuffledeploy.deploy.runtime.thread_pool import use_threads
 from shuffledeploy.model.errors import UsageError
 
 #: Single runs of each network, and the seconds after which fewer will do.
 BATCH, BUDGET_S = 5, 15.0
 LEAST_BATCHES = 4
+#: Of a network that nobody compiled for more.
 THREADS = 1
 
 
@@ -39,7 +40,7 @@ class Latency:
     runs : int
         Single runs.
     threads : int
-        Threads that the runtime was allowed.
+        Threads that computed it.
     core : str
         The processor, as LLVM names it, or "unknown core".
     name : str or None
@@ -143,12 +144,9 @@ def measure_interleaved(
     UsageError
         A device is emulated.
     """
-    # Else TVM pins this process to its first core, for good.
-    os.environ.setdefault("TVM_BIND_THREADS", "0")
     for network in networks:
         require_real(network.device)
-        # Libraries are built for one core; this keeps the runtime from starting more threads.
-        network.device.session.get_function("runtime.config_threadpool")(1, THREADS)
+        use_threads(network.device, network.bundle.manifest.threads)
         network.set_inputs(network.bundle.reference_inputs()[0])
         network.invoke()
     seconds: list[list[float]] = [[] for _ in networks]
@@ -159,11 +157,12 @@ def measure_interleaved(
         if turn >= LEAST_BATCHES and time.monotonic() > deadline:
             break
         for network, times, read in zip(networks, seconds, states, strict=True):
+            use_threads(network.device, network.bundle.manifest.threads)
             times.extend(network.times(batch))
             read.extend(_read_state(network))
             progress()
     measured = zip(networks, seconds, states, strict=True)
-    return [_summary(network.device, times, read) for network, times, read in measured]
+    return [_summary(network, times, read) for network, times, read in measured]
 
 
 def _read_state(network: RunningNetwork) -> list[ProcessorState]:
@@ -218,11 +217,14 @@ def count_library(network: LoadedNetwork, caches: Caches | None = None) -> Instr
     return device.count(network.invoke, network.library)
 
 
-def _summary(device: Device, seconds: Sequence[float], states: Sequence[ProcessorState]) -> Latency:
+def _summary(
+    network: RunningNetwork, seconds: Sequence[float], states: Sequence[ProcessorState]
+) -> Latency:
+    device, threads = network.device, network.bundle.manifest.threads
     low, median, high = np.percentile(seconds, [10, 50, 90]) * 1e3
     told = device.information
     core = told.cpu or f"unknown {told.architecture or ''} core"
     return Latency(
-        float(median), float(low), float(high), len(seconds), THREADS, core, told.name,
-        summarize(states),
+        float(median), float(low), float(high), len(seconds),
+        use_threads(device, threads), core, told.name, summarize(states),
     )  # fmt: skip

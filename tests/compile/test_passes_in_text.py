@@ -24,6 +24,7 @@ from shuffledeploy.compiler.ir.inspection import kernel_functions
 from shuffledeploy.compiler.kernels.schedules import scheduled
 from shuffledeploy.compiler.passes.memory.constants_in_place import constants_in_place
 from shuffledeploy.compiler.passes.memory.expose_intermediates import INTERMEDIATES
+from shuffledeploy.compiler.passes.memory.launch_once import launch_once
 from shuffledeploy.compiler.passes.memory.one_function import (
     COMPUTE,
     COMPUTE_TIMED,
@@ -258,6 +259,8 @@ class Lesson:
     functions: tuple[str, ...] = (ENTRY,)
 
 
+TWO_PARTED = (ENTRY, "conv1x1_8x32_4x5", "conv1x1_32x16_4x5")
+
 LESSONS = {
     "fold_batch_norm": Lesson(Norms(), (1, 3, 5, 6)),
     "merge_branches": Lesson(TwoPaths(), (1, 3, 4, 5)),
@@ -275,7 +278,13 @@ LESSONS = {
     "join_in_place": Lesson(Joined(), (1, 8, 6, 5)),
     "compute_in_strips": Lesson(LargeImage(), (1, 3, 56, 44), target=LITTLE_CACHE),
     "residual_in_place": Lesson(Residual(), (1, 3, 6, 5)),
+    "compute_on_threads": Lesson(
+        TwoProducts(), (1, 8, 4, 5), target=ARM.on_threads(2), functions=TWO_PARTED
+    ),
     "constants_in_place": Lesson(LayerTwice(), (1, 8)),
+    "launch_once": Lesson(
+        TwoProducts(), (1, 8, 4, 5), target=ARM.on_threads(2), functions=(ENTRY, "launch_of_3")
+    ),
     "one_function": Lesson(LayerTwice(), (1, 8), functions=(COMPUTE, COMPUTE_TIMED)),
 }
 
@@ -287,7 +296,8 @@ def around(name: str, module: tvm.IRModule, target: CompileTarget) -> tuple[tvm.
         module = run_steps(module, steps)
         kernels = kernel_functions(module)
         chosen = {kernel: scheduled(f, target.core) for kernel, f in kernels.items()}
-        phases = (Phase.SCHEDULE, Phase.MEMORY, Phase.PLAN, Phase.FUNCTION)
+        way = Phase.MACHINE if name == launch_once.__name__ else Phase.FUNCTION
+        phases = (Phase.SCHEDULE, Phase.MEMORY, Phase.PLAN, way)
         steps = steps_of(pipeline(target, kernels, chosen), *phases)
     earlier = tuple(itertools.takewhile(lambda step: step.name != name, steps))
     before = run_steps(module, earlier)
@@ -307,6 +317,6 @@ def test_a_pass_makes_of_its_graph_what_is_written(name: str, golden: GoldenFile
 def test_each_pass_over_calls_and_layers_has_its_text() -> None:
     phases = (Phase.GRAPH, Phase.SCHEDULE, Phase.MEMORY)
     passes = {step.name for step in steps_of(pipeline(HALF_ARM), *phases)}
-    others = {constants_in_place.__name__, one_function.__name__}
+    others = {f.__name__ for f in (constants_in_place, launch_once, one_function)}
     assert passes | others == set(LESSONS)
     assert {path.stem for path in FOLDER.iterdir()} == set(LESSONS)

@@ -69,7 +69,14 @@ def test_meta_schedule_imports_intrinsics_that_take_half_a_minute() -> None:
     assert "tensor_intrin" in source, "TuneContext imports them no more: without_gpu_intrinsics"
 
 
-@pytest.mark.parametrize("name", ["disable_lower_builtin", "pragma_import_llvm", "calling_conv"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "disable_lower_builtin", "pragma_import_llvm", "calling_conv",
+        "pragma_parallel_launch_point", "pragma_parallel_stride_pattern",
+        "pragma_parallel_barrier_when_finish",
+    ],
+)  # fmt: skip
 def test_words_of_tvms_that_code_generation_obeys(name: str) -> None:
     """They stand in the compiler's library: where one is gone, LLVM's code changes in silence."""
     from pathlib import Path

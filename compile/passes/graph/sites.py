@@ -9,7 +9,7 @@ from typing import Any
 
 from tvm import relax
 
-from shuffledeploy.compiler.ir.attributes import KIND
+from shuffledeploy.compiler.ir.attributes import CONVOLUTION, KIND
 from shuffledeploy.compiler.ir.graph import (
     Array,
     Current,
@@ -168,7 +168,7 @@ def convolution_kernel(
         f"_{conv.output_height}x{conv.output_width}"
     )
     return Kernel(
-        "convolution", name, convolution.primitive_function(conv), inputs, tables,
+        CONVOLUTION, name, convolution.primitive_function(conv), inputs, tables,
         convolution.attributes(conv), convolution.output_type(conv),
         partial(pack_bias, conv=conv),
     )  # fmt: skip

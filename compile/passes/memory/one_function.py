@@ -35,7 +35,7 @@ from typing import Any
 import tvm
 from tvm import s_tir, tirx
 from tvm.ir import PrimType
-from tvm_ffi import structural_walk
+from tvm_ffi import structural_map, structural_walk
 
 from shuffledeploy.compiler.ir.attributes import CALLS, INTERNAL, WORKSPACE, kind_of
 from shuffledeploy.compiler.ir.constants import (
@@ -102,7 +102,7 @@ def one_function(module: tvm.IRModule, architecture: str) -> tvm.IRModule:
     program = planned_program(module)
     kernels = kernel_functions(module)
     called = dict.fromkeys(call.kernel for call in program.calls)
-    scratch = {name: _large_buffers(kernels[name]) for name in called}
+    scratch = {name: large_buffers(kernels[name]) for name in called}
     scratch_bytes = max((size for _, size in scratch.values()), default=0)
     references = {name: tvm.ir.GlobalVar(name) for name in called}
     functions: dict[Any, tirx.PrimFunc] = {
@@ -153,7 +153,7 @@ def _types_of(function: tirx.PrimFunc) -> list[str]:
     return [str(p.dtype) if is_tensor(p) else "" for p in function.params]
 
 
-def _large_buffers(function: tirx.PrimFunc) -> tuple[tuple[Any, ...], int]:
+def large_buffers(function: tirx.PrimFunc) -> tuple[tuple[Any, ...], int]:
     """List what a kernel of TVM's rules allocates, and its size, where that is no stack's.
 
     Kernels of ours only have tiles, which stand in registers or on the stack.
@@ -168,7 +168,7 @@ def _large_buffers(function: tirx.PrimFunc) -> tuple[tuple[Any, ...], int]:
 def _internal(function: tirx.PrimFunc, large: tuple[Any, ...]) -> tirx.PrimFunc:
     """Let a kernel take pointers, the last one to memory for its large buffers."""
     parameters, views = as_pointers(function)
-    body = function.body
+    body = structural_map(function.body, (tirx.For, _in_order))
     if large:
         scratch = pointer("scratch", "uint8")
         parameters.append(scratch)
@@ -179,6 +179,13 @@ def _internal(function: tirx.PrimFunc, large: tuple[Any, ...]) -> tirx.PrimFunc:
         body = with_root(body, body.block.body, [])
     made = with_parameters(function, parameters, tirx.SeqStmt([*views, body]))
     return made.with_attr({INTERNAL: True, **PLAIN_CALLS})
+
+
+def _in_order(loop: tirx.For) -> tirx.For:
+    """Go through a loop's steps one after another: threads are the runtime's."""
+    if loop.kind != tirx.ForKind.PARALLEL:
+        return loop
+    return tirx.For(loop.loop_var, loop.min, loop.extent, tirx.ForKind.SERIAL, loop.body)
 
 
 def _driver(

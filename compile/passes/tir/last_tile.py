@@ -102,6 +102,8 @@ def conditional_loop(body: Any) -> tirx.For | None:
 
 
 def _meets_but_last(realize: Any, around: list[tirx.For], parted: tirx.For) -> bool:
+    if not all(isinstance(loop.extent, tirx.IntImm) for loop in around):
+        return False
     if parted.kind != tirx.ForKind.SERIAL or int(parted.extent) < 2:
         return False
     analyzer = tvm.sym.Analyzer()

@@ -1,0 +1,1 @@
+"""Kernels that several threads compute, each its part."""
