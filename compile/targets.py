@@ -112,9 +112,11 @@ class CompileTarget:
         return has_feature(X86_HALF, self.tvm_target)
 
     @property
-    def name_in_precision(self) -> str:
-        """Its name, and the precision where that is not float32: for folders of bundles."""
-        return self.name if self.precision == FLOAT else f"{self.name}-{self.precision}"
+    def folder_name(self) -> str:
+        """Its name, and precision and threads that are not usual: for folders of bundles."""
+        precision = "" if self.precision == FLOAT else f"-{self.precision}"
+        threads = "" if self.threads == 1 else f"-threads{self.threads}"
+        return f"{self.name}{precision}{threads}"
 
     def computing_in(self, precision: str) -> CompileTarget:
         """Give the same target for networks that compute in another type.

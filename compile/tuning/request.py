@@ -90,6 +90,4 @@ class Request:
     @property
     def bundle_path(self) -> Path:
         """Where the bundle goes."""
-        threads = f"-threads{self.target.threads}" if self.target.threads > 1 else ""
-        name = f"{self.network}-{self.target.name_in_precision}{threads}"
-        return self.output or BUNDLE_FOLDER / name
+        return self.output or BUNDLE_FOLDER / f"{self.network}-{self.target.folder_name}"

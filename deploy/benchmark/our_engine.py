@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from shuffledeploy.deploy.benchmark import tvm_abi
@@ -35,6 +36,7 @@ class OurNetwork:
 
 
 def load(files: dict[str, str], threads: int) -> OurNetwork:
-    """Load a bundle's library; its kernels run on the calling thread, whatever `threads` is."""
-    del threads
+    """Load a bundle's library, which was compiled for so many threads."""
+    if threads > 1:
+        tvm_abi.use_threads_on(sorted(os.sched_getaffinity(0))[:threads])
     return OurNetwork(files["library"])

@@ -30,7 +30,7 @@ def prepare(group: SubjectGroup, tell: Callable[[str], None], folder: Path = FOL
     Failure
         Our own compiler failed; a converter's failure is noted in the result instead.
     """
-    target = find_target(HOST)
+    target = find_target(HOST).on_threads(group.threads)
     bundles, asked = {}, {}
     for model in dict.fromkeys(subject.model for subject in group.subjects):
         bundles[model] = cached_bundle(

@@ -11,7 +11,7 @@ import ctypes
 import functools
 import importlib.util
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ import numpy as np
 _NONE, _INTEGER, _BOOLEAN, _C_STRING, _SMALL_STRING = 0, 1, 2, 8, 11
 _OBJECT, _STRING, _TENSOR = 64, 65, 70
 _FLOAT32 = (2, 32, 1)
+# Mode of the runtime's pool: a core of a list for each thread.
+_ONE_CORE_EACH = -2
 
 
 class _Value(ctypes.Structure):
@@ -129,6 +131,12 @@ class Reference:
         shape = _shape(self.handle)
         data, size = found.data + found.offset, 4 * int(np.prod(shape))
         return np.frombuffer(ctypes.string_at(data, size), np.float32).reshape(shape)
+
+
+def use_threads_on(cores: Sequence[int]) -> None:
+    """Let the runtime compute with a thread on each of some cores; the caller's may be on any."""
+    names = _global_function("ffi.Array")(*(str(core).encode() for core in cores))
+    _global_function("runtime.config_threadpool")(_ONE_CORE_EACH, len(cores), names)
 
 
 def load_module(path: str) -> Reference:

@@ -40,6 +40,7 @@ def environment(threads: int) -> dict[str, str]:
         **{f"{name}_NUM_THREADS": count for name in names},
         "OMP_WAIT_POLICY": "PASSIVE",
         "KMP_BLOCKTIME": "0",
+        "TVM_THREAD_POOL_SPIN_COUNT": "0",
         "OPENVINO_TELEMETRY_ENABLE": "0",
     }
 

@@ -136,7 +136,7 @@ def cached_bundle(
     Without `tuned` no record is used; with `standalone` it has the network without a runtime, too.
     """
     kind = "" if tuned else "-untuned"
-    path = folder / f"{name}-{resolution_text(name, resolution)}-{target.name_in_precision}{kind}"
+    path = folder / f"{name}-{resolution_text(name, resolution)}-{target.folder_name}{kind}"
     bundle = None if rebuild else _still_good(path, target)
     if bundle is not None and (bundle.manifest.standalone is not None or not standalone):
         return bundle
