@@ -14,9 +14,9 @@ from shuffledeploy.model.resolution import parse_resolution
 
 _DESCRIPTION = """\
 Every engine runs every network in a process of its own, pinned to as many cores as it has threads,
-float32, with its own best graph optimisations. Engines take turns: in each round each runs a few inferences,
-in an order that changes. Answers are compared with PyTorch's before anything is timed. Nothing is
-tuned: our networks are compiled with the records of tuning_logs.
+float32, with its own best graph optimisations. Engines take turns: in each round each runs a few
+inferences, in an order that changes. Answers are compared with PyTorch's before anything is timed.
+Nothing is tuned: our networks are compiled with the records of tuning_logs.
 
   bench.py                                 everything; up to half an hour
   bench.py --quick                         AlexNet and the smallest ShuffleNet at 224x224
