@@ -36,9 +36,9 @@ demo: $(READY) board
 	$(RUN) deploy/run.py build/bundles/shufflenet-g3-x0.5-cortex-a72 --count
 	$(RUN) deploy/compare.py --board raspberry-pi-4 --json build/demo-pi4.json --chart build/demo-pi4.png
 	$(RUN) deploy/compare.py --target host --json build/demo-host.json --chart build/demo-host.png
-	$(RUN) deploy/run.py build/bundles/shufflenet-g3-x0.5-cortex-a72 --standalone
 	$(RUN) deploy/report.py build/bundles/shufflenet-g3-x0.5-cortex-a72 --board raspberry-pi-4 \
 	  --output build/demo.html
+	$(RUN) deploy/run.py build/bundles/shufflenet-g3-x0.5-cortex-a72 --standalone
 
 lint: $(READY)
 	$(VENV)/bin/ruff check

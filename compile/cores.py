@@ -174,6 +174,12 @@ def no_half(name: str) -> str:
     )
 
 
+def core_of_part(part: str) -> str | None:
+    """Name the core of a part number as ``/proc/cpuinfo`` tells it (``0xd08``); None if unknown."""
+    number = int(part, 16) if part else -1
+    return next((core.name for core in CORES.values() if core.part == number), None)
+
+
 def scheduling_of(name: str) -> str | None:
     """Name LLVM's scheduling model of a core, None for a core that is not known here."""
     return CORES[name].scheduling.name if name in CORES else None

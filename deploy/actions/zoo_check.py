@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +32,7 @@ def check_networks(options: argparse.Namespace) -> int:
             tell(f"{model} for {target}")
             rows.append(check(model, target, size))
             tell(None)
-    _print(rows)
+    print_rows(rows)
     if options.json:
         write_json(options.json, {"rows": [row.to_json() for row in rows]})
     return 0 if all(row.passed for row in rows) else 1
@@ -87,8 +88,11 @@ def check(model: str, target: str, resolution: tuple[int, int] | None = None) ->
     )  # fmt: skip
 
 
-def _print(rows: list[ZooRow]) -> None:
-    table = Table("network", "target", box=box.SIMPLE)
+def print_rows(rows: Sequence[ZooRow]) -> None:
+    """Print what was found as a table that 80 columns hold."""
+    table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0))
+    for heading in ("network", "target"):
+        table.add_column(heading, no_wrap=True)
     for heading in ("calls", "shuffles", "error", "without runtime", "parity"):
         table.add_column(heading, justify="right")
     for row in rows:

@@ -11,7 +11,7 @@ import tvm
 from tvm import rpc
 
 from shuffledeploy.compiler.bundle.elf import machine_of
-from shuffledeploy.compiler.cores import CORES
+from shuffledeploy.compiler.cores import CORES, core_of_part
 from shuffledeploy.deploy.devices.tvm_rpc_edges import DESCRIBE, is_remote
 from shuffledeploy.model.errors import Failure
 from shuffledeploy.model.printable import printable_line
@@ -104,8 +104,7 @@ def read_description(text: str, core: str | None) -> DeviceInformation:
     except (msgspec.DecodeError, RecursionError) as error:
         raise Failure(f"what the board says of itself cannot be: {error}") from error
     if core is None:
-        part = int(told.part, 16) if told.part else -1
-        core = next((known.name for known in CORES.values() if known.part == part), None)
+        core = core_of_part(told.part)
     return DeviceInformation(
         told.tvm_version, told.architecture, core, tuple(told.features), told.emulated,
         told.counts, told.core, told.name,

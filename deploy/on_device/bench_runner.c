@@ -11,8 +11,8 @@
 #include <sys/mman.h>
 #include <time.h>
 
+#include "cpuinfo.h"
 #include "network.h"
-#include "processor.h"
 
 enum { FIRST_CLASSES = 5, FLUSHED_BYTES = 64 << 20, ALIGNMENT = 64 };
 
@@ -225,6 +225,17 @@ static void print_processor(const char *when, int core) {
   printf("}");
 }
 
+/* Its own name, and the part number of the core. */
+static void print_device(int core, bool emulated) {
+  static char features[LONGEST_LINE];
+  char part[16], name[96];
+  read_cpuinfo(core, features, part, sizeof part);
+  device_name(emulated, name, sizeof name);
+  printf(",\n \"part\": \"%s\", \"name\": ", part);
+  if (*name) printf("\"%s\"", name);
+  else printf("null");
+}
+
 static int whole_number(const char *text, int least) {
   char *end;
   const long value = strtol(text, &end, 10);
@@ -268,6 +279,7 @@ int main(int count, char **words) {
   void *tensors[INPUTS + OUTPUTS], *workspace = memory(WORKSPACE_BYTES);
   for (int i = 0; i < INPUTS + OUTPUTS; ++i) tensors[i] = memory(TENSORS[i].bytes);
   printf("{\"network\": \"%s\",\n \"emulated\": %s", NETWORK_NAME, no_times ? "true" : "false");
+  print_device(core, no_times);
   if (reference) print_parity(reference, cases, tensors, workspace);
   if (!no_times) {
     print_processor("before", core);

@@ -35,13 +35,6 @@ static void write_number(FILE *out, const char *name, long number) {
     fprintf(out, "\"%s\": %ld", name, number);
 }
 
-void find_name(struct device *device) {
-  android_property("ro.product.model", device->name, sizeof device->name);
-  /* Under an emulator this would be the name of the machine that it runs on. */
-  if (!*device->name && !device->is_emulated)
-    read_start("/proc/device-tree/model", device->name, sizeof device->name);
-}
-
 char *describe_device(const struct device *device) {
   static char features[LONGEST_LINE];
   char part[16], *text = NULL;

@@ -12,9 +12,6 @@ struct device {
   char name[96];      /* as the device calls itself; maybe empty */
 };
 
-/* Learn the device's own name. */
-void find_name(struct device *device);
-
 /* What the device is: {"server", "tvm_version", "architecture", "features", "part", "emulated",
    "counts", "pid", "core", "name"}; core and name may be null.  To be freed; NULL if there is no
    memory. */

@@ -133,6 +133,15 @@ static inline void android_property(const char *name, char *value, size_t size) 
   value[strcspn(value, "\r\n")] = 0;
 }
 
+/* What the device calls itself, as JSON and a terminal take it; empty where it does not tell. */
+static inline void device_name(bool is_emulated, char *name, size_t size) {
+  android_property("ro.product.model", name, size);
+  /* Under an emulator this would be the name of the machine that it runs on. */
+  if (!*name && !is_emulated) read_start("/proc/device-tree/model", name, size);
+  for (; *name; ++name)
+    if (*name < ' ' || *name > '~' || *name == '"' || *name == '\\') *name = '?';
+}
+
 /* Whether the kernel runs another program than this one: then that is an emulator.  QEMU answers for
    /proc/self/exe, but not for /proc/thread-self/exe. */
 static inline bool is_run_by_another_program(void) {

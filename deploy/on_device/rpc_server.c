@@ -202,7 +202,7 @@ static int begin(struct server *server) {
   server->device.is_emulated = options->is_emulated || is_emulated();
   server->device.core = options->core;
   server->device.counts = options->counts;
-  find_name(&server->device);
+  device_name(server->device.is_emulated, server->device.name, sizeof server->device.name);
   /* Networks run in the thread that calls them, on the core to which the session is pinned. */
   setenv("TVM_NUM_THREADS", "1", false);
   setenv("TVM_BIND_THREADS", "0", false);

@@ -78,11 +78,11 @@ def describe_place(place: DeviceName, result: RunnerResult, manifest: Manifest) 
     """Describe where the bench runner ran."""
     return {
         "name": place.text,
-        "model": None,
+        "model": result.name,
         "kind": place.kind,
         "is_emulated": result.is_emulated,
         "architecture": manifest.architecture,
-        "cpu": place.core or None,
+        "cpu": result.core,
         "tvm_version": None,
         "not_checked": [],
         "ran": RUNNER,

@@ -9,7 +9,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from shuffledeploy.compiler.cores import CORES
+from shuffledeploy.compiler.cores import core_of_part
 from shuffledeploy.compiler.native_tools import compile_c
 from shuffledeploy.deploy.devices.device_names import DeviceName, require_core
 from shuffledeploy.deploy.estimate.boards import is_level
@@ -74,9 +74,7 @@ class ProbedBoard(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def core_name(self) -> str:
         """Return the name of the core."""
-        part = int(self.part, 16) if self.part else -1
-        known = (core.name for core in CORES.values() if core.part == part)
-        return next(known, UNKNOWN_CORE)
+        return core_of_part(self.part) or UNKNOWN_CORE
 
 
 def probe_board(place: DeviceName, core: str | None = None) -> ProbedBoard:

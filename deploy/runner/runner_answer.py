@@ -50,10 +50,15 @@ class KernelTime(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class RunnerAnswer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """All that one run says; no time where it is emulated."""
+    """All that one run says; no time where it is emulated.
+
+    ``part`` is the core's number in ``/proc/cpuinfo``, ``name`` what the device calls itself.
+    """
 
     network: Annotated[str, Meta(max_length=300)]
     emulated: bool
+    part: Annotated[str, Meta(pattern=r"^(0x[0-9a-fA-F]{1,8})?$")] = ""
+    name: Annotated[str, Meta(pattern=r"^[ -~]{1,95}$")] | None = None
     cases: Annotated[tuple[ComparedCase, ...], Meta(max_length=100)] = ()
     before: ProcessorState | None = None
     after: ProcessorState | None = None

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from shuffledeploy.compiler.bundle.folder import Bundle
 from shuffledeploy.compiler.bundle.tolerances import error_unit
+from shuffledeploy.compiler.cores import core_of_part
 from shuffledeploy.deploy.devices.device_names import DeviceName, require_core
 from shuffledeploy.deploy.devices.processor_state import summarize
 from shuffledeploy.deploy.runner.bench_runner import build_runner, write_reference
@@ -59,12 +60,18 @@ class RunnerResult:
         None where it is emulated.
     kernels : tuple of KernelTime
         In the order of their calls, where they were asked for.
+    core : str or None
+        The core, as LLVM names it; None where the device does not tell, or it is none of ours.
+    name : str or None
+        What the device calls itself.
     """
 
     is_emulated: bool
     parity: Parity
     latency: Latency | None
     kernels: tuple[KernelTime, ...]
+    core: str | None
+    name: str | None
 
 
 def program_name_of(bundle: Bundle) -> str:
@@ -118,14 +125,15 @@ def judge(bundle: Bundle, answer: RunnerAnswer, place: DeviceName) -> RunnerResu
         parity = dataclasses.replace(parity, first_wrong_kernel=NOT_TOLD)
     # A device that is known to be emulated may not say so.
     is_emulated = answer.emulated or place.kind == "emulated"
+    core = place.core or core_of_part(answer.part)
     if is_emulated:
-        return RunnerResult(is_emulated, parity, None, ())
+        return RunnerResult(is_emulated, parity, None, (), core, answer.name)
     if answer.latency is None:
         raise Failure(f"{place.text}: the runner tells no time, and not that it is emulated")
     told = answer.latency
     readings = summarize([state for state in (answer.before, answer.after) if state])
     latency = Latency(
         told.median_ms, told.p10_ms, told.p90_ms, told.runs, THREADS,
-        f"{manifest.architecture} core", None, readings,
+        core or f"{manifest.architecture} core", answer.name, readings,
     )  # fmt: skip
-    return RunnerResult(is_emulated, parity, latency, answer.kernels)
+    return RunnerResult(is_emulated, parity, latency, answer.kernels, core, answer.name)

@@ -106,6 +106,20 @@ def test_an_emulated_phone_is_never_timed(
         require(find_target("arm"), phone.name, "latency")
 
 
+def test_one_program_with_the_network_inside_runs_on_a_phone(
+    phone: PhoneProcess, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    report, before = tmp_path / "report.json", _pushed(phone)
+    bundle = str(tiny_bundle("cortex-a72", standalone=True).path)
+    assert main([bundle, "--runner", "--device", phone.name, "--json", str(report)]) == 0
+    text = capsys.readouterr().out
+    assert f"{phone.name} (Emulated phone, cortex-a72)" in text
+    assert "the bench runner" in text and "holds" in text and " ms" not in text
+    device = json.loads(report.read_text())["device"]
+    assert device["model"] == "Emulated phone" and device["cpu"] == "cortex-a72"
+    assert _pushed(phone) == before
+
+
 def test_the_python_interface_takes_phones_and_cores(phone: PhoneProcess) -> None:
     bundle = tiny_bundle("cortex-a72")
     assert shuffledeploy.check_parity(bundle, phone.name).passed

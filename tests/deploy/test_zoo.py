@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import pytest
 
-from shuffledeploy.deploy.actions.zoo_check import check
+from shuffledeploy.deploy.actions.zoo_check import ZooRow, check, print_rows
+from shuffledeploy.deploy.runtime.parity import Parity
+from shuffledeploy.model.registry import names
 
 SMALL = (64, 64)
 
@@ -15,16 +17,14 @@ SMALL = (64, 64)
 @pytest.mark.parametrize("model", ["shufflenet-g2-x1", "shufflenet-g8-x1"])
 def test_the_zoo_answers_as_pytorch_does_here(model: str) -> None:
     row = check(model, "host", SMALL)
-    assert row.parity.passed, row.parity
-    assert row.shuffle_kernels == 0
+    assert row.passed, row
 
 
 @pytest.mark.emulated
 @pytest.mark.parametrize("model", ["shufflenet-g4-x1"])
 def test_the_zoo_answers_as_pytorch_does_on_an_emulated_core(model: str, board_built: None) -> None:
     row = check(model, "arm", SMALL)
-    assert row.parity.passed, row.parity
-    assert row.shuffle_kernels == 0
+    assert row.passed, row
 
 
 @pytest.mark.emulated
@@ -32,3 +32,11 @@ def test_committed_records_fit_the_default_network(board_built: None) -> None:
     row = check("shufflenet-g3-x0.5", "arm")
     assert row.records == 28
     assert row.passed
+
+
+def test_networks_are_named_whole_at_80_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    parity = Parity(7e-6, 3e-6, 1.0, 1.0, 5, 1e-4, True)
+    print_rows([ZooRow(name, "host-emeraldrapids", 55, 0, 28, parity, parity) for name in names()])
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert {line.split()[0] for line in lines if line.split()} >= set(names())
