@@ -83,15 +83,52 @@ def compile_network(
         Told in a few words what is being done.
     """
     progress(f"tracing {name}")
-    exported = trace_network(name, resolution)
+    return compile_exported(
+        trace_network(name, resolution), target, output, network=name,
+        options={"model": name, "resolution": resolution and list(resolution)},
+        statistics=statistics_of(normalisation(name)), names=labels(name), log_folder=log_folder,
+        standalone=name if standalone else None, progress=progress,
+    )  # fmt: skip
+
+
+def compile_exported(  # noqa: PLR0913 - all but three by name
+    exported: ExportedProgram,
+    target: CompileTarget,
+    output: Path,
+    *,
+    network: str,
+    options: dict[str, Any],
+    statistics: dict[str, list[float]] | None = None,
+    names: tuple[str, ...] = (),
+    log_folder: Path | None = None,
+    standalone: str | None = None,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Bundle:
+    """Compile a program with the records at hand; nothing is tuned.
+
+    Parameters
+    ----------
+    exported : ExportedProgram
+        The program.
+    target, output, log_folder, progress
+        As :func:`compile_network` takes them.
+    network : str
+        Name for people.
+    options : dict
+        What was asked for, for the manifest.
+    statistics : dict, optional
+        ``mean`` and ``std`` for each channel of an image in 0 to 1.
+    names : tuple of str
+        Of the classes.
+    standalone : str, optional
+        Also build the network without a runtime: what its names in C are made of.
+    """
     progress("running the graph passes")
     lowered = lower(exported, target)
     logs = log_folder or records_folder()
     records = usable_records(logs, target, record_keys(lowered, target))
-    options: dict[str, Any] = {"model": name, "resolution": resolution and list(resolution)}
     return write_bundle(
-        output, lowered, choose_schedules(lowered, target, records), target, network=name,
-        normalisation=statistics_of(normalisation(name)), labels=labels(name),
-        options=options, progress=progress,
-        standalone=name if standalone else None,
+        output, lowered, choose_schedules(lowered, target, records), target, network=network,
+        normalisation=statistics, labels=names, options=options, progress=progress,
+        standalone=standalone,
     )  # fmt: skip

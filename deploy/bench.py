@@ -20,6 +20,7 @@ Nothing is tuned: our networks are compiled with the records of tuning_logs.
 
   bench.py                                 everything; up to half an hour
   bench.py --quick                         AlexNet and the smallest ShuffleNet at 224x224
+  bench.py --program mine.pt2              your own network
   bench.py --model alexnet --engine shuffledeploy --engine mnn --resolution 480x640
 
 Results are kept in the JSON file. What is finished is not measured again unless a library, an
@@ -49,6 +50,10 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         "--model", action="append", default=[], metavar="NAME", help="only this; may repeat"
     )
     parser.add_argument(
+        "--program", dest="model", action="append", metavar="FILE.pt2", type=_program,
+        help="a program that takes one image, saved with torch.export.save; may repeat",
+    )  # fmt: skip
+    parser.add_argument(
         "--engine", action="append", default=[], metavar="NAME",
         help=f"only this; may repeat: {', '.join(ENGINES)}",
     )  # fmt: skip
@@ -72,6 +77,13 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--fresh", action="store_true", help="measure all again")
     return parser.parse_args(argv)
+
+
+def _program(name: str) -> str:
+    """Take the file of a program by the name that tells it from a network of the zoo."""
+    if not name.endswith(".pt2"):
+        raise argparse.ArgumentTypeError(f"{name} does not end in .pt2")
+    return name
 
 
 if __name__ == "__main__":

@@ -7,8 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from shuffledeploy.deploy.benchmark.engines import OURS
+from shuffledeploy.deploy.benchmark.subject_networks import (
+    is_program,
+    program_size,
+    shape_of_image,
+    short_name,
+)
 from shuffledeploy.model.errors import UsageError
-from shuffledeploy.model.registry import input_shape, twin
+from shuffledeploy.model.registry import twin
 from shuffledeploy.model.resolution import write_resolution
 
 ALEXNET, SHUFFLENET = "alexnet", "shufflenet-g3-x0.5"
@@ -51,9 +57,14 @@ class Subject:
         return write_resolution(self.size)
 
     @property
+    def title(self) -> str:
+        """The network in tables."""
+        return short_name(self.model)
+
+    @property
     def name(self) -> str:
         """For people."""
-        return f"{self.model} {self.resolution} on {self.engine}"
+        return f"{self.title} {self.resolution} on {self.engine}"
 
 
 @dataclass(frozen=True)
@@ -74,7 +85,7 @@ class SubjectGroup:
     def name(self) -> str:
         """For people, and for the file of results."""
         threads = f", {self.threads} threads" if self.threads > 1 else ""
-        return f"{' and '.join(self.models)} at {self.resolution}{threads}"
+        return f"{' and '.join(map(short_name, self.models))} at {self.resolution}{threads}"
 
     @property
     def subjects(self) -> tuple[Subject, ...]:
@@ -115,11 +126,14 @@ def plan(
     for count in passes:
         if not 1 <= count <= cores:
             raise UsageError(f"this machine has {cores} cores: {count} threads cannot be measured")
+    titles = [short_name(model) for model in dict.fromkeys(models)]
+    if doubled := sorted({title for title in titles if titles.count(title) > 1}):
+        raise UsageError(f"several networks are called {doubled[0]} in the tables: rename a file")
     groups = []
     for count in passes:
         for size, together in _choices(models, sizes, quick):
             for model in together:
-                input_shape(model, size)
+                shape_of_image(model, size)
             # A second pass of its own accord is for the networks, not for the resolutions.
             if threads or count == 1 or size == OWN:
                 groups.append(SubjectGroup(together, size, tuple(engines), count))
@@ -148,7 +162,11 @@ def _choices(
         return everything
     kept = [(size, tuple(m for m in together if m in chosen)) for size, together in everything]
     known = {model for _, together in kept for model in together}
-    kept += [(OWN, (model,)) for model in chosen if model not in known]
+    kept += [
+        (program_size(model) if is_program(model) else OWN, (model,))
+        for model in chosen
+        if model not in known
+    ]
     return [(size, together) for size, together in kept if together]
 
 

@@ -22,10 +22,14 @@ import torch
 
 from shuffledeploy.deploy.benchmark.benchmark_plan import Subject
 from shuffledeploy.deploy.benchmark.litert_converter import CONVERTER, ensure_converter
+from shuffledeploy.deploy.benchmark.subject_networks import (
+    example_of,
+    folder_name,
+    network_of,
+)
 from shuffledeploy.model.errors import Failure
 from shuffledeploy.model.folders import BUILD, PACKAGE, SEARCH_PATH
 from shuffledeploy.model.kept_small import kept_small
-from shuffledeploy.model.registry import build, input_shape
 from shuffledeploy.model.scratch import scratch_folder
 
 MODELS_FOLDER = BUILD / "bench" / "models"
@@ -73,7 +77,11 @@ def converted(subject: Subject, model_format: str, folder: Path = MODELS_FOLDER)
     """
     # Converters and the emulated board run in folders of their own.
     part = f"-part-{subject.scale}" if subject.scale != 1 else ""
-    home = folder.absolute() / f"{subject.model}-{subject.resolution}{part}" / model_format
+    home = (
+        folder.absolute()
+        / f"{folder_name(subject.model)}-{subject.resolution}{part}"
+        / model_format
+    )
     key = _key(model_format)
     if not _is_made_by(home, key):
         source = converted(subject, "onnx", folder) if model_format == "mnn" else {}
@@ -124,12 +132,12 @@ def _is_made_by(home: Path, key: Mapping[str, str]) -> bool:
 
 
 def _network(subject: Subject) -> torch.nn.Module:
-    network = build(subject.model)
+    network = network_of(subject.model)
     return network if subject.scale == 1 else kept_small(network, subject.scale)
 
 
 def _to_onnx(subject: Subject, folder: Path, _: Files) -> None:
-    example = (torch.zeros(input_shape(subject.model, subject.size)),)
+    example = (example_of(subject.model, subject.size),)
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -157,15 +165,15 @@ def _to_mnn(subject: Subject, folder: Path, source: Files) -> None:
 
 
 def _to_ncnn(subject: Subject, folder: Path, _: Files) -> None:
-    shape = input_shape(subject.model, subject.size)
+    example = example_of(subject.model, subject.size)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        traced = torch.jit.trace(_network(subject), torch.zeros(shape))
+        traced = torch.jit.trace(_network(subject), example)
         torch.jit.save(traced, str(folder / "network.pt"))
     # Weights are written as fp16 unless one says otherwise.
     command = [
         str(Path(sys.executable).parent / "pnnx"), "network.pt",
-        f"inputshape=[{','.join(map(str, shape))}]", "fp16=0",
+        f"inputshape=[{','.join(map(str, example.shape))}]", "fp16=0",
     ]  # fmt: skip
     _convert("pnnx", command, subject, folder, "ncnn")
 
@@ -182,7 +190,7 @@ def _convert_program(
     tool: str, python: Path, subject: Subject, folder: Path, model_format: str
 ) -> None:
     """Have a module of this package convert what `torch.export` makes, in a Python of its own."""
-    example = (torch.zeros(input_shape(subject.model, subject.size)),)
+    example = (example_of(subject.model, subject.size),)
     program = folder / "network.pt2"
     with torch.no_grad():
         torch.export.save(torch.export.export(_network(subject), example), program)

@@ -24,6 +24,7 @@ from shuffledeploy.deploy.benchmark.processor import (
 )
 from shuffledeploy.deploy.benchmark.rounds import Pair, Samples, measure
 from shuffledeploy.deploy.benchmark.settings import Settings
+from shuffledeploy.deploy.benchmark.subject_networks import short_name
 from shuffledeploy.deploy.benchmark.summaries import judge_noise, ratio_by_rounds, summarise
 from shuffledeploy.deploy.benchmark.worker_process import Asked, WorkerProcess
 from shuffledeploy.model.errors import Failure
@@ -179,7 +180,9 @@ def _part(
     for model, times in samples.kernels.items():
         calls = team.kernels[model].ask("ask", method="calls")
         manifest = prepared.bundles[model].manifest
-        rows, overhead = tabulate(model, group.resolution, calls, times, manifest, ceilings)
+        rows, overhead = tabulate(
+            short_name(model), group.resolution, calls, times, manifest, ceilings
+        )
         kernels += [asdict(row) for row in rows]
         overheads.append(overhead.to_json())
     return {
@@ -187,13 +190,13 @@ def _part(
         "rows": [_row(subject, rounds, team) for subject, rounds in seconds.items()],
         "memory": [_memory(s, team.subjects[s], prepared.files[s]) for s in seconds],
         "excluded": [
-            {"engine": s.engine, "model": s.model, "resolution": s.resolution,
+            {"engine": s.engine, "model": s.title, "resolution": s.resolution,
              "threads": s.threads, "reason": reason}
             for s, reason in team.excluded.items()
         ],
         "ceilings": ceilings,
         "shuffle_cost": {
-            network.model: ratio_by_rounds(*sides)
+            network.title: ratio_by_rounds(*sides)
             for (network, other), sides in samples.pairs.items()
             if network in seconds and other in seconds
         },
@@ -203,7 +206,7 @@ def _part(
         "records": [_records(b, group) for b in prepared.bundles.values()],
         "noise": {
             **noise.to_json(),
-            "models": list(group.models),
+            "models": [short_name(model) for model in group.models],
             "resolution": group.resolution,
             "threads": group.threads,
         },
@@ -223,7 +226,7 @@ def _ceilings(samples: Samples) -> dict[str, Any] | None:
 
 def _row(subject: Subject, rounds: Sequence[Sequence[float]], team: _Team) -> dict[str, Any]:
     return {
-        "model": subject.model,
+        "model": subject.title,
         "resolution": subject.resolution,
         "engine": subject.engine,
         "engine_version": ENGINES[subject.engine].version,
@@ -237,7 +240,7 @@ def _row(subject: Subject, rounds: Sequence[Sequence[float]], team: _Team) -> di
 def _memory(subject: Subject, worker: Asked, files: Mapping[str, str]) -> dict[str, Any]:
     told = worker.ask("memory")
     return {
-        "model": subject.model,
+        "model": subject.title,
         "resolution": subject.resolution,
         "engine": subject.engine,
         "threads": subject.threads,
@@ -272,7 +275,7 @@ def _shares(
         if subject in seconds and ceilings and group.threads == 1:
             work = prepared.bundles[model].manifest.multiply_adds
             took = summarise(seconds[subject]).median_ms * 1e-3
-            shares[model] = work / took / ceilings["multiply_adds_per_s"]
+            shares[subject.title] = work / took / ceilings["multiply_adds_per_s"]
     return shares
 
 

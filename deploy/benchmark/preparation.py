@@ -15,7 +15,7 @@ from shuffledeploy.deploy.benchmark.engines import ENGINES, OURS, STANDALONE
 from shuffledeploy.deploy.benchmark.executorch_build import compiled_runner, installed_package
 from shuffledeploy.deploy.benchmark.measurement import Prepared
 from shuffledeploy.deploy.benchmark.native import FOLDER, compiled
-from shuffledeploy.deploy.runtime.comparison import cached_bundle
+from shuffledeploy.deploy.benchmark.subject_networks import bundle_of, folder_name, is_program
 from shuffledeploy.model.errors import Failure
 
 
@@ -33,11 +33,11 @@ def prepare(group: SubjectGroup, tell: Callable[[str], None], folder: Path = FOL
     target = find_target(HOST).on_threads(group.threads)
     bundles, asked = {}, {}
     for model in dict.fromkeys(subject.model for subject in group.subjects):
-        bundles[model] = cached_bundle(
-            model, group.size, target, standalone=STANDALONE in group.engines,
-            tell=lambda t: tell(t or ""),
-        )  # fmt: skip
-        asked[model] = questions(bundles[model], folder / "images" / f"{model}-{group.resolution}")
+        bundles[model] = bundle_of(
+            model, group.size, target, standalone=STANDALONE in group.engines, tell=tell
+        )
+        images = folder / "images" / f"{folder_name(model)}-{group.resolution}"
+        asked[model] = questions(bundles[model], images, any_order=is_program(model))
     files: dict[Subject, dict[str, str]] = {}
     failed: dict[Subject, str] = {}
     for subject in group.subjects:

@@ -137,7 +137,7 @@ def cached_bundle(
     """
     kind = "" if tuned else "-untuned"
     path = folder / f"{name}-{resolution_text(name, resolution)}-{target.folder_name}{kind}"
-    bundle = None if rebuild else _still_good(path, target)
+    bundle = None if rebuild else still_good(path, target)
     if bundle is not None and (bundle.manifest.standalone is not None or not standalone):
         return bundle
 
@@ -151,7 +151,8 @@ def cached_bundle(
     )  # fmt: skip
 
 
-def _still_good(path: Path, target: CompileTarget) -> Bundle | None:
+def still_good(path: Path, target: CompileTarget) -> Bundle | None:
+    """Load a bundle from the cache; ``None`` where it is absent or old."""
     try:
         bundle = load_bundle(path)
     except UsageError:

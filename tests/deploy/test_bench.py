@@ -9,12 +9,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from rich.console import Console
 from tiny import tiny_bundle
+from torch import nn
+from torch.nn import functional
 
+from shuffledeploy.compiler.targets import find_target
 from shuffledeploy.deploy import bench as command
-from shuffledeploy.deploy.benchmark import measurement
-from shuffledeploy.deploy.benchmark.answers import Question
+from shuffledeploy.deploy.benchmark import measurement, subject_networks
+from shuffledeploy.deploy.benchmark.answers import Question, questions
 from shuffledeploy.deploy.benchmark.benchmark_plan import Subject, SubjectGroup, plan
 from shuffledeploy.deploy.benchmark.benchmark_report import print_document, warnings
 from shuffledeploy.deploy.benchmark.engines import ENGINES, OURS, USUAL_ENGINES
@@ -35,6 +39,22 @@ SPEED = {
     OURS: 1e-3, "onnxruntime": 2e-3, "openvino": 3e-3, "ncnn": 1.5e-3, "mnn": 4e-3,
     "litert": 5e-3, "executorch": 6e-3,
 }  # fmt: skip
+
+
+class _Classifier(nn.Module):
+    """Logits of another order than one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 100 * functional.silu(self.conv(x)).mean((2, 3))
+
+
+def _saved(path: Path, network: nn.Module, *inputs: torch.Tensor) -> str:
+    torch.export.save(torch.export.export(network.eval(), inputs), path)
+    return str(path)
 
 
 class FakeWorker:
@@ -280,3 +300,44 @@ def test_what_is_planned() -> None:
     assert {subject.model for subject in twins} == {twin(NAME), twin("shufflenet-g3-x1")}
     (odd,) = plan(ALL, ["mobilenet-x0.25"], [(128, 96)], (1,))
     assert Subject("mnn", "mobilenet-x0.25", (128, 96)) in odd.subjects
+
+
+def test_a_program_is_a_group_of_its_own_size(tmp_path: Path) -> None:
+    path = _saved(tmp_path / "mine.pt2", _Classifier(), torch.ones(1, 3, 12, 16))
+    (group,) = plan([OURS, "onnxruntime"], [path])
+    assert (group.size, group.name) == ((12, 16), "mine at 12x16")
+    assert {subject.title for subject in group.subjects} == {"mine"}
+    other = tmp_path / "other"
+    other.mkdir()
+    same = _saved(other / "mine.pt2", _Classifier(), torch.ones(1, 3, 12, 16))
+    with pytest.raises(UsageError, match="several networks are called mine"):
+        plan([OURS], [path, same])
+    with pytest.raises(UsageError, match="of its own size alone"):
+        plan([OURS], [path], [(24, 24)])
+
+
+def test_a_program_of_anything_but_an_image_is_refused(tmp_path: Path) -> None:
+    path = _saved(tmp_path / "rows.pt2", nn.Linear(4, 3), torch.ones(2, 4))
+    with pytest.raises(UsageError, match="does not take one image"):
+        plan([OURS], [path])
+    with pytest.raises(SystemExit):
+        command.main(["--program", "mine.onnx"])
+
+
+def test_a_program_is_compiled_once_and_asked_in_its_logits_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subject_networks, "BUNDLES", tmp_path / "bundles")
+    path = _saved(tmp_path / "mine.pt2", _Classifier(), torch.ones(1, 3, 12, 16))
+    told: list[str] = []
+    host = find_target("host")
+    bundle, again = (
+        subject_networks.bundle_of(path, (12, 16), host, standalone=False, tell=told.append)
+        for _ in range(2)
+    )
+    assert bundle.path == again.path
+    assert bundle.manifest.network == "mine"
+    assert sum("building the library" in text for text in told) == 1
+    asked, *_ = questions(bundle, tmp_path / "images", any_order=True)
+    assert asked.order == pytest.approx(float(np.std(asked.logits)))
+    assert questions(bundle, tmp_path / "images")[0].order == 1.0
