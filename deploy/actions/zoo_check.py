@@ -10,6 +10,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
+from shuffledeploy.compiler.ir.memory_layout import FLOAT
 from shuffledeploy.compiler.targets import find_target
 from shuffledeploy.compiler.zoo import compile_network
 from shuffledeploy.deploy.runtime.execution import open_network
@@ -30,7 +31,7 @@ def check_networks(options: argparse.Namespace) -> int:
     with steps("starting", len(jobs)) as tell:
         for model, target in jobs:
             tell(f"{model} for {target}")
-            rows.append(check(model, target, size))
+            rows.append(check(model, target, size, options.precision))
             tell(None)
     print_rows(rows)
     if options.json:
@@ -69,13 +70,14 @@ class ZooRow:
         }
 
 
-def check(model: str, target: str, resolution: tuple[int, int] | None = None) -> ZooRow:
+def check(
+    model: str, target: str, resolution: tuple[int, int] | None = None, precision: str = FLOAT
+) -> ZooRow:
     """Compile one network with the committed records, run it and compare it with PyTorch."""
     with scratch_folder("zoo-") as folder:
         path = folder / "bundle"
-        bundle = compile_network(
-            model, find_target(target), path, resolution=resolution, standalone=True
-        )
+        found = find_target(target).computing_in(precision)
+        bundle = compile_network(model, found, path, resolution=resolution, standalone=True)
         with open_network(bundle) as network:
             parity = check_parity(network, bundle)
         with open_standalone(bundle) as alone:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from shuffledeploy.compiler.ir.memory_layout import FLOAT
 from shuffledeploy.deploy.benchmark.counted_peers import COLUMNS, TUNED, UNTUNED
 from shuffledeploy.deploy.benchmark.engines import ENGINES
 from shuffledeploy.deploy.presentation.foreign_figures import PeerRow, PeersFile
@@ -28,8 +29,10 @@ def best_others(peers: PeersFile, board: str) -> Best:
     Raises
     ------
     UsageError
-        The file has no milliseconds of any other engine on that board.
+        The file has no milliseconds of any other engine on that board, or is of half precision.
     """
+    if peers.precision != FLOAT:
+        raise UsageError(f"--peers: the file is of engines in {peers.precision}, not in {FLOAT}")
     best: dict[tuple[str, str], PeerRow] = {}
     for row in peers.rows:
         if is_ours(row) or not row.milliseconds or not row.on_board or row.on_board.board != board:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, TypeVar
 import msgspec
 from msgspec import Meta
 
-from shuffledeploy.compiler.bundle.manifest import Name
+from shuffledeploy.compiler.bundle.manifest import Name, Precision
 from shuffledeploy.model.errors import UsageError
 
 _LONGEST_FILE = 1 << 26
@@ -66,11 +66,12 @@ class PeerRow(msgspec.Struct, frozen=True):
 
 
 class PeersFile(msgspec.Struct, frozen=True):
-    """What `peers.py --json` writes, as far as it is shown: the core, the rows."""
+    """What `peers.py --json` writes, as far as it is shown: the core, the rows, the precision."""
 
     core: Name
     source: Name
     rows: Annotated[tuple[PeerRow, ...], Meta(max_length=_MOST_ROWS)]
+    precision: Precision = "float32"
 
 
 class ComparedDevice(msgspec.Struct, frozen=True):

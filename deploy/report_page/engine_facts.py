@@ -18,8 +18,10 @@ _NOT_TOLD = "-"
 
 
 def engine_section(manifest: Manifest, peers: PeersFile | None) -> Section | None:
-    """Set a network beside itself on other engines; None where none was counted on its core."""
-    if peers is None or peers.core != manifest.cpu:
+    """Set a network beside itself on other engines; None where none was counted alike."""
+    if peers is None:
+        return None
+    if (peers.core, peers.precision) != (manifest.cpu, manifest.precision):
         return None
     rows = [row for row in peers.rows if row.model == zoo_name(manifest)
             and row.resolution == resolution_of(manifest)]  # fmt: skip
@@ -27,8 +29,8 @@ def engine_section(manifest: Manifest, peers: PeersFile | None) -> Section | Non
         return None
     columns, cells = _table(rows)
     notes = [
-        f"One warmed inference of the whole process on an emulated {peers.core}, float32, one"
-        f" thread. Cycles: {peers.source}; caches hit, branches predicted."
+        f"One warmed inference of the whole process on an emulated {peers.core},"
+        f" {peers.precision}, one thread. Cycles: {peers.source}; caches hit, branches predicted."
     ]
     if any(row.milliseconds for row in rows):
         notes.append("Milliseconds count memory too.")

@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from PIL import Image
 from reported import peers_document, written
@@ -210,3 +211,5 @@ def test_other_engines_are_those_of_the_board(
     file = read_figures(Path(peers), PeersFile, "--peers", "peers.py")
     with pytest.raises(UsageError, match=r"no milliseconds of other engines on jetson-nano"):
         best_others(file, "jetson-nano")
+    with pytest.raises(UsageError, match="engines in float16, not in float32"):
+        best_others(msgspec.structs.replace(file, precision="float16"), "raspberry-pi-4")

@@ -151,6 +151,8 @@ def test_other_engines_stand_beside_a_network_on_their_core_only(tmp_path: Path)
     assert engine_section(msgspec.structs.replace(shufflenet(), cpu="cortex-a53"), peers) is None
     assert engine_section(tiny_bundle("host").manifest, peers) is None
     assert engine_section(shufflenet(), None) is None
+    in_half = msgspec.structs.replace(peers, precision="float16")
+    assert engine_section(shufflenet(), in_half) is None
 
 
 def test_engines_are_drawn_by_their_milliseconds_where_a_board_was_named(tmp_path: Path) -> None:

@@ -28,6 +28,16 @@ def test_the_zoo_answers_as_pytorch_does_on_an_emulated_core(model: str, board_b
 
 
 @pytest.mark.emulated
+@pytest.mark.parametrize(
+    ("model", "core"), [("shufflenet-g8-x1", "cortex-a76"), ("mobilenet-x0.25", "cortex-a55")]
+)
+def test_the_zoo_answers_as_pytorch_does_in_half(model: str, core: str, board_built: None) -> None:
+    row = check(model, core, SMALL, "float16")
+    assert row.passed, row.parity
+    assert row.parity.precision == row.standalone.precision == "float16"
+
+
+@pytest.mark.emulated
 def test_committed_records_fit_the_default_network(board_built: None) -> None:
     row = check("shufflenet-g3-x0.5", "arm")
     assert row.records == 28
