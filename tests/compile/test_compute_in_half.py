@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -51,6 +52,19 @@ class Units(nn.Module):
         return self.classifier(y.mean((2, 3))) / self.factor
 
 
+class Slopes(nn.Module):
+    """What a positive factor passes through beside ReLU, and a split."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.prelu = nn.Conv2d(3, 12, 3), nn.PReLU(12)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.prelu(functional.leaky_relu(self.conv(x), 0.125))
+        left, right = x.abs().split(6, 1)
+        return torch.maximum(left, right * 2).mean((2, 3)), -torch.minimum(left, right)
+
+
 class Gated(nn.Module):
     """A product of two tensors, a sigmoid and an exponential: no factor passes through them."""
 
@@ -74,6 +88,11 @@ def _before(program: Program, scale: float = 1.0) -> tvm.IRModule:
 def _lowered(program: Program, target: CompileTarget, scale: float = 1.0) -> tvm.IRModule:
     module = program.module.with_attr(HALF_SCALE, scale)
     return run_steps(module, steps_of(pipeline(target), Phase.GRAPH))
+
+
+def is_float_call(value: object) -> bool:
+    """Whether an expression is a call that gives one tensor of floats."""
+    return "float" in str(getattr(getattr(value, "ty", None), "dtype", ""))
 
 
 def _assert_near(actual: list[Array], network: nn.Module, value: Tensor) -> None:
@@ -106,9 +125,14 @@ def test_all_weights_are_half_and_operators_between_the_casts() -> None:
 
 @pytest.mark.parametrize("scale", [1.0, 2.0**-5])
 def test_numbers_are_the_networks_at_any_scale(scale: float) -> None:
-    network, value = seeded(Units()), draw(*SHAPE)
-    module = compute_in_half(_before(imported(network, *SHAPE), scale))
-    _assert_near(run(module, value.numpy()), network, value)
+    for network in (seeded(Units()), seeded(Slopes())):
+        value = draw(*SHAPE)
+        module = compute_in_half(_before(imported(network, *SHAPE), scale))
+        types = Counter(
+            str(call.ty.dtype) for _, call in bindings_of(module) if is_float_call(call)
+        )
+        assert types[FLOAT] <= 5 < types[HALF]
+        _assert_near(run(module, value.numpy()), network, value)
 
 
 @pytest.mark.parametrize("scale", [1.0, 2.0**-5])
@@ -121,7 +145,7 @@ def test_what_no_factor_passes_through_stays_float32(scale: float) -> None:
     _assert_near(run(module, value.numpy()), network, value)
 
 
-@pytest.mark.parametrize("network", [Units(), Gated()])
+@pytest.mark.parametrize("network", [Units(), Gated(), Slopes()])
 def test_scheduled_kernels_of_half_compute_the_network(network: nn.Module) -> None:
     network, value = seeded(network), draw(*SHAPE)
     module = with_schedules(_lowered(imported(network, *SHAPE), HOST_IN_HALF))

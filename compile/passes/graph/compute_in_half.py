@@ -41,7 +41,8 @@ _SUMS = frozenset({"relax.add", "relax.subtract", "relax.maximum", "relax.minimu
 _FOLLOW_FIRST = frozenset({
     "relax.nn.relu", "relax.nn.max_pool2d", "relax.nn.avg_pool2d", "relax.mean", "relax.negative",
     "relax.reshape", "relax.permute_dims", "relax.take", "relax.strided_slice", "relax.split",
-    "relax.squeeze", "relax.expand_dims", "relax.flatten",
+    "relax.squeeze", "relax.expand_dims", "relax.flatten", "relax.abs", "relax.nn.leakyrelu",
+    "relax.nn.prelu",
 })  # fmt: skip
 # Products: of a tensor and of numbers that are known.
 _BY_CONSTANT = frozenset({"relax.nn.conv2d", "relax.matmul", "relax.multiply", "relax.divide"})
