@@ -29,7 +29,8 @@ def test_the_zoo_answers_as_pytorch_does_on_an_emulated_core(model: str, board_b
 
 @pytest.mark.emulated
 @pytest.mark.parametrize(
-    ("model", "core"), [("shufflenet-g8-x1", "cortex-a76"), ("mobilenet-x0.25", "cortex-a55")]
+    ("model", "core"),
+    [("shufflenet-g3-x0.25", "cortex-a76"), ("mobilenet-x0.25", "cortex-a55")],
 )
 def test_the_zoo_answers_as_pytorch_does_in_half(model: str, core: str, board_built: None) -> None:
     row = check(model, core, SMALL, "float16")
