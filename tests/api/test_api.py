@@ -77,12 +77,15 @@ def test_a_network_is_tuned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("os.cpu_count", lambda: 1)
     network = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU()).eval()
     outcome = shuffledeploy.tune(
-        network, (torch.zeros(1, 3, 6, 6),), target="host", trials=3, output=tmp_path / "bundle"
-    )
+        network, (torch.zeros(1, 3, 6, 6),), target="host", trials=3, output=tmp_path / "bundle",
+        standalone="tuned",
+    )  # fmt: skip
     assert outcome.search.trials == 3
     assert outcome.parity is not None
     assert outcome.parity.passed
     assert outcome.bundle.manifest.kernels[0].record
+    assert outcome.bundle.manifest.standalone is not None
+    assert outcome.bundle.manifest.standalone.name == "tuned"
     assert list((tmp_path / "logs").glob("host-*/records.jsonl"))
 
 
