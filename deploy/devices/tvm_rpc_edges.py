@@ -17,6 +17,8 @@ CLOSE_SESSION = "CloseRPCConnection"
 DESCRIBE = "shuffledeploy.describe"
 #: ... and how the core is that they run on.
 PROCESSOR = "shuffledeploy.processor"
+#: ... and with how many threads they shall compute; gives how many they do.
+USE_THREADS = "shuffledeploy.use_threads"
 #: What our native server does: calls a function of a C library with the addresses of tensors.
 CALL_C = "shuffledeploy.call_c"
 

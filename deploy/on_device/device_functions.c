@@ -4,6 +4,7 @@
 
 #include <dlfcn.h>
 #include <limits.h>
+#include <sched.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,13 +14,16 @@
 #include <unistd.h>
 
 #include "loaded_libraries.h"
+#include "processor.h"
 
 enum {
   CACHES = 4,
   MOST_TENSORS = 32,
   LONGEST_MESSAGE = 1024,
   LONGEST_COMPLAINT = 300,
-  LONGEST_SYMBOL = 512
+  LONGEST_SYMBOL = 512,
+  MOST_THREADS = 64,
+  FASTEST_CORES = 1 /* a mode of TVM's pool */
 };
 
 /* ---- values ---- */
@@ -141,6 +145,36 @@ static int processor(void *self, const TVMFFIAny *values, int32_t count, TVMFFIA
   return give_allocated(describe_processor(), result);
 }
 
+/* Let networks of this session compute with so many threads; gives how many there are.
+
+   A session that is pinned to a core stays there.  Threads are as TVM makes them the first time: they
+   inherit where the one that asks may run, which are then cores with nearly the same clock. */
+static int use_threads(void *self, const TVMFFIAny *values, int32_t count, TVMFFIAny *result) {
+  const struct device *device = self;
+  if (count != 1 || values->type_index != kTVMFFIInt || values->v_int64 < 1 ||
+      values->v_int64 > MOST_THREADS)
+    return fail("shuffledeploy.use_threads takes a number from 1 to %d", MOST_THREADS);
+  const int threads = (int)values->v_int64;
+  char text[8];
+  snprintf(text, sizeof text, "%d", threads);
+  setenv("TVM_NUM_THREADS", text, true);
+  /* Threads that wait would take the emulator's time, and the count of instructions would have them. */
+  if (device->is_emulated) setenv("TVM_THREAD_POOL_SPIN_COUNT", "0", true);
+  cpu_set_t allowed;
+  const bool is_pinned = device->core >= 0 && threads > 1 &&
+                         !sched_getaffinity(getppid(), sizeof allowed, &allowed);
+  if (is_pinned) {
+    const cpu_set_t beside = cores_beside(device->core, allowed, threads - 1);
+    if (CPU_COUNT(&beside)) sched_setaffinity(0, sizeof beside, &beside);
+  }
+  TVMFFIAny settings[] = {{.type_index = kTVMFFIInt, .v_int64 = FASTEST_CORES},
+                          {.type_index = kTVMFFIInt, .v_int64 = threads}};
+  TVMFFIAny nothing = {0};
+  const int status = call_global("runtime.config_threadpool", settings, 2, &nothing);
+  if (is_pinned && !pin_to_core(device->core)) return fail("cannot pin to core %d", device->core);
+  return status ? status : call_global("runtime.NumThreads", NULL, 0, result);
+}
+
 /* Start counting in a library, or in everything if its name is empty; gives the library's address. */
 static int count_begin(void *self, const TVMFFIAny *values, int32_t count, TVMFFIAny *result) {
   (void)self;
@@ -219,6 +253,7 @@ static const struct {
     {"shuffledeploy.describe", describe},       {"shuffledeploy.processor", processor},
     {"shuffledeploy.count_begin", count_begin}, {"shuffledeploy.count_end", count_end},
     {"shuffledeploy.simulate_caches", simulate}, {"shuffledeploy.call_c", call_c},
+    {"shuffledeploy.use_threads", use_threads},
 };
 
 /* Say what TVM's runtime raised. */

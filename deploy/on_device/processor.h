@@ -85,6 +85,25 @@ static inline bool pin_to_core(int core) {
   return !sched_setaffinity(0, sizeof only, &only);
 }
 
+/* Of some cores, so many beside one of them: those whose highest clocks are nearest to its own. */
+static inline cpu_set_t cores_beside(int core, cpu_set_t allowed, int count) {
+  cpu_set_t chosen;
+  CPU_ZERO(&chosen);
+  CPU_CLR((size_t)core, &allowed);
+  while (count-- > 0 && CPU_COUNT(&allowed) > 0) {
+    int nearest = NO_SUCH_CORE;
+    long least = 0;
+    for (int other = 0; other < CPU_SETSIZE; ++other) {
+      if (!CPU_ISSET((size_t)other, &allowed)) continue;
+      const long apart = labs(highest_clock(other) - highest_clock(core));
+      if (nearest == NO_SUCH_CORE || apart < least) nearest = other, least = apart;
+    }
+    CPU_SET((size_t)nearest, &chosen);
+    CPU_CLR((size_t)nearest, &allowed);
+  }
+  return chosen;
+}
+
 /* ---- temperature ---- */
 
 /* Whether a thermal zone's type names the processor, as "cpu-1-0-usr" and "x86_pkg_temp" do. */

@@ -210,6 +210,9 @@ def count_library(network: LoadedNetwork, caches: Caches | None = None) -> Instr
             f"{device.name} cannot count instructions: an emulated board can"
             " (--device emulated), for a library built for ARM"
         )
+    # The emulator counts exactly what one thread executes: it computes all parts.
+    if network.bundle.manifest.threads > 1:
+        use_threads(device, 1)
     network.set_inputs(network.bundle.reference_inputs()[0])
     if caches is not None:
         device.simulate_caches(caches)

@@ -1,9 +1,10 @@
-"""Bundles for several threads on this machine."""
+"""Bundles for several threads, on this machine and on an emulated board."""
 
 from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +14,9 @@ from shuffledeploy.compiler.bundle.folder import Bundle
 from shuffledeploy.compiler.network import choose_schedules, write_bundle
 from shuffledeploy.compiler.targets import find_target
 from shuffledeploy.deploy.devices.opening import open_device
+from shuffledeploy.deploy.devices.tvm_rpc_edges import USE_THREADS
 from shuffledeploy.deploy.runtime.execution import start_network
-from shuffledeploy.deploy.runtime.latency import measure_interleaved
+from shuffledeploy.deploy.runtime.latency import count_library, measure_interleaved
 from shuffledeploy.deploy.runtime.parity import check_parity
 
 
@@ -25,15 +27,19 @@ def _own_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TVM_BIND_THREADS", "0")
 
 
+def compiled_for_two(name: str, folder: Path) -> Bundle:
+    """Compile the network for two threads of a target."""
+    target, network = find_target(name).on_threads(2), tiny.lowered(name)
+    return write_bundle(
+        folder / name, network, choose_schedules(network, target, {}), target, network="tiny",
+        normalisation=None, options={},
+    )  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def for_two(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """Compile the network for two threads."""
-    target, network = find_target("host").on_threads(2), tiny.lowered("host")
-    return write_bundle(
-        tmp_path_factory.mktemp("threads") / "tiny", network,
-        choose_schedules(network, target, {}), target, network="tiny", normalisation=None,
-        options={},
-    )  # fmt: skip
+    """Compile the network for two threads of this machine."""
+    return compiled_for_two("host", tmp_path_factory.mktemp("threads"))
 
 
 def test_a_network_for_two_threads_is_right_and_timed_beside_one(for_two: Bundle) -> None:
@@ -66,3 +72,31 @@ def test_a_pool_of_one_thread_computes_all_parts(for_two: Bundle) -> None:
 
     with ThreadPoolExecutor(1) as caller:
         caller.submit(run).result()
+
+
+def test_an_emulated_board_computes_with_two_and_counts_with_one(
+    board_built: None, tmp_path: Path
+) -> None:
+    bundle = compiled_for_two("cortex-a72", tmp_path)
+    with open_device("emulated:cortex-a72") as device:
+        one = start_network(tiny.tiny_bundle("cortex-a72"), device)
+        expected = one.run(bundle.reference_inputs()[0])
+        alone = count_library(one).total
+    with open_device("emulated:cortex-a72") as device:
+        network = start_network(bundle, device)
+        assert device.session.get_function("runtime.NumThreads")() == 2
+        assert check_parity(network, bundle).passed
+        for ours, theirs in zip(network.run(bundle.reference_inputs()[0]), expected, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+        counts = {count_library(network).total for _ in range(2)}
+    (shared,) = counts
+    # Both parts, but the arguments of kernels are checked once.
+    assert 0.75 * alone < shared
+
+
+def test_a_server_refuses_threads_that_cannot_be(board_built: None) -> None:
+    with open_device("emulated:cortex-a72") as device:
+        use_threads = device.session.get_function(USE_THREADS)
+        for wrong in (0, 65, "two"):
+            with pytest.raises(RuntimeError, match="takes a number from 1 to 64"):
+                use_threads(wrong)
