@@ -21,7 +21,6 @@ output is computed by one part, in the order of the whole kernel: answers are th
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -30,50 +29,24 @@ import tvm
 import tvm.sym
 from tvm import s_tir, tirx
 from tvm.ir import PrimType
-from tvm_ffi import structural_visit
 
 from shuffledeploy.compiler.ir.attributes import CONVOLUTION, INTERNAL, JOINED, kind_of
 from shuffledeploy.compiler.ir.tir import (
     as_pointers,
-    is_tensor,
-    tensor_bytes,
     with_parameters,
     with_root,
     with_values,
 )
 from shuffledeploy.compiler.ir.tvm_edges import PLAIN_CALLS
-from shuffledeploy.compiler.kernels.blocks import WEIGHT
 from shuffledeploy.compiler.kernels.images import images_of
 from shuffledeploy.compiler.passes.tir.last_tile import conditional_loop, part_last_tile
 from shuffledeploy.compiler.strips.ranged import axis_loops, over_range
+from shuffledeploy.compiler.threads.cuts import choose_cut, outer_loops
 
 # Parts are given as unsigned 16 bits: their sign needs no proof where an index is divided.
 PART_TYPE = "uint16"
 # Of the axes of a convolution's blocks, that which counts the outputs of a group.
 _OUTPUTS_AXIS = 2
-# Share of the threads' time that they work, from which a way to cut a kernel is good enough.
-BUSY_ENOUGH = 0.95
-
-
-@dataclasses.dataclass(frozen=True)
-class _Cut:
-    """Neighbouring loops that are counted through, and so parted.
-
-    Attributes
-    ----------
-    first, last : int
-        Which of the outermost loops, both included.
-    units : int
-        Steps of the innermost of them, in all.
-    """
-
-    first: int
-    last: int
-    units: int
-
-    def busy(self, threads: int) -> float:
-        """Tell the share of the time that all of so many threads work."""
-        return self.units / (threads * math.ceil(self.units / threads))
 
 
 def part_bounds(part: Any, units: int, parts: int) -> tuple[Any, Any]:
@@ -121,8 +94,8 @@ def part_of(function: tirx.PrimFunc, parts: int) -> tirx.PrimFunc | None:
     """
     if not kind_of(function) or not isinstance(function.body, s_tir.SBlockRealize):
         return None
-    loops = _outer_loops(function)
-    cut = _choose_cut(function, loops, parts) if loops else None
+    loops = outer_loops(function)
+    cut = choose_cut(function, loops, parts) if loops else None
     if cut is None:
         return _part_of_each_loop(function, parts)
     part = tirx.Var("part", PART_TYPE)
@@ -219,98 +192,3 @@ def _counted_values(loops: Sequence[tirx.For], count: Any) -> dict[tirx.Var, Any
         value = tirx.floordiv(count, inside) if inside > 1 else count
         values[loop.loop_var] = tirx.floormod(value, int(loop.extent)) if place else value
     return values
-
-
-def _outer_loops(function: tirx.PrimFunc) -> list[tirx.For]:
-    """List the loops around all of a kernel, the outermost first, whose steps may go in any order.
-
-    None inside of the loop whose last tile has code of its own.
-    """
-    conditional = conditional_loop(function.body)
-    loops: list[tirx.For] = []
-    statement = function.body.block.body
-    while isinstance(statement, tirx.For) and _is_plain(statement):
-        if not _goes_in_any_order(statement):
-            break
-        loops.append(statement)
-        if conditional is not None and statement.loop_var.same_as(conditional.loop_var):
-            break
-        statement = statement.body
-    return loops
-
-
-def _is_plain(loop: tirx.For) -> bool:
-    constant = isinstance(loop.extent, tirx.IntImm) and isinstance(loop.min, tirx.IntImm)
-    return constant and int(loop.min) == 0 and loop.kind == tirx.ForKind.SERIAL
-
-
-def _goes_in_any_order(loop: tirx.For) -> bool:
-    """Whether a loop only counts what blocks write: none sums over it, none is without axes."""
-    fits = True
-
-    def on_block(realize: Any, visitor: Any) -> None:
-        nonlocal fits
-        axes = zip(realize.block.iter_vars, realize.iter_values, strict=True)
-        for axis, value in axes:
-            if int(axis.iter_type) != tirx.IterVar.DataPar and _mentions(value, loop.loop_var):
-                fits = False
-        fits &= bool(realize.block.iter_vars)
-        visitor.default_visit(realize)
-
-    structural_visit(loop.body, [(s_tir.SBlockRealize, on_block)])
-    return fits
-
-
-def _mentions(value: Any, variable: tirx.Var) -> bool:
-    found = False
-
-    def on_variable(read: Any, visitor: Any) -> None:
-        nonlocal found
-        found |= read.same_as(variable)
-        visitor.default_visit(read)
-
-    structural_visit(value, [(tirx.Var, on_variable)])
-    return found
-
-
-def _choose_cut(function: tirx.PrimFunc, loops: list[tirx.For], parts: int) -> _Cut | None:
-    """Choose the loops to part: over pixels, or the outermost where weights are the larger part.
-
-    What one layer writes, the same thread then finds in its own cache for the next one; but each
-    thread reads all weights.
-    """
-    extents = [int(loop.extent) for loop in loops]
-    outermost = [_Cut(0, last, math.prod(extents[: last + 1])) for last in range(len(loops))]
-    over_pixels = [
-        _Cut(first, last, math.prod(extents[first : last + 1]))
-        for first in _pixel_loops(function, loops)
-        for last in range(first, len(loops))
-    ]
-    ordered = [*over_pixels, *outermost] if _moves_pixels(function) else [*outermost, *over_pixels]
-    cuts = [cut for cut in ordered if cut.units >= parts]
-    good = [cut for cut in cuts if cut.busy(parts) >= BUSY_ENOUGH]
-    return good[0] if good else max(cuts, key=lambda cut: cut.busy(parts), default=None)
-
-
-def _moves_pixels(function: tirx.PrimFunc) -> bool:
-    """Whether a kernel has more bytes of activations than of weights."""
-    tensors = [p for p in function.params if is_tensor(p)]
-    sizes = [tensor_bytes(p.shape, p.dtype) for p in tensors]
-    weights = sum(s for p, s in zip(tensors, sizes, strict=True) if str(p.name) == WEIGHT)
-    return sum(sizes) - weights > weights
-
-
-def _pixel_loops(function: tirx.PrimFunc, loops: Sequence[tirx.For]) -> list[int]:
-    """List which of some loops move over the pixels of the output: the first axis of all blocks."""
-    moving = set(range(len(loops)))
-
-    def on_block(realize: Any, visitor: Any) -> None:
-        if realize.block.iter_vars:
-            pixel = realize.iter_values[0]
-            moving.intersection_update(
-                place for place, loop in enumerate(loops) if _mentions(pixel, loop.loop_var)
-            )
-        visitor.default_visit(realize)
-
-    structural_visit(function.body.block.body, [(s_tir.SBlockRealize, on_block)])
-    return sorted(moving)
