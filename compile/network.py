@@ -159,6 +159,7 @@ def write_bundle(  # noqa: PLR0913 - all but four by name
     progress: Callable[[str], None] = lambda _: None,
     dump_folder: Path | None = None,
     standalone: str | None = None,
+    apple: bool = False,
     labels: tuple[str, ...] = (),
 ) -> Bundle:
     """Build the library and write it with everything that proves it right.
@@ -181,6 +182,8 @@ def write_bundle(  # noqa: PLR0913 - all but four by name
         Where the module is written after each step of the pipeline.
     standalone : str, optional
         Also build the network without a runtime: what its names in C are made of.
+    apple : bool
+        That also for Apple's systems.
     labels : tuple of str
         Names of the classes, in the order of the first output.
 
@@ -214,7 +217,7 @@ def write_bundle(  # noqa: PLR0913 - all but four by name
             progress(f"building {network} without a runtime")
             alone = write_standalone(
                 folder, module, target, name=standalone, network=network, inputs=inputs,
-                outputs=outputs, normalisation=statistics,
+                outputs=outputs, normalisation=statistics, apple=apple,
                 dump=Dump.of(dump_folder and dump_folder / "standalone", pipeline(target)),
             )  # fmt: skip
         entries = kernel_entries(lowered, chosen)

@@ -133,6 +133,17 @@ class CompileTarget:
         features = (*self.features, *sorted(more - set(self.features)))
         return dataclasses.replace(self, precision=precision, features=features)
 
+    def require_apple(self) -> None:
+        """Refuse a target that is built for a processor which no system of Apple's has today.
+
+        Raises
+        ------
+        UsageError
+            If it is no 64-bit ARM one.
+        """
+        if self.architecture != "aarch64":
+            raise UsageError(f"--apple goes with a 64-bit ARM --target, and {self.name} is none")
+
     @property
     def fits_this_machine(self) -> bool:
         """Whether a library for this target can run here."""

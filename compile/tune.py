@@ -152,6 +152,8 @@ def _refuse_early(options: argparse.Namespace) -> dict[str, float]:
         raise UsageError(
             "--measure-shortlist tunes nothing: leave out --score, --trials, --minutes"
         )
+    if options.apple and options.standalone is None:
+        raise UsageError("--apple goes with --standalone")
     if options.device:
         latency = options.measure_shortlist or options.score == "latency"
         device = parse_device_name(options.device)
@@ -188,6 +190,8 @@ def _request(options: argparse.Namespace, files: NetworkFiles) -> Request:
 
     target = find_target(options.target or ARM).computing_in(options.precision)
     target = target.on_threads(options.threads)
+    if options.apple:
+        target.require_apple()
     return Request(
         target=target.with_whole_layers if options.whole_layers else target,
         model=None if options.program else options.model,
@@ -206,6 +210,7 @@ def _request(options: argparse.Namespace, files: NetworkFiles) -> Request:
         score=options.score,
         measure_shortlist=options.measure_shortlist,
         standalone=options.standalone,
+        apple=options.apple,
         normalisation=files.normalisation,
         labels=files.labels,
     )
@@ -291,6 +296,8 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
     add("--standalone", nargs="?", const="", metavar="NAME",
         help="also build the network without a runtime, for an app: NAME.o, libNAME.a, libNAME.so,"
         " NAME.h and a C example, in the bundle (NAME: the network's)")  # fmt: skip
+    add("--apple", action="store_true",
+        help="with --standalone: also libNAME-apple.a, for macOS and iOS on arm64")  # fmt: skip
     add("--dump-ir", type=Path, metavar="DIR", help="write the module after each pass here")
     add("--whole-layers", action="store_true",
         help="compute no layers together, strip by strip (to see what that brings)")  # fmt: skip

@@ -143,6 +143,11 @@ class Standalone(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Name of the shared library."""
         return f"lib{self.name}.so"
 
+    @property
+    def apple_archive(self) -> str:
+        """Name of the static library for Apple's systems, which not every bundle has."""
+        return f"lib{self.name}-apple.a"
+
 
 class ImageStatistics(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Of each channel of an image in 0 to 1."""

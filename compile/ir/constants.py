@@ -106,7 +106,9 @@ def constants_object(module: tvm.IRModule, architecture: str, folder: Path) -> l
     return [str(made)]
 
 
-def constants_assembly(values: Path, visible: tuple[str, ...] = ()) -> str:
+def constants_assembly(
+    values: Path, visible: tuple[str, ...] = (), *, is_mach_o: bool = False
+) -> str:
     """Write LLVM's code that takes the constants from a file when it is compiled.
 
     Parameters
@@ -115,10 +117,13 @@ def constants_assembly(values: Path, visible: tuple[str, ...] = ()) -> str:
         What `Constants.write` wrote.
     visible : tuple of str
         What makes their symbol known to other objects; without it, only this one knows it.
+    is_mach_o : bool
+        Whether the object is one of Mach-O, where names of C begin with ``_``; else of ELF.
     """
+    section = "__TEXT,__const" if is_mach_o else '.rodata.constants,"a",%progbits'
     assembly = (
-        '.section .rodata.constants,"a",%progbits', f".balign {ALIGNMENT}", *visible,
-        f"{_SYMBOL}:", f".incbin {_assembler_string(values)}", ".text",
+        f".section {section}", f".balign {ALIGNMENT}", *visible,
+        f"{'_' * is_mach_o}{_SYMBOL}:", f".incbin {_assembler_string(values)}", ".text",
     )  # fmt: skip
     return "".join(f'module asm "{_llvm_string(line)}"\n' for line in assembly)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import tvm
@@ -37,6 +39,23 @@ SECTIONS {
 """
 
 
+@dataclasses.dataclass(frozen=True)
+class _Format:
+    """What LLVM has to know to write an object: its triple, and the layout of data beside that."""
+
+    triple: str
+    layout: str = ""
+    is_mach_o: bool = False
+
+
+# Apple's systems all take Mach-O for this processor; an object that names none of them suits each.
+_MACH_O = _Format(
+    "arm64-unknown-none-macho", "e-m:o-i64:64-i128:128-n32:64-S128-Fn32", is_mach_o=True
+)
+# They keep this register for themselves (Apple, "Writing ARM64 code for Apple platforms").
+_KEPT_REGISTER = "+reserve-x18"
+
+
 def write_object(
     module: tvm.IRModule, interface: CInterface, target: CompileTarget, path: Path, dump: Dump
 ) -> None:
@@ -57,23 +76,58 @@ def write_object(
         Where the module is shown after each step.
     """
     with scratch_folder(f".{interface.name}.", path.parent) as folder:
-        kernels, entries, script = folder / "kernels.o", folder / "entries.o", folder / "kept.ld"
-        compiled = compiled_kernels(_with_constants(module, interface, folder), target, dump)
-        compiled.mod.write_to_file(str(kernels), "o")
-        source = folder / "entries.ll"
-        triple = f'target triple = "{target.architecture}-linux-gnu"\n'
-        source.write_text(triple + entry_points(interface), encoding="ascii")
-        tvm.runtime.load_module(str(source)).write_to_file(str(entries))
+        elf = _Format(f"{target.architecture}-linux-gnu")
+        parts = _compiled_parts(module, interface, target, elf, folder, dump)
+        script = folder / "kept.ld"
         script.write_text(_KEPT, encoding="ascii")
         roots = [f"--undefined={name}" for name in exported_names(interface)]
         run_tool(
-            [*linker(), "-r", "--gc-sections", *roots, "-T", str(script), str(kernels),
-             str(entries), "-o", str(path)],
+            [*linker(), "-r", "--gc-sections", *roots, "-T", str(script), *map(str, parts),
+             "-o", str(path)],
             f"link {path.name}",
         )  # fmt: skip
 
 
-def _with_constants(module: tvm.IRModule, interface: CInterface, folder: Path) -> tvm.IRModule:
+def write_apple_archive(
+    module: tvm.IRModule, interface: CInterface, target: CompileTarget, path: Path
+) -> None:
+    """Compile a network to a static library of Apple's format, for macOS and iOS on arm64.
+
+    Parameters
+    ----------
+    module, interface, target
+        As of `write_object`; the target is an AArch64 one.
+    path : Path
+        The library to write. It needs what the object needs.
+    """
+    own = target.options.get("mattr", [])
+    attributes = [*(own if isinstance(own, list) else str(own).split(",")), _KEPT_REGISTER]
+    options = {**target.options, "mtriple": _MACH_O.triple, "mattr": attributes}
+    apples = dataclasses.replace(target, options=options)
+    with scratch_folder(f".{interface.name}.", path.parent) as folder, apples.tvm_target:
+        parts = _compiled_parts(module, interface, apples, _MACH_O, folder, Dump())
+        write_archive(parts, path, "darwin")
+
+
+def _compiled_parts(
+    module: tvm.IRModule, interface: CInterface, target: CompileTarget, form: _Format,
+    folder: Path, dump: Dump,
+) -> list[Path]:  # fmt: skip
+    """Compile the kernels, and the public functions that call them, to an object each."""
+    kernels, entries = folder / "kernels.o", folder / "entries.o"
+    named = _with_constants(module, interface, folder, is_mach_o=form.is_mach_o)
+    compiled_kernels(named, target, dump).mod.write_to_file(str(kernels), "o")
+    source = folder / "entries.ll"
+    layout = f'target datalayout = "{form.layout}"\n' if form.layout else ""
+    code = f'{layout}target triple = "{form.triple}"\n{entry_points(interface)}'
+    source.write_text(code, encoding="ascii")
+    tvm.runtime.load_module(str(source)).write_to_file(str(entries))
+    return [kernels, entries]
+
+
+def _with_constants(
+    module: tvm.IRModule, interface: CInterface, folder: Path, *, is_mach_o: bool
+) -> tvm.IRModule:
     """Give the functions their names in C, and the first of them the constants."""
     constants = Constants.of(module)
     functions = dict(module.functions)
@@ -82,16 +136,18 @@ def _with_constants(module: tvm.IRModule, interface: CInterface, folder: Path) -
         function = functions[variable].with_attr("global_symbol", f"{interface.name}_{name}")
         if name == COMPUTE and constants.tensors:
             constants.write(folder / "constants")
-            code = constants_assembly(folder / "constants")
+            code = constants_assembly(folder / "constants", is_mach_o=is_mach_o)
             function = function.with_body(with_llvm(function.body, code))
         functions[variable] = function.with_attr(OF_KERNEL, name)
     return tvm.IRModule(functions).without_attr(CONSTANTS)
 
 
-def write_archive(built: Path, path: Path) -> None:
-    """Put an object into a static library."""
+def write_archive(built: Sequence[Path], path: Path, form: str = "gnu") -> None:
+    """Put objects into a static library, for a linker of ELF (``gnu``) or Mach-O (``darwin``)."""
     path.unlink(missing_ok=True)
-    run_tool([str(zig()), "ar", "rcsD", str(path), str(built)], f"write {path.name}")
+    objects = map(str, built)
+    run_tool([str(zig()), "ar", f"--format={form}", "rcsD", str(path), *objects],
+             f"write {path.name}")  # fmt: skip
 
 
 def write_shared(built: Path, interface: CInterface, path: Path) -> None:

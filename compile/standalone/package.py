@@ -20,11 +20,16 @@ from shuffledeploy.compiler.standalone.c_interface import (
 )
 from shuffledeploy.compiler.standalone.example import EXAMPLE, example
 from shuffledeploy.compiler.standalone.header import header
-from shuffledeploy.compiler.standalone.objects import write_archive, write_object, write_shared
+from shuffledeploy.compiler.standalone.objects import (
+    write_apple_archive,
+    write_archive,
+    write_object,
+    write_shared,
+)
 from shuffledeploy.compiler.targets import CompileTarget
 
 
-def write_standalone(
+def write_standalone(  # noqa: PLR0913 - all but three by name
     folder: Path,
     module: tvm.IRModule,
     target: CompileTarget,
@@ -34,6 +39,7 @@ def write_standalone(
     inputs: tuple[Tensor, ...],
     outputs: tuple[Tensor, ...],
     normalisation: ImageStatistics | None,
+    apple: bool = False,
     dump: Dump = Dump(),
 ) -> Standalone:
     """Write a network that needs no runtime: object, static and shared library, header, example.
@@ -54,14 +60,19 @@ def write_standalone(
         In order.
     normalisation : ImageStatistics, optional
         Of the input's channels.
+    apple : bool
+        Whether there is a static library for Apple's systems, too.
     dump : Dump
         Where the module is shown after each step.
 
     Raises
     ------
     UsageError
-        If the network calls what only TVM's runtime has, or no name can be made of `name`.
+        If the network calls what only TVM's runtime has, no name can be made of `name`, or the
+        target is none that Apple's systems run on.
     """
+    if apple:
+        target.require_apple()
     steps = steps_of(pipeline(target), Phase.KERNEL, Phase.PLAN, Phase.FUNCTION)
     with target.tvm_target, tvm.transform.PassContext(opt_level=3):
         built = run_steps(module, steps, dump)
@@ -76,7 +87,9 @@ def write_standalone(
         )  # fmt: skip
         made = Standalone(interface.name, interface.workspace, interface.calls)
         write_object(built, interface, target, folder / made.object, dump)
-    write_archive(folder / made.object, folder / made.archive)
+        if apple:
+            write_apple_archive(built, interface, target, folder / made.apple_archive)
+    write_archive([folder / made.object], folder / made.archive)
     write_shared(folder / made.object, interface, folder / made.library)
     (folder / made.header).write_text(header(interface), encoding="ascii")
     (folder / EXAMPLE).write_text(example(interface), encoding="ascii")

@@ -35,6 +35,8 @@ class Request:
     standalone : str, optional
         Also build the network without a runtime: what its names in C are made of, the network's
         own where it is empty.
+    apple : bool
+        That also for Apple's systems.
     normalisation, labels : Normalisation, tuple of str
         Of its pictures and its classes, where they are not those of `weights` or `model`.
     """
@@ -58,6 +60,7 @@ class Request:
     name: str | None = None
     batch: int = 1
     standalone: str | None = None
+    apple: bool = False
     normalisation: Normalisation | None = None
     labels: tuple[str, ...] = ()
 

@@ -145,6 +145,8 @@ class Outcome:
         if made.name != self.bundle.manifest.network:
             yield f"its names in C begin with {made.name}"
         yield f"an app needs two files: {self.bundle.app_files}"
+        if made.apple_archive in self.bundle.manifest.files:
+            yield f"on Apple's systems {made.apple_archive} takes the library's place"
         others = sorted(folder.resolve().parent.glob(f"*/{made.header}"))
         same = [other.parent.name for other in others if other.parent != folder.resolve()]
         if same:
@@ -205,7 +207,7 @@ def tune_network(request: Request, devices: Devices, console: Console | None = N
         request.bundle_path, lowered, chosen, request.target, network=request.network,
         normalisation=statistics_of(normalisation) if normalisation else None, labels=labels,
         options=_options(request), progress=say,
-        dump_folder=request.dump_ir, standalone=request.c_name,
+        dump_folder=request.dump_ir, standalone=request.c_name, apple=request.apple,
     )  # fmt: skip
     parity, fault = None, None
     if request.check:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import struct
 import subprocess
 from pathlib import Path
 
@@ -19,12 +20,13 @@ from standalone_networks import (
 )
 from torch import nn
 
-from shuffledeploy.compiler.bundle.folder import Bundle, load_bundle
+from shuffledeploy.compiler.bundle.folder import Bundle
 from shuffledeploy.compiler.frontend.program import trace
-from shuffledeploy.compiler.native_tools import compile_c, zig
+from shuffledeploy.compiler.native_tools import compile_c, run_tool, zig
 from shuffledeploy.compiler.network import choose_schedules, lower, write_bundle
 from shuffledeploy.compiler.standalone.c_interface import c_identifier, parameters
 from shuffledeploy.compiler.targets import find_target
+from shuffledeploy.compiler.tune import main as tune
 from shuffledeploy.model.errors import UsageError
 from shuffledeploy.model.registry import build, input_shape
 
@@ -147,25 +149,81 @@ def test_tensors_have_names_of_their_own_in_c(units: Bundle) -> None:
     ]
 
 
-def test_an_arm_object_is_for_every_c_library(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def arm(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     target = find_target("cortex-a72")
     exported = trace(build("shufflenet-fashion"), input_shape("shufflenet-fashion", None))
     lowered = lower(exported, target)
-    write_bundle(
-        tmp_path / "arm", lowered, choose_schedules(lowered, target, {}), target, network="fashion",
-        normalisation=None, options={}, standalone="fashion",
+    return write_bundle(
+        tmp_path_factory.mktemp("arm") / "b", lowered, choose_schedules(lowered, target, {}),
+        target, network="fashion", normalisation=None, options={}, standalone="fashion",
+        apple=True,
     )  # fmt: skip
-    bundle = load_bundle(tmp_path / "arm")
-    made = bundle.standalone
+
+
+def _mach_o_symbols(path: Path) -> dict[str, tuple[bool, bool]]:
+    """List the symbols of an object of Mach-O: whether it defines each, and whether weakly.
+
+    See Apple's <mach-o/loader.h> and <mach-o/nlist.h>; those that only this object knows are left
+    out.
+    """
+    content, found, place = path.read_bytes(), {}, 32
+    magic, cpu = struct.unpack_from("<II", content)
+    assert (magic, cpu) == (0xFEEDFACF, 0x100000C)
+    (commands,) = struct.unpack_from("<I", content, 16)
+    for _ in range(commands):
+        command, size = struct.unpack_from("<II", content, place)
+        # No object may name its system: the linker of each takes it.
+        assert command not in (0x24, 0x25, 0x32)
+        if command == 2:
+            table, count, texts = struct.unpack_from("<III", content, place + 8)
+            for number in range(count):
+                text, kind, _, described = struct.unpack_from("<IBBH", content, table + 16 * number)
+                name = content[texts + text : content.index(0, texts + text)].decode()
+                if kind & 1:
+                    found[name] = (kind & 0xE != 0, described & 0x80 != 0)
+        place += size
+    return found
+
+
+def test_a_library_for_apples_systems_is_mach_o_and_links(arm: Bundle, tmp_path: Path) -> None:
+    archive = arm.path / arm.standalone.apple_archive
+    subprocess.run([zig(), "ar", "x", archive], cwd=tmp_path, check=True)
+    kernels, entries = (_mach_o_symbols(tmp_path / f"{name}.o") for name in ("kernels", "entries"))
+    assert {name for name, (defined, _) in kernels.items() if not defined} <= {"_memcpy"}
+    strong = {name for name, (defined, is_weak) in kernels.items() if defined and not is_weak}
+    assert strong == {"_fashion_compute", "_fashion_compute_timed"}
+    assert {name for name, (defined, _) in entries.items() if defined} == {
+        f"_fashion_{name}" for name in ("run", "run_timed", "run_within", "workspace_bytes")
+    }
+    program, system = tmp_path / "program", ("-target", "aarch64-macos")
+    flags = ("-c", *system, f"-I{arm.path}")
+    compile_c(arm.path / "example.c", tmp_path / "example.o", flags)
+    link = [str(zig()), "build-exe", str(tmp_path / "example.o"), str(archive), *system, "-lc"]
+    run_tool([*link, "-fno-compiler-rt", "-fno-ubsan-rt", f"-femit-bin={program}"], "link for it")
+    # An executable of Mach-O.
+    assert struct.unpack_from("<IIII", program.read_bytes())[::3] == (0xFEEDFACF, 2)
+
+
+def test_code_for_other_processors_is_none_of_apples(capsys: pytest.CaptureFixture[str]) -> None:
+    if HOST.architecture != "aarch64":
+        assert tune(["--target", "host", "--standalone", "--apple"]) == 2
+        assert "--apple goes with a 64-bit ARM --target" in capsys.readouterr().err
+    assert tune(["--target", "arm", "--apple"]) == 2
+    assert "--apple goes with --standalone" in capsys.readouterr().err
+
+
+def test_an_arm_object_is_for_every_c_library(arm: Bundle, tmp_path: Path) -> None:
+    made = arm.standalone
     program = tmp_path / "main.c"
     program.write_text('#include "fashion.h"\nint main(void) { return fashion_run(0, 0, 0); }\n')
     for library in ("gnu.2.28", "musl"):
-        flags = ["-target", f"aarch64-linux-{library}", f"-I{bundle.path}"]
-        compile_c(program, tmp_path / library, [*flags, str(bundle.path / made.object)])
-    assert undefined(bundle.path / made.object) <= {"memcpy"}
+        flags = ["-target", f"aarch64-linux-{library}", f"-I{arm.path}"]
+        compile_c(program, tmp_path / library, [*flags, str(arm.path / made.object)])
+    assert undefined(arm.path / made.object) <= {"memcpy"}
     # Android's loader (bionic) wants segments aligned to pages of 16 KiB and no text relocations.
     readelf = shutil.which("readelf") or pytest.skip("this machine has no readelf")
-    command = [readelf, "-dlW", str(bundle.standalone_library)]
+    command = [readelf, "-dlW", str(arm.standalone_library)]
     told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert "NEEDED" not in told and "TEXTREL" not in told
     loads = [line.split() for line in told.splitlines() if line.strip().startswith("LOAD")]
