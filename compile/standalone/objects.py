@@ -52,7 +52,9 @@ class _Format:
 _MACH_O = _Format(
     "arm64-unknown-none-macho", "e-m:o-i64:64-i128:128-n32:64-S128-Fn32", is_mach_o=True
 )
-# They keep this register for themselves (Apple, "Writing ARM64 code for Apple platforms").
+# Android and Apple's systems keep this register for themselves (ARM, "Procedure Call Standard for
+# the Arm 64-bit Architecture", 6.1.1; Apple, "Writing ARM64 code for Apple platforms"). LLVM knows
+# that of their triples, but one object is for every system.
 _KEPT_REGISTER = "+reserve-x18"
 
 
@@ -100,13 +102,20 @@ def write_apple_archive(
     path : Path
         The library to write. It needs what the object needs.
     """
-    own = target.options.get("mattr", [])
-    attributes = [*(own if isinstance(own, list) else str(own).split(",")), _KEPT_REGISTER]
-    options = {**target.options, "mtriple": _MACH_O.triple, "mattr": attributes}
+    options = {**target.options, "mtriple": _MACH_O.triple}
     apples = dataclasses.replace(target, options=options)
-    with scratch_folder(f".{interface.name}.", path.parent) as folder, apples.tvm_target:
+    with scratch_folder(f".{interface.name}.", path.parent) as folder:
         parts = _compiled_parts(module, interface, apples, _MACH_O, folder, Dump())
         write_archive(parts, path, "darwin")
+
+
+def _for_every_system(target: CompileTarget) -> CompileTarget:
+    """Give the target whose code leaves alone what some systems keep for themselves."""
+    if target.architecture != "aarch64":
+        return target
+    own = target.options.get("mattr", [])
+    attributes = [*(own if isinstance(own, list) else str(own).split(",")), _KEPT_REGISTER]
+    return dataclasses.replace(target, options={**target.options, "mattr": attributes})
 
 
 def _compiled_parts(
@@ -116,7 +125,9 @@ def _compiled_parts(
     """Compile the kernels, and the public functions that call them, to an object each."""
     kernels, entries = folder / "kernels.o", folder / "entries.o"
     named = _with_constants(module, interface, folder, is_mach_o=form.is_mach_o)
-    compiled_kernels(named, target, dump).mod.write_to_file(str(kernels), "o")
+    everywhere = _for_every_system(target)
+    with everywhere.tvm_target:
+        compiled_kernels(named, everywhere, dump).mod.write_to_file(str(kernels), "o")
     source = folder / "entries.ll"
     layout = f'target datalayout = "{form.layout}"\n' if form.layout else ""
     code = f'{layout}target triple = "{form.triple}"\n{entry_points(interface)}'

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import struct
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,6 +27,7 @@ from shuffledeploy.compiler.bundle.folder import Bundle
 from shuffledeploy.compiler.frontend.program import trace
 from shuffledeploy.compiler.native_tools import compile_c, run_tool, zig
 from shuffledeploy.compiler.network import choose_schedules, lower, write_bundle
+from shuffledeploy.compiler.standalone import objects
 from shuffledeploy.compiler.standalone.c_interface import c_identifier, parameters
 from shuffledeploy.compiler.targets import find_target
 from shuffledeploy.compiler.tune import main as tune
@@ -150,15 +154,30 @@ def test_tensors_have_names_of_their_own_in_c(units: Bundle) -> None:
 
 
 @pytest.fixture(scope="module")
-def arm(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+def assembly() -> list[str]:
+    """Collect what LLVM made of the kernels of `arm`, for each of its formats."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def arm(tmp_path_factory: pytest.TempPathFactory, assembly: list[str]) -> Iterator[Bundle]:
     target = find_target("cortex-a72")
     exported = trace(build("shufflenet-fashion"), input_shape("shufflenet-fashion", None))
     lowered = lower(exported, target)
-    return write_bundle(
-        tmp_path_factory.mktemp("arm") / "b", lowered, choose_schedules(lowered, target, {}),
-        target, network="fashion", normalisation=None, options={}, standalone="fashion",
-        apple=True,
-    )  # fmt: skip
+    compiled_kernels = objects.compiled_kernels
+
+    def shown(*arguments: Any) -> Any:
+        made = compiled_kernels(*arguments)
+        assembly.append(made.mod.inspect_source("asm"))
+        return made
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(objects, "compiled_kernels", shown)
+        yield write_bundle(
+            tmp_path_factory.mktemp("arm") / "b", lowered, choose_schedules(lowered, target, {}),
+            target, network="fashion", normalisation=None, options={}, standalone="fashion",
+            apple=True,
+        )  # fmt: skip
 
 
 def _mach_o_symbols(path: Path) -> dict[str, tuple[bool, bool]]:
@@ -184,6 +203,14 @@ def _mach_o_symbols(path: Path) -> dict[str, tuple[bool, bool]]:
                     found[name] = (kind & 0xE != 0, described & 0x80 != 0)
         place += size
     return found
+
+
+def test_the_register_that_some_systems_keep_is_left_alone(
+    arm: Bundle, assembly: list[str]
+) -> None:
+    assert len(assembly) == 2
+    for code in assembly:
+        assert re.search(r"\b[xw]17\b", code) and not re.search(r"\b[xw]18\b", code)
 
 
 def test_a_library_for_apples_systems_is_mach_o_and_links(arm: Bundle, tmp_path: Path) -> None:
