@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import platform
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,21 +19,12 @@ from shuffledeploy.compiler.bundle.manifest import (
     KernelEntry,
     Manifest,
     Precision,
-    StripCall,
 )
 from shuffledeploy.compiler.bundle.tolerances import TOLERANCES
 from shuffledeploy.compiler.first_difference import agree, fault_of
 from shuffledeploy.compiler.frontend.program import Program, import_program
 from shuffledeploy.compiler.half_range import HalfRange, range_in_half
-from shuffledeploy.compiler.ir.attributes import (
-    HALF_SCALE,
-    JOINED_IN_PLACE,
-    OPERATORS,
-    STRIPS,
-    attribute,
-    kernel_of,
-)
-from shuffledeploy.compiler.ir.graph import ENTRY
+from shuffledeploy.compiler.ir.attributes import HALF_SCALE, OPERATORS, attribute
 from shuffledeploy.compiler.ir.inspection import (
     element_of,
     is_shuffle,
@@ -45,6 +35,12 @@ from shuffledeploy.compiler.ir.memory_layout import HALF
 from shuffledeploy.compiler.kernels.images import images_of, one_image
 from shuffledeploy.compiler.kernels.schedules import forms, scheduled
 from shuffledeploy.compiler.library import build_library
+from shuffledeploy.compiler.library_facts import (
+    joined_in_place,
+    strip_calls,
+    symbols_of,
+    versions,
+)
 from shuffledeploy.compiler.passes.graph.eliminate_channel_shuffle import count_shuffles
 from shuffledeploy.compiler.passes.graph.fold_batch_norm import fold_batch_norm
 from shuffledeploy.compiler.passes.memory.constants_in_place import constant_bytes
@@ -258,24 +254,6 @@ def link_kernels(
     return run_steps(lowered.module, steps_of(steps, Phase.SCHEDULE, Phase.MEMORY), dump)
 
 
-def strip_calls(module: tvm.IRModule) -> tuple[StripCall, ...]:
-    """List the calls of one inference that compute several kernels strip by strip."""
-    functions = {variable.name_hint: function for variable, function in module.functions.items()}
-    calls = [(name, attribute(functions[name], STRIPS)) for _, name in kernel_calls(module)]
-    return tuple(StripCall(name, tuple(map(str, kernels))) for name, kernels in calls if kernels)
-
-
-def joined_in_place(module: tvm.IRModule) -> tuple[str, ...]:
-    """List the concatenations that are not called, since their parts stand where they belong."""
-    return tuple(map(str, attribute(module[ENTRY], JOINED_IN_PLACE) or ()))
-
-
-def symbols_of(module: tvm.IRModule) -> dict[str, str]:
-    """List the functions that do the work of a kernel of another name, each with that name."""
-    functions = kernel_functions(module).items()
-    return {name: of for name, f in functions if (of := kernel_of(f, name)) != name}
-
-
 def kernel_entries(lowered: Lowered, chosen: Mapping[str, Chosen]) -> tuple[KernelEntry, ...]:
     """Describe each kernel for the manifest, the heaviest first."""
     counts = {name: lowered.calls.count(name) for name in dict.fromkeys(lowered.calls)}
@@ -301,12 +279,3 @@ def kernel_entries(lowered: Lowered, chosen: Mapping[str, Chosen]) -> tuple[Kern
 
 def _multiply_adds(function: Any) -> int:
     return int(attribute(function, "multiply_adds") or 0) * images_of(function)
-
-
-def versions() -> dict[str, str]:
-    """Versions of what made a bundle."""
-    from importlib import metadata
-
-    names = ("apache-tvm", "apache-tvm-ffi", "torch", "numpy", "xgboost")
-    found = {name: metadata.version(name) for name in names}
-    return {**found, "python": platform.python_version()}

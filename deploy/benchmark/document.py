@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from shuffledeploy.compiler.bundle.folder import LIBRARY, Bundle
-from shuffledeploy.compiler.network import versions
+from shuffledeploy.compiler.library_facts import versions
 from shuffledeploy.deploy.benchmark.benchmark_plan import ALEXNET, OWN, SHUFFLENET, SubjectGroup
 from shuffledeploy.deploy.benchmark.engines import ENGINES, OURS, STANDALONE
 from shuffledeploy.deploy.benchmark.processor import cpu_model

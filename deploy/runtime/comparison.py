@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 from shuffledeploy.compiler.bundle.folder import Bundle, load_bundle
 from shuffledeploy.compiler.cores import CORES, DEFAULT_CORE
-from shuffledeploy.compiler.network import versions
+from shuffledeploy.compiler.library_facts import versions
 from shuffledeploy.compiler.targets import CompileTarget
 from shuffledeploy.compiler.tuning.request import LOG_FOLDER
 from shuffledeploy.compiler.zoo import compile_network

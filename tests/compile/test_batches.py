@@ -30,7 +30,8 @@ from torch import nn
 from shuffledeploy.compiler.ir.attributes import kind_of
 from shuffledeploy.compiler.ir.inspection import kernel_functions
 from shuffledeploy.compiler.kernels.images import images_of
-from shuffledeploy.compiler.network import link_kernels, lower, strip_calls
+from shuffledeploy.compiler.library_facts import strip_calls
+from shuffledeploy.compiler.network import link_kernels, lower
 from shuffledeploy.compiler.passes.memory.compute_in_strips import compute_in_strips
 from shuffledeploy.compiler.passes.memory.expose_intermediates import expose_intermediates
 from shuffledeploy.compiler.passes.memory.join_in_place import join_in_place

@@ -25,7 +25,7 @@ from torch.nn import functional
 from shuffledeploy.compiler.ir.attributes import kernel_of
 from shuffledeploy.compiler.ir.graph import bindings_of, operator
 from shuffledeploy.compiler.ir.inspection import kernel_functions
-from shuffledeploy.compiler.network import joined_in_place, strip_calls
+from shuffledeploy.compiler.library_facts import joined_in_place, strip_calls
 from shuffledeploy.compiler.passes.memory.compute_in_strips import compute_in_strips
 from shuffledeploy.compiler.passes.memory.expose_intermediates import (
     INTERMEDIATES,

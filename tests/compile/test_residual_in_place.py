@@ -27,7 +27,7 @@ from tvm import relax
 from shuffledeploy.compiler.ir.attributes import kernel_of
 from shuffledeploy.compiler.ir.graph import called_kernel
 from shuffledeploy.compiler.ir.inspection import kernel_functions
-from shuffledeploy.compiler.network import strip_calls
+from shuffledeploy.compiler.library_facts import strip_calls
 from shuffledeploy.compiler.passes.memory.compute_in_strips import compute_in_strips
 from shuffledeploy.compiler.passes.memory.expose_intermediates import (
     INTERMEDIATES,
