@@ -32,7 +32,7 @@ from shuffledeploy.compiler.passes.graph.own_answers import own_answers
 from shuffledeploy.compiler.passes.graph.simplify_pools import simplify_pools
 from shuffledeploy.compiler.passes.graph.write_in_read_order import write_in_read_order
 from shuffledeploy.compiler.passes.memory.compute_in_strips import compute_in_strips
-from shuffledeploy.compiler.passes.memory.compute_on_threads import compute_on_threads
+from shuffledeploy.compiler.passes.memory.compute_on_threads import LEAST_WORK, compute_on_threads
 from shuffledeploy.compiler.passes.memory.constants_in_place import constants_in_place
 from shuffledeploy.compiler.passes.memory.expose_intermediates import expose_intermediates
 from shuffledeploy.compiler.passes.memory.join_in_place import join_in_place
@@ -130,7 +130,10 @@ def pipeline(
             "compute_in_strips": partial(compute_in_strips, unscheduled=unscheduled, cache=cache),
             "residual_in_place": residual_in_place,
             "compute_on_threads": partial(
-                compute_on_threads, threads=target.threads, fetches=target.fetches
+                compute_on_threads,
+                threads=target.threads,
+                fetches=target.fetches,
+                least_work=LEAST_WORK,
             ),
         },
         Phase.KERNEL: {

@@ -24,6 +24,12 @@ gc.freeze()
 gc.set_threshold(200_000, 50, 50)
 
 
+@pytest.fixture(autouse=True)
+def _threads_share_out_small_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let several threads compute the tests' networks, which are too small to gain by it."""
+    monkeypatch.setattr("shuffledeploy.compiler.pipeline.LEAST_WORK", 0)
+
+
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """Return a bundle that is in order; copy it to change it."""

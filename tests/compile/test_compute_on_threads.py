@@ -173,6 +173,18 @@ def test_neighbouring_kernels_are_launched_once(units: nn.Module) -> None:
     assert called(launch_once(module)) == [f"launch_of_{len(called(module))}"]
 
 
+def test_a_network_of_little_work_stays_on_one_thread(units: nn.Module) -> None:
+    module = with_schedules(lowered(imported(units, *SHAPE).module))
+    work = sum(
+        int(attribute(f, "multiply_adds") or 0) * calls(module).count(name)
+        for name, f in kernel_functions(module).items()
+    )
+    assert work > 0
+    assert compute_on_threads(module, 2, fetches=False, least_work=work + 1).same_as(module)
+    after = compute_on_threads(module, 2, fetches=False, least_work=work)
+    assert any(attribute(f, PARTS) for f in kernel_functions(after).values())
+
+
 def test_a_bundle_for_threads_says_so_and_is_right_on_fewer(tmp_path: Path) -> None:
     network = lower(trace(seeded(Small()), (1, 3, 9, 7)), HOST)
     chosen = choose_schedules(network, HOST, {})

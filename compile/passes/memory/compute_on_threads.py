@@ -30,13 +30,23 @@ from shuffledeploy.compiler.ir.attributes import (
     kernel_of,
     kind_of,
 )
+from shuffledeploy.compiler.ir.inspection import kernel_functions
 from shuffledeploy.compiler.ir.tvm_edges import NO_ALIAS
+from shuffledeploy.compiler.kernels.images import images_of
+from shuffledeploy.compiler.passes.memory.expose_intermediates import kernel_calls
 from shuffledeploy.compiler.passes.memory.one_function import large_buffers
 from shuffledeploy.compiler.passes.tir.fetch_weights import fetch_next_weights
 from shuffledeploy.compiler.threads.parts import only_part, part_call, part_of
 
+# Multiply-adds of a network below which threads wait for each other longer than they compute: on
+# two threads one of 0.7 M took 2.4 times as long as on one, one of 38 M 0.63 times (measured, as in
+# compile/README.md).
+LEAST_WORK = 5_000_000
 
-def compute_on_threads(module: tvm.IRModule, threads: int, *, fetches: bool) -> tvm.IRModule:
+
+def compute_on_threads(
+    module: tvm.IRModule, threads: int, *, fetches: bool, least_work: int = 0
+) -> tvm.IRModule:
     """Share out the work of kernels.
 
     Parameters
@@ -47,6 +57,8 @@ def compute_on_threads(module: tvm.IRModule, threads: int, *, fetches: bool) -> 
         How many there are; with one all stays as it is.
     fetches : bool
         Whether kernels ask for the weights of their next block, which is known of whole loops.
+    least_work : int
+        Multiply-adds of one inference below which all stays as it is.
 
     Returns
     -------
@@ -54,7 +66,7 @@ def compute_on_threads(module: tvm.IRModule, threads: int, *, fetches: bool) -> 
         Answers as before, bit for bit. A kernel that is shared out is marked with the function
         that does a part (see :mod:`compiler.ir.attributes`).
     """
-    if threads == 1:
+    if threads == 1 or _work(module) < least_work:
         return module
     functions: dict[Any, Any] = dict(module.functions)
     for variable, function in module.functions.items():
@@ -71,6 +83,13 @@ def compute_on_threads(module: tvm.IRModule, threads: int, *, fetches: bool) -> 
         functions[reference] = part
         functions[variable] = _shared_out(function, reference, parts)
     return tvm.IRModule(functions, attrs=module.attrs)
+
+
+def _work(module: tvm.IRModule) -> int:
+    """Count the multiply-adds of one inference."""
+    kernels = kernel_functions(module)
+    return sum(int(attribute(kernels[name], "multiply_adds") or 0) * images_of(kernels[name])
+               for _, name in kernel_calls(module))  # fmt: skip
 
 
 def _is_called(function: Any) -> bool:
