@@ -8,7 +8,6 @@ from pathlib import Path
 
 from shuffledeploy.compiler.cores import DEFAULT_CORE
 from shuffledeploy.compiler.ir.memory_layout import ELEMENT_BYTES, FLOAT
-from shuffledeploy.deploy.benchmark.benchmark_plan import OWN
 from shuffledeploy.deploy.estimate.boards import BOARD_HELP, find_board
 from shuffledeploy.model.command_output import require_creatable, steps, write_json
 from shuffledeploy.model.errors import FAILURE_STATUS, UsageError, command, program_name
@@ -41,12 +40,13 @@ def main(argv: list[str] | None = None) -> int:
     core = options.core or (board.core if board else DEFAULT_CORE)
     if board is not None and board.core != core:
         raise UsageError(f"{board.name} has a {board.core}: leave out --core {core}")
-    sizes = [parse_resolution(text) for text in options.resolution] or [OWN]
+    sizes = [parse_resolution(text) for text in options.resolution]
+    from shuffledeploy.deploy.benchmark.benchmark_plan import OWN
     from shuffledeploy.deploy.benchmark.counted_peers import MODELS, count_peers, plan_peers
     from shuffledeploy.deploy.benchmark.counted_report import print_peers
 
     models = options.model or MODELS
-    jobs = plan_peers(models, options.engine, core, sizes, options.precision)
+    jobs = plan_peers(models, options.engine, core, sizes or [OWN], options.precision)
     with steps("starting", len(jobs)) as tell:
         document = count_peers(jobs, core, tell, board)
     print_peers(document)
