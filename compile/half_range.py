@@ -20,13 +20,13 @@ from shuffledeploy.compiler.frontend.core_program import core_program
 from shuffledeploy.compiler.frontend.importing import tensor_calls
 from shuffledeploy.compiler.frontend.program import Program
 from shuffledeploy.compiler.ir.graph import Array
+from shuffledeploy.compiler.passes.graph.compute_in_half import LARGEST
 from shuffledeploy.compiler.program_values import tensors_of_calls
 from shuffledeploy.compiler.proof_arrays import SEEDS
 from shuffledeploy.model.errors import UsageError
 
-END = 65504.0
 #: From here on numbers are kept small: other inputs may bring larger ones than those of the proof.
-REACHED = END / 2
+REACHED = LARGEST / 2
 #: What the largest number is brought down to, at most.
 KEPT_BELOW = 8192.0
 #: The smallest part: with less, numbers of order one would lose digits at half's other end.
@@ -58,7 +58,7 @@ class HalfRange:
             return ""
         return (
             f"numbers reach {self.largest:,.0f} ({self.layer}), and half precision ends at"
-            f" {END:,.0f}: tensors hold 1/{1 / self.scale:.0f} of what they stand for"
+            f" {LARGEST:,.0f}: tensors hold 1/{1 / self.scale:.0f} of what they stand for"
         )
 
 
@@ -87,7 +87,7 @@ def range_in_half(program: Program) -> HalfRange:
         scale = 2.0 ** -math.ceil(math.log2(largest / KEPT_BELOW))
     if scale < LEAST_SCALE:
         raise UsageError(
-            f"half precision ends at {END:,.0f}, and the network's numbers reach {largest:.1e}"
+            f"half precision ends at {LARGEST:,.0f}, and the network's numbers reach {largest:.1e}"
             f" ({layer}): compile it with --precision float32"
         )
     return HalfRange(largest, layer, scale)

@@ -32,7 +32,7 @@ from shuffledeploy.compiler.ir.inspection import (
     moves_only,
 )
 from shuffledeploy.compiler.ir.memory_layout import HALF
-from shuffledeploy.compiler.kernels.images import images_of, one_image
+from shuffledeploy.compiler.kernels.images import multiply_adds_of, one_image
 from shuffledeploy.compiler.kernels.schedules import forms, scheduled
 from shuffledeploy.compiler.library import build_library
 from shuffledeploy.compiler.library_facts import (
@@ -258,7 +258,7 @@ def kernel_entries(lowered: Lowered, chosen: Mapping[str, Chosen]) -> tuple[Kern
     """Describe each kernel for the manifest, the heaviest first."""
     counts = {name: lowered.calls.count(name) for name in dict.fromkeys(lowered.calls)}
     scores = {n: own.score if (own := chosen[n].own_record) is not None else None for n in counts}
-    work = {name: _multiply_adds(lowered.kernels[name]) for name in counts}
+    work = {name: multiply_adds_of(lowered.kernels[name]) for name in counts}
     scored = {name: score for name, score in scores.items() if score is not None}
     sources = {c.record.source for c in chosen.values() if c.record is not None}
     costs = scored if len(scored) == len(counts) and len(sources) == 1 else work
@@ -275,7 +275,3 @@ def kernel_entries(lowered: Lowered, chosen: Mapping[str, Chosen]) -> tuple[Kern
         for name in counts
     ]  # fmt: skip
     return tuple(sorted(entries, key=lambda entry: -entry.share))
-
-
-def _multiply_adds(function: Any) -> int:
-    return int(attribute(function, "multiply_adds") or 0) * images_of(function)

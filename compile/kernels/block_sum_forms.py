@@ -11,13 +11,12 @@ sum in float32, two registers for each of half's::
 
 from __future__ import annotations
 
-from typing import Any
-
 import tvm
 from tvm import tirx
 from tvm.s_tir import Schedule
 
-from shuffledeploy.compiler.kernels.blocks import ACCUMULATE, OUTPUT, PARTIAL, TAKEN, WEIGHT
+from shuffledeploy.compiler.kernels.blocks import ACCUMULATE, OUTPUT, PARTIAL, TAKEN
+from shuffledeploy.compiler.kernels.packing import block_weight
 from shuffledeploy.compiler.kernels.tiling import Choose, Core, Form, divisors, extents_of
 
 # Registers of a vector of outputs: a part of its sum, and the sum.
@@ -46,7 +45,7 @@ def _block_sum_form(lanes: int, width: int, tiles: list[int], whole: bool) -> Fo
     def apply(schedule: Schedule, choose: Choose) -> None:
         accumulate, output = schedule.get_sblock(ACCUMULATE), schedule.get_sblock(OUTPUT)
         partial, taken = schedule.get_sblock(PARTIAL), schedule.get_sblock(TAKEN)
-        _block_weight(schedule, partial, width * lanes)
+        block_weight(schedule, partial, width * lanes)
         p, q, o, b = schedule.get_loops(accumulate)
         p_out, p_in = schedule.split(p, [None, choose(tiles, tiles[-1])])
         o_out, o_in, o_lane = schedule.split(o, [None, width, lanes])
@@ -80,14 +79,3 @@ def _block_sum_form(lanes: int, width: int, tiles: list[int], whole: bool) -> Fo
         schedule.unroll(out_p)
 
     return apply
-
-
-def _block_weight(schedule: Schedule, partial: Any, width: int) -> None:
-    """Let the weights of one tile's outputs lie together, in the order in which it reads them."""
-    reads = schedule.get(partial).reads
-    index = next(i for i, region in enumerate(reads) if region.source.name == WEIGHT)
-    schedule.transform_layout(
-        partial,
-        ("read", index),
-        lambda g, kh, kw, k, o: (g, o // width, kh, kw, k, o % width),
-    )

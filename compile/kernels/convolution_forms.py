@@ -18,8 +18,8 @@ from shuffledeploy.compiler.kernels.blocks import (
     OUTPUT,
     POSITIONS,
     TAKEN,
-    WEIGHT,
 )
+from shuffledeploy.compiler.kernels.packing import block_weight
 from shuffledeploy.compiler.kernels.tiling import (
     MOST_PIXELS_IN_TILE,
     MOST_WRITTEN_OUT,
@@ -208,7 +208,7 @@ def _convolution_form(
         if not staged:
             schedule.compute_inline(taken)
         if vectors < shape.vectors:
-            _block_weight(schedule, accumulate, vectors * shape.lanes)
+            block_weight(schedule, accumulate, vectors * shape.lanes)
         p, q, o, kh, kw, k = schedule.get_loops(accumulate)
         p_out, p_in = schedule.split(p, [None, choose(tiles, tiles[0])])
         o_out, o_in, o_lane = schedule.split(o, [None, vectors, shape.lanes])
@@ -267,17 +267,6 @@ def _streaming_form(lanes: int, steps: list[int]) -> Form:
         vectorize_copy(schedule, output, lanes)
 
     return apply
-
-
-def _block_weight(schedule: Schedule, accumulate: Any, width: int) -> None:
-    """Let the weights of one tile's outputs lie together, in the order in which it reads them."""
-    reads = schedule.get(accumulate).reads
-    index = next(i for i, region in enumerate(reads) if region.source.name == WEIGHT)
-    schedule.transform_layout(
-        accumulate,
-        ("read", index),
-        lambda g, kh, kw, k, o: (g, o // width, kh, kw, k, o % width),
-    )
 
 
 def _stage(schedule: Schedule, taken: Any, loop: Any) -> None:

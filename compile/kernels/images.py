@@ -33,6 +33,11 @@ def images_of(function: Any) -> int:
     return int(attribute(function, IMAGES) or 1)
 
 
+def multiply_adds_of(function: Any) -> int:
+    """Count the multiply-adds of one call of a kernel, all of its images together."""
+    return int(attribute(function, "multiply_adds") or 0) * images_of(function)
+
+
 def tensors_of_images(function: Any) -> tuple[int, ...]:
     """List the parameters that have another part for each image; none where there is but one."""
     return tuple(int(place) for place in attribute(function, OF_IMAGES) or ())

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from tvm.s_tir import Schedule
 
 from shuffledeploy.compiler.ir.graph import Array
+from shuffledeploy.compiler.kernels.blocks import WEIGHT
 from shuffledeploy.compiler.kernels.convolution import Convolution, bias_shape
 
 
@@ -35,3 +39,14 @@ def pack_bias(bias: Array, conv: Convolution) -> Array:
     packed = np.zeros(bias_shape(conv), bias.dtype)
     packed[:, : conv.group_outputs] = bias.reshape(conv.groups, conv.group_outputs)
     return packed
+
+
+def block_weight(schedule: Schedule, accumulate: Any, width: int) -> None:
+    """Let the weights of one tile's outputs lie together, in the order in which it reads them."""
+    reads = schedule.get(accumulate).reads
+    index = next(i for i, region in enumerate(reads) if region.source.name == WEIGHT)
+    schedule.transform_layout(
+        accumulate,
+        ("read", index),
+        lambda g, kh, kw, k, o: (g, o // width, kh, kw, k, o % width),
+    )

@@ -6,8 +6,7 @@ client cores (Table 2-5), 52 for its server cores (table "Cache Comparison Betwe
 Microarchitecture and Broadwell Microarchitecture", which has the 15 from the third level, too).
 Haswell and Broadwell have the same width as Skylake's client cores; later cores the same as the
 server cores, whose figure is taken. AMD's have 32 bytes (7-cpu.com, Zen 2), Zen 5 has 64; from the
-third level 32 on all of them. Of Intel's lookup of pages `deploy.estimate.caches` tells; AMD's
-second level of translation is charged the same.
+third level 32 on all of them. AMD's lookup of a page is charged as Intel's.
 """
 
 from __future__ import annotations

@@ -15,12 +15,12 @@ from torch.nn import functional
 
 from shuffledeploy.compiler.cores import CORES
 from shuffledeploy.compiler.frontend.program import Program
-from shuffledeploy.compiler.half_range import END, KEPT_BELOW, range_in_half
+from shuffledeploy.compiler.half_range import KEPT_BELOW, range_in_half
 from shuffledeploy.compiler.ir.attributes import HALF_SCALE, kind_of
 from shuffledeploy.compiler.ir.graph import Array, bindings_of, constant_of
 from shuffledeploy.compiler.ir.inspection import element_of, kernel_functions
 from shuffledeploy.compiler.ir.memory_layout import FLOAT, HALF
-from shuffledeploy.compiler.passes.graph.compute_in_half import compute_in_half
+from shuffledeploy.compiler.passes.graph.compute_in_half import LARGEST, compute_in_half
 from shuffledeploy.compiler.pipeline import Phase, pipeline, run_steps, steps_of
 from shuffledeploy.compiler.targets import CompileTarget, find_target
 from shuffledeploy.compiler.tuning.records.recorded_schedules import kernel_key
@@ -210,7 +210,7 @@ def test_long_sums_of_linear_layers_lose_no_digits(rows: int, outputs: int) -> N
 def test_large_numbers_are_kept_small() -> None:
     program = imported(seeded(Units(factor=100_000.0)), *SHAPE)
     found = range_in_half(program)
-    assert found.largest > END
+    assert found.largest > LARGEST
     assert KEPT_BELOW / 2 < found.largest * found.scale <= KEPT_BELOW
     assert f"1/{1 / found.scale:.0f} of" in found.sentence
     network, value = seeded(Units(factor=100_000.0)), draw(*SHAPE)

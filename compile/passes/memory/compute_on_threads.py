@@ -32,7 +32,7 @@ from shuffledeploy.compiler.ir.attributes import (
 )
 from shuffledeploy.compiler.ir.inspection import kernel_functions
 from shuffledeploy.compiler.ir.tvm_edges import NO_ALIAS
-from shuffledeploy.compiler.kernels.images import images_of
+from shuffledeploy.compiler.kernels.images import multiply_adds_of
 from shuffledeploy.compiler.passes.memory.expose_intermediates import kernel_calls
 from shuffledeploy.compiler.passes.memory.one_function import large_buffers
 from shuffledeploy.compiler.passes.tir.fetch_weights import fetch_next_weights
@@ -88,8 +88,7 @@ def compute_on_threads(
 def _work(module: tvm.IRModule) -> int:
     """Count the multiply-adds of one inference."""
     kernels = kernel_functions(module)
-    return sum(int(attribute(kernels[name], "multiply_adds") or 0) * images_of(kernels[name])
-               for _, name in kernel_calls(module))  # fmt: skip
+    return sum(multiply_adds_of(kernels[name]) for _, name in kernel_calls(module))
 
 
 def _is_called(function: Any) -> bool:
