@@ -25,6 +25,8 @@ READY_S = 30.0
 _READY = re.compile(r"ready ([1-9][0-9]{0,4})")
 _LAST_WORDS = 5
 _LONGEST_WORDS = 2000
+#: What an ended command said last is in its pipe; its descendants may hold the pipe open.
+_LAST_WORDS_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,37 @@ class ServerWishes:
         return options
 
 
+class _Said:
+    """What a server says, read by a thread: the port at which it is ready, and its last words."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self.port: int | None = None
+        self._is_known = threading.Event()
+        self._words: deque[str] = deque(maxlen=_LAST_WORDS)
+        self._reader = threading.Thread(target=self._read, args=(process,), daemon=True)
+        self._reader.start()
+
+    def _read(self, process: subprocess.Popen[bytes]) -> None:
+        assert process.stdout
+        while line := process.stdout.readline(_LONGEST_WORDS):
+            said = line.decode(errors="replace").strip()
+            if self.port is None and (told := _READY.fullmatch(said)):
+                self.port = int(told[1])
+                self._is_known.set()
+            else:
+                self._words.append(said)
+        self._is_known.set()
+
+    def is_known_within(self, patience_s: float) -> bool:
+        """Wait until the port is told, or will never be."""
+        return self._is_known.wait(patience_s)
+
+    def last_words(self) -> str:
+        """Return what it said last but for its port, once it has ended."""
+        self._reader.join(_LAST_WORDS_S)
+        return "\n".join(self._words)
+
+
 @dataclass(frozen=True)
 class RunningServer:
     """A server that runs on a device.
@@ -74,14 +107,14 @@ class RunningServer:
 
     port: int
     _process: subprocess.Popen[bytes]
-    _words: deque[str]
+    _said: _Said
     _host: RemoteHost
 
     def why_ended(self, patience_s: float) -> str | None:
         """Say why it ended, None if it did not in so many seconds."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(patience_s)
-            return self._host.why_lost("\n".join(self._words))
+            return self._host.why_lost(self._said.last_words())
         return None
 
 
@@ -130,35 +163,20 @@ def running_server(host: RemoteHost, wishes: ServerWishes) -> Iterator[RunningSe
         command.words, env=dict(command.environment), stdin=subprocess.PIPE,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
-    words: deque[str] = deque(maxlen=_LAST_WORDS)
+    said = _Said(process)
     try:
-        yield RunningServer(_wait_until_ready(host, process, words), process, words, host)
+        yield RunningServer(_port_when_ready(host, said), process, said, host)
     finally:
         end_by_input(process)
 
 
-def _wait_until_ready(host: RemoteHost, process: subprocess.Popen[bytes], words: deque[str]) -> int:
-    """Return the port at which the server came up; what it says later is read, too."""
-    found: list[int] = []
-    is_known = threading.Event()
-
-    def read() -> None:
-        assert process.stdout
-        while line := process.stdout.readline(_LONGEST_WORDS):
-            said = line.decode(errors="replace").strip()
-            if not found and (told := _READY.fullmatch(said)):
-                found.append(int(told[1]))
-                is_known.set()
-            words.append(said)
-        is_known.set()
-
-    threading.Thread(target=read, daemon=True).start()
-    is_known.wait(READY_S)
-    if found:
-        return found[0]
-    if not is_known.is_set():
+def _port_when_ready(host: RemoteHost, said: _Said) -> int:
+    """Return the port at which the server came up."""
+    if not said.is_known_within(READY_S):
         raise Failure(f"{host.name}: the server does not come up within {READY_S:.0f} s")
-    raise Failure(f"{host.name}: {host.why_lost(chr(10).join(words))}")
+    if said.port is None:
+        raise Failure(f"{host.name}: {host.why_lost(said.last_words())}")
+    return said.port
 
 
 def remove_pushed(host: RemoteHost) -> None:
