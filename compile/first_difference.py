@@ -13,7 +13,6 @@ import tvm
 from torch.export import ExportedProgram
 
 from shuffledeploy.compiler.bundle.tolerances import TOLERANCES, allowed_error, error_unit
-from shuffledeploy.compiler.frontend.core_program import core_program
 from shuffledeploy.compiler.frontend.importing import imported, tensor_calls
 from shuffledeploy.compiler.frontend.program import Program, tidied
 from shuffledeploy.compiler.ir.graph import Array
@@ -66,7 +65,7 @@ def fault_of(
     if right_after(len(steps)):
         return None
     if not right_after(0):
-        return UsageError(_wrong_operator(program.exported, inputs))
+        return UsageError(_wrong_operator(program.core, inputs))
     name = first_wrong(steps, right_after).name
     return Failure(
         f"the pass {name} changes what this network computes: its answer is PyTorch's before the"
@@ -97,10 +96,9 @@ def _answers(module: tvm.IRModule, inputs: list[Array]) -> list[Array]:
     return written_answers(lowered, unscheduled_writes(lowered, inputs))
 
 
-def _wrong_operator(exported: ExportedProgram, inputs: list[Array]) -> str:
+def _wrong_operator(program: ExportedProgram, inputs: list[Array]) -> str:
     """Say from which operator of a program on its tensors are others than in PyTorch."""
-    program = core_program(exported)
-    told = tensors_of_calls(program, inputs)
+    told = tensors_of_calls(program, inputs, np.copy)
     actual = _answers(tidied(imported(program, with_all=True)), inputs)
     for node, ours, theirs in zip(tensor_calls(program), actual, told, strict=True):
         if not _agrees(ours, theirs):

@@ -10,18 +10,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import warnings
 
 import numpy as np
 from torch import fx
 
 from shuffledeploy.compiler.bundle import folder as bundles
-from shuffledeploy.compiler.frontend.core_program import core_program
 from shuffledeploy.compiler.frontend.importing import tensor_calls
 from shuffledeploy.compiler.frontend.program import Program
 from shuffledeploy.compiler.ir.graph import Array
 from shuffledeploy.compiler.passes.graph.compute_in_half import LARGEST
-from shuffledeploy.compiler.program_values import tensors_of_calls
+from shuffledeploy.compiler.program_values import layer_of, tensors_of_calls
 from shuffledeploy.compiler.proof_arrays import SEEDS
 from shuffledeploy.model.errors import UsageError
 
@@ -70,18 +68,16 @@ def range_in_half(program: Program) -> HalfRange:
     UsageError
         If it is so large that half precision cannot hold it beside numbers of order one.
     """
-    with warnings.catch_warnings():
-        # PyTorch's own, of how it copies programs.
-        warnings.simplefilter("ignore", FutureWarning)
-        core = core_program(program.exported)
     largest, layer = 0.0, ""
     for seed in (0, *SEEDS):
-        values = tensors_of_calls(core, bundles.seeded_inputs(program.inputs, seed))
-        for call, value in zip(tensor_calls(core), values, strict=True):
+        values = tensors_of_calls(
+            program.core, bundles.seeded_inputs(program.inputs, seed), np.copy
+        )
+        for call, value in zip(tensor_calls(program.core), values, strict=True):
             if value.dtype == np.float32 and value.size and not _is_folded(call):
                 reached = _magnitude(value)
                 if reached > largest:
-                    largest, layer = reached, _layer_of(call)
+                    largest, layer = reached, layer_of(call)
     scale = 1.0
     if largest >= REACHED:
         scale = 2.0 ** -math.ceil(math.log2(largest / KEPT_BELOW))
@@ -104,8 +100,3 @@ def _magnitude(values: Array) -> float:
 def _is_folded(call: fx.Node) -> bool:
     """Whether a call's tensor is in no compiled network: only a batch norm reads it."""
     return bool(call.users) and all("batch_norm" in str(user.target) for user in call.users)
-
-
-def _layer_of(call: fx.Node) -> str:
-    modules = [path for path, _ in call.meta.get("nn_module_stack", {}).values() if path]
-    return modules[-1] if modules else call.name

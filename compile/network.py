@@ -34,6 +34,7 @@ from shuffledeploy.compiler.ir.inspection import (
 from shuffledeploy.compiler.ir.memory_layout import HALF
 from shuffledeploy.compiler.kernels.images import multiply_adds_of, one_image
 from shuffledeploy.compiler.kernels.schedules import forms, scheduled
+from shuffledeploy.compiler.layer_values import layers_of
 from shuffledeploy.compiler.library import build_library
 from shuffledeploy.compiler.library_facts import (
     joined_in_place,
@@ -201,7 +202,9 @@ def write_bundle(  # noqa: PLR0913 - all but four by name
             progress("looking for what makes it differ from PyTorch")
             if (fault := fault_of(lowered.program, target, values, expected)) is not None:
                 raise fault
-        np.savez(folder / bundles.INTERMEDIATES, allow_pickle=False, **samples_of(writes))
+        half_scale = 1.0 if lowered.half is None else lowered.half.scale
+        layers, told = layers_of(lowered.program, writes, values, half_scale)
+        np.savez(folder / bundles.INTERMEDIATES, allow_pickle=False, **samples_of(writes), **told)
         progress(f"building the library for {target.name}")
         functions = {name: choice.function for name, choice in chosen.items()}
         dump = Dump.of(dump_folder, pipeline(target))
@@ -235,7 +238,7 @@ def write_bundle(  # noqa: PLR0913 - all but four by name
             score_unit=", ".join(sorted(units)) or None, seeds=SEEDS,
             tolerance=TOLERANCES[target.precision],
             precision=msgspec.convert(target.precision, Precision), threads=target.threads,
-            half_scale=1.0 if lowered.half is None else lowered.half.scale,
+            half_scale=half_scale, layers=layers,
         ))  # fmt: skip
     return bundles.load_bundle(output)
 

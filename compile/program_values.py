@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
 import torch
 from torch import fx
 from torch.export import ExportedProgram
@@ -11,8 +13,12 @@ from torch.utils._pytree import tree_flatten
 from shuffledeploy.compiler.frontend.importing import tensor_calls
 from shuffledeploy.compiler.ir.graph import Array
 
+Kept = TypeVar("Kept")
 
-def tensors_of_calls(program: ExportedProgram, inputs: list[Array]) -> list[Array]:
+
+def tensors_of_calls(
+    program: ExportedProgram, inputs: list[Array], keep: Callable[[Array], Kept]
+) -> list[Kept]:
     """Run a program in PyTorch; list what its calls give, as `tensor_calls` lists them.
 
     Parameters
@@ -21,21 +27,29 @@ def tensors_of_calls(program: ExportedProgram, inputs: list[Array]) -> list[Arra
         What `compiler.frontend.core_program.core_program` gave.
     inputs : list of Array
         In the order of the program's inputs.
+    keep : Callable
+        What to keep of a tensor, whose memory a later call may write over: `numpy.copy` keeps all.
     """
-    return _Values(program).told(inputs)
+    return _Values(program, keep).told(inputs)
 
 
-class _Values(fx.Interpreter):
-    """Runs a program in PyTorch and keeps what each call gives."""
+def layer_of(call: fx.Node) -> str:
+    """Name the module of the network that a call belongs to; the call where it has no name."""
+    modules = [path for path, _ in call.meta.get("nn_module_stack", {}).values() if path]
+    return modules[-1] if modules else call.name
 
-    def __init__(self, program: ExportedProgram) -> None:
+
+class _Values(fx.Interpreter, Generic[Kept]):
+    """Runs a program in PyTorch and keeps something of what each call gives."""
+
+    def __init__(self, program: ExportedProgram, keep: Callable[[Array], Kept]) -> None:
         super().__init__(program.graph_module)
-        self._program = program
+        self._program, self._keep = program, keep
         self._wanted = set(tensor_calls(program))
-        self._told: list[Array] = []
+        self._told: list[Kept] = []
 
-    def told(self, inputs: list[Array]) -> list[Array]:
-        """List the tensors that the program's calls give, in order."""
+    def told(self, inputs: list[Array]) -> list[Kept]:
+        """List what is kept of the tensors that the program's calls give, in order."""
         program, given = self._program, [torch.from_numpy(value.copy()) for value in inputs]
         held = {**program.state_dict, **program.constants}
         user = iter(tree_flatten(given)[0])
@@ -51,5 +65,5 @@ class _Values(fx.Interpreter):
         """Run one node."""
         result = super().run_node(n)
         if n in self._wanted and isinstance(result, torch.Tensor):
-            self._told.append(np.array(result.numpy()))
+            self._told.append(self._keep(result.numpy()))
         return result

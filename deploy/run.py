@@ -34,6 +34,7 @@ is timed on a real device, or its instructions are counted on an emulated one.
   run.py build/shufflenet --device emulated --count      the heaviest kernels, and what cycles
                                                          the core is estimated to take for them
   run.py build/shufflenet --count --board raspberry-pi-4     and how many ms that is there
+  run.py build/shufflenet --layers --picture layers.png  each layer beside PyTorch's float32
 """
 _EPILOG = """\
 exit status: 0 when parity holds; 1 when it does not (the first wrong kernel is named) or the
@@ -48,6 +49,7 @@ def main(argv: list[str] | None = None) -> int:
     options = _parse(argv)
     require_writable(options.json)
     require_writable(options.write_runner)
+    require_writable(options.picture)
     if options.runs < 1:
         raise UsageError(f"--runs takes at least 1, not {options.runs}")
     if options.device is not None:
@@ -103,6 +105,13 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         "--cold", action="store_true",
         help="with a time by the runner: empty the caches before each inference",
     )  # fmt: skip
+    parser.add_argument(
+        "--layers", action="store_true",
+        help="also hold each layer's tensor against PyTorch's: signal to noise, the worst layers",
+    )  # fmt: skip
+    parser.add_argument(
+        "--picture", type=Path, metavar="FILE", help="with --layers: draw that, as .png or .svg"
+    )
     figure = parser.add_mutually_exclusive_group()
     figure.add_argument(
         "--count",
@@ -122,6 +131,12 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         raise UsageError("--board goes with --count, and has a clock: leave out --clock-ghz")
     if options.board is not None and options.standalone:
         raise UsageError("--board estimates what a bundle takes: leave out --standalone")
+    if options.layers and (options.standalone or options.runner or options.write_runner):
+        raise UsageError("--layers asks the bundle: leave out --standalone and the runner")
+    if options.picture is not None and not options.layers:
+        raise UsageError("--picture draws the layers of --layers")
+    if options.picture is not None and options.picture.suffix not in (".png", ".svg"):
+        raise UsageError(f"--picture takes a file .png or .svg, not {options.picture.name}")
     if (options.runner or options.write_runner) and (options.input or options.count):
         raise UsageError("the runner compares and times: leave out --input and --count")
     return options

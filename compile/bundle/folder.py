@@ -6,7 +6,8 @@
       network.so         Relax virtual machine code, kernels, weights
       manifest.json      what it is, what it needs, what it is made of, and the hash of each file
       reference.npz      inputs and PyTorch's answers
-      intermediates.npz  samples of what each kernel should write for the first input
+      intermediates.npz  for the first input, samples of what each kernel should write, and of
+                         PyTorch's tensors of the same layers
 
 and, where the network was asked for without a runtime, ``NAME.o``, ``libNAME.a``, ``libNAME.so``,
 ``NAME.h`` and ``example.c``.
@@ -26,6 +27,7 @@ import numpy as np
 
 from shuffledeploy.compiler.bundle.arrays import NUMBER, Array, Expected, check_arrays, read_arrays
 from shuffledeploy.compiler.bundle.elf import check_library
+from shuffledeploy.compiler.bundle.layer_samples import LAYER_SAMPLES
 from shuffledeploy.compiler.bundle.manifest import (
     LONGEST_MANIFEST,
     Manifest,
@@ -103,6 +105,10 @@ class Bundle:
         arrays = read_arrays(self.path / INTERMEDIATES, _samples(self.manifest))
         return list(arrays.values())
 
+    def layer_samples(self) -> list[Array]:
+        """Give samples of PyTorch's tensors, for the stored reference, of the manifest's layers."""
+        return list(read_arrays(self.path / INTERMEDIATES, _layers(self.manifest)).values())
+
 
 def size_text(count: int) -> str:
     """Write a number of bytes in MB (10^6 bytes) or kB."""
@@ -123,6 +129,10 @@ def _outputs(manifest: Manifest) -> dict[str, Expected]:
 
 def _samples(manifest: Manifest) -> dict[str, Expected]:
     return {f"call_{i}": (SAMPLES, NUMBER) for i in range(len(manifest.kernel_order))}
+
+
+def _layers(manifest: Manifest) -> dict[str, Expected]:
+    return {f"layer_{layer.call}": (LAYER_SAMPLES, "float32") for layer in manifest.layers}
 
 
 def seeded_inputs(inputs: tuple[Tensor, ...], seed: int) -> list[Array]:
@@ -248,7 +258,7 @@ def load_bundle(path: Path) -> Bundle:
     if alone is not None:
         check_library(path / alone.library, manifest.architecture)
     check_arrays(path / REFERENCE, _inputs(manifest) | _outputs(manifest))
-    check_arrays(path / INTERMEDIATES, _samples(manifest))
+    check_arrays(path / INTERMEDIATES, _samples(manifest) | _layers(manifest))
     return Bundle(path, manifest)
 
 

@@ -92,6 +92,24 @@ class StripCall(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     kernels: Annotated[tuple[Symbol, ...], Meta(min_length=1, max_length=10_000)]
 
 
+class Layer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A layer of the program whose tensor a kernel call writes.
+
+    Attributes
+    ----------
+    call : int
+        Which of the kernel calls, from 0.
+    name : str
+        The module of the program that sums up or joins there.
+    operator : str
+        The operator whose tensor is written: the last that was fused into the kernel.
+    """
+
+    call: Count
+    name: Name
+    operator: Name
+
+
 class Tensor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Name, shape and type of an input or output."""
 
@@ -182,6 +200,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         write another type say so themselves.
     half_scale : float
         What tensors in half precision hold of what they stand for.
+    layers : tuple of Layer
+        Those whose tensors PyTorch's are stored for, in the order of the calls.
     threads : int
         For how many the work of each kernel is shared out; on fewer the library is right, too.
     """
@@ -212,6 +232,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     precision: Precision = "float32"
     threads: Annotated[int, Meta(ge=1, le=64)] = 1
     half_scale: Annotated[float, Meta(gt=0, le=1)] = 1.0
+    layers: Annotated[tuple[Layer, ...], Meta(max_length=100_000)] = ()
     files: Annotated[dict[Name, Hash], Meta(max_length=64)] = {}
     format: int = FORMAT
 
@@ -226,6 +247,9 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         known = {kernel.name: kernel.calls for kernel in self.kernels}
         if Counter(self.kernel_order) != known:
             raise ValueError("kernels and kernel_order do not tell of the same calls")
+        calls = [layer.call for layer in self.layers]
+        if any(call >= len(self.kernel_order) for call in calls) or len(set(calls)) != len(calls):
+            raise ValueError("layers names a call twice, or one that is not listed")
         for what, named in (
             ("strips", {name for call in self.strips for name in call.kernels}),
             ("joined_in_place", set(self.joined_in_place)),

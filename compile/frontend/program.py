@@ -38,12 +38,15 @@ class Program:
         One function ``main``; the weights are constants in it.
     exported : ExportedProgram
         What PyTorch answers with: the oracle of every parity check.
+    core : ExportedProgram
+        The same of the few operators that were imported (`compiler.frontend.core_program`).
     inputs : tuple of Tensor
         The inputs, in the order of ``main``'s parameters.
     """
 
     module: tvm.IRModule
     exported: ExportedProgram
+    core: ExportedProgram
     inputs: tuple[Tensor, ...]
 
 
@@ -120,12 +123,13 @@ def import_program(exported: ExportedProgram) -> Program:
     inputs = input_specs(exported)
     try:
         with torch.no_grad(), _quiet():
-            module = imported(core_program(exported))
+            core = core_program(exported)
+            module = imported(core)
     except UsageError:
         raise
     except Exception as error:
         raise UsageError(f"TVM cannot import this program: {_reason(error)}") from error
-    return Program(tidied(module), exported, inputs)
+    return Program(tidied(module), exported, core, inputs)
 
 
 def tidied(module: tvm.IRModule) -> tvm.IRModule:

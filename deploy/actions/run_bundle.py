@@ -11,6 +11,7 @@ from shuffledeploy.compiler.bundle.folder import Bundle, load_bundle
 from shuffledeploy.compiler.ir.graph import Array
 from shuffledeploy.deploy.devices.device_names import parse_device_name
 from shuffledeploy.deploy.estimate.boards import find_board
+from shuffledeploy.deploy.presentation.layer_report import draw_layers
 from shuffledeploy.deploy.presentation.run_report import (
     Result,
     describe,
@@ -29,6 +30,7 @@ from shuffledeploy.deploy.runtime.latency import (
     refuse_times,
     require_real,
 )
+from shuffledeploy.deploy.runtime.layer_parity import check_layers, require_layers
 from shuffledeploy.deploy.runtime.network_estimate import (
     Cycles,
     estimate_network,
@@ -49,11 +51,20 @@ def run_bundle(options: argparse.Namespace) -> int:
     if options.standalone or options.runner or options.kernels or options.cold:
         # Says how to make it where it is not there.
         _ = bundle.standalone
+    if options.layers:
+        require_layers(bundle)
     described, result = (_by_runner if options.runner else _by_device)(bundle, options)
     clock = options.clock_ghz
     print_result(bundle, described, result, every_kernel=options.count, clock_ghz=clock)
     if options.json is not None:
         write_json(options.json, to_json(bundle.manifest, described, result, clock))
+    if options.picture is not None and result.layers is not None:
+        manifest = bundle.manifest
+        draw_layers(
+            options.picture, result.layers,
+            f"{manifest.network} in {manifest.precision} on {described['name']},"
+            " against PyTorch's float32",
+        )  # fmt: skip
     result.parity.require(described["name"])
     return 0
 
@@ -80,12 +91,16 @@ def _wishes(options: argparse.Namespace) -> RunnerWishes:
 def _by_device(bundle: Bundle, options: argparse.Namespace) -> tuple[dict[str, Any], Result]:
     """Load the network on a device and call it there."""
     image = image_input(options.input, bundle.manifest) if options.input else None
-    total = 2 + len(bundle.manifest.seeds) + (image is not None)
+    total = 2 + len(bundle.manifest.seeds) + (image is not None) + options.layers
     opened = open_standalone if options.standalone else open_network
     with steps(f"opening {options.device or 'the device'}", total + 1) as tell:
         with opened(bundle, options.device, options.core) as network:
             _require_figure(network, options)
             result = _run(network, image, options, tell)
+            if options.layers and isinstance(network, RunningNetwork):
+                tell("comparing layer by layer")
+                result = dataclasses.replace(result, layers=check_layers(network, bundle))
+                tell(None)
             return describe(network), result
 
 

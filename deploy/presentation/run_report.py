@@ -16,10 +16,12 @@ from shuffledeploy.compiler.ir.memory_layout import FLOAT
 from shuffledeploy.deploy.devices.device_names import DeviceName, parse_device_name
 from shuffledeploy.deploy.estimate.board_cycles import LEFT_OUT, BoardCycles
 from shuffledeploy.deploy.estimate.silicon_errors import known_errors
+from shuffledeploy.deploy.presentation.layer_report import print_layers
 from shuffledeploy.deploy.runner.runner_answer import KernelTime
 from shuffledeploy.deploy.runner.running_runner import RunnerResult
 from shuffledeploy.deploy.runtime.execution import LoadedNetwork, RunningNetwork
 from shuffledeploy.deploy.runtime.latency import Instructions, Latency
+from shuffledeploy.deploy.runtime.layer_parity import LayerParity
 from shuffledeploy.deploy.runtime.network_estimate import Cycles, on_board_json
 from shuffledeploy.deploy.runtime.parity import Parity
 from shuffledeploy.deploy.runtime.pictures import Prediction
@@ -46,6 +48,8 @@ class Result:
         Estimated with ``--count``; or why there are none.
     kernel_times : tuple of KernelTime
         Of each call in order, where the bench runner was asked for them.
+    layers : LayerParity or None
+        Of each layer, where that was asked for.
     """
 
     parity: Parity
@@ -53,6 +57,7 @@ class Result:
     top: tuple[Prediction, ...]
     cycles: Cycles | str | None = None
     kernel_times: tuple[KernelTime, ...] = ()
+    layers: LayerParity | None = None
 
 
 BUNDLE, STANDALONE, RUNNER = "the bundle", "the standalone network", "the bench runner"
@@ -125,6 +130,7 @@ def to_json(
         **figure_json(result.figure),
         **cycles_json(result.cycles, clock_ghz),
         **_kernel_times_json(result.kernel_times),
+        **({} if result.layers is None else {"layers": result.layers.to_json()}),
         "top5": [dataclasses.asdict(prediction) for prediction in result.top],
     }
 
@@ -187,6 +193,8 @@ def print_result(
         console.print(_time_table(result.kernel_times))
     if result.top:
         console.print(_top_table(result.top))
+    if result.layers is not None:
+        print_layers(console, result.layers)
 
 
 def figure_row(figure: Latency | Instructions) -> tuple[str, str]:

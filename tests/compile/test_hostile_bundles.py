@@ -68,6 +68,12 @@ MANIFESTS: dict[str, tuple[Callable[[Fields], Any], str]] = {
     "text for a seed": (_set(seeds=["a"]), "$.seeds"),
     "a negative seed": (_set(seeds=[-1]), "$.seeds"),
     "a million seeds": (_set(seeds=[1] * 1_000_000), "$.seeds"),
+    "a layer of no call": (
+        _set(layers=[{"call": 99, "name": "a", "operator": "relu"}]), "layers names a call twice"
+    ),
+    "a layer that steers a terminal": (
+        _set(layers=[{"call": 0, "name": "\x1b[2J", "operator": "relu"}]), "$.layers"
+    ),
     "a number for a feature": (_set(features=[1]), "$.features"),
     "no inputs": (_set(inputs=[]), "$.inputs"),
     "no outputs": (_set(outputs=[]), "$.outputs"),

@@ -21,6 +21,7 @@ from shuffledeploy.compiler.bundle.tolerances import allowed_error, error_unit, 
 from shuffledeploy.deploy.runtime.device_fit import check_cpu, fitting_device
 from shuffledeploy.deploy.runtime.execution import open_network
 from shuffledeploy.deploy.runtime.latency import count_instructions
+from shuffledeploy.deploy.runtime.layer_parity import check_layers
 from shuffledeploy.deploy.runtime.parity import check_parity, compare_outputs
 from shuffledeploy.deploy.runtime.standalone_network import open_standalone
 from shuffledeploy.model.errors import UsageError
@@ -67,6 +68,19 @@ def test_answers_on_cores_with_half_arithmetic_are_pytorchs(core: str, board_bui
     # A thousandth of float32's errors would mean that half precision was not at work.
     assert 1e-4 < parity.max_rel_error
     assert "of the spread (float16)" in parity.verdict
+
+
+@pytest.mark.emulated
+def test_layers_on_an_emulated_core_are_as_near_as_half_precision_is(board_built: None) -> None:
+    bundle = classifier("cortex-a76", "float16")
+    with open_network(bundle) as network:
+        parity = check_layers(network, bundle)
+    assert {"stem", "compress", "depthwise", "expand", "wide", "classifier"} <= {
+        layer.name for layer in parity.layers
+    }
+    assert all(35 < layer.signal_to_noise < 90 for layer in parity.layers)
+    assert parity.first_beyond is None
+    assert not any(layer.saturated for layer in parity.layers)
 
 
 @pytest.mark.emulated
