@@ -231,7 +231,7 @@ def write_bundle(  # noqa: PLR0913 - all but four by name
             joined_in_place=joined_in_place(module),
             symbols=symbols_of(module),
             shuffle_kernels=sum(e.calls for e in entries
-                                if is_shuffle(e.name, lowered.kernels[e.name])),
+                                if is_shuffle(lowered.kernels[e.name])),
             # Some programs compute the order: it is a constant once that is folded.
             program_shuffles=count_shuffles(fold_batch_norm(lowered.program.module)),
             score_source=", ".join(sorted(sources)) or None,

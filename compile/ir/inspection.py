@@ -9,8 +9,11 @@ from tvm import tirx
 from tvm_ffi import structural_walk
 
 from shuffledeploy.compiler.ir.attributes import JOINED, kind_of
+from shuffledeploy.compiler.ir.tir import loads_in
 
 _ARITHMETIC = (tirx.Add, tirx.Sub, tirx.Mul, tirx.Div, tirx.Max, tirx.Min, tirx.Cast)
+# Images, groups, channels of a group, rows, columns.
+FEWEST_AXES_OF_GROUPS = 5
 
 
 def kernel_functions(module: tvm.IRModule) -> dict[str, tirx.PrimFunc]:
@@ -44,18 +47,46 @@ def moves_only(function: tirx.PrimFunc) -> bool:
     return not computes
 
 
-def is_shuffle(name: str, function: tirx.PrimFunc) -> bool:
-    """Whether a kernel is a pass over memory that only rearranges one tensor.
+def is_shuffle(function: tirx.PrimFunc) -> bool:
+    """Whether a kernel is a pass over memory that brings channels into another order.
 
-    A kernel that TVM fused around a gather or a transposition counts too, whatever else is in it.
-    A concatenation does not: it joins tensors that were computed apart.
+    That is one that gathers channels by a table, swaps the two extents that channels were split
+    into, or joins the pieces of a single tensor. A layout that changes as a whole, a slice and a
+    concatenation of several tensors are none; neither is a kernel of ours that reads or writes in
+    another order while it computes.
     """
     kind = kind_of(function)
     if kind:
         return kind == JOINED and len(_tensors(function)) == 2 and moves_only(function)
-    if any(word in name for word in ("take", "transpose", "gather")):
-        return True
-    return moves_only(function) and len(_tensors(function)) == 2
+    found = False
+
+    def visit(store: Any) -> None:
+        nonlocal found
+        value = store.value
+        if isinstance(value, tvm.ir.TensorLoad) and "float" in str(value.ty):
+            found = found or _gathers_channels(value) or _swaps_groups(store, value)
+
+    structural_walk(function.body, ((tirx.BufferStore, visit),))
+    return found
+
+
+def _gathers_channels(load: Any) -> bool:
+    """Whether a tensor is read by a table of one axis, and not by the first of its own."""
+    return any(
+        len(table.indices) == 1 for index in list(load.indices)[1:] for table in loads_in(index)
+    )
+
+
+def _swaps_groups(store: Any, load: Any) -> bool:
+    """Whether the second and third axis of a tensor of five and more change places, and no other.
+
+    Of fewer axes they may be the positions and heads of an attention as well.
+    """
+    written, read = list(store.indices), list(load.indices)
+    if len(written) != len(read) or len(read) < FEWEST_AXES_OF_GROUPS:
+        return False
+    read[1], read[2] = read[2], read[1]
+    return all(w.same_as(r) for w, r in zip(written, read, strict=True))
 
 
 def _tensors(function: tirx.PrimFunc) -> list[Any]:

@@ -86,6 +86,8 @@ class Read(enum.Enum):
     CHANNELS_OF_IMAGE = enum.auto()
     #: A tensor of the output's shape.
     TENSOR = enum.auto()
+    #: A tensor of the output's pixels, whose channels a table names, one for each of the output's.
+    GATHERED = enum.auto()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,11 +104,14 @@ class EpilogueStep:
         What it is applied to, in order. An int counts back through the values before the step: 1
         is the last one. A float is a number. At most one is a `Read`; a ``bias`` and a
         ``residual`` read theirs beside the value that is named here.
+    stored : int
+        Channels in memory of a tensor that is read by a table.
     """
 
     kind: str
     bounds: tuple[float, float] = (0.0, 0.0)
     operands: tuple[int | float | Read, ...] = (1,)
+    stored: int = 0
 
     @property
     def reads(self) -> Read | None:
@@ -121,7 +126,9 @@ def epilogue_operands(
     first_bias: tuple[int, ...],
     dtype: str,
 ) -> list[Any]:
-    """Declare the parameters that an epilogue reads, ``None`` for a step that reads none.
+    """Declare the parameters that an epilogue reads: ``None`` for a step that reads none.
+
+    Where a tensor is read by a table, both are declared, and stand for the step as a pair.
 
     Parameters
     ----------
@@ -143,10 +150,15 @@ def epilogue_operands(
             Read.CHANNELS: shape[3:],
             Read.CHANNELS_OF_IMAGE: (1, 1, 1, shape[3]),
             Read.TENSOR: shape,
+            Read.GATHERED: (*shape[:3], step.stored),
         }[step.reads]
         if position == 0 and step.kind == "bias":
             extents = first_bias
-        operands.append(T.arg(f"{step.kind}_{position}", T.buffer(extents, dtype)))
+        operand = T.arg(f"{step.kind}_{position}", T.buffer(extents, dtype))
+        if step.reads is Read.GATHERED:
+            table = T.arg(f"channels_{position}", T.buffer(shape[3:], "int32"))
+            operand = (operand, table)
+        operands.append(operand)
     return operands
 
 
@@ -156,8 +168,12 @@ def apply_step(step: EpilogueStep, read: Any, values: Sequence[Any], at: tuple[A
         Read.CHANNELS: (at[3],),
         Read.CHANNELS_OF_IMAGE: (0, 0, 0, at[3]),
         Read.TENSOR: at,
+        Read.GATHERED: at,
         None: (),
     }[step.reads]
+    if step.reads is Read.GATHERED:
+        read, table = read
+        in_memory = (*at[:3], table[at[3]])
 
     def operand(given: int | float | Read) -> Any:
         if isinstance(given, int):

@@ -1,7 +1,8 @@
 """Operations on each element of a feature map that no kernel before them can take along.
 
 A scale of channels that depends on all pixels (squeeze and excitation) has to wait for them, and a
-norm and ReLU before a convolution find a map that others read as it is.
+norm and ReLU before a convolution find a map that others read as it is. Where the channels of that
+map are read in another order, or some of them are, a table names them.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ class Elementwise:
         All that is computed, in order.
     dtype : str
         Of the elements.
+    stored : int
+        Channels of an input that is read by a table; 0 where it is read as it lies.
     """
 
     height: int
@@ -46,6 +49,7 @@ class Elementwise:
     channels: int
     epilogue: tuple[EpilogueStep, ...]
     dtype: str = "float32"
+    stored: int = 0
 
     @property
     def output_shape(self) -> tuple[int, int, int, int]:
@@ -59,21 +63,25 @@ def primitive_function(elementwise: Elementwise) -> tirx.PrimFunc:
     Returns
     -------
     tirx.PrimFunc
-        Parameters: input, the steps' operands in order, output.
+        Parameters: input, the steps' operands in order, the table of its channels where there is
+        one, output.
     """
     with IRBuilder() as builder:
         with T.prim_func(s_tir=True):
             T.func_attr({NO_ALIAS: True})
-            shape = elementwise.output_shape
-            x = T.arg("x", T.buffer(shape, elementwise.dtype))
+            shape, stored = elementwise.output_shape, elementwise.stored
+            read = (*shape[:3], stored or elementwise.channels)
+            x = T.arg("x", T.buffer(read, elementwise.dtype))
             operands = epilogue_operands(elementwise.epilogue, shape, shape[3:], elementwise.dtype)
+            table = T.arg("channels", T.buffer(shape[3:], "int32")) if stored else None
             out = T.arg("out", T.buffer(shape, elementwise.dtype))
             with T.grid(elementwise.height * elementwise.width, elementwise.channels) as loops:
                 with T.sblock(OUTPUT):
                     p, c = axes("SS", "p c", loops)
                     columns = elementwise.width
                     at = (0, tirx.floordiv(p, columns), tirx.floormod(p, columns), c)
-                    value = apply_steps(elementwise.epilogue, operands, x[at], at)
+                    source = at if table is None else (*at[:3], table[c])
+                    value = apply_steps(elementwise.epilogue, operands, x[source], at)
                     T.buffer_store(out, value, list(at))
     return builder.get()
 

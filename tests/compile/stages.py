@@ -79,7 +79,7 @@ def shuffle_kernels(module: tvm.IRModule) -> list[str]:
     """Names of the shuffle kernels that one inference of a lowered module calls."""
     functions = kernel_functions(module)
     calls = [name for _, name in kernel_calls(module)]
-    return [name for name in calls if is_shuffle(name, functions[name])]
+    return [name for name in calls if is_shuffle(functions[name])]
 
 
 def with_schedules(

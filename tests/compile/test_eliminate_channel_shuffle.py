@@ -11,6 +11,7 @@ from stages import assert_module_is, count, imported, lowered, seeded, shuffle_k
 from torch import nn
 from torch.nn import functional
 
+from shuffledeploy.compiler.ir.inspection import kernel_functions, moves_only
 from shuffledeploy.compiler.passes.graph.eliminate_channel_shuffle import count_shuffles
 from shuffledeploy.compiler.passes.graph.fold_batch_norm import fold_batch_norm
 
@@ -266,3 +267,24 @@ def test_without_the_pass_every_shuffle_is_a_kernel() -> None:
     assert len(shuffle_kernels(kernels)) == 2
     assert_module_is(kernels, network, 1, 6, 6, 6)
     assert len(shuffle_kernels(lowered(program.module, without=without[:1]))) >= 2
+
+
+class _NoShuffle(nn.Module):
+    """Moves that are no shuffles: an answer in NCHW, a slice, heads that change places."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(6, 12, 1)
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        x = self.conv(x)
+        heads = x.flatten(2).transpose(1, 2).reshape(1, 20, 3, 4).transpose(1, 2)
+        return [x, x[:, :, 1:3].relu(), heads.softmax(-1)]
+
+
+def test_what_is_no_shuffle_is_not_counted_as_one() -> None:
+    network = seeded(_NoShuffle())
+    kernels = lowered(imported(network, 1, 6, 4, 5).module)
+    assert any(moves_only(function) for function in kernel_functions(kernels).values())
+    assert shuffle_kernels(kernels) == []
+    assert_module_is(kernels, network, 1, 6, 4, 5)

@@ -104,6 +104,8 @@ class ViewRules:
         View of a variable of the old function.
     materialised : Callable
         The same variable with its channels put in the program's order.
+    is_free : Callable
+        Whether a variable can be written with its channels in any order at no cost.
     """
 
     def __init__(
@@ -111,10 +113,12 @@ class ViewRules:
         builder: relax.BlockBuilder,
         view: Callable[[relax.Var], View],
         materialised: Callable[[relax.Var], Any],
+        is_free: Callable[[relax.Var], bool],
     ) -> None:
         self.builder = builder
         self.view = view
         self.materialised = materialised
+        self.is_free = is_free
 
     def apply(self, value: Any) -> View | None:
         """Commute an operator with the order of its inputs.
@@ -159,11 +163,7 @@ class ViewRules:
         if not all(view.is_permutation for view in views):
             return None
         if len(views) == 2:
-            left, right = views
-            alike = shape_of(left.tensor) == shape_of(right.tensor)
-            if not alike or not np.array_equal(left.full_order, right.full_order):
-                return None
-            return View(self._emit(value, [left.tensor, right.tensor]), left.order)
+            return self._of_two(value, views)
         view = views[0]
         arguments = [
             view.tensor if side is not None else self._constant_in_memory_order(argument, view)
@@ -172,6 +172,23 @@ class ViewRules:
         if any(argument is None for argument in arguments):
             return None
         return View(self._emit(value, arguments), view.order)
+
+    def _of_two(self, value: Any, views: list[View]) -> View | None:
+        """Combine two tensors in one order: of two that differ one moves that can be written so."""
+        if shape_of(views[0].tensor) != shape_of(views[1].tensor):
+            return None
+        left, right = views
+        if np.array_equal(left.full_order, right.full_order):
+            return View(self._emit(value, [left.tensor, right.tensor]), left.order)
+        # Of two that can move the one that is out of order: the result then is in order.
+        sides = sorted((0, 1), key=lambda side: views[side].order is None)
+        moved = next((side for side in sides if self.is_free(value.args[side])), None)
+        if moved is None:
+            return None
+        kept = views[1 - moved]
+        inverse = np.argsort(kept.full_order)
+        views[moved] = View(views[moved].reordered(inverse).read_in_order(self.builder))
+        return View(self._emit(value, [view.tensor for view in views]), kept.order)
 
     def _constant_in_memory_order(self, argument: Any, view: View) -> Any:
         values = constant_of(argument)

@@ -6,9 +6,10 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from tvm import relax
 
-from shuffledeploy.compiler.ir.graph import constant_of, operator, shape_of
+from shuffledeploy.compiler.ir.graph import Array, constant, constant_of, operator, shape_of
 from shuffledeploy.compiler.kernels.blocks import EpilogueStep, Read
 
 _Operand = int | float | Read
@@ -46,15 +47,46 @@ _NHWC = 4
 
 
 @dataclasses.dataclass(frozen=True)
+class Gathered:
+    """A tensor of which another one has some channels, in some order.
+
+    Attributes
+    ----------
+    tensor : relax.Var
+        What stands in memory, channels last.
+    channels : Array
+        Of `tensor`, one for each channel of the other.
+    """
+
+    tensor: relax.Var
+    channels: Array
+
+    @property
+    def stored(self) -> int:
+        """Channels of `tensor`."""
+        return (shape_of(self.tensor) or (0,))[-1]
+
+    @property
+    def table(self) -> Any:
+        """The channels as a constant that a kernel reads."""
+        return constant(self.channels.astype(np.int32))
+
+
+@dataclasses.dataclass(frozen=True)
 class Step:
-    """A step, and what it reads from memory: a constant, a variable or nothing."""
+    """A step, and what it reads from memory: constants, variables or nothing."""
 
     step: EpilogueStep
-    operand: Any = None
+    operands: tuple[Any, ...] = ()
 
 
 def step_for(
-    value: Any, known: Mapping[relax.Var, int], shape: tuple[int, ...] | None, *, alone: bool
+    value: Any,
+    known: Mapping[relax.Var, int],
+    shape: tuple[int, ...] | None,
+    gathered: Mapping[relax.Var, Gathered],
+    *,
+    alone: bool,
 ) -> Step | None:
     """Write an operator as a step of an epilogue.
 
@@ -66,6 +98,8 @@ def step_for(
         Variables that the epilogue has values of, each with how far it lies back: 1 for the last.
     shape : tuple of int
         Of the kernel's output, channels last.
+    gathered : mapping
+        Variables whose channels are read of another tensor, by a table.
     alone : bool
         Whether no other step reads the value before: sums may then start from what is added.
 
@@ -81,7 +115,7 @@ def step_for(
     if any(isinstance(a, relax.Var) and a.ty.dtype != dtype for a in value.args):
         return None
     if name in _BINARY:
-        return _binary(name, value, known, shape, alone)
+        return _binary(name, value, known, shape, gathered, alone)
     return _unary(name, value, known[value.args[0]], shape) if value.args[0] in known else None
 
 
@@ -95,7 +129,7 @@ def _unary(name: str, value: Any, back: int, shape: tuple[int, ...]) -> Step | N
     if name == "relax.nn.leakyrelu":
         return Step(EpilogueStep("leaky", operands=(back, float(value.attrs.alpha))))
     if name == "relax.nn.prelu" and int(value.attrs.axis) % len(shape) == len(shape) - 1:
-        return _with_memory("leaky", back, value.args[1], shape, alone=False)
+        return _with_memory("leaky", back, value.args[1], shape, {}, alone=False)
     return Step(EpilogueStep(_UNARY[name], operands=(back,))) if name in _UNARY else None
 
 
@@ -104,7 +138,12 @@ def _bound(expr: Any) -> float:
 
 
 def _binary(
-    name: str, value: Any, known: Mapping[relax.Var, int], shape: tuple[int, ...], alone: bool
+    name: str,
+    value: Any,
+    known: Mapping[relax.Var, int],
+    shape: tuple[int, ...],
+    gathered: Mapping[relax.Var, Gathered],
+    alone: bool,
 ) -> Step | None:
     left, right = value.args
     kind = _BINARY[name]
@@ -121,21 +160,34 @@ def _binary(
         return Step(EpilogueStep("multiply", operands=(known[left], 1.0 / number)))
     if number is not None and not (alone and name == "relax.add"):
         return Step(EpilogueStep(kind, operands=_in_order(known[given], number, given is right)))
-    return _with_memory(kind, known[given], other, shape, alone=alone, swapped=given is right)
+    swapped = given is right
+    return _with_memory(kind, known[given], other, shape, gathered, alone=alone, swapped=swapped)
 
 
 def _with_memory(
-    kind: str, back: int, other: Any, shape: tuple[int, ...], *, alone: bool, swapped: bool = False
+    kind: str,
+    back: int,
+    other: Any,
+    shape: tuple[int, ...],
+    gathered: Mapping[relax.Var, Gathered],
+    *,
+    alone: bool,
+    swapped: bool = False,
 ) -> Step | None:
     """Write a step that reads a tensor beside a value."""
+    taken = gathered.get(other) if isinstance(other, relax.Var) else None
+    if taken is not None and shape_of(other) == shape:
+        operands = _in_order(back, Read.GATHERED, swapped)
+        step = EpilogueStep(kind, operands=operands, stored=taken.stored)
+        return Step(step, (taken.tensor, taken.table))
     read = _read(other, shape)
     if read is None:
         return None
     if kind == "add" and read is Read.TENSOR:
-        return Step(EpilogueStep("residual", operands=(back,)), other)
+        return Step(EpilogueStep("residual", operands=(back,)), (other,))
     if kind == "add" and read is Read.CHANNELS and alone:
-        return Step(EpilogueStep("bias", operands=(back,)), other)
-    return Step(EpilogueStep(kind, operands=_in_order(back, read, swapped)), other)
+        return Step(EpilogueStep("bias", operands=(back,)), (other,))
+    return Step(EpilogueStep(kind, operands=_in_order(back, read, swapped)), (other,))
 
 
 def _in_order(back: int, other: _Operand, swapped: bool) -> tuple[_Operand, _Operand]:

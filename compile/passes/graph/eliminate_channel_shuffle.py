@@ -13,7 +13,9 @@ After::
 The `take` that is left stands directly before a grouped convolution and no kernel is made of it:
 `lower_to_kernels` turns it into the index with which that kernel reads its input. Before a dense
 convolution, a matrix product or at equal ends nothing is left at all, since constant weights are
-permuted instead.
+permuted instead. Where two tensors in different orders meet, in a sum or a product, a `take` stands
+behind the one whose writers can write in the other's order
+(:mod:`compiler.passes.graph.free_orders`); `write_in_read_order` moves it up to them.
 
 A shuffle is recognised by what it does, not by how it is written: any chain of reshapes,
 transposes, splits, slices, stacks and concatenations of one tensor is followed element by element,
@@ -35,6 +37,7 @@ from tvm import relax
 from shuffledeploy.compiler.ir.graph import (
     Array,
     bindings_of,
+    count_uses,
     is_permutation,
     operator,
     rebuild,
@@ -46,12 +49,13 @@ from shuffledeploy.compiler.passes.graph.data_movement import (
     Movement,
     follow_movements,
 )
+from shuffledeploy.compiler.passes.graph.free_orders import written_freely
 
 
 def eliminate_channel_shuffle(module: tvm.IRModule) -> tvm.IRModule:
     """Remove channel shuffles from a module in NCHW; see the module's docstring."""
     movements = follow_movements(module)
-    state = _Rewrite(movements, dict(bindings_of(module)))
+    state = _Rewrite(movements, dict(bindings_of(module)), count_uses(module))
 
     def emit(builder: relax.BlockBuilder, variable: relax.Var, value: Any) -> None:
         state.bind(builder, variable, value)
@@ -91,6 +95,7 @@ class _Rewrite:
 
     movements: dict[relax.Var, Movement]
     definitions: dict[relax.Var, Any]
+    uses: dict[relax.Var, int]
     views: dict[relax.Var, View] = dataclasses.field(default_factory=dict)
 
     def view(self, variable: relax.Var) -> View:
@@ -105,7 +110,10 @@ class _Rewrite:
                 self.views[variable] = source.reordered(order)
             return
         rules = ViewRules(
-            builder, lambda v: self.readable(builder, v), lambda v: self.materialised(builder, v)
+            builder,
+            lambda v: self.readable(builder, v),
+            lambda v: self.materialised(builder, v),
+            lambda v: bool(written_freely(v, self.definitions, self.uses, self.movements)),
         )
         view = rules.apply(value)
         if view is None:

@@ -29,8 +29,8 @@ from shuffledeploy.compiler.ir.graph import (
     shape_of,
 )
 from shuffledeploy.compiler.kernels.blocks import EpilogueStep, Read, count_reads
-from shuffledeploy.compiler.passes.graph.choose_layouts import TO_CHANNELS_LAST
-from shuffledeploy.compiler.passes.graph.elementwise_steps import Step, step_for
+from shuffledeploy.compiler.passes.graph.choose_layouts import LAST_AXIS, TO_CHANNELS_LAST
+from shuffledeploy.compiler.passes.graph.elementwise_steps import Gathered, Step, step_for
 
 #: Operations in one region at most.
 MOST_IN_REGION = 12
@@ -54,7 +54,8 @@ class Chain:
     steps : tuple of EpilogueStep
         The epilogue.
     operands : tuple
-        What the steps read beside the values before them, in order: constants and variables.
+        What the steps read beside the values before them, in order: constants and variables, and
+        behind a tensor that is read by a table that table.
     order : Array or None
         Channel ``c`` of what is written is channel ``order[c]`` of what was computed.
     """
@@ -72,10 +73,9 @@ class Chain:
 
     def extended(self, variable: relax.Var, step: Step) -> Chain:
         """Append a step."""
-        operands = self.operands if step.operand is None else (*self.operands, step.operand)
         return dataclasses.replace(
             self, variables=(*self.variables, variable), steps=(*self.steps, step.step),
-            operands=operands,
+            operands=(*self.operands, *step.operands),
         )  # fmt: skip
 
 
@@ -95,6 +95,8 @@ class _Finder:
         self.values: dict[relax.Var, Any] = dict(bindings_of(module))
         self.places = {variable: place for place, variable in enumerate(self.values)}
         self.readers: Readers = readers_of(module)
+        takes = ((variable, _gathered(value)) for variable, value in self.values.items())
+        self.gathered = {variable: take for variable, take in takes if take is not None}
         self.taken: set[relax.Var] = set()
         self.chains: dict[relax.Var, Chain] = {}
 
@@ -127,21 +129,26 @@ class _Finder:
             is_anchor(value)
             or operator(value) in _MOVES
             or shape_of(value) != shape_of(last)
-            or step_for(value, {last: 1}, shape_of(last), alone=False) is not None
+            or step_for(value, {last: 1}, shape_of(last), self.gathered, alone=False) is not None
             for value in values
         )
 
     def _without_anchor(self, variable: relax.Var) -> Chain | None:
-        """Let an operation begin a chain where a kernel of ours wrote what it is applied to."""
+        """Let an operation begin a chain where it is applied to what a kernel of ours wrote.
+
+        Or to some of the channels of a tensor, whoever wrote it: nobody else reads by a table.
+        """
         value = self.values[variable]
         for source in value.args if operator(value) else ():
-            if source not in self.chains or shape_of(source) != shape_of(variable):
+            if source not in self.chains and source not in self.gathered:
+                continue
+            if shape_of(source) != shape_of(variable):
                 continue
             chain = Chain(source, (source,), (), ())
-            step = step_for(value, {source: 1}, shape_of(variable), alone=True)
+            step = step_for(value, {source: 1}, shape_of(variable), self.gathered, alone=True)
             if len(shape_of(source) or ()) != len(TO_CHANNELS_LAST) or step is None:
                 continue
-            if step.step.reads is not Read.TENSOR or step.operand in self.chains:
+            if step.step.reads is not Read.TENSOR or step.operands[0] in self.chains:
                 return chain.extended(variable, step)
         return None
 
@@ -180,7 +187,8 @@ class _Finder:
             known = {v: len(chain.variables) - n for n, v in enumerate(chain.variables)}
             readable = {v: back for v, back in known.items() if v in region or v is chain.anchor}
             alone = len(region) == 1 and self._only_reader(first) is not None
-            step = step_for(self.values[variable], readable, shape, alone=alone)
+            value = self.values[variable]
+            step = step_for(value, readable, shape, self.gathered, alone=alone)
             if step is None:
                 return None
             chain = chain.extended(variable, step)
@@ -199,3 +207,13 @@ class _Finder:
     def _is_closed(self, region: list[relax.Var]) -> bool:
         *inside, _ = region
         return all(reader in region for v in inside for reader in self.readers.get(v, ()))
+
+
+def _gathered(value: Any) -> Gathered | None:
+    """Read a `take` of a feature map's channels; None where a value is anything else."""
+    if operator(value) != "relax.take" or value.attrs.axis != LAST_AXIS:
+        return None
+    tensor, channels = value.args[0], constant_of(value.args[1])
+    if channels is None or channels.ndim != 1 or not isinstance(tensor, relax.Var):
+        return None
+    return Gathered(tensor, channels) if len(shape_of(value) or ()) == LAST_AXIS + 1 else None

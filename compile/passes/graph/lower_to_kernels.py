@@ -9,7 +9,8 @@ After::
     (x, packed W, bias, residual) -> one kernel that reads x in that order
 
 Transposes of the network's input and `take`s of channels before a convolution become indices of its
-reads. Elementwise operations that follow become its epilogue. A batch goes image by image
+reads. Elementwise operations that follow become its epilogue; what they read beside it may be a
+`take`, too. A batch goes image by image
 (:mod:`compiler.kernels.images`), but for products, whose rows are the pixels of one image. What no
 kernel here covers (another type, a weight that is not a constant) is left to TVM's own
 legalisation, layer by layer.

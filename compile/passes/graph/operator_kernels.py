@@ -190,14 +190,15 @@ def _joined(site: Site) -> Kernel:
 
 
 def _elementwise(site: Site) -> Kernel:
-    data = site.chain.anchor
-    shape = shape_of(data)
+    shape, dtype = shape_of(site.chain.anchor), str(site.chain.anchor.ty.dtype)
     assert shape is not None
     _, height, width, channels = shape
-    dtype = str(data.ty.dtype)
-    form = elementwise.Elementwise(height, width, channels, site.chain.steps, dtype)
+    data, order = _reordered_input(site.chain.anchor, site)
+    stored = 0 if order is None else (shape_of(data) or (0,))[-1]
+    tables = [] if order is None else [relax.const(order.astype(np.int32))]
+    form = elementwise.Elementwise(height, width, channels, site.chain.steps, dtype, stored)
     return Kernel(
         ELEMENTWISE, f"elementwise_{channels}_{height}x{width}",
-        elementwise.primitive_function(form), [site.current_value(data)], [],
+        elementwise.primitive_function(form), [site.current_value(data)], tables,
         {"multiply_adds": 0, LANES: site.core.of(dtype).lanes}, form.output_shape,
     )  # fmt: skip

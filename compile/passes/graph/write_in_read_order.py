@@ -12,16 +12,19 @@ The first convolution writes in that order (`lower_to_kernels`), so that the las
 group's channels as they lie. That pays where a core multiplies by a lane of a vector: a table of
 channels makes every one of its reads a load of one number, and the first convolution's writes are
 fewer than the last one's reads. Elsewhere the table stays. On every core a dense convolution's
-weights are put in order, which costs nothing::
+weights are put in order, which costs nothing, whoever reads its channels so::
 
     conv(W) -> add(a) -> dwconv(V) -> take(order) -> gconv
+    conv(U) -> sigmoid -> take(order) -> multiply(..., another tensor)
 
     conv(W in order) -> add(a in order) -> dwconv(V in order) -> gconv
+    conv(U in order) -> sigmoid -> multiply(..., another tensor)
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import numpy as np
@@ -31,14 +34,15 @@ from tvm import relax
 from shuffledeploy.compiler.ir.graph import (
     Array,
     Current,
+    Readers,
     bindings_of,
     constant,
     constant_of,
-    count_uses,
     is_depthwise,
     is_permutation,
     is_pointwise,
     operator,
+    readers_of,
     rewrite,
     shape_of,
     substitute,
@@ -47,6 +51,7 @@ from shuffledeploy.compiler.kernels.convolution import contiguous_run
 from shuffledeploy.compiler.kernels.tiling import Core
 from shuffledeploy.compiler.passes.graph.channel_views import BINARY, ELEMENTWISE, take_channels
 from shuffledeploy.compiler.passes.graph.data_movement import CHANNEL_AXIS
+from shuffledeploy.compiler.passes.graph.free_orders import written_freely
 
 # Floats that one load brings for as many multiply-adds by lane.
 WHOLE_RUN = 4
@@ -54,13 +59,21 @@ WHOLE_RUN = 4
 
 def write_in_read_order(module: tvm.IRModule, core: Core) -> tvm.IRModule:
     """Move takes of channels to where the channels are written; see the module's docstring."""
-    network = _Network(dict(bindings_of(module)), count_uses(module))
+    network = _Network(dict(bindings_of(module)), readers_of(module))
     by_lane = core.multiplies_by_lane
     orders: dict[relax.Var, Array] = {}
-    for value in network.definitions.values():
-        source = _read_piecemeal(value, network, WHOLE_RUN if by_lane else 1)
-        if source is not None:
-            orders.update(network.ordered_with(*source, may_scatter=by_lane))
+    for variable, value in network.definitions.items():
+        take, groups = _permuting_take(value), network.groups_of_reader(variable)
+        if take is None:
+            continue
+        run = contiguous_run(take.order, groups) if groups > 1 else 0
+        if run and run % (WHOLE_RUN if by_lane else 1) == 0:
+            # The convolution reads in this order as well as in any other.
+            continue
+        moved = written_freely(take.source, network.definitions, network.uses)
+        if not moved and by_lane and groups > 1:
+            moved = network.up_to_depthwise(take.source)
+        orders.update(dict.fromkeys(moved, take.order))
     if not orders:
         return module
 
@@ -77,59 +90,65 @@ def write_in_read_order(module: tvm.IRModule, core: Core) -> tvm.IRModule:
     return rewrite(module, replace)
 
 
-def _read_piecemeal(value: Any, network: _Network, whole: int) -> tuple[relax.Var, Array] | None:
-    """Find what a grouped convolution would read in no runs of `whole` channels, and the order."""
-    if operator(value) != "relax.nn.conv2d" or value.attrs.groups == 1:
+@dataclasses.dataclass(frozen=True)
+class _Take:
+    """A tensor that is read with all its channels in another order."""
+
+    source: relax.Var
+    order: Array
+
+
+def _permuting_take(value: Any) -> _Take | None:
+    """Read a `take` of all channels; None where a value is anything else."""
+    if operator(value) != "relax.take" or value.attrs.axis != CHANNEL_AXIS:
         return None
-    take = network.definitions.get(value.args[0]) if isinstance(value.args[0], relax.Var) else None
-    if take is None or operator(take) != "relax.take" or network.uses[value.args[0]] != 1:
+    order, source = constant_of(value.args[1]), value.args[0]
+    channels = (shape_of(source) or (0, 0))[CHANNEL_AXIS]
+    if order is None or not isinstance(source, relax.Var) or not is_permutation(order, channels):
         return None
-    order = constant_of(take.args[1])
-    source, channels = take.args[0], (shape_of(take.args[0]) or (0, 0))[CHANNEL_AXIS]
-    if order is None or not is_permutation(order, channels):
-        return None
-    run = contiguous_run(order, int(value.attrs.groups))
-    return None if run and run % whole == 0 else (source, order)
+    return _Take(source, order)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Network:
-    """What each variable is bound to, and how often it is read."""
+    """What each variable is bound to, and who reads it."""
 
     definitions: dict[relax.Var, Any]
-    uses: dict[relax.Var, int]
+    readers: Readers
 
-    def ordered_with(
-        self, variable: relax.Var, order: Array, *, may_scatter: bool
-    ) -> dict[relax.Var, Array]:
-        """List the variables that take the order, from a dense or a depthwise convolution on.
+    @functools.cached_property
+    def uses(self) -> dict[relax.Var, int]:
+        """How often each variable is read."""
+        return {variable: len(readers) for variable, readers in self.readers.items()}
+
+    def groups_of_reader(self, variable: relax.Var) -> int:
+        """Count the groups of the convolution that alone reads a variable; 1 where none does."""
+        reader, *others = self.readers.get(variable, (None,))
+        value: Any = None if reader is None or others else self.definitions[reader]
+        return int(value.attrs.groups) if operator(value) == "relax.nn.conv2d" else 1
+
+    def up_to_depthwise(self, variable: relax.Var) -> tuple[relax.Var, ...]:
+        """List what takes an order that a pointwise convolution by groups writes in.
 
         Returns
         -------
-        dict
-            Variable and order; empty where nothing upstream could write in that order.
+        tuple of relax.Var
+            From the variable up to the topmost depthwise convolution, which reads what is written
+            so; what stands above it is computed unordered. Empty where there is no such writer.
         """
-        found: dict[relax.Var, Array] = {}
+        found: list[relax.Var] = []
         while self.uses.get(variable) == 1:
             value = self.definitions.get(variable)
             before = _running_input(value)
             if value is None or before is None:
                 break
             if operator(value) == "relax.nn.conv2d" and not is_depthwise(value):
-                if value.attrs.groups == 1:
-                    return {**found, variable: order}
-                scatters = may_scatter and is_pointwise(value)
-                return self._up_to_depthwise(found) if scatters else {}
-            found[variable] = order
+                while found and not is_depthwise(self.definitions[found[-1]]):
+                    found.pop()
+                return tuple(found) if is_pointwise(value) else ()
+            found.append(variable)
             variable = before
-        return {}
-
-    def _up_to_depthwise(self, found: dict[relax.Var, Array]) -> dict[relax.Var, Array]:
-        """Drop what lies above the topmost depthwise convolution: it is computed unordered."""
-        kept = list(found)
-        while kept and not is_depthwise(self.definitions[kept[-1]]):
-            kept.pop()
-        return {variable: found[variable] for variable in kept}
+        return ()
 
 
 def _running_input(value: Any) -> relax.Var | None:
