@@ -20,8 +20,8 @@ from shuffledeploy.compiler.kernels.blocks import (
     TAKEN,
 )
 from shuffledeploy.compiler.kernels.packing import block_weight
+from shuffledeploy.compiler.kernels.register_tiles import tile_costs
 from shuffledeploy.compiler.kernels.tiling import (
-    MOST_PIXELS_IN_TILE,
     MOST_WRITTEN_OUT,
     QUARTER,
     RESTS,
@@ -44,12 +44,8 @@ CACHED_BELOW = 1 << 19
 # for which a group reads whole vectors. Four halves fill half a register.
 STAGED = {FLOAT: (4,), HALF: (8, 4)}
 MOST_FORMS = 10
-# Chains of additions that hide their latency: four cycles, two units.
-FEWEST_SUMS = 8
-# What the last registers cost, in loads for each multiply-add.
-CROWDED = 0.04
-# What sums cost that do not stay in registers.
-SPILLED = 1.0
+# Vectors of inputs whose products are written out together.
+STAGED_TOGETHER = (1, 2)
 
 
 def convolution_forms(function: tirx.PrimFunc, core: Core) -> list[Form]:
@@ -75,37 +71,55 @@ def convolution_forms(function: tirx.PrimFunc, core: Core) -> list[Form]:
     columns, one_row = int(function.attrs["columns"]), bool(function.attrs["one_row"])
     in_one_row = one_row or columns == 1
     span = pixels if in_one_row else columns
-    # With groups outermost all pixels are read once for each: well where they stay in the cache, or
-    # where the weights, which are then read once, are the larger part, or groups have planes of
-    # their own.
-    pixels_bytes = _bytes(function.params[0]) + _bytes(function.params[-1])
-    groups_first = int(function.params[0].shape[0]) > 1 or (
-        pixels_bytes <= max(CACHED_BELOW, _bytes(function.params[1]))
-    )
-    outside = (True, False) if groups_first else (False, True)
-    rows = (False, True) if shape.short_rows else (False,)
+    rows = (0.0, 1.0) if shape.short_rows else (0.0,)
+    orders = loop_orders(function, core)
     found: list[tuple[float, Form]] = []
     for n in widths:
         for staged in (0, loaded) if loaded else (0,):
             # For a core that multiplies by lanes LLVM loads pixels that are not staged ahead, as
             # many as it can: odd tiles that reach for the last registers it spills.
             fills = not in_one_row or (core.multiplies_by_lane and not staged)
-            costs = _tile_costs(span, fills, n, core, staged, rest if can_share else 0)
+            costs = tile_costs(span, fills, n, core, staged, rest if can_share else 0)
             tiles = sorted(costs, key=lambda m: costs[m])[:6]
             found += [
-                (costs[tiles[0]] + float(row), _convolution_form(shape, n, tiles, o, staged, row))
+                (
+                    costs[tiles[0]] + row,
+                    _convolution_form(shape, n, tiles, order, staged, bool(row)),
+                )
                 for row in rows
-                for o in outside
+                for order in orders
                 if tiles
             ]
     # Where no tile fits, the sums of one pixel go through memory.
-    found = found or [(0.0, _convolution_form(shape, min(widths), [1], True, 0, False))]
+    found = found or [(0.0, _convolution_form(shape, min(widths), [1], "qop", 0, False))]
     forms = [form for _, form in sorted(found, key=lambda pair: pair[0])][:MOST_FORMS]
     if pixels == 1:
         # Weights that fit no cache come from memory: in the order in which they lie there.
         streams = depth * padded * ELEMENT_BYTES[core.element] > STREAMED_FROM
         forms.insert(0 if streams else len(forms), _streaming_form(lanes, shape.steps))
     return forms
+
+
+def loop_orders(function: tirx.PrimFunc, core: Core) -> tuple[str, ...]:
+    """List the orders of the loops over tiles, the best guess first.
+
+    Returns
+    -------
+    tuple of str
+        Of each the loops from the outermost on: ``p`` over pixels, ``q`` over groups, ``o`` over
+        blocks of outputs.
+    """
+    has_planes = int(function.params[0].shape[0]) > 1
+    if core.multiplies_by_lane and int(function.attrs["one_row"]):
+        # With pixels outside of blocks of outputs, weights come into the first level one line
+        # after the other, and pixels, which lie apart, once. Groups have pixels of their own where
+        # they have planes.
+        return ("qpo" if has_planes else "pqo", "qop")
+    # With groups outermost all pixels are read once for each: well where they stay in the cache, or
+    # where the weights, which are then read once, are the larger part, or groups have planes.
+    pixels = _bytes(function.params[0]) + _bytes(function.params[-1])
+    groups_first = has_planes or pixels <= max(CACHED_BELOW, _bytes(function.params[1]))
+    return ("qop", "pqo") if groups_first else ("pqo", "qop")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,60 +159,11 @@ def _bytes(buffer: tirx.Buffer) -> int:
     return tensor_bytes(buffer.shape, buffer.dtype)
 
 
-def _tile_costs(
-    span: int, fills_row: bool, vectors: int, core: Core, staged: int, shared: int
-) -> dict[int, float]:
-    """Count loads for each multiply-add of the register tiles that fit, by their pixels.
-
-    Parameters
-    ----------
-    span : int
-        Pixels one after another.
-    fills_row : bool
-        Whether only tiles will do of which the span has a whole number.
-    vectors : int
-        Of outputs in a tile.
-    core : Core
-        With its registers.
-    staged : int
-        Inputs that a tile loads as one vector; 0 where it loads them one by one.
-    shared : int
-        Outputs beside whole vectors of which pixels share one; 0 where they do not.
-    """
-    costs = {}
-    for pixels in range(1, min(span, MOST_PIXELS_IN_TILE) + 1):
-        tiles, rest = divmod(span, pixels)
-        if rest and fills_row:
-            continue
-        registers = pixels * vectors + vectors + (pixels if staged else 1)
-        if registers > core.registers:
-            continue
-        # Long vectors can take a pixel from memory within the multiply-add: more registers gain
-        # little. Where pixels share vectors, some hold inputs and what is picked of them, and LLVM
-        # soon spills.
-        crowded = CROWDED if core.lanes > 8 and registers > core.registers - 6 else 0.0
-        if shared:
-            sharing = -(-pixels * shared // core.lanes)
-            registers = pixels * (vectors - 1) + 2 * sharing + vectors + 1
-            crowded = SPILLED if registers > core.registers - 10 else 0.0
-        total = sum(
-            count * (_loads(tile, vectors, staged) + max(0, FEWEST_SUMS - tile * vectors))
-            for count, tile in ((tiles, pixels), (1, rest))
-            if tile
-        )
-        costs[pixels] = total / (span * vectors) + crowded
-    return costs
-
-
-def _loads(pixels: int, vectors: int, staged: int) -> float:
-    return pixels / max(staged, 1) + vectors
-
-
 def _convolution_form(
     shape: _ConvolutionShape,
     vectors: int,
     tiles: list[int],
-    groups_outside: bool,
+    order: str,
     staged: int,
     row_written_out: bool,
 ) -> Form:
@@ -212,12 +177,19 @@ def _convolution_form(
         p, q, o, kh, kw, k = schedule.get_loops(accumulate)
         p_out, p_in = schedule.split(p, [None, choose(tiles, tiles[0])])
         o_out, o_in, o_lane = schedule.split(o, [None, vectors, shape.lanes])
-        step = staged or choose(shape.steps, shape.step)
-        k_out, k_in = schedule.split(k, [None, step])
-        outer = [q, o_out, p_out] if groups_outside else [p_out, q, o_out]
-        # A row that is written out: what neighbouring windows share stays in registers.
-        sums = (kh, k_out, k_in, p_in, kw) if row_written_out else (kh, kw, k_out, k_in, p_in)
-        schedule.reorder(*outer, *sums, o_in, o_lane)
+        loops = {"p": p_out, "q": q, "o": o_out}
+        outer = [loops[axis] for axis in order]
+        if staged and not row_written_out:
+            together = [s for s in STAGED_TOGETHER if shape.depth % (staged * s) == 0]
+            steps = [choose(together, together[-1]), staged]
+        else:
+            steps = [staged or choose(shape.steps, shape.step)]
+        k_out, *k_in = schedule.split(k, [None, *steps])
+        sums, tile = [kh, kw, k_out, *k_in], [o_in, p_in] if staged else [p_in, o_in]
+        if row_written_out:
+            # What neighbouring windows share stays in registers.
+            sums, tile = [kh, k_out, *k_in], [p_in, kw, o_in]
+        schedule.reorder(*outer, *sums, *tile, o_lane)
         # Tiles keep their scope: small ones TVM then leaves on the stack, where LLVM finds them
         # registers; "local" ones it takes from a workspace, and LLVM stores them in every step.
         # Unit loops are kept so that a trace finds the same loops whatever its numbers are.
@@ -227,27 +199,32 @@ def _convolution_form(
             schedule.reverse_compute_at(written, outer[-1], preserve_unit_loops=True)
         schedule.reverse_compute_at(output, outer[-1], preserve_unit_loops=True)
         if staged:
-            _stage(schedule, taken, k_out)
+            _stage(schedule, taken, (k_out, *k_in)[-2])
         schedule.vectorize(o_lane)
-        for loop in (o_in, p_in, k_in, *((k_out, kw) if row_written_out else ())):
+        for loop in (*tile, *k_in, *((k_out,) if row_written_out else ())):
             schedule.unroll(loop)
         tile_in_registers(schedule, schedule.decompose_reduction(accumulate, kh))
-        if shape.scattered:
-            for loop in schedule.get_loops(output)[-3:]:
-                schedule.unroll(loop)
-        *_, out_p, _, out_o = schedule.get_loops(written)
-        if shape.whole:
-            out_o, out_lane = schedule.split(out_o, [None, shape.lanes])
-            schedule.vectorize(out_lane)
-            schedule.unroll(out_o)
-        else:
-            # `finishing` cuts it into whole vectors and a rest.
-            schedule.vectorize(out_o)
-        schedule.unroll(out_p)
+        _write_tile(schedule, shape, output, written)
         if shape.shares is not None:
             schedule.annotate(accumulate, SHARED, choose([0, 1], int(shape.shares)))
 
     return apply
+
+
+def _write_tile(schedule: Schedule, shape: _ConvolutionShape, output: Any, written: Any) -> None:
+    """Write a tile's outputs as vectors; those that go apart one by one."""
+    if shape.scattered:
+        for loop in schedule.get_loops(output)[-3:]:
+            schedule.unroll(loop)
+    *_, out_p, _, out_o = schedule.get_loops(written)
+    if shape.whole:
+        out_o, out_lane = schedule.split(out_o, [None, shape.lanes])
+        schedule.vectorize(out_lane)
+        schedule.unroll(out_o)
+    else:
+        # `finishing` cuts it into whole vectors and a rest.
+        schedule.vectorize(out_o)
+    schedule.unroll(out_p)
 
 
 def _streaming_form(lanes: int, steps: list[int]) -> Form:

@@ -1,0 +1,77 @@
+"""Register tiles of convolutions: how many pixels by how many vectors of outputs, and their loads.
+
+A core that multiplies by lanes (AArch64) takes its inputs four at a time: a tile loads a vector of
+channels of each pixel, and multiply-adds pick one. Each pair of vectors of weights is used up by
+all pixels before the next is loaded, so that two registers are enough for weights::
+
+    for four channels:
+        inputs[m] = x[pixel, channels]                  # m registers
+        for channel, for pair of vectors of outputs:
+            weights[2] = w[channel, pair]               # two registers, one instruction
+            for pixel: total[pixel, pair] += inputs[pixel][channel] * weights
+
+Tiles of 6 pixels by 4 vectors then fill 32 registers, and take 1.15 instructions a multiply-add.
+"""
+
+from __future__ import annotations
+
+from shuffledeploy.compiler.kernels.tiling import MOST_PIXELS_IN_TILE, Core
+
+# Vectors that one instruction loads on a core that multiplies by lanes.
+PAIR = 2
+# Chains of additions that hide their latency: four cycles, two units.
+FEWEST_SUMS = 8
+# What the last registers cost, in loads for each multiply-add.
+CROWDED = 0.04
+# What sums cost that do not stay in registers.
+SPILLED = 1.0
+
+
+def tile_costs(
+    span: int, fills_row: bool, vectors: int, core: Core, staged: int, shared: int
+) -> dict[int, float]:
+    """Count loads for each multiply-add of the register tiles that fit, by their pixels.
+
+    Parameters
+    ----------
+    span : int
+        Pixels one after another.
+    fills_row : bool
+        Whether only tiles will do of which the span has a whole number.
+    vectors : int
+        Of outputs in a tile.
+    core : Core
+        With its registers.
+    staged : int
+        Inputs that a tile loads as one vector; 0 where it loads them one by one.
+    shared : int
+        Outputs beside whole vectors of which pixels share one; 0 where they do not.
+    """
+    costs = {}
+    for pixels in range(1, min(span, MOST_PIXELS_IN_TILE) + 1):
+        tiles, rest = divmod(span, pixels)
+        if rest and fills_row:
+            continue
+        beside = pixels + min(vectors, PAIR) if staged else vectors + 1
+        registers = pixels * vectors + beside
+        if registers > core.registers:
+            continue
+        # Long vectors can take a pixel from memory within the multiply-add: more registers gain
+        # little. Where pixels share vectors, some hold inputs and what is picked of them, and LLVM
+        # soon spills.
+        crowded = CROWDED if core.lanes > 8 and registers > core.registers - 6 else 0.0
+        if shared:
+            sharing = -(-pixels * shared // core.lanes)
+            registers = pixels * (vectors - 1) + 2 * sharing + vectors + 1
+            crowded = SPILLED if registers > core.registers - 10 else 0.0
+        total = sum(
+            count * (_loads(tile, vectors, staged) + max(0, FEWEST_SUMS - tile * vectors))
+            for count, tile in ((tiles, pixels), (1, rest))
+            if tile
+        )
+        costs[pixels] = total / (span * vectors) + crowded
+    return costs
+
+
+def _loads(pixels: int, vectors: int, staged: int) -> float:
+    return pixels / staged + -(-vectors // PAIR) if staged else pixels + vectors
