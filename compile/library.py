@@ -11,7 +11,12 @@ from typing import Any
 import tvm
 
 from shuffledeploy.compiler.ir.constants import CONSTANTS, constants_object
-from shuffledeploy.compiler.ir.tvm_edges import argument_checks, default_lowering, register_lowering
+from shuffledeploy.compiler.ir.tvm_edges import (
+    argument_checks,
+    default_lowering,
+    pack_imports,
+    register_lowering,
+)
 from shuffledeploy.compiler.native_tools import linker, run_tool
 from shuffledeploy.compiler.pipeline import Dump, Phase, Step, pipeline, run_steps, steps_of
 from shuffledeploy.compiler.targets import CompileTarget
@@ -55,7 +60,8 @@ def build_library(
             constants = constants_object(module, target.architecture, objects)
             compiled = _compiled(module.without_attr(CONSTANTS), target)
         compiled.export_library(
-            str(path), fcompile=link, workspace_dir=str(objects), addons=constants
+            str(path), fcompile=link, fpack_imports=pack_imports, workspace_dir=str(objects),
+            addons=constants,
         )  # fmt: skip
 
 

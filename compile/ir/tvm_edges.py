@@ -102,6 +102,20 @@ def register_lowering(name: str, lowering: Callable[[], tuple[Any, Any, Any]]) -
     register_tir_pipeline(name, lowering)
 
 
+def pack_imports(module: Any, _: bool, prefix: str, folder: str) -> str:
+    """Write what a library imports into an object, as `export_library` asks for it.
+
+    TVM takes code that was compiled without optimisation for a system library, and would have the
+    library register itself when it is loaded. The object is data: no instruction is in it.
+    """
+    from tvm.runtime import _ffi_api
+
+    path = f"{folder}/imports.o"
+    target = next(m for m in module.imports if m.kind == "llvm")["_get_target_string"]()
+    _ffi_api.ModulePackImportsToLLVM(module, False, target, prefix).write_to_file(path)
+    return path
+
+
 def module_from_json(text: str) -> tvm.IRModule:
     """Read a module that `tvm.ir.save_json` of this very version wrote.
 

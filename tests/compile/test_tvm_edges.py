@@ -9,14 +9,16 @@ from __future__ import annotations
 import inspect
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import tvm
-from stages import HOST
-from tvm import tirx
+from stages import QUICK
+from tvm import relax, tirx, topi
 from tvm.s_tir import meta_schedule as ms
 
 from shuffledeploy.compiler.ir import tvm_edges
+from shuffledeploy.compiler.library import build_library
 
 
 def test_llvm_answers_for_cores_and_features() -> None:
@@ -60,8 +62,19 @@ def test_a_kernel_has_an_entry_and_a_part_that_computes() -> None:
     buffer = tirx.decl_buffer((4,), "float32", "x")
     body = tirx.BufferStore(buffer, tirx.FloatImm("float32", 1.0), [tirx.IntImm("int32", 0)])
     function = tirx.PrimFunc([buffer], body).with_attr({"global_symbol": "one", "s_tir": True})
-    text = tvm.compile(tvm.IRModule({"one": function}), HOST.tvm_target).mod.inspect_source()
+    text = tvm.compile(tvm.IRModule({"one": function}), QUICK.tvm_target).mod.inspect_source()
     assert "__tvm_ffi_one" in text, "the names that TVM's LLVM code generator gives"
+
+
+def test_a_library_of_any_level_registers_no_symbols_of_its_own(tmp_path: Path) -> None:
+    values = relax.Var("values", relax.TensorType((4,), "float32"))
+    builder = relax.BlockBuilder()
+    with builder.function("main", [values]):
+        builder.emit_func_output(builder.emit_te(topi.nn.relu, values))
+    build_library(builder.get(), QUICK, tmp_path / "plain.so")
+    assert b"RegisterSystemLibSymbol" not in (tmp_path / "plain.so").read_bytes(), (
+        "Module.export_library: `fpack_imports`"
+    )
 
 
 def test_meta_schedule_imports_intrinsics_that_take_half_a_minute() -> None:
