@@ -23,6 +23,7 @@ from shuffledeploy.compiler.network import (
     lower,
     write_bundle,
 )
+from shuffledeploy.compiler.shuffles_left import shuffles_left
 from shuffledeploy.compiler.tuning.records.log_files import require_appendable
 from shuffledeploy.compiler.tuning.records.record_log import log_path, read_log
 from shuffledeploy.compiler.tuning.records.related_records import own_records, usable_records
@@ -64,6 +65,8 @@ class Outcome:
         Related targets whose records stand in for missing ones.
     fault : str or None
         Where parity does not hold: the operator or the pass that makes the network differ.
+    shuffles : tuple of str
+        Of each shuffle that is a kernel: which it is, and why.
     """
 
     bundle: Bundle
@@ -77,6 +80,7 @@ class Outcome:
     rejected: tuple[str, ...]
     borrowed: tuple[str, ...] = ()
     fault: str | None = None
+    shuffles: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields documented in the README."""
@@ -88,6 +92,7 @@ class Outcome:
             "bundle": str(self.bundle.path),
             "kernels": manifest.kernel_calls,
             "shuffle_kernels": manifest.shuffle_kernels,
+            "shuffles_left": list(self.shuffles),
             "kernels_by_strips": manifest.calls_by_strips,
             "tasks": self.tasks,
             "tasks_with_record": self.tasks_with_record,
@@ -111,7 +116,22 @@ class Outcome:
             f"{manifest.calls_by_strips} by strips; "
             f"{self.tasks_with_record} of {self.tasks} tasks with a tuning record"
         )
+        for sentence in self.shuffles:
+            yield f"a shuffle stays: {sentence}"
         yield f"computes in {precision_text(manifest)}"
+        yield from self._records_sentences()
+        if self.parity is not None:
+            yield f"parity with PyTorch on {self.device} {self.parity.verdict}"
+            if not self.parity.passed:
+                yield f"first wrong kernel: {self.parity.first_wrong_kernel}"
+            if self.fault is not None:
+                yield f"what differs: {self.fault}"
+        yield f"bundle: {self.bundle.path}"
+        if manifest.standalone is not None:
+            yield from self._standalone_sentences(manifest.standalone)
+
+    def _records_sentences(self) -> Iterator[str]:
+        """Tell where schedules came from: of this run, of other targets, of the log."""
         if self.borrowed:
             yield f"tasks without one use what was found for {', '.join(self.borrowed)}"
         if trials := self.search.trials:
@@ -129,15 +149,6 @@ class Outcome:
             yield f"... and {len(self.rejected) - 3} more log lines not used"
         if self.refused:
             yield f"{self.refused} records did not fit their kernels and were not used"
-        if self.parity is not None:
-            yield f"parity with PyTorch on {self.device} {self.parity.verdict}"
-            if not self.parity.passed:
-                yield f"first wrong kernel: {self.parity.first_wrong_kernel}"
-            if self.fault is not None:
-                yield f"what differs: {self.fault}"
-        yield f"bundle: {self.bundle.path}"
-        if manifest.standalone is not None:
-            yield from self._standalone_sentences(manifest.standalone)
 
     def _standalone_sentences(self, made: Standalone) -> Iterator[str]:
         """Name the files that an app needs, and what else has their names."""
@@ -219,7 +230,7 @@ def tune_network(request: Request, devices: Devices, console: Console | None = N
     return Outcome(
         bundle, device, len(tasks), sum(task.key in own for task in tasks), result, seconds,
         parity, sum(choice.refused for choice in chosen.values()), found.rejected,
-        borrowed_targets(chosen), fault,
+        borrowed_targets(chosen), fault, shuffles_left(lowered.module),
     )  # fmt: skip
 
 

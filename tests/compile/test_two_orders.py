@@ -34,6 +34,7 @@ from shuffledeploy.compiler.passes.memory.compute_on_threads import compute_on_t
 from shuffledeploy.compiler.passes.memory.expose_intermediates import expose_intermediates
 from shuffledeploy.compiler.passes.memory.join_in_place import join_in_place
 from shuffledeploy.compiler.passes.memory.residual_in_place import residual_in_place
+from shuffledeploy.compiler.shuffles_left import shuffles_left
 
 ARM = Core(4, 32)
 WIDE = 12
@@ -180,6 +181,34 @@ def test_where_no_writer_can_change_who_computes_with_it_reads_by_a_table(
     assert all(kind_of(function) for function in functions.values())
     assert shuffle_kernels(kernels) == []
     assert_module_is(with_schedules(kernels, core), made, *SHAPE)
+
+
+class _Pooled(nn.Module):
+    """A linear layer reads some of the means, by a table; an answer has all channels in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.linear = nn.Conv2d(6, WIDE, 1, groups=3), nn.Linear(8, 5)
+        self.pool = nn.MaxPool2d(2)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = by_reshape(torch.relu(self.conv(x)), 3)
+        chosen = x.mean((2, 3))[:, [11, 3, 3, 5, 7, 1, 0, 2]]
+        return self.linear(chosen), self.pool(x)
+
+
+@pytest.mark.parametrize("core", [ARM, HOST.core])
+def test_a_linear_layer_reads_some_channels_by_a_table(core: Core) -> None:
+    made = seeded(_Pooled())
+    kernels = lowered(imported(made, *SHAPE).module, core)
+    (name,) = shuffle_kernels(kernels)
+    assert_module_is(with_schedules(kernels, core), made, *SHAPE)
+    (sentence,) = shuffles_left(kernels)
+    # Its answer is in NCHW.
+    assert sentence == (
+        f"{name} between max_pools2_12_2x3 and transpose: "
+        "the one writes in the order in which it reads, and TVM's own rules made the other"
+    )
 
 
 def test_tables_are_read_in_batches_strips_and_by_threads() -> None:

@@ -18,6 +18,7 @@ from shuffledeploy.compiler.passes.graph.choose_layouts import (
     TO_CHANNELS_LAST,
     permutation,
 )
+from shuffledeploy.compiler.passes.graph.data_movement import CHANNEL_AXIS
 from shuffledeploy.compiler.passes.graph.output_parts import in_parts
 from shuffledeploy.compiler.passes.graph.sites import (
     Kernel,
@@ -46,10 +47,10 @@ def kernel_for(site: Site) -> Kernel:
     return make(site)
 
 
-def _reordered_input(data: Any, site: Site) -> tuple[Any, Array | None]:
+def _reordered_input(data: Any, site: Site, axis: int = LAST_AXIS) -> tuple[Any, Array | None]:
     """Look through a `take` of channels: the tensor in memory, and the order it is read in."""
     value = site.definition(data)
-    if operator(value) == "relax.take" and value.attrs.axis == LAST_AXIS:
+    if operator(value) == "relax.take" and value.attrs.axis == axis:
         return value.args[0], constant_of(value.args[1])
     return data, None
 
@@ -143,17 +144,20 @@ def _linear(site: Site) -> Kernel:
     weight = constant_of(site.chain.anchor.args[1])
     assert weight is not None
     depth, outputs = weight.shape
-    data = site.current_value(site.chain.anchor.args[0])
-    rows = (shape_of(data) or (1,))[0]
+    data, order = _reordered_input(site.chain.anchor.args[0], site, CHANNEL_AXIS)
+    data = site.current_value(data)
+    rows, stored = shape_of(data) or (1, depth)
     conv = convolution.Convolution(
-        height=rows, width=1, channels=depth, stored_channels=depth, groups=1,
+        height=rows, width=1, channels=depth, stored_channels=stored, groups=1,
         group_outputs=outputs, kernel=(1, 1), stride=(1, 1), padding=(0, 0, 0, 0), dilation=(1, 1),
-        run=depth, scattered=False, channels_first=False, lanes=lanes_for(outputs, site.core),
+        run=depth if order is None else 0, scattered=False, channels_first=False,
+        lanes=lanes_for(outputs, site.core),
         epilogue=site.chain.steps, dtype=site.core.element, block=_block_of(depth, site),
     )  # fmt: skip
-    data = reshaped(site.builder, data, (1, rows, 1, depth))
+    data = reshaped(site.builder, data, (1, rows, 1, stored))
     packed = pack_weight(weight.reshape(1, 1, depth, outputs), conv)
-    return convolution_kernel(conv, [data, relax.const(packed)], [])
+    tables = [] if order is None else [relax.const(order.astype(np.int32))]
+    return convolution_kernel(conv, [data, relax.const(packed)], tables)
 
 
 def _block_of(depth: int, site: Site) -> int:
