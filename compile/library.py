@@ -51,12 +51,29 @@ def build_library(
     Failure
         If TVM cannot compile it, or linking fails; its own words are in the message.
     """
+    compile_program(machine_program(module, target, dump), target, path, dump)
+
+
+def machine_program(
+    module: tvm.IRModule, target: CompileTarget, dump: Dump = Dump()
+) -> tvm.IRModule:
+    """Run all steps of a library but those on code: what `compile_program` takes.
+
+    They build Relax functions, of which TVM lets one thread of a process build one at a time.
+    """
+    steps = steps_of(pipeline(target), Phase.KERNEL, Phase.PLAN, Phase.MACHINE)
+    with target.tvm_target, tvm.transform.PassContext(opt_level=3):
+        return run_steps(module, steps, dump)
+
+
+def compile_program(
+    module: tvm.IRModule, target: CompileTarget, path: Path, dump: Dump = Dump()
+) -> None:
+    """Compile what `machine_program` made, and link it; several threads may do so at once."""
     steps = pipeline(target)
     # The objects are as large as the library, and nobody needs them once it is linked.
     with scratch_folder(f".{path.stem}.", path.parent) as objects:
         with target.tvm_target, tvm.transform.PassContext(opt_level=3), _code_steps(steps, dump):
-            way = steps_of(steps, Phase.KERNEL, Phase.PLAN, Phase.MACHINE)
-            module = run_steps(module, way, dump)
             constants = constants_object(module, target.architecture, objects)
             compiled = _compiled(module.without_attr(CONSTANTS), target)
         compiled.export_library(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from shuffledeploy.compiler.ir.memory_layout import HALF
 from shuffledeploy.compiler.kernels.images import multiply_adds_of, one_image
 from shuffledeploy.compiler.kernels.schedules import forms, scheduled
 from shuffledeploy.compiler.layer_values import layers_of
-from shuffledeploy.compiler.library import build_library
+from shuffledeploy.compiler.library import compile_program, machine_program
 from shuffledeploy.compiler.library_facts import (
     joined_in_place,
     strip_calls,
@@ -189,7 +190,14 @@ def write_bundle(  # noqa: PLR0913 - all but four by name
     UsageError, Failure
         If unscheduled kernels answer otherwise than PyTorch: names the operator or the pass.
     """
-    with bundles.written_beside(output) as folder:
+    with bundles.written_beside(output) as folder, ThreadPoolExecutor(1) as beside:
+        functions = {name: choice.function for name, choice in chosen.items()}
+        dump = Dump.of(dump_folder, pipeline(target))
+        module = link_kernels(lowered, functions, target, dump)
+        progress(f"building the library for {target.name}")
+        # Beside it the proof is made: LLVM and PyTorch leave Python's lock to each other.
+        program = machine_program(module, target, dump)
+        library = beside.submit(compile_program, program, target, folder / bundles.LIBRARY, dump)
         progress("asking PyTorch for reference outputs")
         inputs = lowered.program.inputs
         arrays, outputs = reference(lowered.program.exported, inputs)
@@ -205,11 +213,7 @@ def write_bundle(  # noqa: PLR0913 - all but four by name
         half_scale = 1.0 if lowered.half is None else lowered.half.scale
         layers, told = layers_of(lowered.program, writes, values, half_scale)
         np.savez(folder / bundles.INTERMEDIATES, allow_pickle=False, **samples_of(writes), **told)
-        progress(f"building the library for {target.name}")
-        functions = {name: choice.function for name, choice in chosen.items()}
-        dump = Dump.of(dump_folder, pipeline(target))
-        module = link_kernels(lowered, functions, target, dump)
-        build_library(module, target, folder / bundles.LIBRARY, dump)
+        library.result()
         statistics = msgspec.convert(normalisation, ImageStatistics | None)
         alone = None
         if standalone is not None:
@@ -251,7 +255,7 @@ def link_kernels(
     Returns
     -------
     tvm.IRModule
-        What :func:`compiler.library.build_library` takes, and what a manifest is read from.
+        What :func:`compiler.library.machine_program` takes, and what a manifest is read from.
     """
     steps = pipeline(target, lowered.kernels, functions)
     return run_steps(lowered.module, steps_of(steps, Phase.SCHEDULE, Phase.MEMORY), dump)

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+import torch
 import tvm
 from shuffled_bundle import write_shuffled
 from tvm import relax
@@ -28,6 +29,8 @@ from shuffledeploy.compiler.bundle.folder import (
     written_beside,
 )
 from shuffledeploy.compiler.bundle.manifest import Tensor
+from shuffledeploy.compiler.frontend.program import trace
+from shuffledeploy.compiler.proof_arrays import reference
 from shuffledeploy.compiler.targets import find_target
 from shuffledeploy.model.errors import Failure, UsageError
 
@@ -164,6 +167,21 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.smoke
+def test_pytorch_answers_in_one_thread_and_keeps_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    exported = trace(torch.nn.ReLU(), (1, 3))
+    monkeypatch.setattr(
+        exported, "module", lambda: lambda x: torch.full_like(x, torch.get_num_threads())
+    )
+    before = torch.get_num_threads()
+    torch.set_num_threads(before + 1)
+    try:
+        arrays, _ = reference(exported, (Tensor("x", (1, 3), "float32"),))
+        assert (arrays["output_0_0"] == 1).all()
+        assert torch.get_num_threads() == before + 1
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_inputs_and_samples_depend_on_nothing_but_their_seed() -> None:
     specs = (Tensor("x", (2, 300), "float32"), Tensor("y", (5,), "int64"))
     first, again, other = (seeded_inputs(specs, seed) for seed in (1, 1, 2))
