@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextvars
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import tvm
 
+from shuffledeploy.compiler.code_in_parts import in_two_parts
 from shuffledeploy.compiler.ir.constants import CONSTANTS, constants_object
 from shuffledeploy.compiler.ir.tvm_edges import (
     argument_checks,
@@ -67,26 +69,58 @@ def machine_program(
 
 
 def compile_program(
-    module: tvm.IRModule, target: CompileTarget, path: Path, dump: Dump = Dump()
+    module: tvm.IRModule,
+    target: CompileTarget,
+    path: Path,
+    dump: Dump = Dump(),
+    *,
+    in_parts: bool = False,
 ) -> None:
-    """Compile what `machine_program` made, and link it; several threads may do so at once."""
+    """Compile what `machine_program` made, and link it.
+
+    Several threads may do so at once; with `in_parts` two compile a part of one program each,
+    unless it is shown after each step.
+    """
     steps = pipeline(target)
+    first, second = in_two_parts(module) if in_parts and dump.folder is None else (module, None)
     # The objects are as large as the library, and nobody needs them once it is linked.
-    with scratch_folder(f".{path.stem}.", path.parent) as objects:
+    with (
+        scratch_folder(f".{path.stem}.", path.parent) as objects,
+        ThreadPoolExecutor(1) as beside,
+    ):
+        added, kernels = [], objects / "kernels.o"
+        if second is not None:
+            done = beside.submit(_kernels_object, second, target, kernels)
+            added.append(str(kernels))
         with target.tvm_target, tvm.transform.PassContext(opt_level=3), _code_steps(steps, dump):
-            constants = constants_object(module, target.architecture, objects)
-            compiled = _compiled(module.without_attr(CONSTANTS), target)
+            added += constants_object(first, target.architecture, objects)
+            compiled = _compiled(first.without_attr(CONSTANTS), target)
+        if second is not None:
+            done.result()
         compiled.export_library(
             str(path), fcompile=link, fpack_imports=pack_imports, workspace_dir=str(objects),
-            addons=constants,
+            addons=added,
         )  # fmt: skip
 
 
+def _kernels_object(module: tvm.IRModule, target: CompileTarget, path: Path) -> None:
+    """Compile kernels into an object of a library."""
+    with target.tvm_target, tvm.transform.PassContext(opt_level=3), _plainly_failing(target):
+        compiled_kernels(module, target).mod.write_to_file(str(path), "o")
+
+
 def _compiled(module: tvm.IRModule, target: CompileTarget) -> Any:
-    try:
+    with _plainly_failing(target):
         return tvm.compile(
             module, target.tvm_target, relax_pipeline=None, tir_pipeline=_TIR_PIPELINE
         )
+
+
+@contextmanager
+def _plainly_failing(target: CompileTarget) -> Iterator[None]:
+    """Say in one line what TVM cannot compile within a block."""
+    try:
+        yield
     except Exception as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         reason = printable_line(lines[-1])

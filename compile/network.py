@@ -197,7 +197,9 @@ def write_bundle(  # noqa: PLR0913 - all but four by name
         progress(f"building the library for {target.name}")
         # Beside it the proof is made: LLVM and PyTorch leave Python's lock to each other.
         program = machine_program(module, target, dump)
-        library = beside.submit(compile_program, program, target, folder / bundles.LIBRARY, dump)
+        library = beside.submit(
+            compile_program, program, target, folder / bundles.LIBRARY, dump, in_parts=True
+        )
         progress("asking PyTorch for reference outputs")
         inputs = lowered.program.inputs
         arrays, outputs = reference(lowered.program.exported, inputs)
