@@ -41,13 +41,25 @@ from shuffledeploy.compiler.kernels.blocks import (
     place,
 )
 
-# Height and width of an output tile (m), and of the windows: smaller tiles save less and move more
-# memory, larger ones round more.
+# Height and width of an output tile (m): smaller ones save less and move more memory, larger ones
+# round more.
 STEP = 4
-WINDOWS = (3, 5)
-# Where its polynomials are taken, beside infinity. Small numbers and their inverses keep rounding
-# errors small: the first five are Lavin and Gray's.
-POINTS = (Fraction(0), *map(Fraction, (1, -1, 2, -2)), Fraction(1, 2), Fraction(-1, 2))
+
+
+def _with_opposites(*points: Fraction) -> tuple[Fraction, ...]:
+    """List zero, and each point with its opposite: half of a transform's products are then zero."""
+    return (Fraction(0), *(sign * point for point in points for sign in (1, -1)))
+
+
+# Where the polynomials of a window are taken, beside infinity: of small eighths, which float32
+# holds exactly, those that round least. With Lavin and Gray's 0, 1, -1, 2, -2 a 3x3 layer has twice
+# the error (root mean square, of drawn layers of 48 channels); with the sums of a deep network that
+# is what parity allows.
+POINTS = {
+    3: _with_opposites(Fraction(5, 8), Fraction(3, 2)),
+    5: _with_opposites(Fraction(1), Fraction(2), Fraction(1, 2)),
+}
+WINDOWS = tuple(POINTS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,14 +134,14 @@ def tile_of(window: int) -> int:
 
 
 @functools.cache
-def matrices(window: int) -> tuple[Array, Array, Array]:
-    """Compute A^T ``(m, n)``, G ``(n, r)`` and B^T ``(n, n)`` for `POINTS` and infinity.
+def matrices(window: int, points: tuple[Fraction, ...] | None = None) -> tuple[Array, Array, Array]:
+    """Compute A^T ``(m, n)``, G ``(n, r)`` and B^T ``(n, n)`` for some points and infinity.
 
     Toom and Cook's products of polynomials, transposed into a filter. Products of the points are
-    exact in float64.
+    exact in float64, and those of A^T and B^T in float32.
     """
     size = tile_of(window)
-    points = POINTS[: size - 1]
+    points = points or POINTS[window]
     a = np.zeros((STEP, size))
     g = np.zeros((size, window))
     b = np.zeros((size, size))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from stages import assert_same, draw, imported, lowered, run, seeded, with_schedules
@@ -9,7 +11,7 @@ from torch import nn
 
 from shuffledeploy.compiler.ir.inspection import kernel_functions
 from shuffledeploy.compiler.kernels.tiling import Core
-from shuffledeploy.compiler.kernels.winograd import STEP, matrices, tile_of
+from shuffledeploy.compiler.kernels.winograd import POINTS, STEP, matrices, tile_of
 
 CORE = Core(8, 16)
 
@@ -24,6 +26,30 @@ def test_the_matrices_filter_exactly(window: int) -> None:
     image, weights = rng.standard_normal(tile), rng.standard_normal(window)
     expected = np.correlate(image, weights, "valid")
     np.testing.assert_allclose(a @ ((g @ weights) * (b @ image)), expected, rtol=1e-12)
+
+
+def _error(window: int, points: tuple[Fraction, ...]) -> float:
+    """Root mean square of what a layer of 48 channels rounds, in parts of that of its answer."""
+    a, g, b = matrices(window, points)
+    tile, channels = tile_of(window), 48
+    rng = np.random.default_rng(window)
+    image = np.maximum(rng.standard_normal((channels, 200, tile)), 0).astype(np.float32)
+    weight = rng.standard_normal((channels, window)).astype(np.float32)
+    exact = sum(
+        image[:, :, k : k + STEP].astype(float) * weight[:, k, None, None] for k in range(window)
+    ).sum(0)
+    single = [m.astype(np.float32) for m in (a, (weight @ g.T), b)]
+    products = (image @ single[2].T * single[1][:, None]).sum(0)
+    return float(
+        np.sqrt(np.square(products @ single[0].T - exact).mean() / np.square(exact).mean())
+    )
+
+
+def test_the_points_round_less_than_those_that_are_usual() -> None:
+    usual = (0, 1, -1, 2, -2, Fraction(1, 2), Fraction(-1, 2))
+    for window, points in POINTS.items():
+        others = tuple(map(Fraction, usual[: tile_of(window) - 1]))
+        assert set(points) == set(others) or 1.4 * _error(window, points) < _error(window, others)
 
 
 @pytest.mark.parametrize(
