@@ -22,6 +22,8 @@ WINDOW = "window"
 JOINED = "joined"
 #: Kind of what is applied to each element of a feature map.
 ELEMENTWISE = "elementwise"
+#: Kind of what is done to the numbers of a layer before and after its products.
+TRANSFORM = "transform"
 #: Floats in the vectors that a kernel computes with.
 LANES = "lanes"
 #: Images that a kernel computes one after another, and which of its parameters are tensors of them.

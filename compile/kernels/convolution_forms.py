@@ -73,13 +73,15 @@ def convolution_forms(function: tirx.PrimFunc, core: Core) -> list[Form]:
     span = pixels if in_one_row else columns
     rows = (0.0, 1.0) if shape.short_rows else (0.0,)
     orders = loop_orders(function, core)
+    streamed = _rows_of_a_pixel(function) if core.multiplies_by_lane and one_row else 0
     found: list[tuple[float, Form]] = []
     for n in widths:
         for staged in (0, loaded) if loaded else (0,):
             # For a core that multiplies by lanes LLVM loads pixels that are not staged ahead, as
             # many as it can: odd tiles that reach for the last registers it spills.
             fills = not in_one_row or (core.multiplies_by_lane and not staged)
-            costs = tile_costs(span, fills, n, core, staged, rest if can_share else 0)
+            shared = rest if can_share else 0
+            costs = tile_costs(span, fills, n, core, staged, shared, streamed)
             tiles = sorted(costs, key=lambda m: costs[m])[:6]
             found += [
                 (
@@ -153,6 +155,13 @@ class _ConvolutionShape:
         """Default of them; pixels that share vectors load four inputs at once."""
         fitting = [step for step in self.steps if step <= QUARTER] or [1]
         return self.steps[-1] if self.shares and fitting[-1] < QUARTER else fitting[-1]
+
+
+def _rows_of_a_pixel(function: tirx.PrimFunc) -> int:
+    """Count the tensors that have channels of each pixel: input, output, and what is added."""
+    _, *others = function.params
+    written = [int(extent) for extent in function.params[-1].shape]
+    return 1 + [[int(extent) for extent in buffer.shape] for buffer in others].count(written)
 
 
 def _bytes(buffer: tirx.Buffer) -> int:

@@ -25,10 +25,14 @@ FEWEST_SUMS = 8
 CROWDED = 0.04
 # What sums cost that do not stay in registers.
 SPILLED = 1.0
+# Pieces of memory that are read or written line after line, of which a prefetcher keeps track.
+STREAMS = 16
+# What more of them cost.
+UNSEEN = 0.1
 
 
 def tile_costs(
-    span: int, fills_row: bool, vectors: int, core: Core, staged: int, shared: int
+    span: int, fills_row: bool, vectors: int, core: Core, staged: int, shared: int, rows: int = 0
 ) -> dict[int, float]:
     """Count loads for each multiply-add of the register tiles that fit, by their pixels.
 
@@ -46,13 +50,15 @@ def tile_costs(
         Inputs that a tile loads as one vector; 0 where it loads them one by one.
     shared : int
         Outputs beside whole vectors of which pixels share one; 0 where they do not.
+    rows : int
+        Tensors of which each pixel has a row of its own that tiles go through, one after another.
     """
     costs = {}
     for pixels in range(1, min(span, MOST_PIXELS_IN_TILE) + 1):
         tiles, rest = divmod(span, pixels)
         if rest and fills_row:
             continue
-        beside = pixels + min(vectors, PAIR) if staged else vectors + 1
+        beside = pixels + _weights(vectors) if staged else vectors + 1
         registers = pixels * vectors + beside
         if registers > core.registers:
             continue
@@ -69,8 +75,15 @@ def tile_costs(
             for count, tile in ((tiles, pixels), (1, rest))
             if tile
         )
-        costs[pixels] = total / (span * vectors) + crowded
+        # Beside the rows of pixels there are weights.
+        unseen = UNSEEN if pixels * rows + 1 > STREAMS else 0.0
+        costs[pixels] = total / (span * vectors) + crowded + unseen
     return costs
+
+
+def _weights(vectors: int) -> int:
+    """Count the registers for weights; a vector that has no pair is loaded beside the next pair."""
+    return vectors if vectors < PAIR else PAIR + vectors % PAIR
 
 
 def _loads(pixels: int, vectors: int, staged: int) -> float:

@@ -22,7 +22,7 @@ from shuffledeploy.deploy.scoring.count_kernels import KernelCount, count_kernel
 
 TARGET = find_target(ARM)
 # Channels read and written, groups, and instructions for each multiply-add of a vector at most.
-LAYERS = [(256, 64, 1, 1.20), (240, 60, 3, 1.22)]
+LAYERS = [(256, 64, 1, 1.20), (240, 60, 3, 1.24)]
 
 
 @pytest.mark.emulated
@@ -49,5 +49,5 @@ def test_tiles_of_a_core_that_picks_lanes_fill_its_registers(vectors: int) -> No
     costs = tile_costs(1000, False, vectors, Core(4, 32), 4, 0)
     largest = max(costs)
     # Inputs of each pixel, and weights that are used up before the next are loaded.
-    assert largest * (vectors + 1) + min(vectors, 2) <= 32
+    assert largest * (vectors + 1) + min(vectors, 2 + vectors % 2) <= 32
     assert min(costs, key=lambda pixels: costs[pixels]) == largest

@@ -29,6 +29,7 @@ from shuffledeploy.compiler.passes.graph.sites import (
     quadruple,
     reshaped,
 )
+from shuffledeploy.compiler.passes.graph.strassen_layers import is_strassen, strassen
 from shuffledeploy.compiler.passes.graph.winograd_layers import is_winograd, winograd
 
 # Products of half precision that are summed up in it: of more the sum would lose digits.
@@ -86,6 +87,8 @@ def _convolution(site: Site) -> Kernel:
     )  # fmt: skip
     if is_winograd(conv):
         return winograd(site, conv, weight, site.current_value(data))
+    if is_strassen(conv, site.core):
+        return strassen(site, conv, weight, site.current_value(data))
     conv = in_parts(conv, site.core)
     tables = [] if run else [relax.const(full_order.astype(np.int32))]
     if order_of_writes is not None:

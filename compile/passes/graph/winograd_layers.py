@@ -18,6 +18,7 @@ from typing import Any
 
 from tvm import relax
 
+from shuffledeploy.compiler.ir.attributes import TRANSFORM
 from shuffledeploy.compiler.ir.graph import Array
 from shuffledeploy.compiler.ir.memory_layout import FLOAT
 from shuffledeploy.compiler.kernels import convolution
@@ -38,7 +39,6 @@ from shuffledeploy.compiler.passes.graph.sites import (
     lanes_for,
 )
 
-TRANSFORM = "transform"
 # Channels of a group that pay for the transforms.
 FEWEST_CHANNELS = 32
 # Least saving of multiplications: the transforms and larger weights cost the rest.

@@ -1,0 +1,109 @@
+"""Pointwise layers with so many channels that Strassen's way is cheaper.
+
+Before::
+
+    y = conv1x1(x)                  # pixels by inputs by outputs
+
+After::
+
+    l = strassen_sums(x)            # 7 planes of half the pixels by half the channels
+    p = conv1x1(l)                  # 7 products, each an eighth of the layer
+    y = strassen_output(p)          # sums of the products, and the epilogue
+
+Answers round somewhat more: of a layer of 512 by 512 channels the largest error is some three times
+that of the product in full (`tests/compile/test_strassen.py`), a hundredth of what parity allows.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from tvm import relax
+
+from shuffledeploy.compiler.ir.attributes import TRANSFORM
+from shuffledeploy.compiler.ir.graph import Array
+from shuffledeploy.compiler.ir.memory_layout import FLOAT
+from shuffledeploy.compiler.kernels import convolution
+from shuffledeploy.compiler.kernels.packing import pack_weight
+from shuffledeploy.compiler.kernels.strassen import (
+    PRODUCTS,
+    Strassen,
+    join_quarters,
+    sum_quarters,
+    sum_weights,
+)
+from shuffledeploy.compiler.kernels.tiling import Core
+from shuffledeploy.compiler.passes.graph.sites import (
+    Kernel,
+    Site,
+    convolution_kernel,
+    emit_call,
+    lanes_for,
+)
+
+# Channels read and written that pay for the sums: an eighth of the multiply-adds is saved, and sums
+# go through memory.
+FEWEST_CHANNELS = 512
+# Pixels for which it is worth reading seven quarters of the weights.
+FEWEST_PIXELS = 49
+
+
+def is_strassen(conv: convolution.Convolution, core: Core) -> bool:
+    """Whether a layer is cheaper by seven products of its quarters than in full.
+
+    That it is was estimated of cores that multiply by lanes alone. Half precision would lose
+    digits.
+    """
+    pointwise = conv.kernel == (1, 1) == conv.stride and not any(conv.padding)
+    channels = (conv.group_inputs, conv.group_outputs)
+    return (
+        core.multiplies_by_lane
+        and conv.dtype == FLOAT
+        and pointwise
+        and conv.groups == 1
+        and conv.run == conv.group_inputs == conv.stored_channels
+        and not (conv.scattered or conv.channels_first)
+        and min(channels) >= FEWEST_CHANNELS
+        and not any(number % (2 * core.lanes) for number in channels)
+        and conv.output_height * conv.output_width >= FEWEST_PIXELS
+    )
+
+
+def strassen(site: Site, conv: convolution.Convolution, weight: Array, data: Any) -> Kernel:
+    """Call the sums of the input and the products; describe the sums of the output.
+
+    Parameters
+    ----------
+    site : Site
+        Where the layer stands.
+    conv : Convolution
+        The layer, as its direct kernel would compute it.
+    weight : Array
+        ``(1, 1, K, O)``, HWIO.
+    data : Expr
+        The layer's input.
+    """
+    inputs, outputs = conv.group_inputs, conv.group_outputs
+    layer = Strassen(conv.height, conv.width, inputs, outputs, site.core.lanes, conv.epilogue)
+    place = f"{conv.height}x{conv.width}"
+    sums = Kernel(
+        TRANSFORM, f"strassen_sums_{inputs}_{place}", sum_quarters(layer), [data], [],
+        {"multiply_adds": 0}, (PRODUCTS, 1, layer.half, inputs // 2),
+    )  # fmt: skip
+    product = convolution.Convolution(
+        height=1, width=layer.half, channels=PRODUCTS * inputs // 2, stored_channels=inputs // 2,
+        groups=PRODUCTS, group_outputs=outputs // 2, kernel=(1, 1), stride=(1, 1),
+        padding=(0, 0, 0, 0), dilation=(1, 1), run=inputs // 2, scattered=False,
+        channels_first=False, lanes=lanes_for(outputs // 2, site.core), epilogue=(),
+        planes=PRODUCTS,
+    )  # fmt: skip
+    packed = relax.const(pack_weight(sum_weights(weight), product))
+    products = dataclasses.replace(
+        convolution_kernel(product, [emit_call(site, sums, []), packed], []),
+        name=f"strassen_product_{inputs}x{outputs}_{place}",
+    )
+    return Kernel(
+        TRANSFORM, f"strassen_output_{outputs}_{place}", join_quarters(layer),
+        [emit_call(site, products, [])], [], {"multiply_adds": 0}, layer.output_shape,
+    )  # fmt: skip
