@@ -16,7 +16,7 @@ from shuffledeploy.compiler.bundle.tolerances import TOLERANCES, allowed_error, 
 from shuffledeploy.compiler.frontend.importing import imported, tensor_calls
 from shuffledeploy.compiler.frontend.program import Program, tidied
 from shuffledeploy.compiler.ir.graph import Array
-from shuffledeploy.compiler.ir.memory_layout import FLOAT, HALF
+from shuffledeploy.compiler.ir.memory_layout import FLOAT, HALF, INT8
 from shuffledeploy.compiler.passes.graph.fuse_rest import fuse_rest
 from shuffledeploy.compiler.passes.graph.own_answers import own_answers
 from shuffledeploy.compiler.pipeline import Phase, Step, pipeline, run_steps, steps_of
@@ -27,7 +27,7 @@ from shuffledeploy.model.errors import Failure, UsageError
 
 # What is beyond so many tolerances of parity is no rounding: unscheduled kernels add one number
 # after the other, and round more than the library that parity judges.
-WRONG = {FLOAT: 10.0, HALF: 2.0}
+WRONG = {FLOAT: 10.0, HALF: 2.0, INT8: 1.0}
 
 
 def agree(actual: Sequence[Array], expected: Sequence[Array], precision: str = FLOAT) -> bool:

@@ -20,12 +20,14 @@ from shuffledeploy.compiler.bundle.manifest import Layer
 from shuffledeploy.compiler.frontend.importing import tensor_calls
 from shuffledeploy.compiler.frontend.program import Program
 from shuffledeploy.compiler.ir.graph import Array
-from shuffledeploy.compiler.ir.memory_layout import HALF
+from shuffledeploy.compiler.ir.memory_layout import HALF, Held
 from shuffledeploy.compiler.program_values import layer_of, tensors_of_calls
 from shuffledeploy.model.printable import printable_line
 
 #: A kernel stands for a tensor where what is between them has less than this part of its energy.
 LARGEST_NOISE = 1e-2
+#: The same of tensors in int8: other tensors are as far apart as 2.
+LARGEST_NOISE_IN_INT8 = 0.5
 #: With fewer numbers each, channels that are alike could be taken for each other.
 LEAST_ROWS = 16
 #: Fewer elements may be near by chance.
@@ -66,7 +68,11 @@ class _Tensor:
 
 
 def layers_of(
-    program: Program, writes: Sequence[Sequence[Array]], inputs: list[Array], half_scale: float
+    program: Program,
+    writes: Sequence[Sequence[Array]],
+    inputs: list[Array],
+    half_scale: float = 1.0,
+    held: Sequence[Held] = (),
 ) -> tuple[tuple[Layer, ...], dict[str, Array]]:
     """Find the layer that each kernel call stands for, and what PyTorch computes there.
 
@@ -80,6 +86,8 @@ def layers_of(
         What for.
     half_scale : float
         What tensors in half precision hold of what they stand for.
+    held : sequence of Held
+        How each tensor in int8 is held, in the order of the calls that write them.
 
     Returns
     -------
@@ -90,24 +98,33 @@ def layers_of(
     tensors = _tensors(program, inputs)
     layers, samples = [], {}
     orders: dict[int, list[Array]] = {}
+    in_int8 = iter(held)
     for place, parts in enumerate(writes):
-        if len(parts) != 1 or parts[0].size < LEAST_ELEMENTS or parts[0].dtype.kind != "f":
+        scale, zero = 1.0, 0
+        if parts[0].dtype == np.int8:
+            scale, zero = next(in_int8, Held(scale, zero))
+        elif str(parts[0].dtype) == HALF:
+            scale = 1 / half_scale
+        elif parts[0].dtype != np.float32:
             continue
-        written = standing_for(parts[0], half_scale)
+        if len(parts) != 1 or parts[0].size < LEAST_ELEMENTS:
+            continue
+        written = standing_for(parts[0], scale, zero)
         shape, rows = _extents(written), layer_rows(written)
         alike = _nearest(rows, (tensor for tensor in tensors if tensor.shape == shape))
-        found = _stands_for(rows, alike, orders.setdefault(rows.shape[1], []))
+        noise = LARGEST_NOISE_IN_INT8 if held else LARGEST_NOISE
+        found = _stands_for(rows, alike, orders.setdefault(rows.shape[1], []), noise)
         if found is not None:
             tensor, told = found
-            layers.append(Layer(place, _layer_name(tensor.call), _operator(tensor.call)))
+            name, last = _layer_name(tensor.call), _operator(tensor.call)
+            layers.append(Layer(place, name, last, scale, zero))
             samples[f"layer_{place}"] = layer_sample(told)
     return tuple(layers), samples
 
 
-def standing_for(values: Array, half_scale: float) -> Array:
-    """Give in float32 what a tensor stands for, of which half precision may hold a part."""
-    scale = half_scale if str(values.dtype) == HALF else 1.0
-    return values.astype(np.float32) / np.float32(scale)
+def standing_for(values: Array, scale: float, zero: int) -> Array:
+    """Give in float32 what the numbers of a tensor stand for."""
+    return (values.astype(np.float32) - np.float32(zero)) * np.float32(scale)
 
 
 def _tensors(program: Program, inputs: list[Array]) -> list[_Tensor]:
@@ -144,15 +161,17 @@ def _norms(rows: Array) -> Array:
 
 
 def _stands_for(
-    rows: Array, tensors: Sequence[_Tensor], orders: list[Array]
+    rows: Array, tensors: Sequence[_Tensor], orders: list[Array], noise: float
 ) -> tuple[_Tensor, Array] | None:
     """Find the tensor that a kernel wrote, and give its pixels with the kernel's channels.
 
     Orders of channels that were found are noted: those of one pixel alone do not tell theirs.
     """
-    found = _best(rows, [(tensor, o) for tensor in tensors for o in (_in_order(rows), *orders)])
+    known = [(tensor, o) for tensor in tensors for o in (_in_order(rows), *orders)]
+    found = _best(rows, known, noise)
     if found is None and len(rows) >= LEAST_ROWS:
-        found = _best(rows, [(tensor, _nearest_channels(rows, tensor.rows)) for tensor in tensors])
+        nearest = [(tensor, _nearest_channels(rows, tensor.rows)) for tensor in tensors]
+        found = _best(rows, nearest, noise)
         if found is not None:
             orders.append(found[1])
     return None if found is None else (found[0], found[0].rows[:, found[1]])
@@ -162,10 +181,12 @@ def _in_order(rows: Array) -> Array:
     return np.arange(rows.shape[1])
 
 
-def _best(rows: Array, tried: Sequence[tuple[_Tensor, Array]]) -> tuple[_Tensor, Array] | None:
+def _best(
+    rows: Array, tried: Sequence[tuple[_Tensor, Array]], most: float
+) -> tuple[_Tensor, Array] | None:
     """Pick the tensor and the order of its channels that are nearest to what a kernel wrote."""
     noises = [_noise(rows, tensor.rows[:, order]) for tensor, order in tried]
-    near = [place for place, noise in enumerate(noises) if noise < LARGEST_NOISE]
+    near = [place for place, noise in enumerate(noises) if noise < most]
     return tried[min(near, key=noises.__getitem__)] if near else None
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from shuffledeploy.compiler.cores import CORES, DEFAULT_CORE
-from shuffledeploy.compiler.ir.memory_layout import ELEMENT_BYTES, FLOAT, HALF
+from shuffledeploy.compiler.ir.memory_layout import FLOAT, HALF, PRECISIONS
 from shuffledeploy.compiler.tuning.records.log_upkeep import find_log, merge, prune
 from shuffledeploy.compiler.tuning.records.record_log import SHORTLIST, Log, log_path, read_log
 from shuffledeploy.compiler.tuning.request import LOG_FOLDER
@@ -215,7 +215,7 @@ def _parser() -> argparse.ArgumentParser:
             help="also at this input size; may be repeated")  # fmt: skip
         add("--logs", type=Path, default=LOG_FOLDER, metavar="DIR", help="default: tuning_logs")
         if name != "prune":
-            add("--precision", choices=list(ELEMENT_BYTES), default=FLOAT,
+            add("--precision", choices=list(PRECISIONS), default=FLOAT,
                 help="that networks compute in (default: %(default)s; prune: all)")  # fmt: skip
         if name == "prune":
             add("--dry-run", action="store_true", help="change nothing")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -25,14 +25,16 @@ from shuffledeploy.compiler.bundle.tolerances import TOLERANCES
 from shuffledeploy.compiler.first_difference import agree, fault_of
 from shuffledeploy.compiler.frontend.program import Program, import_program
 from shuffledeploy.compiler.half_range import HalfRange, range_in_half
+from shuffledeploy.compiler.int8_ranges import held_in_int8, with_int8_ranges
 from shuffledeploy.compiler.ir.attributes import HALF_SCALE, OPERATORS, attribute
+from shuffledeploy.compiler.ir.graph import Array
 from shuffledeploy.compiler.ir.inspection import (
     element_of,
     is_shuffle,
     kernel_functions,
     moves_only,
 )
-from shuffledeploy.compiler.ir.memory_layout import HALF
+from shuffledeploy.compiler.ir.memory_layout import HALF, INT8
 from shuffledeploy.compiler.kernels.images import multiply_adds_of, one_image
 from shuffledeploy.compiler.kernels.schedules import forms, scheduled
 from shuffledeploy.compiler.layer_values import layers_of
@@ -103,14 +105,34 @@ class Chosen:
 
 
 def lower(
-    exported: ExportedProgram, target: CompileTarget, dump_folder: Path | None = None
+    exported: ExportedProgram,
+    target: CompileTarget,
+    dump_folder: Path | None = None,
+    calibration: Sequence[list[Array]] = (),
 ) -> Lowered:
-    """Run a program through import and all graph passes."""
+    """Run a program through import and all graph passes.
+
+    Parameters
+    ----------
+    exported : ExportedProgram
+        The network.
+    target : CompileTarget
+        What to compile for.
+    dump_folder : Path, optional
+        Where the module is written after each step.
+    calibration : sequence
+        Inputs like those to come, of a network that is to be held in int8; the proof's inputs
+        where there are none.
+    """
     program, steps = import_program(exported), pipeline(target)
     half = None
     if target.precision == HALF:
         half = range_in_half(program)
         scaled = program.module.with_attr(HALF_SCALE, half.scale)
+        program = dataclasses.replace(program, module=scaled)
+    if target.precision == INT8:
+        proof = [bundles.seeded_inputs(program.inputs, seed) for seed in (0, *SEEDS)]
+        scaled = with_int8_ranges(program.module, target, calibration or proof)
         program = dataclasses.replace(program, module=scaled)
     dump = Dump.of(dump_folder, steps)
     dump(program.module, "import")
@@ -213,7 +235,8 @@ def write_bundle(  # noqa: PLR0913 - all but four by name
             if (fault := fault_of(lowered.program, target, values, expected)) is not None:
                 raise fault
         half_scale = 1.0 if lowered.half is None else lowered.half.scale
-        layers, told = layers_of(lowered.program, writes, values, half_scale)
+        held = held_in_int8(lowered.program.module)
+        layers, told = layers_of(lowered.program, writes, values, half_scale, held)
         np.savez(folder / bundles.INTERMEDIATES, allow_pickle=False, **samples_of(writes), **told)
         library.result()
         statistics = msgspec.convert(normalisation, ImageStatistics | None)

@@ -17,12 +17,13 @@ from typing import Any
 import tvm
 from tvm import relax, tirx
 
-from shuffledeploy.compiler.ir.attributes import SHARED, attribute, kind_of
-from shuffledeploy.compiler.ir.memory_layout import HALF
+from shuffledeploy.compiler.ir.attributes import SHARED, WORDS, attribute, kind_of
+from shuffledeploy.compiler.ir.memory_layout import HALF, INT8
 from shuffledeploy.compiler.ir.tvm_edges import default_lowering
 from shuffledeploy.compiler.passes.graph.absorb_flatten import absorb_flatten
 from shuffledeploy.compiler.passes.graph.choose_layouts import choose_layouts
 from shuffledeploy.compiler.passes.graph.compute_in_half import compute_in_half
+from shuffledeploy.compiler.passes.graph.compute_in_int8 import compute_in_int8
 from shuffledeploy.compiler.passes.graph.eliminate_channel_shuffle import eliminate_channel_shuffle
 from shuffledeploy.compiler.passes.graph.fold_batch_norm import fold_batch_norm
 from shuffledeploy.compiler.passes.graph.fuse_rest import fuse_rest
@@ -40,6 +41,7 @@ from shuffledeploy.compiler.passes.memory.launch_once import launch_once
 from shuffledeploy.compiler.passes.memory.one_function import one_function
 from shuffledeploy.compiler.passes.memory.replace_kernels import replace_kernels
 from shuffledeploy.compiler.passes.memory.residual_in_place import residual_in_place
+from shuffledeploy.compiler.passes.tir.dot_products import write_dot_products
 from shuffledeploy.compiler.passes.tir.elementary_functions import compute_functions
 from shuffledeploy.compiler.passes.tir.fetch_weights import fetch_next_weights
 from shuffledeploy.compiler.passes.tir.last_tile import part_last_tile
@@ -117,6 +119,7 @@ def pipeline(
             "absorb_flatten": absorb_flatten,
             "simplify_pools": simplify_pools,
             **({"compute_in_half": compute_in_half} if target.precision == HALF else {}),
+            **({"compute_in_int8": compute_in_int8} if target.precision == INT8 else {}),
             # Kernels, each with its neighbours inside; then whatever no kernel of ours covers.
             "lower_to_kernels": partial(lower_to_kernels, core=core),
             "fuse_rest": fuse_rest,
@@ -161,6 +164,9 @@ def pipeline(
         Phase.FUNCTION: {"one_function": partial(one_function, architecture=target.architecture)},
         Phase.CODE: {
             "lower_tir": _lower_tir,
+            "write_dot_products": each(
+                partial(write_dot_products, has_dot=target.has_dot_products), _reads_words
+            ),
             "share_vectors": each(share_vectors, _shares),
             "load_whole_vectors": each(load_whole_vectors),
             "mask_odd_vectors": each(mask_odd_vectors, has_masks),
@@ -255,6 +261,10 @@ def run_steps(module: tvm.IRModule, steps: Iterable[Step], dump: Dump = Dump()) 
 def _lower_tir(module: tvm.IRModule) -> tvm.IRModule:
     lower, *_ = default_lowering()
     return lower(module)
+
+
+def _reads_words(function: tirx.PrimFunc) -> bool:
+    return attribute(function, WORDS) is not None
 
 
 def _shares(function: tirx.PrimFunc) -> bool:

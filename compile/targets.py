@@ -11,8 +11,16 @@ import sys
 import tvm
 from tvm.target import Target
 
-from shuffledeploy.compiler.cores import ARM, CORES, DEFAULT_CORE, HALF_FEATURE, no_half
-from shuffledeploy.compiler.ir.memory_layout import FLOAT, HALF
+from shuffledeploy.compiler.cores import (
+    ARM,
+    CORES,
+    DEFAULT_CORE,
+    DOT_FEATURE,
+    HALF_FEATURE,
+    no_dot_products,
+    no_half,
+)
+from shuffledeploy.compiler.ir.memory_layout import FLOAT, HALF, INT8
 from shuffledeploy.compiler.ir.tvm_edges import has_feature, known_cpus, system_cpu
 from shuffledeploy.compiler.kernels.tiling import Core
 from shuffledeploy.model.errors import UsageError
@@ -112,6 +120,11 @@ class CompileTarget:
         return has_feature(X86_HALF, self.tvm_target)
 
     @property
+    def has_dot_products(self) -> bool:
+        """Whether its vectors multiply int8 and add up four products in one instruction."""
+        return self.core.dot_products
+
+    @property
     def folder_name(self) -> str:
         """Its name, and precision and threads that are not usual: for folders of bundles."""
         precision = "" if self.precision == FLOAT else f"-{self.precision}"
@@ -128,6 +141,8 @@ class CompileTarget:
         """
         if precision == HALF and not self.computes_in_half:
             raise UsageError(no_half(self.name))
+        if precision == INT8 and self.architecture == "aarch64" and not self.has_dot_products:
+            raise UsageError(no_dot_products(self.name))
         # Of x86 a library in float32 runs without it, though the core has it.
         more = {X86_HALF_FEATURE} if precision == HALF and self.architecture == "x86_64" else set()
         features = (*self.features, *sorted(more - set(self.features)))
@@ -270,7 +285,8 @@ def _from_options(name: str, options: dict[str, str | int | list[str]]) -> Compi
     if architecture == "aarch64":
         target = Target(options)
         needed = tuple(linux for llvm, linux in ARM_FEATURES.items() if has_feature(llvm, target))
-        return CompileTarget(name, options, architecture, cpu, needed, Core(4, 32))
+        core = Core(4, 32, dot_products=DOT_FEATURE in needed)
+        return CompileTarget(name, options, architecture, cpu, needed, core)
     needed, core = _x86_vectors(options)
     cache = CACHE_BUDGET_AVX512 if core.lanes == 16 else CACHE_BUDGET
     return CompileTarget(name, options, architecture, cpu, needed, core, cache)

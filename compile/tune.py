@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shuffledeploy.compiler.cores import ARM, CORES, DEFAULT_CORE, no_half
-from shuffledeploy.compiler.ir.memory_layout import ELEMENT_BYTES, FLOAT, HALF
+from shuffledeploy.compiler.cores import ARM, CORES, DEFAULT_CORE, no_dot_products, no_half
+from shuffledeploy.compiler.ir.memory_layout import FLOAT, HALF, INT8, PRECISIONS
 from shuffledeploy.compiler.tuning.network_options import (
     NetworkFiles,
     add_network_options,
@@ -160,9 +160,7 @@ def _refuse_early(options: argparse.Namespace) -> dict[str, float]:
         require_core(options.core, device)
         if device.kind == "emulated" and latency:
             raise UsageError(EMULATED_TIME.format(options.device))
-    core = CORES.get(DEFAULT_CORE if (options.target or ARM) == ARM else options.target)
-    if options.precision == HALF and core is not None and not core.computes_in_half:
-        raise UsageError(no_half(core.name))
+    _refuse_precision(options)
     if options.beside and (options.program or not options.plot):
         raise UsageError("--beside goes with --plot, for a network of the zoo")
     for path in (options.json, options.plot):
@@ -184,8 +182,23 @@ def _refuse_early(options: argparse.Namespace) -> dict[str, float]:
     return peer_latencies(options.beside, options.model, f"{shape[2]}x{shape[3]}")
 
 
+def _refuse_precision(options: argparse.Namespace) -> None:
+    """Refuse a precision that the core lacks, and inputs to calibrate what needs none."""
+    core = CORES.get(DEFAULT_CORE if (options.target or ARM) == ARM else options.target)
+    if options.precision == HALF and core is not None and not core.computes_in_half:
+        raise UsageError(no_half(core.name))
+    if options.precision == INT8 and core is not None and not core.has_dot_products:
+        raise UsageError(no_dot_products(core.name))
+    if options.calibrate is not None:
+        if options.precision != INT8:
+            raise UsageError(f"--calibrate goes with --precision {INT8}")
+        if not options.calibrate.exists():
+            raise UsageError(f"--calibrate: there is no folder or file {options.calibrate}")
+
+
 def _request(options: argparse.Namespace, files: NetworkFiles) -> Request:
     from shuffledeploy.compiler.targets import find_target
+    from shuffledeploy.deploy.runtime.pictures import picture_input
     from shuffledeploy.model.resolution import parse_resolution
 
     target = find_target(options.target or ARM).computing_in(options.precision)
@@ -213,6 +226,8 @@ def _request(options: argparse.Namespace, files: NetworkFiles) -> Request:
         apple=options.apple,
         normalisation=files.normalisation,
         labels=files.labels,
+        calibrate=options.calibrate,
+        read_picture=picture_input,
     )
 
 
@@ -236,9 +251,13 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
         f" of --board, else {ARM})",
     )
     add("--board", metavar="BOARD", help=BOARD_HELP)
-    add("--precision", choices=list(ELEMENT_BYTES), default=FLOAT,
+    add("--precision", choices=list(PRECISIONS), default=FLOAT,
         help="what the network computes in, between inputs and outputs of float32; half precision"
-        " (float16) on cores that have it, such as the cortex-a55 and cortex-a76")  # fmt: skip
+        " (float16) on cores that have it, such as the cortex-a55 and cortex-a76;"
+        " int8 on the same")  # fmt: skip
+    add("--calibrate", type=Path, metavar="FOLDER|FILE.npz",
+        help="with --precision int8: pictures, or an array of inputs, like those to come (100 are"
+        " enough; default: normal noise)")  # fmt: skip
     add("--threads", type=int, default=1, metavar="N",
         help="threads that compute each kernel, a part each (default: 1)")  # fmt: skip
     add("--list-targets", action="store_true", help="show cores and boards by name and exit")

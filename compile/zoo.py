@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch.export import ExportedProgram
 
 from shuffledeploy.compiler.bundle.folder import Bundle
 from shuffledeploy.compiler.frontend.program import trace
+from shuffledeploy.compiler.ir.graph import Array
 from shuffledeploy.compiler.network import choose_schedules, lower, record_keys, write_bundle
 from shuffledeploy.compiler.targets import CompileTarget
 from shuffledeploy.compiler.tuning.records.related_records import usable_records
@@ -61,6 +62,7 @@ def compile_network(
     resolution: tuple[int, int] | None = None,
     log_folder: Path | None = None,
     standalone: bool = False,
+    calibration: Sequence[list[Array]] = (),
     progress: Callable[[str], None] = lambda _: None,
 ) -> Bundle:
     """Compile a network of the zoo with the committed records; nothing is tuned.
@@ -79,6 +81,8 @@ def compile_network(
         Where tuning records are kept, a folder a target; those of the project if nothing is said.
     standalone : bool
         Also build the network without a runtime.
+    calibration : sequence
+        Inputs like those to come, of a network in int8.
     progress : Callable
         Told in a few words what is being done.
     """
@@ -87,7 +91,7 @@ def compile_network(
         trace_network(name, resolution), target, output, network=name,
         options={"model": name, "resolution": resolution and list(resolution)},
         statistics=statistics_of(normalisation(name)), names=labels(name), log_folder=log_folder,
-        standalone=name if standalone else None, progress=progress,
+        standalone=name if standalone else None, calibration=calibration, progress=progress,
     )  # fmt: skip
 
 
@@ -102,6 +106,7 @@ def compile_exported(  # noqa: PLR0913 - all but three by name
     names: tuple[str, ...] = (),
     log_folder: Path | None = None,
     standalone: str | None = None,
+    calibration: Sequence[list[Array]] = (),
     progress: Callable[[str], None] = lambda _: None,
 ) -> Bundle:
     """Compile a program with the records at hand; nothing is tuned.
@@ -110,7 +115,7 @@ def compile_exported(  # noqa: PLR0913 - all but three by name
     ----------
     exported : ExportedProgram
         The program.
-    target, output, log_folder, progress
+    target, output, log_folder, calibration, progress
         As :func:`compile_network` takes them.
     network : str
         Name for people.
@@ -124,7 +129,7 @@ def compile_exported(  # noqa: PLR0913 - all but three by name
         Also build the network without a runtime: what its names in C are made of.
     """
     progress("running the graph passes")
-    lowered = lower(exported, target)
+    lowered = lower(exported, target, calibration=calibration)
     logs = log_folder or records_folder()
     records = usable_records(logs, target, record_keys(lowered, target))
     return write_bundle(

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from shuffledeploy.compiler.ir.memory_layout import ELEMENT_BYTES, FLOAT
+from shuffledeploy.compiler.ir.memory_layout import FLOAT, PRECISIONS
 from shuffledeploy.model.command_output import require_writable
 from shuffledeploy.model.errors import command, program_name
 
@@ -31,7 +31,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         help="targets by name (default: host arm)",
     )  # fmt: skip
     parser.add_argument(
-        "--precision", choices=list(ELEMENT_BYTES), default=FLOAT,
+        "--precision", choices=list(PRECISIONS), default=FLOAT,
         help="what they compute in (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument("--resolution", metavar="HxW", help="input size (default: each its own)")

@@ -6,9 +6,13 @@ import argparse
 import sys
 from pathlib import Path
 
-from shuffledeploy.compiler.ir.memory_layout import ELEMENT_BYTES, FLOAT
+from shuffledeploy.compiler.ir.memory_layout import FLOAT, PRECISIONS
 from shuffledeploy.deploy.devices.device_names import DEVICE_HELP, parse_device_name
-from shuffledeploy.deploy.runtime.defaults import ALLOWED_DISAGREEMENTS, ALLOWED_IN_HALF
+from shuffledeploy.deploy.runtime.defaults import (
+    ALLOWED_DISAGREEMENTS,
+    ALLOWED_IN_HALF,
+    ALLOWED_IN_INT8,
+)
 from shuffledeploy.model.command_output import require_writable
 from shuffledeploy.model.errors import command, program_name
 from shuffledeploy.model.fashion_data import FASHION
@@ -46,7 +50,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         "--target", default="host", metavar="T", help="or what to compile it for (default: host)"
     )
     parser.add_argument(
-        "--precision", choices=list(ELEMENT_BYTES), default=FLOAT,
+        "--precision", choices=list(PRECISIONS), default=FLOAT,
         help=f"what it is compiled to compute in (default: {FLOAT})",
     )  # fmt: skip
     parser.add_argument("--device", metavar="D", help=f"{DEVICE_HELP}; default: what it is for")
@@ -54,7 +58,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--allowed", type=int, metavar="N",
         help=f"how many images may be named differently (default {ALLOWED_DISAGREEMENTS}; in half"
-        f" precision {ALLOWED_IN_HALF} of 10,000)",
+        f" precision {ALLOWED_IN_HALF} of 10,000, in int8 {ALLOWED_IN_INT8})",
     )  # fmt: skip
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there too")
     return parser.parse_args(argv)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from shuffledeploy.compiler.bundle.folder import Bundle, load_bundle
-from shuffledeploy.compiler.ir.memory_layout import ELEMENT_BYTES
+from shuffledeploy.compiler.ir.memory_layout import PRECISIONS
 from shuffledeploy.model.errors import UsageError
 from shuffledeploy.model.folders import records_folder
 from shuffledeploy.open_bundles import OpenBundle
@@ -27,7 +27,7 @@ __all__ = ["OpenBundle", "check_parity", "compile", "load_bundle", "open_bundle"
 Progress = Callable[[str], None]
 
 
-def compile(
+def compile(  # noqa: PLR0913 - all but three by name
     program: Program,
     example_inputs: Sequence[torch.Tensor] = (),
     target: str = "arm",
@@ -37,6 +37,7 @@ def compile(
     standalone: str | None = None,
     precision: str = "float32",
     threads: int = 1,
+    calibrate: str | Path | None = None,
     progress: Progress = lambda _: None,
 ) -> Bundle:
     """Compile a network with the tuning records that are at hand.
@@ -59,9 +60,11 @@ def compile(
         made of, the network's own where it is empty.
     precision : str
         What the network computes in, between inputs and outputs of float32: ``float32``, or
-        ``float16`` on cores that compute in half precision.
+        ``float16`` on cores that compute in half precision, ``int8`` on cores with dot products.
     threads : int
         Threads that compute each kernel, a part each.
+    calibrate : str or Path, optional
+        With ``int8``: a folder of pictures, or an ``.npz`` of inputs, like those to come.
     progress : Callable
         Told in a line what is being done.
 
@@ -87,7 +90,7 @@ def compile(
     """
     return _tuned(
         program, example_inputs, target, output, name, progress, trials=0, standalone=standalone,
-        precision=precision, threads=threads,
+        precision=precision, threads=threads, calibrate=calibrate,
     ).bundle  # fmt: skip
 
 
@@ -107,13 +110,14 @@ def tune(  # noqa: PLR0913 - all but three by name
     standalone: str | None = None,
     precision: str = "float32",
     threads: int = 1,
+    calibrate: str | Path | None = None,
     progress: Progress = lambda _: None,
 ) -> Outcome:
     """Search schedules for a network's kernels, keep the best as records, and compile with them.
 
     Parameters
     ----------
-    program, example_inputs, target, output, name, standalone, precision, threads, progress
+    program, example_inputs, target, output, name, standalone, precision, threads, calibrate
         As of :func:`compile`.
     trials : int, optional
         Candidates to try in all, those of earlier runs included.
@@ -146,7 +150,7 @@ def tune(  # noqa: PLR0913 - all but three by name
     return _tuned(
         program, example_inputs, target, output, name, progress, trials=trials, minutes=minutes,
         device=device, score=score, core=core, check=check, standalone=standalone,
-        precision=precision, threads=threads,
+        precision=precision, threads=threads, calibrate=calibrate,
     )  # fmt: skip
 
 
@@ -223,16 +227,19 @@ def _tuned(  # noqa: PLR0913 - what is asked for, once
     output: str | Path | None, name: str | None, progress: Progress, *, trials: int | None,
     minutes: float | None = None, device: str | None = None, score: str | None = None,
     core: str | None = None, check: bool = False, standalone: str | None = None,
-    precision: str = "float32", threads: int = 1,
+    precision: str = "float32", threads: int = 1, calibrate: str | Path | None = None,
 ) -> Outcome:  # fmt: skip
     from shuffledeploy.compiler.targets import find_target
     from shuffledeploy.compiler.tuning.request import Request
     from shuffledeploy.compiler.tuning.session import tune_network
+    from shuffledeploy.deploy.runtime.pictures import picture_input
     from shuffledeploy.deploy.scoring.tuning_devices import TuningDevices
     from shuffledeploy.model.plain_console import telling_console
 
-    if precision not in ELEMENT_BYTES:
-        raise UsageError(f"precision is {' or '.join(ELEMENT_BYTES)}, not {precision!r}")
+    if precision not in PRECISIONS:
+        raise UsageError(
+            f"precision is {', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}, not {precision!r}"
+        )
     found = find_target(target).computing_in(precision).on_threads(threads)
     if isinstance(program, str | Path):
         exported, file, own = None, Path(program), Path(program).stem
@@ -243,6 +250,7 @@ def _tuned(  # noqa: PLR0913 - what is asked for, once
         seed=0, device=device, output=Path(output) if output is not None else None,
         log_folder=records_folder(), dump_ir=None, check=check, minutes=minutes, score=score,
         exported=exported, name=name or own, standalone=standalone,
+        calibrate=Path(calibrate) if calibrate is not None else None, read_picture=picture_input,
     )  # fmt: skip
     return tune_network(request, TuningDevices(core), telling_console(progress))
 

@@ -34,7 +34,7 @@ Figure = Annotated[float, Meta(ge=-1e6, le=1e6)]
 DataType = Literal[
     "float32", "float64", "float16", "int8", "int16", "int32", "int64", "uint8", "bool"
 ]
-Precision = Literal["float32", "float16"]
+Precision = Literal["float32", "float16", "int8"]
 _BYTES = {"float64": 8, "int64": 8, "float16": 2, "int16": 2, "int8": 1, "uint8": 1, "bool": 1}
 
 
@@ -103,11 +103,15 @@ class Layer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         The module of the program that sums up or joins there.
     operator : str
         The operator whose tensor is written: the last that was fused into the kernel.
+    scale, zero : float, int
+        A number x that is written stands for (x - zero) * scale.
     """
 
     call: Count
     name: Name
     operator: Name
+    scale: Annotated[float, Meta(gt=0, lt=1e30)] = 1.0
+    zero: Annotated[int, Meta(ge=-128, le=127)] = 0
 
 
 class Tensor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -13,6 +13,12 @@ from tvm import tirx
 # Of modules.
 #: What tensors in half precision hold of what they stand for: a power of two.
 HALF_SCALE = "shuffledeploy.half_scale"
+#: What one stands for in each tensor that is held in int8, in the order of `int8_tensors`.
+INT8_SCALES = "shuffledeploy.int8_scales"
+#: Which int8 stands for zero in each of them: 0, or -128 where no number is negative.
+INT8_ZEROS = "shuffledeploy.int8_zeros"
+#: The mean of each channel of these tensors, one tensor's after another's.
+INT8_MEANS = "shuffledeploy.int8_means"
 
 # Of unscheduled kernels.
 KIND = "kernel"
@@ -26,6 +32,8 @@ ELEMENTWISE = "elementwise"
 TRANSFORM = "transform"
 #: Floats in the vectors that a kernel computes with.
 LANES = "lanes"
+#: Whether a kernel reads int8 in words of four, and adds up dot products of them.
+WORDS = "words"
 #: Images that a kernel computes one after another, and which of its parameters are tensors of them.
 IMAGES = "images"
 OF_IMAGES = "of_images"

@@ -32,6 +32,8 @@ ON_STACK = "disable_lower_builtin"
 _LAUNCH, _PARTED, _MEET = (
     f"pragma_parallel_{what}" for what in ("launch_point", "stride_pattern", "barrier_when_finish")
 )
+# What an operator does beside its result: nothing.
+_PURE = 1
 #: Attribute: whether `FuseOps` may fuse a kernel, and with what.
 FUSION = "op_pattern"
 
@@ -93,6 +95,18 @@ def default_lowering() -> tuple[Callable[[tvm.IRModule], tvm.IRModule], Any, Any
 def let_vectorize(intrinsic: str) -> None:
     """Let TVM make vectors of calls of an intrinsic; of those unknown to it it makes loops."""
     tvm.ir.register_op_attr(intrinsic, "TVectorizable", True)
+
+
+def pure_operator(name: str) -> str:
+    """Register an operator of ours that computes numbers of numbers, lane by lane; give its name.
+
+    A pass has to write it out before code is made of it.
+    """
+    if name not in tvm.ir._ffi_api.ListOpNames():
+        tvm.ir._ffi_api.RegisterOp(name, "")
+        tvm.ir.register_op_attr(name, "TCallEffectKind", _PURE)
+        let_vectorize(name)
+    return name
 
 
 def register_lowering(name: str, lowering: Callable[[], tuple[Any, Any, Any]]) -> None:

@@ -12,6 +12,7 @@ from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script.builder import ir as T
 
+from shuffledeploy.compiler.ir.memory_layout import INT8
 from shuffledeploy.compiler.kernels.operations import OPERATIONS, WRITTEN_TIMES, number
 
 ACCUMULATE = "accumulate"
@@ -125,6 +126,7 @@ def epilogue_operands(
     shape: tuple[int, ...],
     first_bias: tuple[int, ...],
     dtype: str,
+    summed: str = "",
 ) -> list[Any]:
     """Declare the parameters that an epilogue reads: ``None`` for a step that reads none.
 
@@ -139,7 +141,9 @@ def epilogue_operands(
     first_bias : tuple of int
         Shape of a bias that comes first: sums start from it.
     dtype : str
-        Of their elements.
+        Of their elements, but for tensors that a step reads in int8.
+    summed : str
+        Of the sums that start from a bias, where it is another.
     """
     operands: list[Any] = []
     for position, step in enumerate(epilogue):
@@ -152,9 +156,10 @@ def epilogue_operands(
             Read.TENSOR: shape,
             Read.GATHERED: (*shape[:3], step.stored),
         }[step.reads]
+        element = INT8 if step.kind == "add_int8" else dtype
         if position == 0 and step.kind == "bias":
-            extents = first_bias
-        operand = T.arg(f"{step.kind}_{position}", T.buffer(extents, dtype))
+            extents, element = first_bias, summed or dtype
+        operand = T.arg(f"{step.kind}_{position}", T.buffer(extents, element))
         if step.reads is Read.GATHERED:
             table = T.arg(f"channels_{position}", T.buffer(shape[3:], "int32"))
             operand = (operand, table)
@@ -230,7 +235,7 @@ class Place:
     index: Any
     inside: Any
 
-    def or_else(self, value: Any, outside: float) -> Any:
+    def or_else(self, value: Any, outside: float | int) -> Any:
         """Take a value where the element lies in the image, another elsewhere."""
         if self.inside is None:
             return value

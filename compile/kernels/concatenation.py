@@ -46,7 +46,9 @@ class Joined:
     epilogue : tuple of EpilogueStep
         What follows, in order.
     dtype : str
-        Of the elements.
+        Of the elements. Of int8 they are joined as they are, but for a ReLU.
+    written : str
+        Type of the output, which the epilogue's last step gives; empty where it is `dtype`.
     """
 
     height: int
@@ -54,6 +56,7 @@ class Joined:
     parts: tuple[Part, ...]
     epilogue: tuple[EpilogueStep, ...]
     dtype: str = "float32"
+    written: str = ""
 
     @property
     def output_shape(self) -> tuple[int, int, int, int]:
@@ -90,7 +93,7 @@ def _body(joined: Joined) -> None:
         T.arg(f"channels_{i}", T.buffer((part.channels,), "int32")) if part.gathered else None
         for i, part in enumerate(joined.parts)
     ]
-    out = T.arg("out", T.buffer(joined.output_shape, joined.dtype))
+    out = T.arg("out", T.buffer(joined.output_shape, joined.written or joined.dtype))
     start = 0
     for i, (x, part, table) in enumerate(zip(inputs, joined.parts, tables, strict=True)):
         with T.grid(height * width, part.channels) as loops:

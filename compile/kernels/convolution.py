@@ -13,6 +13,7 @@ Output channels are padded to whole vectors in the weights, never in the activat
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 from typing import Any
@@ -22,8 +23,9 @@ from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script.builder import ir as T
 
+from shuffledeploy.compiler.ir.attributes import WORDS
 from shuffledeploy.compiler.ir.graph import Array
-from shuffledeploy.compiler.ir.memory_layout import FLOAT
+from shuffledeploy.compiler.ir.memory_layout import FLOAT, INT8, INT32
 from shuffledeploy.compiler.ir.tvm_edges import NO_ALIAS
 from shuffledeploy.compiler.kernels.blocks import (
     ACCUMULATE,
@@ -42,6 +44,8 @@ from shuffledeploy.compiler.kernels.blocks import (
     place,
     starting_bias,
 )
+from shuffledeploy.compiler.kernels.int8_products import FOUR, dot, word
+from shuffledeploy.compiler.kernels.operations import number
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +79,13 @@ class Convolution:
     reads_all : bool
         Whether groups are parts of one dense layer's outputs: each reads all channels.
     dtype : str
-        Of activations and weights, and of sums.
+        Of activations and weights, and of sums. Of int8 channels are read in words of four, sums
+        are int32, and the epilogue is float32, from the sums times a scale of each output on.
+    outside : int
+        Which int8 stands for zero in the input, and so for what lies outside of the image.
+    written : str
+        Type of the output, which the epilogue's last step gives; empty where it is `dtype`, or
+        float32 of int8.
     block : int
         Channels that are summed up in `dtype` before they go into a sum of float32; 0 where sums
         are of `dtype`. Only of linear layers.
@@ -100,6 +110,23 @@ class Convolution:
     reads_all: bool = False
     dtype: str = "float32"
     block: int = 0
+    written: str = ""
+    outside: int = 0
+
+    @property
+    def in_words(self) -> bool:
+        """Whether channels are read in words of four."""
+        return self.dtype == INT8
+
+    @property
+    def computed(self) -> str:
+        """Type of the epilogue's numbers."""
+        return FLOAT if self.in_words else self.dtype
+
+    @property
+    def depth(self) -> int:
+        """What a sum takes of each pixel: channels of a group, or words of them."""
+        return -(-self.group_inputs // FOUR) if self.in_words else self.group_inputs
 
     @property
     def group_inputs(self) -> int:
@@ -140,10 +167,16 @@ def attributes(conv: Convolution) -> dict[str, int]:
     """
     reads_rows = conv.kernel == (1, 1) == conv.stride and not any(conv.padding)
     blocks = {"block": conv.block} if conv.block else {}
+    if conv.in_words:
+        blocks[WORDS] = 1
+    run = 0 if conv.channels_first else conv.run
+    if conv.in_words:
+        # The last word of others starts earlier than its place.
+        run = 0 if run % FOUR else run // FOUR
     return blocks | {
         "multiply_adds": conv.multiply_adds,
         "lanes": conv.lanes,
-        "run": 0 if conv.channels_first else conv.run,
+        "run": run,
         "columns": conv.output_width,
         "one_row": int(reads_rows),
     }
@@ -175,9 +208,10 @@ def primitive_function(conv: Convolution) -> tirx.PrimFunc:
     Returns
     -------
     tirx.PrimFunc
-        Parameters: input, packed weight, the epilogue's operands in order (a bias that comes first
-        is packed too, later ones are ``(O,)``, residuals have the output's shape), the tables of
-        channels that are read and written where there are such, output.
+        Parameters: input, packed weight (of int8 as words, and a scale of each output), the
+        epilogue's operands in order (a bias that comes first is packed too, later ones are
+        ``(O,)``, residuals have the output's shape), the tables of channels that are read and
+        written where there are such, output.
     """
     with IRBuilder() as builder:
         with T.prim_func(s_tir=True):
@@ -192,16 +226,18 @@ def _body(conv: Convolution) -> None:
     if conv.channels_first:
         in_shape = (1, conv.stored_channels, conv.height, conv.width)
     x = T.arg("x", T.buffer(in_shape, conv.dtype))
-    weights = (conv.groups, *conv.kernel, conv.group_inputs, conv.padded_outputs)
-    weight = T.arg(WEIGHT, T.buffer(weights, conv.dtype))
-    operands = epilogue_operands(conv.epilogue, shape, bias_shape(conv), conv.dtype)
-    table = None if conv.run else T.arg("channels", T.buffer((conv.channels,), "int32"))
+    weights = (conv.groups, *conv.kernel, conv.depth, conv.padded_outputs)
+    weight = T.arg(WEIGHT, T.buffer(weights, INT32 if conv.in_words else conv.dtype))
     outputs = conv.groups * conv.group_outputs
+    scales = T.arg("scales", T.buffer((outputs,), FLOAT)) if conv.in_words else None
+    summed = INT32 if conv.in_words else conv.dtype
+    operands = epilogue_operands(conv.epilogue, shape, bias_shape(conv), conv.computed, summed)
+    table = None if conv.run else T.arg("channels", T.buffer((conv.channels,), "int32"))
     positions = T.arg(POSITIONS, T.buffer((outputs,), "int32")) if conv.scattered else None
-    out = T.arg("out", T.buffer(shape, conv.dtype))
+    out = T.arg("out", T.buffer(shape, conv.written or conv.computed))
     accumulate = _accumulate_blocks if conv.block else _accumulate
     total = accumulate(conv, x, weight, table, operands)
-    _write(conv, total, operands, positions, out)
+    _write(conv, total, scales, operands, positions, out)
 
 
 def _plane(conv: Convolution, group: Any) -> tuple[Any, Any]:
@@ -229,39 +265,62 @@ def _channel(conv: Convolution, table: Any, group: Any, depth: Any) -> Any:
 def _take(conv: Convolution, x: Any, table: Any) -> Any:
     """Write the block that finds what a sum reads: pixels of windows, channels in read order."""
     columns = conv.output_width
-    extents = (conv.output_height * columns, conv.groups, *conv.kernel, conv.group_inputs)
-    taken = named("window", T.sblock_alloc_buffer(extents, conv.dtype))
+    extents = (conv.output_height * columns, conv.groups, *conv.kernel, conv.depth)
+    taken = named("window", T.sblock_alloc_buffer(extents, INT32 if conv.in_words else conv.dtype))
     with T.grid(*extents) as loops:
         with T.sblock(TAKEN):
             p, q, kh, kw, k = axes("SSSSS", "p q kh kw k", loops)
             plane, group = _plane(conv, q)
-            channel = _channel(conv, table, group, k)
+            channel = _channel(conv, table, group, _first_of_word(conv, k) if conv.in_words else k)
             row = place(conv, 0, conv.height, tirx.floordiv(p, columns), kh)
             column = place(conv, 1, conv.width, tirx.floormod(p, columns), kw)
             at = (plane, row.index, column.index, channel)
             if conv.channels_first:
                 at = (0, channel, row.index, column.index)
-            T.buffer_store(taken, column.or_zero(x[at]), [p, q, kh, kw, k])
+            value = word(x[at]) if conv.in_words else x[at]
+            if conv.outside:
+                value = row.or_else(column.or_else(value, _four_times(conv)), _four_times(conv))
+            else:
+                value = column.or_zero(value)
+            T.buffer_store(taken, value, [p, q, kh, kw, k])
     return taken
+
+
+def _four_times(conv: Convolution) -> int:
+    """Give the word of four int8 that stand for zero."""
+    return int.from_bytes(bytes([conv.outside % 256] * FOUR), "little", signed=True)
+
+
+def _first_of_word(conv: Convolution, place: Any) -> Any:
+    """Tell the first channel of a word: the last word ends with the group, so that none reads on.
+
+    Weights of channels that it shares with the word before are zero.
+    """
+    if conv.group_inputs % FOUR == 0:
+        return place * FOUR
+    return tirx.min(place * FOUR, conv.group_inputs - FOUR)
 
 
 def _accumulate(conv: Convolution, x: Any, weight: Any, table: Any, operands: list[Any]) -> Any:
     taken = _take(conv, x, table)
     columns = conv.output_width
     sums = (conv.output_height * columns, conv.groups, conv.padded_outputs)
-    total = named("total", T.sblock_alloc_buffer(sums, conv.dtype))
-    with T.grid(*sums, *conv.kernel, conv.group_inputs) as loops:
+    sum_type = INT32 if conv.in_words else conv.dtype
+    total = named("total", T.sblock_alloc_buffer(sums, sum_type))
+    with T.grid(*sums, *conv.kernel, conv.depth) as loops:
         with T.sblock(ACCUMULATE):
             p, q, o, kh, kw, k = axes("SSSRRR", "p q o kh kw k", loops)
             with T.init():
-                zero = tirx.FloatImm(conv.dtype, 0)
+                zero = number(0, total[p, q, o])
                 start = operands[0][q, o] if starting_bias(conv.epilogue) else zero
                 T.buffer_store(total, start, [p, q, o])
             # A row lies outside as a whole or not at all: the condition stands before its loops.
             row = place(conv, 0, conv.height, tirx.floordiv(p, columns), kh)
-            product = taken[p, q, kh, kw, k] * weight[q, kh, kw, k, o]
-            with row.guarded():
-                T.buffer_store(total, total[p, q, o] + product, [p, q, o])
+            left, right = taken[p, q, kh, kw, k], weight[q, kh, kw, k, o]
+            so_far = total[p, q, o]
+            added = dot(so_far, left, right) if conv.in_words else so_far + left * right
+            with contextlib.nullcontext() if conv.outside else row.guarded():
+                T.buffer_store(total, added, [p, q, o])
     return total
 
 
@@ -294,14 +353,16 @@ def _accumulate_blocks(
     return total
 
 
-def _write(conv: Convolution, total: Any, operands: list[Any], positions: Any, out: Any) -> None:
+def _write(
+    conv: Convolution, total: Any, scales: Any, operands: list[Any], positions: Any, out: Any
+) -> None:
     columns = conv.output_width
     pixels = conv.output_height * columns
     after = 1 if starting_bias(conv.epilogue) else 0
     extents = (pixels, conv.groups, conv.group_outputs)
     finished = None
     if positions is not None:
-        finished = named("finished", T.sblock_alloc_buffer(extents, conv.dtype))
+        finished = named("finished", T.sblock_alloc_buffer(extents, str(out.dtype)))
     with T.grid(*extents) as loops:
         with T.sblock(OUTPUT if finished is None else FINISHED):
             p, q, o = axes("SSS", "p q o", loops)
@@ -309,6 +370,8 @@ def _write(conv: Convolution, total: Any, operands: list[Any], positions: Any, o
             channel = group * conv.group_outputs + o
             at = (plane, tirx.floordiv(p, columns), tirx.floormod(p, columns), channel)
             value = tirx.Cast(conv.dtype, total[p, q, o]) if conv.block else total[p, q, o]
+            if scales is not None:
+                value = tirx.Cast(FLOAT, value) * scales[channel]
             value = apply_steps(conv.epilogue[after:], operands[after:], value, at)
             if finished is None:
                 T.buffer_store(out, value, list(at))

@@ -15,7 +15,8 @@ from tvm import tirx
 
 def number(value: float, like: Any) -> Any:
     """Write a number of the type that an expression has."""
-    return tirx.FloatImm(str(like.ty.dtype), value)
+    kind = str(like.ty.dtype)
+    return tirx.IntImm(kind, int(value)) if kind.startswith("int") else tirx.FloatImm(kind, value)
 
 
 def _leaky(value: Any, slope: Any) -> Any:
@@ -34,9 +35,23 @@ def _gelu_tanh(value: Any) -> Any:
     return value * tirx.sigmoid(number(2 * math.sqrt(2 / math.pi), value) * cubic)
 
 
-#: Each takes expressions of one type and gives one.
+def _quantise(value: Any, low: Any, high: Any) -> Any:
+    """Round to the nearest whole number within bounds, as an int8."""
+    return tirx.Cast("int8", tirx.round(tirx.max(tirx.min(value, high), low)))
+
+
+def _add_int8(value: Any, scale: Any, offset: Any, held: Any) -> Any:
+    """Add a multiple of an int8, and a number that is the same for all."""
+    read = tirx.Cast(str(value.ty.dtype), held)
+    if isinstance(offset, tirx.FloatImm) and float(offset.value) != 0:
+        value = value + offset
+    return value + read * scale
+
+
+#: Each takes expressions of one type and gives one, but for those of tensors that are held in int8.
 OPERATIONS: dict[str, Callable[..., Any]] = {
     "abs": tirx.abs,
+    "add_int8": _add_int8,
     "add": lambda left, right: left + right,
     "cube": lambda value: value * value * value,
     "divide": lambda left, right: left / right,
@@ -49,6 +64,7 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "minimum": tirx.min,
     "multiply": lambda left, right: left * right,
     "negative": lambda value: number(0, value) - value,
+    "quantise": _quantise,
     "sigmoid": tirx.sigmoid,
     "silu": lambda value: value * tirx.sigmoid(value),
     "sqrt": tirx.sqrt,

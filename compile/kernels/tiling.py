@@ -37,12 +37,15 @@ class Core:
         Whether shuffles of whole vectors have a unit beside those that multiply.
     element : str
         Type of the elements that are meant.
+    dot_products : bool
+        Whether one instruction adds up four products of int8 in each lane of 32 bits.
     """
 
     lanes: int
     registers: int
     shuffles_beside: bool = False
     element: str = FLOAT
+    dot_products: bool = False
 
     @property
     def multiplies_by_lane(self) -> bool:

@@ -13,7 +13,7 @@ from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script.builder import ir as T
 
-from shuffledeploy.compiler.ir.memory_layout import FLOAT, HALF
+from shuffledeploy.compiler.ir.memory_layout import FLOAT, HALF, INT8, INT32
 from shuffledeploy.compiler.ir.tvm_edges import NO_ALIAS
 from shuffledeploy.compiler.kernels.blocks import (
     ACCUMULATE,
@@ -54,7 +54,15 @@ class Window:
     epilogue : tuple of EpilogueStep
         What follows, in order.
     dtype : str
-        Of activations, weights and sums.
+        Of activations, weights and sums. Of int8 sums are int32, and what follows is float32.
+    written : str
+        Type of the output, which the epilogue's last step gives; empty where it is `dtype`, or
+        float32 of int8.
+    scale, offset : float
+        What an average of int8 is multiplied with, and what is then added; a depthwise convolution
+        has a scale of each channel.
+    outside : int
+        Which int8 stands for zero in the input, and so for what lies outside of the image.
     """
 
     combine: str
@@ -68,6 +76,20 @@ class Window:
     divisor: float
     epilogue: tuple[EpilogueStep, ...]
     dtype: str = "float32"
+    written: str = ""
+    scale: float = 1.0
+    offset: float = 0.0
+    outside: int = 0
+
+    @property
+    def in_int8(self) -> bool:
+        """Whether it reads int8."""
+        return self.dtype == INT8
+
+    @property
+    def computed(self) -> str:
+        """Type of the epilogue's numbers."""
+        return FLOAT if self.in_int8 else self.dtype
 
     @property
     def output_height(self) -> int:
@@ -97,6 +119,8 @@ class Window:
     @property
     def sum_type(self) -> str:
         """Type of the sums: half loses digits of long ones."""
+        if self.in_int8:
+            return INT32
         long = self.combine == "sum" and self.taps > LONGEST_HALF_SUM
         return FLOAT if long else self.dtype
 
@@ -116,8 +140,8 @@ def primitive_function(window: Window) -> tirx.PrimFunc:
     Returns
     -------
     tirx.PrimFunc
-        Parameters: input, weight ``(kh, kw, C)`` of a depthwise convolution, the epilogue's
-        operands in order, output.
+        Parameters: input, weight ``(kh, kw, C)`` of a depthwise convolution (of int8 also a scale
+        of each channel), the epilogue's operands in order, output.
     """
     with IRBuilder() as builder:
         with T.prim_func(s_tir=True):
@@ -129,13 +153,16 @@ def primitive_function(window: Window) -> tirx.PrimFunc:
 def _body(window: Window) -> None:
     shape = (1, window.height, window.width, window.channels)
     x = T.arg("x", T.buffer(shape, window.dtype))
-    weight = None
+    weight = scales = None
     if window.combine == "multiply_add":
         weight = T.arg(WEIGHT, T.buffer((*window.kernel, window.channels), window.dtype))
+        if window.in_int8:
+            scales = T.arg("scales", T.buffer((window.channels,), FLOAT))
+    summed = window.sum_type if window.in_int8 else window.dtype
     operands = epilogue_operands(
-        window.epilogue, window.output_shape, (window.channels,), window.dtype
+        window.epilogue, window.output_shape, (window.channels,), window.computed, summed
     )
-    out = T.arg("out", T.buffer(window.output_shape, window.dtype))
+    out = T.arg("out", T.buffer(window.output_shape, window.written or window.computed))
     neutral = LOWEST[window.dtype] if window.combine == "max" else 0.0
     pixels = window.output_height * window.output_width
     total = named("total", T.sblock_alloc_buffer((pixels, window.channels), window.sum_type))
@@ -145,7 +172,7 @@ def _body(window: Window) -> None:
         with T.sblock(ACCUMULATE):
             p, c, kh, kw = axes("SSRR", "p c kh kw", loops)
             with T.init():
-                start = operands[0][c] if biased else tirx.FloatImm(window.sum_type, neutral)
+                start = operands[0][c] if biased else number(neutral, total[p, c])
                 T.buffer_store(total, start, [p, c])
             row = place(window, 0, window.height, tirx.floordiv(p, columns), kh)
             column = place(window, 1, window.width, tirx.floormod(p, columns), kw)
@@ -157,6 +184,8 @@ def _body(window: Window) -> None:
             p, c = axes("SS", "p c", loops)
             row, column = tirx.floordiv(p, columns), tirx.floormod(p, columns)
             value = total[p, c]
+            if scales is not None:
+                value = tirx.Cast(FLOAT, value) * scales[c]
             if window.combine == "sum":
                 value = _average(window, value, row, column)
             at = (0, row, column, c)
@@ -169,6 +198,8 @@ def _combined(
     window: Window, so_far: Any, places: tuple[Place, Place], value: Any, weight: Any, at: Any
 ) -> Any:
     row, column = places
+    if window.in_int8:
+        return so_far + _int8_term(window, places, value, weight, at)
     if window.combine == "multiply_add":
         # A whole row lies outside or none of it: one weight is dropped for all its pixels.
         return so_far + column.or_zero(value) * row.or_zero(weight[at])
@@ -185,8 +216,29 @@ def _combined(
     return so_far + row.or_zero(column.or_zero(value))
 
 
+def _int8_term(
+    window: Window, places: tuple[Place, Place], value: Any, weight: Any, at: Any
+) -> Any:
+    """Write what an int8 adds to a sum of int32."""
+    row, column = places
+    value = column.or_else(tirx.Cast(INT32, value), window.outside)
+    if window.outside or weight is None:
+        value = row.or_else(value, window.outside)
+    if weight is None:
+        return value
+    factor = tirx.Cast(INT32, weight[at])
+    return value * (factor if window.outside else row.or_zero(factor))
+
+
 def _average(window: Window, total: Any, row: Any, column: Any) -> Any:
     """Divide a sum by the pixels that went into it."""
+    if window.in_int8:
+        # What lies outside was added as so many zeros: their int8 are to be divided, too.
+        divisor, missing = _divisor(window, row, column), 0.0
+        if not window.divisor and window.outside:
+            missing = tirx.Cast(FLOAT, window.outside) * (T.float32(window.taps) - divisor)
+        average = (tirx.Cast(FLOAT, total) - missing) * (T.float32(window.scale) / divisor)
+        return average + T.float32(window.offset) if window.offset else average
     if not window.sums_shares:
         average = total * (number(1, total) / _divisor(window, row, column))
         return average if window.sum_type == window.dtype else tirx.Cast(window.dtype, average)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     # Only named here: a command that refuses its arguments should not have to import TVM for it.
     from shuffledeploy.compiler.targets import CompileTarget
+    from shuffledeploy.compiler.tuning.calibration import ReadPicture
     from shuffledeploy.model.foreign.checkpoint import Checkpoint
     from shuffledeploy.model.registry import Normalisation
 
@@ -39,6 +40,9 @@ class Request:
         That also for Apple's systems.
     normalisation, labels : Normalisation, tuple of str
         Of its pictures and its classes, where they are not those of `weights` or `model`.
+    calibrate, read_picture : Path, Callable, optional
+        Inputs from which a network in int8 learns how large its numbers get, and what makes such of
+        pictures.
     """
 
     target: CompileTarget
@@ -63,6 +67,8 @@ class Request:
     apple: bool = False
     normalisation: Normalisation | None = None
     labels: tuple[str, ...] = ()
+    calibrate: Path | None = None
+    read_picture: ReadPicture | None = None
 
     @property
     def network(self) -> str:

@@ -7,15 +7,17 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 from rich.console import Console
 from rich.text import Text
 
 from shuffledeploy.compiler.bundle.folder import Bundle, check_output
-from shuffledeploy.compiler.bundle.manifest import Standalone
+from shuffledeploy.compiler.bundle.manifest import ImageStatistics, Standalone
 from shuffledeploy.compiler.bundle.precision_text import precision_text
 from shuffledeploy.compiler.first_difference import fault_of
 from shuffledeploy.compiler.frontend.picture_program import require_fits
-from shuffledeploy.compiler.frontend.program import load_program
+from shuffledeploy.compiler.frontend.program import input_specs, load_program
+from shuffledeploy.compiler.ir.graph import Array
 from shuffledeploy.compiler.network import (
     Lowered,
     borrowed_targets,
@@ -24,6 +26,7 @@ from shuffledeploy.compiler.network import (
     write_bundle,
 )
 from shuffledeploy.compiler.shuffles_left import shuffles_left
+from shuffledeploy.compiler.tuning.calibration import calibration_inputs
 from shuffledeploy.compiler.tuning.records.log_files import require_appendable
 from shuffledeploy.compiler.tuning.records.record_log import log_path, read_log
 from shuffledeploy.compiler.tuning.records.related_records import own_records, usable_records
@@ -201,7 +204,8 @@ def tune_network(request: Request, devices: Devices, console: Console | None = N
     normalisation, labels = _pictures(request)
     require_fits(exported, normalisation, labels)
     say("running the graph passes")
-    lowered = lower(exported, request.target, request.dump_ir)
+    calibration = _calibration(request, exported, normalisation)
+    lowered = lower(exported, request.target, request.dump_ir, calibration)
     if lowered.half is not None and lowered.half.sentence:
         say(lowered.half.sentence)
     tasks = find_tasks(lowered, request.target)
@@ -231,6 +235,18 @@ def tune_network(request: Request, devices: Devices, console: Console | None = N
         bundle, device, len(tasks), sum(task.key in own for task in tasks), result, seconds,
         parity, sum(choice.refused for choice in chosen.values()), found.rejected,
         borrowed_targets(chosen), fault, shuffles_left(lowered.module),
+    )  # fmt: skip
+
+
+def _calibration(
+    request: Request, exported: Any, normalisation: Normalisation | None
+) -> list[list[Array]]:
+    if request.calibrate is None or request.read_picture is None:
+        return []
+    fields = statistics_of(normalisation) if normalisation else None
+    return calibration_inputs(
+        request.calibrate, input_specs(exported), msgspec.convert(fields, ImageStatistics | None),
+        request.read_picture,
     )  # fmt: skip
 
 

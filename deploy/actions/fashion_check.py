@@ -12,6 +12,7 @@ import torch
 from rich.table import Table
 
 from shuffledeploy.compiler.bundle.folder import load_bundle
+from shuffledeploy.compiler.ir.memory_layout import INT8
 from shuffledeploy.compiler.targets import find_target
 from shuffledeploy.deploy.runtime.comparison import cached_bundle
 from shuffledeploy.deploy.runtime.defaults import allowed_disagreements
@@ -24,6 +25,9 @@ from shuffledeploy.model.fashion_data import CLASSES, FASHION, Split, fetch, rea
 from shuffledeploy.model.plain_console import plain_console
 from shuffledeploy.model.registry import build
 
+#: Images of the training set from which a network in int8 learns how large its numbers get.
+CALIBRATION = 100
+
 
 def check_accuracy(options: argparse.Namespace) -> int:
     """Do what the command was asked for; return its exit status."""
@@ -35,7 +39,11 @@ def check_accuracy(options: argparse.Namespace) -> int:
                 raise UsageError(f"{options.bundle} holds {bundle.manifest.network}, not {FASHION}")
         else:
             target = find_target(options.target).computing_in(options.precision)
-            bundle = cached_bundle(FASHION, None, target, tell=tell)
+            learned = first_images(read_split("train", fetch()), CALIBRATION)
+            inputs = to_input(learned.images).numpy() if options.precision == INT8 else ()
+            bundle = cached_bundle(
+                FASHION, None, target, calibration=[[one[np.newaxis]] for one in inputs], tell=tell
+            )
         device = options.device or default_device(bundle.manifest)
         tell(f"images through {device}")
         with open_network(bundle, device) as network:

@@ -9,12 +9,14 @@ from rich.table import Table
 from rich.text import Text
 
 from shuffledeploy.compiler.bundle.layer_samples import LAYER_SAMPLES
-from shuffledeploy.compiler.ir.memory_layout import HALF
+from shuffledeploy.compiler.ir.memory_layout import HALF, INT8
 from shuffledeploy.deploy.runtime.layer_parity import LayerError, LayerParity
 from shuffledeploy.model.command_output import replaced
 from shuffledeploy.model.printable import printable
 
 _WITHIN, _BEYOND, _SHARE = "#1f6f8b", "#c0392b", "#d9a441"
+#: Share of numbers cut off from which on other inputs were expected.
+MANY_CUT = 0.01
 _ENDS = {HALF: "65,504"}
 
 
@@ -56,6 +58,8 @@ def first_line(parity: LayerParity) -> str:
 def advice(layer: LayerError, parity: LayerParity) -> str:
     """Say what can be done about a layer that adds noise."""
     in_half = parity.precision == HALF
+    if parity.precision == INT8:
+        return _advice_in_int8(layer)
     if layer.saturated:
         what = f"numbers beyond {_ENDS[HALF]}" if in_half else "numbers beyond float32's"
         return f"{what}: check how inputs are normalised" + (
@@ -71,6 +75,14 @@ def advice(layer: LayerError, parity: LayerParity) -> str:
     if in_half:
         return "its sums cancel, or what it reads is noisy: compile with --precision float32"
     return "no rounding explains it: the parity of kernels names the one that is wrong"
+
+
+def _advice_in_int8(layer: LayerError) -> str:
+    if layer.saturated > MANY_CUT:
+        return "many numbers are cut off: --calibrate with inputs like those to come"
+    if not layer.is_beyond:
+        return "within its share: nothing is to be done"
+    return "few steps of int8 for its numbers: --calibrate, or compile with --precision float16"
 
 
 def draw_layers(path: Path, parity: LayerParity, title: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from shuffledeploy.compiler.bundle.manifest import Manifest
-from shuffledeploy.compiler.ir.memory_layout import HALF
+from shuffledeploy.compiler.ir.memory_layout import FLOAT
 from shuffledeploy.deploy.estimate.board_cycles import LEFT_OUT
 from shuffledeploy.deploy.presentation.foreign_figures import (
     BoardErrors,
@@ -47,7 +47,8 @@ def parity_fact(parity: Parity) -> Fact:
 def parity_section(run: ObservedRun) -> Section:
     """Tell how far a device's answers are from PyTorch's."""
     parity = run.parity
-    of = "spread of the logits (float16)" if parity.precision == HALF else "largest logit"
+    by_spread = parity.precision != FLOAT
+    of = f"spread of the logits ({parity.precision})" if by_spread else "largest logit"
     relative = f"{parity.max_rel_error:.1e} of the {of}; tolerance {parity.tolerance:.0e}"
     facts = (
         Fact("device", f"{run.device} ({run.core})"),

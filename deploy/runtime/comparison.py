@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 from shuffledeploy.compiler.bundle.folder import Bundle, load_bundle
 from shuffledeploy.compiler.cores import CORES, DEFAULT_CORE
+from shuffledeploy.compiler.ir.graph import Array
 from shuffledeploy.compiler.library_facts import versions
 from shuffledeploy.compiler.targets import CompileTarget
 from shuffledeploy.compiler.tuning.request import LOG_FOLDER
@@ -127,13 +128,15 @@ def cached_bundle(
     rebuild: bool = False,
     tuned: bool = True,
     standalone: bool = False,
+    calibration: Sequence[list[Array]] = (),
     tell: Tell = lambda _: None,
 ) -> Bundle:
     """Give a network's bundle from the cache; compile it first where that one is absent or old.
 
     Old is a bundle that does not validate, was made by other versions or for other processor
     features, or before a source file of the compiler or a tuning record of the target changed.
-    Without `tuned` no record is used; with `standalone` it has the network without a runtime, too.
+    A network in int8 learns from `calibration` how large its numbers get. Without `tuned` no record
+    is used; with `standalone` it has the network without a runtime, too.
     """
     kind = "" if tuned else "-untuned"
     path = folder / f"{name}-{resolution_text(name, resolution)}-{target.folder_name}{kind}"
@@ -147,7 +150,7 @@ def cached_bundle(
     logs = LOG_FOLDER if tuned else path / "no-logs"
     return compile_network(
         name, target, path, resolution=resolution, log_folder=logs, standalone=standalone,
-        progress=progress,
+        calibration=calibration, progress=progress,
     )  # fmt: skip
 
 

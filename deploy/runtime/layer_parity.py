@@ -25,6 +25,8 @@ from shuffledeploy.model.errors import UsageError
 #: A thousand errors that are drawn from a normal distribution reach about this many times their
 #: root mean square: tolerances are of the largest error, shares of the mean square.
 LARGEST_OVER_RMS = 4.0
+#: The largest int8.
+MOST = 127
 #: How many layers are told as the worst.
 WORST = 3
 #: Half precision rounds a number by this part of it, root mean square.
@@ -193,21 +195,31 @@ def layer_error(
             f"the bundle's samples of layer {layer.name} are not of its tensor: make it again"
         )
     with np.errstate(invalid="ignore"):
-        errors = sampled / (manifest.half_scale if in_half else 1.0) - wanted
+        errors = (sampled - layer.zero) * layer.scale - wanted
         noise = math.sqrt(float(np.mean(errors**2)))
         largest = float(np.max(np.abs(errors)))
     signal, unit = spread(expected), error_unit(expected, manifest.precision)
     allowed = allowed_error(unit, float(manifest.tolerance), manifest.precision)
-    end = float(np.finfo(written.dtype).max)
     rounding = HALF_ROUNDING * math.sqrt(float(np.mean(wanted**2)))
     return LayerError(
         layer.name, layer.operator, manifest.kernel_order[layer.call],
         signal_to_noise=_decibels(signal, noise),
         allowed=_decibels(signal, allowed / LARGEST_OVER_RMS * math.sqrt(share)),
         largest_error=largest / signal if signal else largest,
-        saturated=float(np.mean(~(np.abs(written) < end))),
+        saturated=_saturated(written, layer),
         rounding_alone=in_half and noise <= 2 * rounding,
     )  # fmt: skip
+
+
+def _saturated(written: Array, layer: Layer) -> float:
+    """Give the share of numbers that are the largest of their type, or none.
+
+    Of int8 that are never negative the least stands for zero.
+    """
+    if written.dtype == np.int8:
+        cut = (written == MOST) | ((written <= -MOST) & (layer.zero == 0))
+        return float(np.mean(cut))
+    return float(np.mean(~(np.abs(written) < np.finfo(written.dtype).max)))
 
 
 def _decibels(signal: float, noise: float) -> float:

@@ -12,7 +12,7 @@ import numpy as np
 from shuffledeploy.compiler.bundle.folder import Bundle, sample
 from shuffledeploy.compiler.bundle.tolerances import allowed_error, error_unit, magnitude
 from shuffledeploy.compiler.ir.graph import Array
-from shuffledeploy.compiler.ir.memory_layout import FLOAT, HALF
+from shuffledeploy.compiler.ir.memory_layout import FLOAT
 from shuffledeploy.deploy.runtime.execution import LoadedNetwork, RunningNetwork
 from shuffledeploy.model.errors import Failure
 
@@ -68,9 +68,9 @@ class Parity:
     @property
     def verdict(self) -> str:
         """One line for people."""
-        in_half = self.precision == HALF
-        unit = "spread of the logits" if in_half else "largest logit"
-        of_what = f" of the spread ({HALF})" if in_half else ""
+        by_spread = self.precision != FLOAT
+        unit = "spread of the logits" if by_spread else "largest logit"
+        of_what = f" of the spread ({self.precision})" if by_spread else ""
         text = (
             f"largest error {self.max_abs_error:.1e} ({self.max_rel_error:.1e} of the {unit}),"
             f" tolerance {self.tolerance:.0e}{of_what}; top-1 agrees in"
@@ -192,7 +192,7 @@ def first_wrong_kernel(network: RunningNetwork, bundle: Bundle, inputs: list[Arr
         zip(names, bundle.intermediate_samples(), written, strict=True)
     ):
         # One kernel's numbers need not spread: of half, too, errors are held against the largest.
-        least = 0.0 if bundle.manifest.precision == HALF else 1.0
+        least = 1.0 if bundle.manifest.precision == FLOAT else 0.0
         allowed = bundle.manifest.tolerance * max(least, magnitude(expected))
         if not _error(sample(actual), expected) <= allowed:
             return f"{name} (call {i + 1} of {len(names)})"

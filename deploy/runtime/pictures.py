@@ -64,10 +64,32 @@ def image_input(path: Path, manifest: Manifest) -> Array:
     UsageError
         If the network takes no image, or the file is none.
     """
-    channels, height, width = _image_shape(manifest)
+    shape = _image_shape(manifest)
+    return picture_input(path, shape, _statistics(manifest, shape[0]))
+
+
+def picture_input(path: Path, shape: tuple[int, int, int], of: ImageStatistics) -> Array:
+    """Do the same for a network whose input and normalisation are known.
+
+    Parameters
+    ----------
+    path : Path
+        The picture.
+    shape : tuple of int
+        Channels, height, width.
+    of : ImageStatistics
+        Of each channel.
+
+    Raises
+    ------
+    UsageError
+        If the file is no picture, or the statistics are not of so many channels.
+    """
+    channels, height, width = shape
+    if len(of.mean) != channels or len(of.std) != channels:
+        raise UsageError(f"the normalisation does not fit {channels} channels")
     picture = _cover(_open(path, "L" if channels == 1 else "RGB"), height, width, channels)
     pixels = np.asarray(picture, np.float32).reshape(height, width, channels) / np.float32(255)
-    of = _statistics(manifest, channels)
     normalised = (pixels - np.asarray(of.mean, np.float32)) / np.asarray(of.std, np.float32)
     return np.ascontiguousarray(normalised.transpose(2, 0, 1)[np.newaxis], np.float32)
 

@@ -90,8 +90,10 @@ def test_a_kernel_that_is_wrong_stands_for_no_layer() -> None:
 
 def test_tensors_in_half_stand_for_more_than_they_hold() -> None:
     values = np.float16([1.0, 2.0])
-    np.testing.assert_array_equal(standing_for(values, 1 / 8), np.float32([8.0, 16.0]))
-    np.testing.assert_array_equal(standing_for(np.float32([1.0]), 1 / 8), np.float32([1.0]))
+    np.testing.assert_array_equal(standing_for(values, 8.0, 0), np.float32([8.0, 16.0]))
+    np.testing.assert_array_equal(
+        standing_for(np.int8([-128, 3]), 0.5, -128), np.float32([0, 65.5])
+    )
 
 
 @pytest.mark.parametrize("shape", [(1, 56, 56, 240), (1, 1, 1, 7), (1000,), (1, 3, 1, 5), ()])

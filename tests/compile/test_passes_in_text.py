@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections.abc import Mapping
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import tvm
@@ -19,6 +22,7 @@ from strip_networks import SMALL
 from torch import Tensor, nn
 from torch.nn import functional
 
+from shuffledeploy.compiler.ir.attributes import INT8_MEANS, INT8_SCALES, INT8_ZEROS
 from shuffledeploy.compiler.ir.graph import ENTRY
 from shuffledeploy.compiler.ir.inspection import kernel_functions
 from shuffledeploy.compiler.kernels.schedules import scheduled
@@ -38,6 +42,8 @@ ARM: CompileTarget = find_target("cortex-a72")
 LITTLE_CACHE = dataclasses.replace(ARM, cache=SMALL)
 #: A core that computes in half precision, and is to.
 HALF_ARM = find_target("cortex-a76").computing_in("float16")
+#: One that has dot products of int8.
+INT8_ARM = find_target("cortex-a76").computing_in("int8")
 
 
 class Passed(nn.Module):
@@ -45,6 +51,18 @@ class Passed(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return x.flatten(1), torch.relu(x)
+
+
+class LayersInInt8(nn.Module):
+    """What the second and the third layer read is held in int8; weights are rounded."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1)
+        self.third = nn.Conv2d(8, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.third(self.second(torch.relu(self.first(x))))
 
 
 class Norms(nn.Module):
@@ -251,14 +269,22 @@ class Lesson:
         What it is compiled for.
     functions : tuple of str
         Relax functions to show of the module after the pass.
+    attributes : mapping
+        Of the imported module: what is known of its numbers.
     """
 
     network: nn.Module
     shape: tuple[int, ...]
     target: CompileTarget = ARM
     functions: tuple[str, ...] = (ENTRY,)
+    attributes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
+#: The first tensor is never negative, the second is; the means of their channels are zero.
+TWO_IN_INT8 = {
+    INT8_SCALES: [0.5, 0.25], INT8_ZEROS: [-128, 0],
+    INT8_MEANS: tvm.runtime.tensor(np.zeros(16, np.float32)),
+}  # fmt: skip
 TWO_PARTED = (ENTRY, "conv1x1_8x32_4x5", "conv1x1_32x16_4x5")
 
 LESSONS = {
@@ -270,6 +296,9 @@ LESSONS = {
     "absorb_flatten": Lesson(Flattened(), (1, 3, 4, 3)),
     "simplify_pools": Lesson(AdaptivePools(), (1, 2, 6, 8)),
     "compute_in_half": Lesson(GatedAtTheEnd(), (1, 3, 6, 5), target=HALF_ARM),
+    "compute_in_int8": Lesson(
+        LayersInInt8(), (1, 3, 6, 5), target=INT8_ARM, attributes=TWO_IN_INT8
+    ),
     "lower_to_kernels": Lesson(ConvolutionAndSum(), (1, 3, 8, 10)),
     "fuse_rest": Lesson(Gated(), (1, 3, 4, 5)),
     "own_answers": Lesson(Passed(), (1, 3, 2, 4)),
@@ -308,6 +337,7 @@ def around(name: str, module: tvm.IRModule, target: CompileTarget) -> tuple[tvm.
 def test_a_pass_makes_of_its_graph_what_is_written(name: str, golden: GoldenFiles) -> None:
     lesson = LESSONS[name]
     module = imported(seeded(lesson.network), *lesson.shape).module
+    module = module.with_attrs(dict(lesson.attributes))
     before, after = around(name, module, lesson.target)
     texts = graph_text(before), graph_text(after, *lesson.functions)
     assert texts[0] != texts[1]
@@ -316,7 +346,8 @@ def test_a_pass_makes_of_its_graph_what_is_written(name: str, golden: GoldenFile
 
 def test_each_pass_over_calls_and_layers_has_its_text() -> None:
     phases = (Phase.GRAPH, Phase.SCHEDULE, Phase.MEMORY)
-    passes = {step.name for step in steps_of(pipeline(HALF_ARM), *phases)}
+    targets = (HALF_ARM, INT8_ARM)
+    passes = {step.name for target in targets for step in steps_of(pipeline(target), *phases)}
     others = {f.__name__ for f in (constants_in_place, launch_once, one_function)}
     assert passes | others == set(LESSONS)
     assert {path.stem for path in FOLDER.iterdir()} == set(LESSONS)

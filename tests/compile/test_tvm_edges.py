@@ -49,6 +49,16 @@ def test_tvm_takes_the_error_function_for_one_that_has_no_vectors() -> None:
         assert tvm.ir.Op.get(f"tirx.{name}").get_attr("TVectorizable"), f"let_vectorize: {name}"
 
 
+def test_operators_of_ours_are_computed_lane_by_lane() -> None:
+    """`tvm.ir._ffi_api.RegisterOp` and the attributes that TVM's vectorizer and simplifier read."""
+    name = tvm_edges.pure_operator("shuffledeploy.canary")
+    assert tvm_edges.pure_operator(name) == name
+    operator = tvm.ir.Op.get(name)
+    assert operator.get_attr("TVectorizable")
+    pure = tvm.ir.Op.get("tirx.exp").get_attr("TCallEffectKind")
+    assert operator.get_attr("TCallEffectKind") == pure
+
+
 def test_modules_come_back_from_json() -> None:
     module = tvm.IRModule({"main": tirx.PrimFunc([], tirx.Evaluate(0))})
     again = tvm_edges.module_from_json(tvm.ir.save_json(module))

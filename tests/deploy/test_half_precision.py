@@ -10,9 +10,8 @@ import msgspec
 import numpy as np
 import pytest
 import torch
+from shuffled_classifier import Classifier
 from tiny import tiny_bundle
-from torch import Tensor, nn
-from torch.nn import functional
 
 import shuffledeploy
 from shuffledeploy.compiler.bundle.folder import Bundle
@@ -27,25 +26,6 @@ from shuffledeploy.deploy.runtime.standalone_network import open_standalone
 from shuffledeploy.model.errors import UsageError
 
 _FOLDER = tempfile.TemporaryDirectory(prefix="half-bundles.")
-
-
-class Classifier(nn.Module):
-    """A stem, a unit with a shuffle and a residual, a join, and a classifier of long sums."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(3)
-        self.stem, self.compress = nn.Conv2d(3, 24, 3, 2, 1), nn.Conv2d(24, 48, 1, groups=3)
-        self.depthwise = nn.Conv2d(48, 48, 3, padding=1, groups=48)
-        self.expand, self.wide = nn.Conv2d(48, 24, 1, groups=3), nn.Conv2d(48, 512, 1)
-        self.classifier = nn.Linear(512, 20)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = functional.max_pool2d(torch.relu(self.stem(x)), 3, 2, 1)
-        y = functional.channel_shuffle(torch.relu(self.compress(x)), 3)
-        y = torch.relu(self.expand(self.depthwise(y)) + x)
-        y = torch.cat([functional.avg_pool2d(y, 3, 2, 1), functional.max_pool2d(y, 3, 2, 1)], 1)
-        return self.classifier(torch.relu(self.wide(y)).mean((2, 3)))
 
 
 @functools.cache
@@ -127,7 +107,7 @@ def test_a_bundle_of_half_is_refused_where_a_core_lacks_it_before_it_is_loaded()
 
 
 def test_an_unknown_precision_is_refused() -> None:
-    with pytest.raises(UsageError, match="precision is float32 or float16, not 'int4'"):
+    with pytest.raises(UsageError, match="precision is float32, float16 or int8, not 'int4'"):
         shuffledeploy.compile(Classifier().eval(), (torch.zeros(1, 3, 64, 48),), precision="int4")
 
 

@@ -33,11 +33,13 @@ def in_half() -> Manifest:
     return msgspec.structs.replace(tiny_bundle().manifest, precision="float16", tolerance=5e-2)
 
 
-def error_of(written: np.ndarray, told: np.ndarray, manifest: Manifest | None = None) -> LayerError:
+def error_of(
+    written: np.ndarray, told: np.ndarray, manifest: Manifest | None = None, scale: float = 1.0
+) -> LayerError:
     """Judge a layer, the last of its network."""
     expected = layer_sample(layer_rows(told.astype(np.float32)))
     return layer_error(
-        Layer(0, "conv", "relu"), written, expected, 1.0, manifest or tiny_bundle().manifest
+        Layer(0, "conv", "relu", scale), written, expected, 1.0, manifest or tiny_bundle().manifest
     )
 
 
@@ -94,8 +96,7 @@ def test_half_precision_is_held_against_the_spread_and_its_own_rounding() -> Non
     assert not noisy.rounding_alone and noisy.is_beyond
     assert "its sums cancel" in advice(noisy, LayerParity((noisy,), "float16"))
     # Tensors that hold an eighth of what they stand for.
-    small = msgspec.structs.replace(in_half(), half_scale=1 / 8)
-    part = error_of((values / 8).astype(np.float16), values, small)
+    part = error_of((values / 8).astype(np.float16), values, in_half(), scale=8.0)
     assert part.signal_to_noise == pytest.approx(rounded.signal_to_noise, abs=1)
 
 

@@ -5,6 +5,10 @@ before it, or several that read it and each other, of which others read the last
 
     conv -> add(3) -> clip(0, 6) -> multiply -> ...      # hard-swish: one region of three
          +------------------------>+
+
+A tensor that is to be held in int8 (:mod:`compiler.passes.graph.compute_in_int8`) ends a run::
+
+    conv -> relu -> quantize -> dequantize -> ...
 """
 
 from __future__ import annotations
@@ -28,6 +32,7 @@ from shuffledeploy.compiler.ir.graph import (
     readers_of,
     shape_of,
 )
+from shuffledeploy.compiler.ir.memory_layout import Held
 from shuffledeploy.compiler.kernels.blocks import EpilogueStep, Read, count_reads
 from shuffledeploy.compiler.passes.graph.choose_layouts import LAST_AXIS, TO_CHANNELS_LAST
 from shuffledeploy.compiler.passes.graph.elementwise_steps import Gathered, Step, step_for
@@ -58,6 +63,8 @@ class Chain:
         behind a tensor that is read by a table that table.
     order : Array or None
         Channel ``c`` of what is written is channel ``order[c]`` of what was computed.
+    held : Held or None
+        How the chain's tensor is held in int8; ``None`` where it is held as it is.
     """
 
     anchor: Any
@@ -65,6 +72,7 @@ class Chain:
     steps: tuple[EpilogueStep, ...]
     operands: tuple[Any, ...]
     order: Array | None = None
+    held: Held | None = None
 
     @property
     def computed(self) -> tuple[relax.Var, ...]:
@@ -116,9 +124,32 @@ class _Finder:
         self.chains[chain.variables[-1]] = chain
 
     def _longest(self, chain: Chain) -> Chain:
-        while (longer := self._reordered(chain) or self._with_region(chain)) is not None:
+        while (longer := self._next(chain)) is not None:
             chain = longer
         return chain
+
+    def _next(self, chain: Chain) -> Chain | None:
+        return self._reordered(chain) or self._held(chain) or self._with_region(chain)
+
+    def _held(self, chain: Chain) -> Chain | None:
+        """Let a kernel write the int8 that `compute_in_int8` asked for."""
+        quantised = self._only_reader(chain.variables[-1])
+        if quantised is None or operator(self.values[quantised]) != "relax.quantize":
+            return None
+        back = self._only_reader(quantised)
+        scale, zero = (constant_of(argument) for argument in self.values[quantised].args[1:])
+        if (
+            back is None
+            or scale is None
+            or zero is None
+            or chain.held is not None
+            or chain.order is not None
+        ):
+            return None
+        if operator(self.values[back]) != "relax.dequantize" or isinstance(chain.anchor, relax.Var):
+            return None
+        variables = (*chain.variables, quantised, back)
+        return dataclasses.replace(chain, variables=variables, held=Held(float(scale), int(zero)))
 
     def _is_left_whole(self, chain: Chain, is_anchor: Callable[[Any], bool]) -> bool:
         """Whether a chain without an anchor cuts nothing that TVM would compute in one kernel."""
@@ -174,7 +205,7 @@ class _Finder:
 
     def _with_region(self, chain: Chain) -> Chain | None:
         """Append the shortest region of which others read the last value alone."""
-        if chain.order is not None:
+        if chain.order is not None or chain.held is not None:
             return None
         first = chain.variables[-1]
         shape = shape_of(first)

@@ -37,8 +37,15 @@ from shuffledeploy.compiler.kernels.blocks import starting_bias
 from shuffledeploy.compiler.kernels.tiling import Core
 from shuffledeploy.compiler.passes.graph.choose_layouts import LAST_AXIS
 from shuffledeploy.compiler.passes.graph.epilogues import find_chains
+from shuffledeploy.compiler.passes.graph.int8_kernels import added_tensors
 from shuffledeploy.compiler.passes.graph.operator_kernels import kernel_for
-from shuffledeploy.compiler.passes.graph.sites import Site, emit_call, over_shape, reshaped
+from shuffledeploy.compiler.passes.graph.sites import (
+    Site,
+    emit_call,
+    in_float,
+    over_shape,
+    reshaped,
+)
 
 
 def lower_to_kernels(module: tvm.IRModule, core: Core) -> tvm.IRModule:
@@ -48,6 +55,7 @@ def lower_to_kernels(module: tvm.IRModule, core: Core) -> tvm.IRModule:
     definitions = {v: value for v, value in bindings_of(module) if v not in chains}
     inside = {v for chain in chains.values() for v in chain.computed[:-1]}
     replaced: dict[relax.Var, Any] = {}
+    held = {variable: chain.held for variable, chain in chains.items() if chain.held is not None}
 
     def current(variable: relax.Var) -> Any:
         return replaced.get(variable, variable)
@@ -57,12 +65,15 @@ def lower_to_kernels(module: tvm.IRModule, core: Core) -> tvm.IRModule:
             return
         chain = chains.get(variable)
         if chain is None:
-            replaced[variable] = builder.emit(substitute(value, current))
+            replaced[variable] = builder.emit(_in_float(value, builder))
         else:
             own = core.of(str(chain.anchor.ty.dtype))
-            replaced[variable] = _call(Site(chain, builder, definitions, current, own))
+            replaced[variable] = _call(Site(chain, builder, definitions, current, own, held))
 
-    return rebuild(module, emit, lambda _, result: substitute(result, current))
+    def _in_float(expr: Any, builder: relax.BlockBuilder) -> Any:
+        return substitute(expr, lambda v: in_float(builder, current(v), held.get(v)))
+
+    return rebuild(module, emit, lambda builder, result: _in_float(result, builder))
 
 
 def is_covered(value: Any) -> bool:
@@ -107,6 +118,7 @@ def _covers_concatenation(value: Any) -> bool:
 
 def _call(site: Site) -> Any:
     kernel = kernel_for(site)
+    added = added_tensors(site.chain.steps)
     operands = []
     for number, operand in enumerate(site.chain.operands):
         array = constant_of(operand)
@@ -117,7 +129,8 @@ def _call(site: Site) -> Any:
                 bias = kernel.pack_bias(bias)
             operands.append(relax.const(bias))
             continue
-        tensor = site.current_value(operand)
+        # Of the steps, sums alone read what is held in int8.
+        tensor = site.current_value(operand) if number in added else site.float_value(operand)
         if shape_of(operand) == shape_of(site.chain.variables[-1]):
             tensor = reshaped(site.builder, tensor, over_shape(kernel.output_shape, site))
         operands.append(tensor)

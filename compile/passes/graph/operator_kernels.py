@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from tvm import relax
 
 from shuffledeploy.compiler.ir.attributes import ELEMENTWISE, JOINED, LANES
 from shuffledeploy.compiler.ir.graph import Array, constant_of, operator, shape_of
-from shuffledeploy.compiler.ir.memory_layout import HALF
+from shuffledeploy.compiler.ir.memory_layout import HALF, INT8
 from shuffledeploy.compiler.kernels import concatenation as joined
 from shuffledeploy.compiler.kernels import convolution, elementwise, window
 from shuffledeploy.compiler.kernels.packing import pack_weight
@@ -19,6 +20,12 @@ from shuffledeploy.compiler.passes.graph.choose_layouts import (
     permutation,
 )
 from shuffledeploy.compiler.passes.graph.data_movement import CHANNEL_AXIS
+from shuffledeploy.compiler.passes.graph.int8_kernels import (
+    int8_epilogue,
+    packed_taps,
+    packed_words,
+    reads_words,
+)
 from shuffledeploy.compiler.passes.graph.output_parts import in_parts
 from shuffledeploy.compiler.passes.graph.sites import (
     Kernel,
@@ -66,6 +73,8 @@ def _convolution(site: Site) -> Kernel:
     assert stored is not None
     if groups == stored[3] and weight.shape[2] == 1 and outputs == groups and order is None:
         return _depthwise(site, weight)
+    held = site.held.get(data)
+    ends = int8_epilogue(site, scaled=False)
     transposed = site.definition(data)
     channels_first = permutation(transposed) == TO_CHANNELS_LAST
     if channels_first:
@@ -82,33 +91,59 @@ def _convolution(site: Site) -> Kernel:
         stride=pair(attrs.strides), padding=quadruple(attrs.padding),
         dilation=pair(attrs.dilation), run=run, scattered=order_of_writes is not None,
         channels_first=channels_first,
-        lanes=lanes_for(outputs // groups, site.core), epilogue=site.chain.steps,
-        dtype=site.core.element,
+        lanes=lanes_for(outputs // groups, site.core), epilogue=ends.steps,
+        dtype=site.core.element, written=ends.written,
     )  # fmt: skip
-    if is_winograd(conv):
-        return winograd(site, conv, weight, site.current_value(data))
-    if is_strassen(conv, site.core):
-        return strassen(site, conv, weight, site.current_value(data))
+    if held is not None and site.core.dot_products and reads_words(conv):
+        return _in_words(site, conv, data, weight)
+    given = site.float_value(data)
+    # What puts such layers together from parts writes no int8.
+    if is_winograd(conv) and not conv.written:
+        return winograd(site, conv, weight, given)
+    if is_strassen(conv, site.core) and not conv.written:
+        return strassen(site, conv, weight, given)
     conv = in_parts(conv, site.core)
     tables = [] if run else [relax.const(full_order.astype(np.int32))]
     if order_of_writes is not None:
         tables.append(relax.const(np.argsort(order_of_writes).astype(np.int32)))
     packed = relax.const(pack_weight(weight, conv))
-    return convolution_kernel(conv, [site.current_value(data), packed], tables)
+    return convolution_kernel(conv, [given, packed], tables)
+
+
+def _in_words(site: Site, conv: convolution.Convolution, data: relax.Var, weight: Array) -> Kernel:
+    """Let a convolution read int8 in words."""
+    ends, held = int8_epilogue(site, scaled=True), site.held[data]
+    conv = dataclasses.replace(
+        conv, dtype=INT8, lanes=site.core.lanes, epilogue=ends.steps, outside=held.zero
+    )
+    arguments, bias = packed_words(conv, weight, held, ends)
+    order, tables = site.chain.order, []
+    if order is not None:
+        tables.append(relax.const(np.argsort(order).astype(np.int32)))
+    kernel = convolution_kernel(conv, [site.current_value(data), *arguments], tables)
+    return dataclasses.replace(kernel, pack_bias=bias)
 
 
 def _depthwise(site: Site, weight: Array) -> Kernel:
     attrs, stored = site.chain.anchor.attrs, shape_of(site.chain.anchor.args[0])
     assert stored is not None
+    data = site.chain.anchor.args[0]
+    held = site.held.get(data)
+    ends = int8_epilogue(site, scaled=held is not None)
     form = window.Window(
         combine="multiply_add", height=stored[1], width=stored[2], channels=stored[3],
         kernel=pair(weight.shape), stride=pair(attrs.strides),
         padding=quadruple(attrs.padding), dilation=pair(attrs.dilation), divisor=1.0,
-        epilogue=site.chain.steps, dtype=site.core.element,
+        epilogue=ends.steps, dtype=site.core.element if held is None else INT8,
+        written=ends.written, outside=0 if held is None else held.zero,
     )  # fmt: skip
-    packed = relax.const(np.ascontiguousarray(weight[:, :, 0, :]))
+    taps = np.ascontiguousarray(weight[:, :, 0, :])
     name = f"depthwise{form.kernel[0]}x{form.kernel[1]}"
-    return _window_kernel(site, form, name, [site.current_value(site.chain.anchor.args[0]), packed])
+    if held is None:
+        return _window_kernel(site, form, name, [site.current_value(data), relax.const(taps)])
+    arguments, bias = packed_taps(taps, held, ends)
+    kernel = _window_kernel(site, form, name, [site.current_value(data), *arguments])
+    return dataclasses.replace(kernel, pack_bias=bias)
 
 
 def _window_kernel(site: Site, form: window.Window, what: str, inputs: list[Any]) -> Kernel:
@@ -123,22 +158,29 @@ def _window_kernel(site: Site, form: window.Window, what: str, inputs: list[Any]
 def _window(site: Site) -> Kernel:
     value, stored = site.chain.anchor, shape_of(site.chain.anchor.args[0])
     assert stored is not None
-    data = [site.current_value(value.args[0])]
+    is_max = operator(value) == "relax.nn.max_pool2d"
+    held = None if is_max else site.held.get(value.args[0])
+    ends = int8_epilogue(site, scaled=held is not None)
+    types = (site.core.element if held is None else INT8, ends.written)
+    scale = 1.0 if held is None else held.scale / ends.unit
+    zero = 0 if held is None else held.zero
+    offset = 0.0 if held is None else ends.start - zero * scale
+    given = site.float_value(value.args[0]) if is_max else site.current_value(value.args[0])
+    data = [given]
     if operator(value) == "relax.mean":
         form = window.Window(
             "sum", stored[1], stored[2], stored[3], (stored[1], stored[2]), (1, 1), (0, 0, 0, 0),
-            (1, 1), float(stored[1] * stored[2]), site.chain.steps, site.core.element,
+            (1, 1), float(stored[1] * stored[2]), ends.steps, *types, scale, offset, zero,
         )  # fmt: skip
         return _window_kernel(site, form, "mean", data)
     attrs = value.attrs
-    is_max = operator(value) == "relax.nn.max_pool2d"
     kernel = pair(attrs.pool_size)
     padding = quadruple(attrs.padding)
     fixed = is_max or attrs.count_include_pad or not any(padding)
     form = window.Window(
         "max" if is_max else "sum", stored[1], stored[2], stored[3], kernel, pair(attrs.strides),
         padding, pair(attrs.dilation), float(kernel[0] * kernel[1]) if fixed else 0.0,
-        site.chain.steps, site.core.element,
+        ends.steps, *types, scale, offset, zero,
     )  # fmt: skip
     return _window_kernel(site, form, "max_pool" if is_max else "avg_pool", data)
 
@@ -148,7 +190,7 @@ def _linear(site: Site) -> Kernel:
     assert weight is not None
     depth, outputs = weight.shape
     data, order = _reordered_input(site.chain.anchor.args[0], site, CHANNEL_AXIS)
-    data = site.current_value(data)
+    data = site.float_value(data)
     rows, stored = shape_of(data) or (1, depth)
     conv = convolution.Convolution(
         height=rows, width=1, channels=depth, stored_channels=stored, groups=1,
@@ -172,18 +214,26 @@ def _block_of(depth: int, site: Site) -> int:
 
 def _joined(site: Site) -> Kernel:
     inputs, tables, parts = [], [], []
+    as_int8 = _joins_int8(site)
     for field in site.chain.anchor.args[0].fields:
         data, order = _reordered_input(field, site)
         stored = shape_of(data)
         assert stored is not None
-        inputs.append(site.current_value(data))
+        inputs.append(site.current_value(data) if as_int8 else site.float_value(data))
         read = stored[3] if order is None else len(order)
         parts.append(joined.Part(stored[3], read, order is not None))
         if order is not None:
             tables.append(relax.const(order.astype(np.int32)))
     shape = shape_of(site.chain.variables[0])
     assert shape is not None
-    form = joined.Joined(shape[1], shape[2], tuple(parts), site.chain.steps, site.core.element)
+    ends = int8_epilogue(site, scaled=False)
+    form = joined.Joined(
+        shape[1], shape[2], tuple(parts), ends.steps, site.core.element, ends.written
+    )
+    if as_int8:
+        # No int8 is below that of zero where it is the least.
+        kept = () if site.chain.held is not None and site.chain.held.zero else site.chain.steps
+        form = dataclasses.replace(form, epilogue=kept, dtype=INT8)
     name = f"concat_{shape[3]}_{shape[1]}x{shape[2]}"
     return Kernel(
         JOINED,
@@ -196,6 +246,14 @@ def _joined(site: Site) -> Kernel:
     )
 
 
+def _joins_int8(site: Site) -> bool:
+    """Whether all parts of a concatenation stand in memory as it is to be written, but for ReLU."""
+    fields = (_reordered_input(field, site)[0] for field in site.chain.anchor.args[0].fields)
+    held = {site.held.get(field) for field in fields}
+    plain = all(step.kind == "relu" for step in site.chain.steps)
+    return site.chain.held is not None and held == {site.chain.held} and plain
+
+
 def _elementwise(site: Site) -> Kernel:
     shape, dtype = shape_of(site.chain.anchor), str(site.chain.anchor.ty.dtype)
     assert shape is not None
@@ -203,9 +261,10 @@ def _elementwise(site: Site) -> Kernel:
     data, order = _reordered_input(site.chain.anchor, site)
     stored = 0 if order is None else (shape_of(data) or (0,))[-1]
     tables = [] if order is None else [relax.const(order.astype(np.int32))]
-    form = elementwise.Elementwise(height, width, channels, site.chain.steps, dtype, stored)
+    steps = int8_epilogue(site, scaled=False).steps
+    form = elementwise.Elementwise(height, width, channels, steps, dtype, stored)
     return Kernel(
         ELEMENTWISE, f"elementwise_{channels}_{height}x{width}",
-        elementwise.primitive_function(form), [site.current_value(data)], tables,
+        elementwise.primitive_function(form), [site.float_value(data)], tables,
         {"multiply_adds": 0, LANES: site.core.of(dtype).lanes}, form.output_shape,
     )  # fmt: skip

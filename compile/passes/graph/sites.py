@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -19,6 +19,7 @@ from shuffledeploy.compiler.ir.graph import (
     substitute,
 )
 from shuffledeploy.compiler.ir.inspection import element_of
+from shuffledeploy.compiler.ir.memory_layout import FLOAT, Held
 from shuffledeploy.compiler.ir.tvm_edges import FUSION
 from shuffledeploy.compiler.kernels import convolution
 from shuffledeploy.compiler.kernels.images import over_images
@@ -77,6 +78,8 @@ class Site:
         What stands for a variable of the old function now.
     core : Core
         What the kernel's form needs to know of the target.
+    held : mapping
+        Of each variable that stands in memory as int8: how.
     """
 
     chain: Chain
@@ -84,6 +87,7 @@ class Site:
     definitions: dict[relax.Var, Any]
     current: Current
     core: Core
+    held: Mapping[relax.Var, Held]
 
     @property
     def images(self) -> int:
@@ -98,6 +102,20 @@ class Site:
     def current_value(self, expr: Any) -> Any:
         """Write an expression of the old function on what stands for its variables now."""
         return substitute(expr, self.current)
+
+    def float_value(self, expr: Any) -> Any:
+        """Write the same in numbers: what stands in memory as int8 is computed back."""
+        held = self.held.get(expr) if isinstance(expr, relax.Var) else None
+        return in_float(self.builder, self.current_value(expr), held)
+
+
+def in_float(builder: relax.BlockBuilder, tensor: Any, held: Held | None) -> Any:
+    """Give the numbers that a tensor of int8 stands for; others as they are."""
+    if held is None:
+        return tensor
+    numbers = builder.emit(relax.op.astype(tensor, FLOAT))
+    steps = builder.emit(relax.op.subtract(numbers, relax.const(float(held.zero), FLOAT)))
+    return builder.emit(relax.op.multiply(steps, relax.const(held.scale, FLOAT)))
 
 
 def emit_call(site: Site, kernel: Kernel, operands: list[Any]) -> Any:

@@ -1,0 +1,60 @@
+"""Weights in int8: rounded by output channel, laid out in words of four input channels."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from shuffledeploy.compiler.ir.graph import Array
+from shuffledeploy.compiler.kernels.convolution import Convolution
+from shuffledeploy.compiler.kernels.int8_products import FOUR
+
+#: The largest int8 that stands for a number: -128 is left out, so that signs are alike.
+MOST = 127
+
+
+def scales_of(weight: Array) -> Array:
+    """Give what one stands for in each output channel of weights.
+
+    Parameters
+    ----------
+    weight : Array
+        Outputs on the last axis.
+
+    Returns
+    -------
+    Array
+        ``(outputs,)``, float32; 1 where all weights are zero.
+    """
+    largest = np.abs(weight.astype(np.float64)).reshape(-1, weight.shape[-1]).max(axis=0)
+    return np.where(largest > 0, largest / MOST, 1.0).astype(np.float32)
+
+
+def rounded(weight: Array, scales: Array) -> Array:
+    """Round weights to the int8 that stand for them, by the scale of each output."""
+    whole = np.rint(weight.astype(np.float64) / scales)
+    return np.clip(whole, -MOST, MOST).astype(np.int8)
+
+
+def pack_words(packed: Array, conv: Convolution) -> Array:
+    """Lay weights out as words.
+
+    Parameters
+    ----------
+    packed : Array
+        int8 ``(groups, kh, kw, K, padded N)``, as `compiler.kernels.packing.pack_weight` gives it.
+    conv : Convolution
+        The kernel.
+
+    Returns
+    -------
+    Array
+        int32 ``(groups, kh, kw, words, padded N)``; four input channels each, the first lowest.
+        The last word ends with the group: of channels that the word before has it holds zeros.
+    """
+    *outer, depth, outputs = packed.shape
+    words = np.zeros((*outer, conv.depth, outputs, FOUR), np.int8)
+    for word in range(conv.depth):
+        first = min(word * FOUR, depth - FOUR)
+        for channel in range(max(first, word * FOUR), first + FOUR):
+            words[..., word, :, channel - first] = packed[..., channel, :]
+    return np.ascontiguousarray(words).view("<i4")[..., 0]

@@ -1,0 +1,294 @@
+"""Networks in int8: nodes counted, sums exact, numbers near, ranges found, bad inputs refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import tvm
+from PIL import Image
+from stages import HOST, count, draw, imported, run, seeded, with_schedules
+from torch import Tensor, nn
+from torch.nn import functional
+
+from shuffledeploy.compiler.bundle.manifest import ImageStatistics
+from shuffledeploy.compiler.bundle.manifest import Tensor as Taken
+from shuffledeploy.compiler.int8_ranges import Watched, best_way, held_in_int8, with_int8_ranges
+from shuffledeploy.compiler.ir.graph import (
+    ENTRY,
+    Array,
+    bindings_of,
+    called_kernel,
+    constant_of,
+    shape_of,
+)
+from shuffledeploy.compiler.ir.inspection import element_of, kernel_functions
+from shuffledeploy.compiler.ir.memory_layout import FLOAT, INT8, Held
+from shuffledeploy.compiler.kernels.schedules import scheduled
+from shuffledeploy.compiler.library import compiled_kernels
+from shuffledeploy.compiler.passes.graph.compute_in_int8 import compute_in_int8, int8_tensors
+from shuffledeploy.compiler.pipeline import Phase, pipeline, run_steps, steps_of
+from shuffledeploy.compiler.proof_arrays import unscheduled_writes
+from shuffledeploy.compiler.targets import CompileTarget, find_target
+from shuffledeploy.compiler.tune import main as tune
+from shuffledeploy.compiler.tuning.calibration import calibration_inputs
+from shuffledeploy.deploy.runtime.pictures import picture_input
+from shuffledeploy.model.errors import UsageError
+
+A76: CompileTarget = find_target("cortex-a76").computing_in(INT8)
+HOST_IN_INT8: CompileTarget = dataclasses.replace(HOST, precision=INT8)
+SHAPE = (1, 3, 18, 14)
+
+
+class Units(nn.Module):
+    """What networks of the zoo are made of: shuffle, residual, join, pools, clip, classifier."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.compress = nn.Conv2d(3, 12, 3, 2, 1), nn.Conv2d(12, 30, 1, groups=3)
+        self.depthwise = nn.Conv2d(30, 30, 3, padding=1, groups=30)
+        self.expand, self.whole = nn.Conv2d(30, 12, 1, groups=3), nn.Conv2d(24, 9, 3, padding=1)
+        self.classifier = nn.Linear(9, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = functional.relu6(self.stem(x))
+        y = functional.channel_shuffle(torch.relu(self.compress(x)), 3)
+        y = torch.relu(self.expand(self.depthwise(y)) + x)
+        y = torch.relu(torch.cat([functional.avg_pool2d(y, 3, 2, 1), y[:, :, ::2, ::2]], 1))
+        return self.classifier(torch.relu(self.whole(y)).mean((2, 3)))
+
+
+class Words(nn.Module):
+    """Groups of ten channels, whose last word overlaps; windows that reach over the edges."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.grouped = nn.Conv2d(3, 30, 1), nn.Conv2d(30, 24, 1, groups=3)
+        self.window = nn.Conv2d(24, 12, 3, 2, 1)
+        self.depthwise, self.last = nn.Conv2d(12, 12, 3, 1, 1, groups=12), nn.Conv2d(12, 20, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.grouped(torch.relu(self.first(x))))
+        y = self.last(self.depthwise(torch.relu(self.window(x))))
+        return y.mean((2, 3))
+
+
+@functools.cache
+def _ranged(network: type[nn.Module]) -> tvm.IRModule:
+    """Import a seeded network, with how its tensors are to be held."""
+    program, value = imported(seeded(network()), *SHAPE), draw(*SHAPE).numpy()
+    return with_int8_ranges(program.module, A76, [[value], [-value]])
+
+
+def _before(module: tvm.IRModule) -> tvm.IRModule:
+    """Run the pipeline up to the pass."""
+    steps = steps_of(pipeline(A76), Phase.GRAPH)
+    at = [step.name for step in steps].index(compute_in_int8.__name__)
+    return run_steps(module, steps[:at])
+
+
+def _lowered(module: tvm.IRModule, target: CompileTarget = A76) -> tvm.IRModule:
+    return run_steps(module, steps_of(pipeline(target), Phase.GRAPH))
+
+
+def _signal_to_noise(actual: Array, network: nn.Module) -> float:
+    with torch.no_grad():
+        expected = network(draw(*SHAPE)).numpy()
+    return float(20 * np.log10(expected.std() / (actual - expected).std()))
+
+
+def test_each_tensor_between_layers_is_one_pair_and_nothing_else_is_added() -> None:
+    before = _before(_ranged(Words))
+    assert len(int8_tensors(before)) == 5
+    after = count(compute_in_int8(before))
+    assert after - count(before) == {"quantize": 5, "dequantize": 5}
+    assert not count(before) - after
+
+
+@pytest.mark.parametrize("kind", [Units, Words])
+def test_numbers_are_near_and_kernels_write_int8(kind: type[nn.Module]) -> None:
+    network, module = seeded(kind()), _ranged(kind)
+    lowered = _lowered(module)
+    written = [element_of(f) for f in kernel_functions(lowered).values()]
+    assert written.count(INT8) == len(held_in_int8(module)) >= 5
+    unscheduled = run(lowered, draw(*SHAPE).numpy())[0]
+    assert 20 < _signal_to_noise(unscheduled, network) < 60
+    scheduled = run(with_schedules(lowered, A76.core), draw(*SHAPE).numpy())[0]
+    # Whole numbers are the same; of the rest, sums of float32 round otherwise.
+    assert np.abs(scheduled - unscheduled).max() < 0.1 * unscheduled.std()
+
+
+def test_a_host_computes_the_same_network() -> None:
+    network = seeded(Units())
+    program = imported(network, *SHAPE)
+    module = with_int8_ranges(program.module, HOST_IN_INT8, [[draw(*SHAPE).numpy()]])
+    lowered = _lowered(module, HOST_IN_INT8)
+    answer = run(with_schedules(lowered), draw(*SHAPE).numpy())[0]
+    assert _signal_to_noise(answer, network) > 20
+
+
+def _reference(x: Array, call: Any, taps: tuple[int, int], stride: int, zero: int) -> Array:
+    """Compute what a kernel reads as words, in whole numbers."""
+    words, scales, starts = (constant_of(argument) for argument in call[1:4])
+    assert words is not None and scales is not None and starts is not None
+    groups, kh, kw, depth, _ = words.shape
+    inputs, outputs = x.shape[3] // groups, scales.size // groups
+    weights = words.view(np.int8).reshape(*words.shape, 4).astype(np.int64)
+    pad = taps[0] // 2
+    padded = np.pad(x.astype(np.int64), ((0, 0), (pad, pad), (pad, pad), (0, 0)),
+                    constant_values=zero)  # fmt: skip
+    rows = (x.shape[1] + 2 * pad - kh) // stride + 1
+    columns = (x.shape[2] + 2 * pad - kw) // stride + 1
+    sums = np.zeros((rows, columns, groups, outputs), np.int64) + starts[:, :outputs]
+    for group in range(groups):
+        for i in range(kh):
+            for j in range(kw):
+                seen = padded[0, i : i + stride * rows : stride, j : j + stride * columns : stride]
+                for word in range(depth):
+                    first = group * inputs + min(4 * word, inputs - 4)
+                    for lane in range(4):
+                        taken = weights[group, i, j, word, :outputs, lane]
+                        sums[:, :, group] += seen[..., first + lane, np.newaxis] * taken
+    numbers = sums.reshape(rows, columns, -1).astype(np.float32) * scales
+    return np.clip(np.rint(numbers), -128, 127).astype(np.int8)[np.newaxis]
+
+
+def test_sums_of_words_are_exact() -> None:
+    module = _ranged(Words)
+    lowered = _lowered(module)
+    writes = [parts[0] for parts in unscheduled_writes(lowered, [draw(*SHAPE).numpy()])]
+    calls = [value for _, value in bindings_of(lowered) if called_kernel(value) is not None]
+    held = held_in_int8(module)
+    assert [way.zero for way in held] == [-128, -128, -128, 0, 0]
+    for place, taps, stride in ((1, (1, 1), 1), (2, (3, 3), 2)):
+        arguments = calls[place].args[1].fields
+        expected = _reference(writes[place - 1], arguments, taps, stride, held[place - 1].zero)
+        np.testing.assert_array_equal(writes[place], expected)
+
+
+def test_dot_products_are_instructions_where_the_core_has_them() -> None:
+    lowered = kernel_functions(_lowered(_ranged(Words)))
+    function = next(f for name, f in lowered.items() if name.startswith("conv1x1_g3"))
+    finished = scheduled(function, A76.core).with_attr("global_symbol", ENTRY)
+    module = run_steps(tvm.IRModule({ENTRY: finished}), steps_of(pipeline(A76), Phase.KERNEL))
+    assert "sdot" in compiled_kernels(module, A76).mod.inspect_source("s")
+    # A core without them is refused; its code would add up byte by byte.
+    a72 = dataclasses.replace(find_target("cortex-a72"), precision=INT8)
+    assert "sdot" not in compiled_kernels(module, a72).mod.inspect_source("s")
+
+
+def test_parts_of_a_concatenation_are_held_as_the_whole() -> None:
+    module = _before(_ranged(Units))
+    ways = dict(zip(int8_tensors(module), held_in_int8(module), strict=True))
+    joined = next(v for v, value in bindings_of(module) if "concat" in str(value))
+    whole = [way for variable, way in ways.items() if shape_of(variable) == shape_of(joined)]
+    assert whole[0].zero == -128
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        # Where nothing is negative, zero is at the end, and there are 255 steps.
+        (np.linspace(0, 51, 1000), Held(0.2, -128)),
+        (np.linspace(-25.4, 25.4, 1000), Held(0.2, 0)),
+    ],
+)
+def test_steps_are_as_small_as_numbers_allow(values: Array, expected: Held) -> None:
+    found = best_way(Watched(values, np.abs(values).max(), values.min(), values))
+    assert found.zero == expected.zero
+    assert found.scale == pytest.approx(expected.scale, rel=0.03)
+
+
+def test_what_is_far_beyond_the_rest_is_cut_off() -> None:
+    values = np.r_[np.random.default_rng(0).normal(size=40_000), 8.0, -8.0]
+    found = best_way(Watched(values, 8.0, -8.0, values))
+    assert found.scale < 0.95 * 8 / 127
+
+
+@pytest.mark.parametrize(("factor", "complaint"), [(0.0, "are all zero"), (1e38, "are no numbers")])
+def test_inputs_that_tell_nothing_are_refused(factor: float, complaint: str) -> None:
+    network = seeded(nn.Sequential(nn.Conv2d(3, 8, 1, bias=False), nn.ReLU(), nn.Conv2d(8, 4, 1)))
+    program = imported(network, *SHAPE)
+    with pytest.raises(UsageError, match=f"the numbers of a layer {complaint}"):
+        with_int8_ranges(program.module, A76, [[draw(*SHAPE).numpy() * np.float32(factor)]])
+
+
+def test_a_network_without_layers_for_int8_is_refused() -> None:
+    program = imported(seeded(nn.Conv2d(3, 8, 1)), *SHAPE)
+    with pytest.raises(UsageError, match="no layer of this network can be computed in int8"):
+        with_int8_ranges(program.module, A76, [[draw(*SHAPE).numpy()]])
+
+
+INPUTS = (Taken("x", (1, 3, 8, 6), FLOAT),)
+STATISTICS = ImageStatistics((0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
+
+
+def test_calibration_takes_an_array_or_pictures(tmp_path: Path) -> None:
+    array, folder = tmp_path / "inputs.npz", tmp_path / "pictures"
+    np.savez(array, np.ones((3, 3, 8, 6), np.float32))
+    found = calibration_inputs(array, INPUTS, None, picture_input)
+    assert [values[0].shape for values in found] == [(1, 3, 8, 6)] * 3
+    folder.mkdir()
+    for name in ("a.png", "b.jpg"):
+        Image.new("RGB", (20, 30), (0, 0, 255)).save(folder / name)
+    found = calibration_inputs(folder, INPUTS, STATISTICS, picture_input)
+    assert [values[0].shape for values in found] == [(1, 3, 8, 6)] * 2
+    assert found[0][0][0, 2].mean() == pytest.approx(2.5, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("values", "complaint"),
+    [
+        (np.ones((3, 3, 8, 7), np.float32), r"takes float32 \(N, 3, 8, 6\)"),
+        (np.ones((3, 3, 8, 6)), "holds float64"),
+        (np.ones((0, 3, 8, 6), np.float32), r"holds float32 \(0, 3, 8, 6\)"),
+        (np.full((1, 3, 8, 6), np.nan, np.float32), "numbers that are none"),
+    ],
+)
+def test_arrays_of_another_kind_are_refused(values: Array, complaint: str, tmp_path: Path) -> None:
+    np.savez(tmp_path / "inputs.npz", values)
+    with pytest.raises(UsageError, match=complaint):
+        calibration_inputs(tmp_path / "inputs.npz", INPUTS, None, picture_input)
+
+
+def test_what_is_no_calibration_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="has no pictures"):
+        calibration_inputs(tmp_path, INPUTS, STATISTICS, picture_input)
+    (tmp_path / "a.png").write_bytes(b"no picture")
+    with pytest.raises(UsageError, match="is not an image"):
+        calibration_inputs(tmp_path, INPUTS, STATISTICS, picture_input)
+    with pytest.raises(UsageError, match="no picture of known --mean and --std"):
+        calibration_inputs(tmp_path, INPUTS, None, picture_input)
+    (tmp_path / "b.npz").write_bytes(b"no array")
+    with pytest.raises(UsageError, match=r"is no \.npz of arrays"):
+        calibration_inputs(tmp_path / "b.npz", INPUTS, None, picture_input)
+    with pytest.raises(UsageError, match="there is no folder or file"):
+        calibration_inputs(tmp_path / "c.npz", INPUTS, None, picture_input)
+    with pytest.raises(UsageError, match="one float32 input"):
+        calibration_inputs(tmp_path, INPUTS * 2, None, picture_input)
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--target", "arm"], "cortex-a72 has no dot products of int8: take --precision float32"),
+        (["--target", "cortex-a76", "--calibrate", "/nowhere"], "no folder or file /nowhere"),
+    ],
+)
+def test_mistakes_end_in_one_line(
+    options: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert tune([*options, "--precision", "int8"]) == 2
+    assert complaint in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_calibration_without_int8_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert tune(["--calibrate", str(tmp_path)]) == 2
+    assert "--calibrate goes with --precision int8" in capsys.readouterr().err
