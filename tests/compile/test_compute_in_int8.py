@@ -78,6 +78,17 @@ class Words(nn.Module):
         return y.mean((2, 3))
 
 
+class Wide(nn.Module):
+    """Sixteen channels, which a core loads as one vector of four words."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 16, 1), nn.Conv2d(16, 16, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(torch.relu(self.first(x)))
+
+
 @functools.cache
 def _ranged(network: type[nn.Module]) -> tvm.IRModule:
     """Import a seeded network, with how its tensors are to be held."""
@@ -176,7 +187,15 @@ def test_dot_products_are_instructions_where_the_core_has_them() -> None:
     function = next(f for name, f in lowered.items() if name.startswith("conv1x1_g3"))
     finished = scheduled(function, A76.core).with_attr("global_symbol", ENTRY)
     module = run_steps(tvm.IRModule({ENTRY: finished}), steps_of(pipeline(A76), Phase.KERNEL))
-    assert "sdot" in compiled_kernels(module, A76).mod.inspect_source("s")
+    code = compiled_kernels(module, A76).mod.inspect_source("s")
+    assert "sdot" in code
+    # Of whole vectors of inputs each takes a lane: nothing is copied to four lanes before.
+    wide = next(
+        f for name, f in kernel_functions(_lowered(_ranged(Wide))).items() if "16x16" in name
+    )
+    finished = scheduled(wide, A76.core).with_attr("global_symbol", ENTRY)
+    wider = run_steps(tvm.IRModule({ENTRY: finished}), steps_of(pipeline(A76), Phase.KERNEL))
+    assert ".4b[" in compiled_kernels(wider, A76).mod.inspect_source("s")
     # A core without them is refused; its code would add up byte by byte.
     a72 = dataclasses.replace(find_target("cortex-a72"), precision=INT8)
     assert "sdot" not in compiled_kernels(module, a72).mod.inspect_source("s")

@@ -6,7 +6,7 @@ Before::
 
 After, on cores with dot products (AArch64 since the Cortex-A55)::
 
-    total[0:4] = sdot(total[0:4], int8x16(broadcast(int32(x[p:p+4]))), int8x16(W[0:4]))
+    total[0:4] = sdot(total[0:4], int8x16(W[0:4]), int8x16(broadcast(int32(x[p:p+4]))))
 
 and elsewhere::
 
@@ -82,7 +82,8 @@ def _sdot(total: Any, left: Any, right: Any) -> Any:
             for i in range(0, lanes, _SDOT_LANES)
         ]
         return picked(parts, range(lanes))
-    as_bytes = (tirx.reinterpret(f"{INT8}x16", vector) for vector in (left, right))
+    # The instruction takes one lane of its last operand: what is the same for all outputs.
+    as_bytes = (tirx.reinterpret(f"{INT8}x16", vector) for vector in (right, left))
     return tirx.call_llvm_pure_intrin(f"{INT32}x4", _SDOT, total, *as_bytes)
 
 
