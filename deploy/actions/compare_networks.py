@@ -177,7 +177,7 @@ def _caption(rows: Sequence[ComparisonRow]) -> str:
     return (
         f"{_what(rows)}{_states(rows)}{no_alexnet} Kernels with a tuning record: {tuned}."
         " Multiply-adds: those of the kernels, from shapes: fewer than the layers' where a kernel"
-        " goes Winograd's way. Parity with PyTorch on this device"
+        " goes Winograd's or Strassen's way. Parity with PyTorch on this device"
         f" holds for all: {min(p.cases for p in parities)} inputs each, largest error"
         f" {max(p.max_abs_error for p in parities):.1e}, tolerance {parities[0].tolerance:.0e}."
         f" Paper, measured: {PAPER}."

@@ -46,7 +46,7 @@ def size_section(bundle: Bundle) -> Section:
         Fact(
             "multiply-adds of one inference", millions(manifest.multiply_adds), "counted",
             "from the shapes of the kernels: fewer than the layers' where a kernel goes"
-            " Winograd's way",
+            " Winograd's or Strassen's way",
         ),
         Fact("weights that one inference reads", size_text(manifest.constant_bytes), "counted"),
         library_size(bundle),
