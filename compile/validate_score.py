@@ -9,7 +9,8 @@ without parallel loops). The estimate has no say in either. All are then timed o
 one process pinned to one core, in turns, 21 rounds of at least half a millisecond each; a
 candidate's time is its median over the rounds, each against the round's mean. The same objects are
 run in the emulator for this machine's architecture, with the same plugin, and estimated by the same
-code as an ARM core's, with LLVM's model of this machine's core. An x86-64 machine's code is
+code as an ARM core's, with LLVM's model of this machine's core. Calls that are timed follow each
+other, so the second of two emulated calls is the one that is estimated. An x86-64 machine's code is
 compiled without AVX-512, which the emulator does not know; on an aarch64 machine it is the ARM
 estimate itself that is proved.
 

@@ -70,15 +70,19 @@ class EstimatedCycles:
         The core's caches and memory where they are not those by which it is known.
     remembered_in : Path, optional
         See `CycleModel`.
+    repeated : bool
+        Estimate the second of two calls, as one that is timed again and again: caches then hold
+        what a call leaves. Else the tensors have just been written, once, and no kernel ran.
     """
 
     unit = ESTIMATED_UNIT
 
     def __init__(
         self, guest: Guest, core: str, workers: int, memory: KernelMemory | None = None,
-        remembered_in: Path | None = None,
+        remembered_in: Path | None = None, repeated: bool = False,
     ) -> None:  # fmt: skip
         self._guest = guest
+        self._repeated = repeated
         self._workers = workers
         self._memory = memory or kernel_memory(core)
         ensure_emulator(guest.architecture)
@@ -88,7 +92,7 @@ class EstimatedCycles:
     def __call__(self, kernels: Sequence[KernelObject]) -> list[float | str]:
         """Estimate each kernel's cycles; in place of an estimate, why there is none."""
         caches = self._memory.caches if self._memory else None
-        counts = _count(kernels, self._guest, self._workers, caches)
+        counts = _count(kernels, self._guest, self._workers, caches, self._repeated)
         executed = [count for count in counts if not isinstance(count, str)]
         estimates = iter(self._model.estimate([(c.blocks, c.image) for c in executed]))
         results: list[float | str] = []
@@ -102,11 +106,12 @@ class EstimatedCycles:
 
 
 def _count(
-    kernels: Sequence[KernelObject], guest: Guest, workers: int, caches: Caches | None = None
-) -> list[KernelCount | str]:
-    # Not warmed: the runner has just written all tensors, so that what fits a cache is in it.
+    kernels: Sequence[KernelObject], guest: Guest, workers: int, caches: Caches | None = None,
+    repeated: bool = False,
+) -> list[KernelCount | str]:  # fmt: skip
+    # Without a call before: the runner has just written all tensors, what fits a cache is in it.
     return count_kernels(
-        kernels, guest, timeout_s=TIMEOUT_S, workers=workers, warm=False, caches=caches
+        kernels, guest, timeout_s=TIMEOUT_S, workers=workers, warm=repeated, caches=caches
     )
 
 

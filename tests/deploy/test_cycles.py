@@ -238,6 +238,29 @@ def test_a_kernel_is_estimated_with_both_forms_kept(
 
 
 @pytest.mark.emulated
+def test_a_repeated_call_finds_the_caches_as_a_call_leaves_them(
+    emulator: Emulator, tools: LlvmTools, tmp_path: Path
+) -> None:
+    # Reads 2 MiB, twice an A72's second level, from the end to the start: what was written last
+    # comes first, and is there in a first call only; then lines that a call has changed are none.
+    lines = 2 * 1024 * 1024 // 64
+    body = (
+        rf"ldr x9, [x1, #8]\n ldr x9, [x9]\n mov x10, #{lines}\n add x9, x9, x10, lsl #6\n"
+        r" 1: ldr x11, [x9, #-64]!\n subs x10, x10, #1\n b.ne 1b\n mov w0, #0\n ret"
+    )
+    kernel = _kernel(tmp_path, body)
+    kernel = KernelObject(kernel.path, kernel.symbol, (((lines * 16,), "float32"),))
+    found = [
+        EstimatedCycles(guest_of("cortex-a72"), "cortex-a72", 1, repeated=repeated)([kernel])[0]
+        for repeated in (False, True)
+    ]
+    first, again = (score.details for score in found if isinstance(score, DetailedScore))
+    assert first["instructions"] == again["instructions"]
+    assert first["l2_misses"] < 0.6 * lines < lines <= again["l2_misses"]
+    assert again["dirty_lines"] < 0.01 * lines < first["dirty_lines"]
+
+
+@pytest.mark.emulated
 def test_what_scores_an_emulated_core(
     emulator: Emulator,
     tools: LlvmTools,
