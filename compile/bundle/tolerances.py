@@ -40,6 +40,11 @@ def error_unit(values: Array, precision: str) -> float:
     return magnitude(values) if precision == FLOAT else spread(values)
 
 
+def tolerance_text(tolerance: float) -> str:
+    """Write a tolerance: a power of ten and its factor, or a number of spreads."""
+    return f"{tolerance:g}" if tolerance >= 1 else f"{tolerance:.0e}"
+
+
 def allowed_error(unit: float, tolerance: float, precision: str) -> float:
     """Give the largest error that an answer may have, by the unit of its errors.
 

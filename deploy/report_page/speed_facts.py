@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from shuffledeploy.compiler.bundle.manifest import Manifest
+from shuffledeploy.compiler.bundle.tolerances import tolerance_text
 from shuffledeploy.compiler.ir.memory_layout import FLOAT
 from shuffledeploy.deploy.estimate.board_cycles import LEFT_OUT
 from shuffledeploy.deploy.presentation.foreign_figures import (
@@ -49,7 +50,9 @@ def parity_section(run: ObservedRun) -> Section:
     parity = run.parity
     by_spread = parity.precision != FLOAT
     of = f"spread of the logits ({parity.precision})" if by_spread else "largest logit"
-    relative = f"{parity.max_rel_error:.1e} of the {of}; tolerance {parity.tolerance:.0e}"
+    relative = (
+        f"{parity.max_rel_error:.1e} of the {of}; tolerance {tolerance_text(parity.tolerance)}"
+    )
     facts = (
         Fact("device", f"{run.device} ({run.core})"),
         Fact("inputs that were compared", str(parity.cases), "counted"),

@@ -10,7 +10,12 @@ from typing import Any
 import numpy as np
 
 from shuffledeploy.compiler.bundle.folder import Bundle, sample
-from shuffledeploy.compiler.bundle.tolerances import allowed_error, error_unit, magnitude
+from shuffledeploy.compiler.bundle.tolerances import (
+    allowed_error,
+    error_unit,
+    magnitude,
+    tolerance_text,
+)
 from shuffledeploy.compiler.ir.graph import Array
 from shuffledeploy.compiler.ir.memory_layout import FLOAT
 from shuffledeploy.deploy.runtime.execution import LoadedNetwork, RunningNetwork
@@ -73,7 +78,7 @@ class Parity:
         of_what = f" of the spread ({self.precision})" if by_spread else ""
         text = (
             f"largest error {self.max_abs_error:.1e} ({self.max_rel_error:.1e} of the {unit}),"
-            f" tolerance {self.tolerance:.0e}{of_what}; top-1 agrees in"
+            f" tolerance {tolerance_text(self.tolerance)}{of_what}; top-1 agrees in"
             f" {self.top1_agreement:.0%}, top-5 in {self.top5_agreement:.0%} of {self.cases} inputs"
         )
         return f"{'holds' if self.passed else 'does not hold'}: {text}"
