@@ -20,6 +20,7 @@ from shuffledeploy.compiler.ir.graph import (
 from shuffledeploy.compiler.ir.inspection import is_shuffle, kernel_functions
 
 _INPUT = "an input"
+_CONSTANT = "a constant"
 _ANSWER = "an answer"
 
 
@@ -54,22 +55,24 @@ class _Calls:
             if name is None or not is_shuffle(self.functions[name]):
                 continue
             tensor = value.args[1].fields[0]
-            by, others = self._writer(tensor), self._readers(tensor)
-            others.remove(name)
+            by = self._writer(tensor)
+            others = [reader for reader in self._readers(tensor) if reader != name]
             reading = " and ".join(dict.fromkeys(self._readers(variable)))
             yield (
                 f"{name} between {by} and {reading}: {self._writer_keeps(by, others)}, "
                 f"and {self._readers_keep(variable)}"
             )
 
-    def _writer(self, variable: relax.Var) -> str:
+    def _writer(self, tensor: Any) -> str:
         """Name the kernel that writes a tensor, whatever shape it is given afterwards."""
-        value: Any = self.values.get(variable)
-        if operator(value) == "relax.reshape" and isinstance(value.args[0], relax.Var):
+        value: Any = self.values.get(tensor)
+        if operator(value) == "relax.reshape":
             return self._writer(value.args[0])
-        return called_kernel(value) or _INPUT
+        if isinstance(value, relax.TupleGetItem):
+            return self._writer(value.tuple_value)
+        return called_kernel(value) or (_INPUT if isinstance(tensor, relax.Var) else _CONSTANT)
 
-    def _readers(self, variable: relax.Var) -> list[str]:
+    def _readers(self, variable: Any) -> list[str]:
         """Name the kernels that read a tensor, whatever shape it is given before."""
         found: list[str] = []
         for reader in self.readers.get(variable, ()):
@@ -82,8 +85,8 @@ class _Calls:
         return found
 
     def _writer_keeps(self, writer: str, others: list[str]) -> str:
-        if writer == _INPUT:
-            return "its order is the caller's"
+        if writer in (_INPUT, _CONSTANT):
+            return "its order is the program's"
         if others:
             return f"{others[0]} reads the same tensor in another order"
         kind = kind_of(self.functions[writer])

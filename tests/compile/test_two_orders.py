@@ -211,6 +211,22 @@ def test_a_linear_layer_reads_some_channels_by_a_table(core: Core) -> None:
     )
 
 
+class _Unwritten(nn.Module):
+    """Shuffled are an input and one of two tensors that a kernel by TVM's own rules writes."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return by_reshape(x, 3), by_reshape(torch.sort(x, 1).values, 2)
+
+
+def test_it_is_told_who_writes_in_an_order_of_its_own() -> None:
+    kernels = lowered(imported(_Unwritten(), *SHAPE).module)
+    first, second = shuffles_left(kernels)
+    assert first.endswith("its order is the program's, and an answer has the program's order")
+    assert "between an input and an answer:" in first
+    assert second.endswith("TVM's own rules made the one, and an answer has the program's order")
+    assert_module_is(kernels, _Unwritten(), *SHAPE)
+
+
 def test_tables_are_read_in_batches_strips_and_by_threads() -> None:
     made, value = seeded(_Together()), draw(2, 6, 40, 32)
     unscheduled = lowered(imported(made, 2, 6, 40, 32).module)
