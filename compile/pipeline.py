@@ -30,6 +30,7 @@ from shuffledeploy.compiler.passes.graph.fuse_rest import fuse_rest
 from shuffledeploy.compiler.passes.graph.lower_to_kernels import lower_to_kernels
 from shuffledeploy.compiler.passes.graph.merge_branches import merge_branches
 from shuffledeploy.compiler.passes.graph.own_answers import own_answers
+from shuffledeploy.compiler.passes.graph.pads_in_windows import pads_in_windows
 from shuffledeploy.compiler.passes.graph.simplify_pools import simplify_pools
 from shuffledeploy.compiler.passes.graph.write_in_read_order import write_in_read_order
 from shuffledeploy.compiler.passes.memory.compute_in_strips import compute_in_strips
@@ -107,6 +108,8 @@ def pipeline(
     cache = target.cache if target.threads == 1 else target.with_whole_layers.cache
     passes: dict[Phase, dict[str, Pass]] = {
         Phase.GRAPH: {
+            # What windows pad themselves.
+            "pads_in_windows": pads_in_windows,
             # Arithmetic that constants can carry.
             "fold_batch_norm": fold_batch_norm,
             # Branches that are one grouped convolution.

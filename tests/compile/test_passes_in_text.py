@@ -65,6 +65,17 @@ class LayersInInt8(nn.Module):
         return self.third(self.second(torch.relu(self.first(x))))
 
 
+class MoreBehind(nn.Module):
+    """The zeros behind the image, a row and a column, are in the attributes of the convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 6, 3, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(functional.pad(x, (0, 1, 0, 1)))
+
+
 class Norms(nn.Module):
     """The first batch norm is in the convolution's weights, the second a product and a sum."""
 
@@ -288,6 +299,7 @@ TWO_IN_INT8 = {
 TWO_PARTED = (ENTRY, "conv1x1_8x32_4x5", "conv1x1_32x16_4x5")
 
 LESSONS = {
+    "pads_in_windows": Lesson(MoreBehind(), (1, 3, 5, 6)),
     "fold_batch_norm": Lesson(Norms(), (1, 3, 5, 6)),
     "merge_branches": Lesson(TwoPaths(), (1, 3, 4, 5)),
     "eliminate_channel_shuffle": Lesson(ShuffledUnit(), (1, 12, 4, 5)),
