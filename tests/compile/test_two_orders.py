@@ -211,6 +211,22 @@ def test_a_linear_layer_reads_some_channels_by_a_table(core: Core) -> None:
     )
 
 
+class _LastStep(nn.Module):
+    """A linear layer reads the last step of a sequence: one index, whose axis is gone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(torch.relu(x)[:, -1])
+
+
+def test_a_single_index_is_no_table_of_channels() -> None:
+    made = seeded(_LastStep())
+    assert_module_is(lowered(imported(made, 1, 5, 4).module), made, 1, 5, 4)
+
+
 class _Unwritten(nn.Module):
     """Shuffled are an input and one of two tensors that a kernel by TVM's own rules writes."""
 

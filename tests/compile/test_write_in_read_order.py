@@ -128,6 +128,19 @@ def test_what_others_read_too_keeps_its_order() -> None:
     assert_module_is(with_schedules(kernels, ARM), network, *shape)
 
 
+class _OneChannel(nn.Module):
+    """A single channel is taken, and its axis with it: that is no order."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(x)[:, -1] + 1.0
+
+
+@pytest.mark.smoke
+def test_a_single_channel_is_no_order() -> None:
+    module = simplified(_OneChannel(), 1, 4, 3, 2)
+    assert write_in_read_order(module, ARM).same_as(module)
+
+
 def test_an_order_of_more_channels_than_a_layer_has_is_not_its() -> None:
     network, shape = seeded(_Widening()), (1, 4, 4, 5)
     assert_module_is(write_in_read_order(simplified(network, *shape), ARM), network, *shape)

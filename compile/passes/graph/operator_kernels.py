@@ -58,9 +58,11 @@ def kernel_for(site: Site) -> Kernel:
 def _reordered_input(data: Any, site: Site, axis: int = LAST_AXIS) -> tuple[Any, Array | None]:
     """Look through a `take` of channels: the tensor in memory, and the order it is read in."""
     value = site.definition(data)
-    if operator(value) == "relax.take" and value.attrs.axis == axis:
-        return value.args[0], constant_of(value.args[1])
-    return data, None
+    if operator(value) != "relax.take" or value.attrs.axis != axis:
+        return data, None
+    order = constant_of(value.args[1])
+    # A single index takes its axis away.
+    return (data, None) if order is None or order.ndim != 1 else (value.args[0], order)
 
 
 def _convolution(site: Site) -> Kernel:

@@ -104,7 +104,9 @@ def _permuting_take(value: Any) -> _Take | None:
         return None
     order, source = constant_of(value.args[1]), value.args[0]
     channels = (shape_of(source) or (0, 0))[CHANNEL_AXIS]
-    if order is None or not isinstance(source, relax.Var) or not is_permutation(order, channels):
+    if order is None or order.ndim != 1 or not isinstance(source, relax.Var):
+        return None
+    if not is_permutation(order, channels):
         return None
     return _Take(source, order)
 
