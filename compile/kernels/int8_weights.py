@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from shuffledeploy.compiler.ir.graph import Array
-from shuffledeploy.compiler.kernels.convolution import Convolution
+from shuffledeploy.compiler.kernels.convolution_shape import Convolution
 from shuffledeploy.compiler.kernels.int8_products import FOUR
 
 #: The largest int8 that stands for a number: -128 is left out, so that signs are alike.

@@ -9,7 +9,7 @@ from tvm.s_tir import Schedule
 
 from shuffledeploy.compiler.ir.graph import Array
 from shuffledeploy.compiler.kernels.blocks import WEIGHT
-from shuffledeploy.compiler.kernels.convolution import Convolution, bias_shape
+from shuffledeploy.compiler.kernels.convolution_shape import Convolution, bias_shape
 
 
 def pack_weight(weight: Array, conv: Convolution) -> Array:

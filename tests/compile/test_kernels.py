@@ -33,7 +33,7 @@ from tvm.s_tir import Schedule
 
 from shuffledeploy.compiler.ir.attributes import LANES
 from shuffledeploy.compiler.ir.inspection import kernel_functions
-from shuffledeploy.compiler.kernels.convolution import Convolution, contiguous_run
+from shuffledeploy.compiler.kernels.convolution_shape import Convolution, contiguous_run
 from shuffledeploy.compiler.kernels.schedules import forms, scheduled
 from shuffledeploy.compiler.kernels.tiling import Core
 from shuffledeploy.compiler.kernels.winograd import Winograd, transform_input, transform_output

@@ -10,7 +10,8 @@ from shuffledeploy.compiler.cores import ARM
 from shuffledeploy.compiler.ir.attributes import CONVOLUTION, KIND
 from shuffledeploy.compiler.ir.tvm_edges import module_from_json
 from shuffledeploy.compiler.kernels.blocks import EpilogueStep
-from shuffledeploy.compiler.kernels.convolution import Convolution, attributes, primitive_function
+from shuffledeploy.compiler.kernels.convolution import primitive_function
+from shuffledeploy.compiler.kernels.convolution_shape import Convolution, attributes
 from shuffledeploy.compiler.kernels.register_tiles import tile_costs
 from shuffledeploy.compiler.kernels.schedules import scheduled
 from shuffledeploy.compiler.kernels.tiling import Core

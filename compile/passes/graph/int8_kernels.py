@@ -13,7 +13,7 @@ from tvm import relax
 from shuffledeploy.compiler.ir.graph import Array
 from shuffledeploy.compiler.ir.memory_layout import INT8, Held
 from shuffledeploy.compiler.kernels.blocks import EpilogueStep, Read, starting_bias
-from shuffledeploy.compiler.kernels.convolution import Convolution
+from shuffledeploy.compiler.kernels.convolution_shape import Convolution
 from shuffledeploy.compiler.kernels.int8_products import FOUR
 from shuffledeploy.compiler.kernels.int8_weights import MOST, pack_words, rounded, scales_of
 from shuffledeploy.compiler.kernels.packing import pack_bias, pack_weight

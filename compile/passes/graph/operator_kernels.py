@@ -12,7 +12,8 @@ from shuffledeploy.compiler.ir.attributes import ELEMENTWISE, JOINED, LANES
 from shuffledeploy.compiler.ir.graph import Array, constant_of, operator, shape_of
 from shuffledeploy.compiler.ir.memory_layout import HALF, INT8
 from shuffledeploy.compiler.kernels import concatenation as joined
-from shuffledeploy.compiler.kernels import convolution, elementwise, window
+from shuffledeploy.compiler.kernels import elementwise, window
+from shuffledeploy.compiler.kernels.convolution_shape import Convolution, contiguous_run
 from shuffledeploy.compiler.kernels.packing import pack_weight
 from shuffledeploy.compiler.passes.graph.choose_layouts import (
     LAST_AXIS,
@@ -85,9 +86,9 @@ def _convolution(site: Site) -> Kernel:
     depth = weight.shape[2]
     # A selection reads fewer channels than are stored: only a table can say which.
     selects = len(full_order) != stored[3]
-    run = 0 if selects else convolution.contiguous_run(full_order, groups)
+    run = 0 if selects else contiguous_run(full_order, groups)
     order_of_writes = site.chain.order
-    conv = convolution.Convolution(
+    conv = Convolution(
         height=stored[1], width=stored[2], channels=depth * groups, stored_channels=stored[3],
         groups=groups, group_outputs=outputs // groups, kernel=pair(weight.shape),
         stride=pair(attrs.strides), padding=quadruple(attrs.padding),
@@ -112,7 +113,7 @@ def _convolution(site: Site) -> Kernel:
     return convolution_kernel(conv, [given, packed], tables)
 
 
-def _in_words(site: Site, conv: convolution.Convolution, data: relax.Var, weight: Array) -> Kernel:
+def _in_words(site: Site, conv: Convolution, data: relax.Var, weight: Array) -> Kernel:
     """Let a convolution read int8 in words."""
     ends, held = int8_epilogue(site, scaled=True), site.held[data]
     conv = dataclasses.replace(
@@ -194,7 +195,7 @@ def _linear(site: Site) -> Kernel:
     data, order = _reordered_input(site.chain.anchor.args[0], site, CHANNEL_AXIS)
     data = site.float_value(data)
     rows, stored = shape_of(data) or (1, depth)
-    conv = convolution.Convolution(
+    conv = Convolution(
         height=rows, width=1, channels=depth, stored_channels=stored, groups=1,
         group_outputs=outputs, kernel=(1, 1), stride=(1, 1), padding=(0, 0, 0, 0), dilation=(1, 1),
         run=depth if order is None else 0, scattered=False, channels_first=False,

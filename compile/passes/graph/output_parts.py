@@ -19,7 +19,7 @@ from __future__ import annotations
 import dataclasses
 
 from shuffledeploy.compiler.ir.memory_layout import FLOAT_BYTES
-from shuffledeploy.compiler.kernels.convolution import Convolution
+from shuffledeploy.compiler.kernels.convolution_shape import Convolution
 from shuffledeploy.compiler.kernels.tiling import MOST_PIXELS_IN_TILE, Core, divisors
 
 # Bytes of a part's weights that stay beside the core.

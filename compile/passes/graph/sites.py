@@ -21,7 +21,8 @@ from shuffledeploy.compiler.ir.graph import (
 from shuffledeploy.compiler.ir.inspection import element_of
 from shuffledeploy.compiler.ir.memory_layout import FLOAT, Held
 from shuffledeploy.compiler.ir.tvm_edges import FUSION
-from shuffledeploy.compiler.kernels import convolution
+from shuffledeploy.compiler.kernels.convolution import primitive_function
+from shuffledeploy.compiler.kernels.convolution_shape import Convolution, attributes, output_type
 from shuffledeploy.compiler.kernels.images import over_images
 from shuffledeploy.compiler.kernels.packing import pack_bias
 from shuffledeploy.compiler.kernels.tiling import Core
@@ -162,9 +163,7 @@ def lanes_for(outputs: int, core: Core) -> int:
     return lanes
 
 
-def convolution_kernel(
-    conv: convolution.Convolution, inputs: list[Any], tables: list[Any]
-) -> Kernel:
+def convolution_kernel(conv: Convolution, inputs: list[Any], tables: list[Any]) -> Kernel:
     """Describe the call of a convolution kernel.
 
     Parameters
@@ -186,7 +185,7 @@ def convolution_kernel(
         f"_{conv.output_height}x{conv.output_width}"
     )
     return Kernel(
-        CONVOLUTION, name, convolution.primitive_function(conv), inputs, tables,
-        convolution.attributes(conv), convolution.output_type(conv),
+        CONVOLUTION, name, primitive_function(conv), inputs, tables,
+        attributes(conv), output_type(conv),
         partial(pack_bias, conv=conv),
     )  # fmt: skip

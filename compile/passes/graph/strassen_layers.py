@@ -24,7 +24,7 @@ from tvm import relax
 from shuffledeploy.compiler.ir.attributes import TRANSFORM
 from shuffledeploy.compiler.ir.graph import Array
 from shuffledeploy.compiler.ir.memory_layout import FLOAT
-from shuffledeploy.compiler.kernels import convolution
+from shuffledeploy.compiler.kernels.convolution_shape import Convolution
 from shuffledeploy.compiler.kernels.packing import pack_weight
 from shuffledeploy.compiler.kernels.strassen import (
     PRODUCTS,
@@ -49,7 +49,7 @@ FEWEST_CHANNELS = 512
 FEWEST_PIXELS = 49
 
 
-def is_strassen(conv: convolution.Convolution, core: Core) -> bool:
+def is_strassen(conv: Convolution, core: Core) -> bool:
     """Whether a layer is cheaper by seven products of its quarters than in full.
 
     That it is was estimated of cores that multiply by lanes alone. Half precision would lose
@@ -70,7 +70,7 @@ def is_strassen(conv: convolution.Convolution, core: Core) -> bool:
     )
 
 
-def strassen(site: Site, conv: convolution.Convolution, weight: Array, data: Any) -> Kernel:
+def strassen(site: Site, conv: Convolution, weight: Array, data: Any) -> Kernel:
     """Call the sums of the input and the products; describe the sums of the output.
 
     Parameters
@@ -91,7 +91,7 @@ def strassen(site: Site, conv: convolution.Convolution, weight: Array, data: Any
         TRANSFORM, f"strassen_sums_{inputs}_{place}", sum_quarters(layer), [data], [],
         {"multiply_adds": 0}, (PRODUCTS, 1, layer.half, inputs // 2),
     )  # fmt: skip
-    product = convolution.Convolution(
+    product = Convolution(
         height=1, width=layer.half, channels=PRODUCTS * inputs // 2, stored_channels=inputs // 2,
         groups=PRODUCTS, group_outputs=outputs // 2, kernel=(1, 1), stride=(1, 1),
         padding=(0, 0, 0, 0), dilation=(1, 1), run=inputs // 2, scattered=False,

@@ -21,7 +21,7 @@ from tvm import relax
 from shuffledeploy.compiler.ir.attributes import TRANSFORM
 from shuffledeploy.compiler.ir.graph import Array
 from shuffledeploy.compiler.ir.memory_layout import FLOAT
-from shuffledeploy.compiler.kernels import convolution
+from shuffledeploy.compiler.kernels.convolution_shape import Convolution
 from shuffledeploy.compiler.kernels.packing import pack_weight
 from shuffledeploy.compiler.kernels.winograd import (
     WINDOWS,
@@ -50,7 +50,7 @@ LEAST_SAVING_IN_HALF = 2 * LEAST_SAVING
 FEWEST_PIXELS = 100
 
 
-def is_winograd(conv: convolution.Convolution) -> bool:
+def is_winograd(conv: Convolution) -> bool:
     """Whether a layer is cheaper by transforms and products than directly."""
     window = conv.kernel[0]
     return (
@@ -67,7 +67,7 @@ def is_winograd(conv: convolution.Convolution) -> bool:
     )
 
 
-def winograd(site: Site, conv: convolution.Convolution, weight: Array, data: Any) -> Kernel:
+def winograd(site: Site, conv: Convolution, weight: Array, data: Any) -> Kernel:
     """Call the transform of the input and the products; describe the transform of the output.
 
     Parameters
@@ -93,7 +93,7 @@ def winograd(site: Site, conv: convolution.Convolution, weight: Array, data: Any
         TRANSFORM, f"winograd_input_{conv.channels}_{place}", transform_input(layer), [data], [],
         {"multiply_adds": 0}, (planes, rows, columns, conv.channels),
     )  # fmt: skip
-    product = convolution.Convolution(
+    product = Convolution(
         height=rows, width=columns, channels=planes * conv.channels,
         stored_channels=conv.channels, groups=planes * conv.groups,
         group_outputs=conv.group_outputs, kernel=(1, 1), stride=(1, 1), padding=(0, 0, 0, 0),

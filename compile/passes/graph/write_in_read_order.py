@@ -47,7 +47,7 @@ from shuffledeploy.compiler.ir.graph import (
     shape_of,
     substitute,
 )
-from shuffledeploy.compiler.kernels.convolution import contiguous_run
+from shuffledeploy.compiler.kernels.convolution_shape import contiguous_run
 from shuffledeploy.compiler.kernels.tiling import Core
 from shuffledeploy.compiler.passes.graph.channel_views import BINARY, ELEMENTWISE, take_channels
 from shuffledeploy.compiler.passes.graph.data_movement import CHANNEL_AXIS
