@@ -31,10 +31,12 @@ from shuffledeploy.compiler.standalone import objects
 from shuffledeploy.compiler.standalone.c_interface import c_identifier, parameters
 from shuffledeploy.compiler.targets import find_target
 from shuffledeploy.compiler.tune import main as tune
+from shuffledeploy.deploy.runner.bench_runner import program_flags
 from shuffledeploy.model.errors import UsageError
 from shuffledeploy.model.registry import build, input_shape
 
-MUSL = "-target", "x86_64-linux-musl" if HOST.architecture == "x86_64" else "aarch64-linux-musl"
+#: A C library is built for each set of flags: these are the bench runner's, so that it is there.
+MUSL = program_flags(HOST.architecture)
 
 
 def test_it_needs_memcpy_and_the_shared_library_nothing(units: Bundle) -> None:
@@ -61,7 +63,7 @@ def test_two_networks_link_into_one_program(units: Bundle, tmp_path: Path) -> No
     )
     archives = [str(b.path / b.standalone.archive) for b in (units, other)]
     includes = [f"-I{b.path}" for b in (units, other)]
-    compile_c(program, tmp_path / "both", [*MUSL, "-static", "-std=c99", *includes, *archives])
+    compile_c(program, tmp_path / "both", [*MUSL, "-std=c99", *includes, *archives])
     assert subprocess.run([str(tmp_path / "both")], check=False).returncode == 0
 
 
@@ -90,7 +92,7 @@ def test_the_header_is_c_and_cpp_and_tells_the_tensors(units: Bundle, tmp_path: 
 def test_the_example_classifies_a_picture(units: Bundle, tmp_path: Path) -> None:
     example = units.path / "example.c"
     archive = str(units.path / units.standalone.archive)
-    compile_c(example, tmp_path / "classify", [*MUSL, "-static", f"-I{units.path}", archive])
+    compile_c(example, tmp_path / "classify", [*MUSL, f"-I{units.path}", archive])
     pixels = np.random.default_rng(5).integers(0, 256, (40, 40, 3), np.uint8)
     picture = tmp_path / "picture.ppm"
     picture.write_bytes(b"P6\n40 40\n255\n" + pixels.tobytes())
@@ -107,7 +109,7 @@ def test_the_example_classifies_a_picture(units: Bundle, tmp_path: Path) -> None
 
 def test_a_network_without_a_picture_has_an_example_too(tmp_path: Path) -> None:
     bundle = standalone(tmp_path, SeveralOfEach(), draw(1, 6), draw(1, 6))
-    flags = [*MUSL, "-static", f"-I{bundle.path}", str(bundle.path / bundle.standalone.archive)]
+    flags = [*MUSL, f"-I{bundle.path}", str(bundle.path / bundle.standalone.archive)]
     compile_c(bundle.path / "example.c", tmp_path / "example", flags)
     done = subprocess.run([str(tmp_path / "example")], capture_output=True, text=True, check=True)
     bias = seeded(SeveralOfEach()).layer.bias
@@ -244,9 +246,10 @@ def test_an_arm_object_is_for_every_c_library(arm: Bundle, tmp_path: Path) -> No
     made = arm.standalone
     program = tmp_path / "main.c"
     program.write_text('#include "fashion.h"\nint main(void) { return fashion_run(0, 0, 0); }\n')
-    for library in ("gnu.2.28", "musl"):
-        flags = ["-target", f"aarch64-linux-{library}", f"-I{arm.path}"]
-        compile_c(program, tmp_path / library, [*flags, str(arm.path / made.object)])
+    for flags in (("-target", "aarch64-linux-gnu.2.28"), program_flags("aarch64")):
+        compile_c(
+            program, tmp_path / "main", [*flags, f"-I{arm.path}", str(arm.path / made.object)]
+        )
     assert undefined(arm.path / made.object) <= {"memcpy"}
     # Android's loader (bionic) wants segments aligned to pages of 16 KiB and no text relocations.
     readelf = shutil.which("readelf") or pytest.skip("this machine has no readelf")
