@@ -59,6 +59,58 @@ def read_arrays(path: Path, expected: Mapping[str, Expected]) -> dict[str, Array
     return found
 
 
+def read_rows(path: Path, inside: tuple[int, ...], dtype: str, most: int) -> Array:
+    """Read the first rows of the only array of a user's file, as many as are wanted.
+
+    Parameters
+    ----------
+    path : Path
+        An ``.npz`` of one array.
+    inside : tuple of int
+        Shape of a row.
+    dtype : str
+        Type of the array.
+    most : int
+        Rows to read; what else the file holds is not unpacked.
+
+    Returns
+    -------
+    array of shape [rows, *inside]
+        At least one row.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it holds anything else; says in one line what.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            if len(members) != 1:
+                raise ValueError(f"it has {len(members)} arrays, and needs one")
+            if members[0].compress_type not in _PLAIN or members[0].flag_bits & 1:
+                raise ValueError("it is packed in an odd way")
+            with archive.open(members[0]) as stream:
+                shape, columns_first, found = _header(stream)
+                if not shape or not shape[0] or shape[1:] != inside or str(found) != dtype:
+                    wanted = ", ".join(map(str, inside))
+                    raise ValueError(f"it holds {found} {shape}, and takes {dtype} (N, {wanted})")
+                if columns_first:
+                    raise ValueError("its array lies column by column")
+                rows = min(shape[0], most)
+                size = rows * math.prod(inside) * found.itemsize
+                content = stream.read(size)
+    except FileNotFoundError:
+        raise
+    except _DAMAGED as error:
+        raise ValueError(str(error).splitlines()[0] if str(error) else "it is damaged") from error
+    if len(content) != size:
+        raise ValueError("it is cut short")
+    return np.frombuffer(bytearray(content), found).reshape(rows, *inside)
+
+
 def _opened(path: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)
@@ -81,13 +133,8 @@ def _member(path: Path, archive: zipfile.ZipFile, name: str) -> IO[bytes]:
 def _check_header(
     path: Path, name: str, stream: IO[bytes], wanted: Expected
 ) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    format_of = np.lib.format
     try:
-        if format_of.read_magic(stream) != (1, 0):
-            raise ValueError("its format is odd")
-        shape, columns_first, dtype = format_of.read_array_header_1_0(
-            stream, max_header_size=_LONGEST_HEADER
-        )
+        shape, columns_first, dtype = _header(stream)
     except _DAMAGED as error:
         reason = str(error).splitlines()[0] if str(error) else "its header is none"
         raise UsageError(f"{path}: {name} is no array: {reason}") from error
@@ -103,6 +150,13 @@ def _check_header(
             f"{path}: {name} is {dtype} {shape}, its manifest says {dtype_wanted} {shape_wanted}"
         )
     return shape, dtype
+
+
+def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Read shape, order and type of an array; one of `_DAMAGED` where there is none."""
+    if np.lib.format.read_magic(stream) != (1, 0):
+        raise ValueError("its format is odd")
+    return np.lib.format.read_array_header_1_0(stream, max_header_size=_LONGEST_HEADER)
 
 
 def _values(

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
+from shuffledeploy.compiler.bundle.arrays import read_rows
 from shuffledeploy.compiler.bundle.manifest import ImageStatistics, Tensor
 from shuffledeploy.compiler.ir.graph import Array
+from shuffledeploy.compiler.ir.memory_layout import FLOAT
 from shuffledeploy.model.errors import UsageError
 
 #: More bring nothing.
@@ -72,21 +73,11 @@ def _pictures(
 
 
 def _array(path: Path, shape: tuple[int, ...]) -> list[Array]:
+    inside = shape[1:] if shape[:1] == (1,) else shape
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            names = list(arrays)
-            if len(names) != 1:
-                raise UsageError(f"--calibrate: {path} has {len(names)} arrays, and needs one")
-            values = arrays[names[0]]
+        rows = read_rows(path, inside, FLOAT, MOST_INPUTS)
     except FileNotFoundError:
         raise UsageError(f"--calibrate: there is no folder or file {path}") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, TypeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UsageError(f"--calibrate: {path} is no .npz of arrays: {reason}") from error
-    inside = shape[1:] if shape[:1] == (1,) else shape
-    if values.dtype != np.float32 or values.shape[1:] != inside or not len(values):
-        raise UsageError(
-            f"--calibrate: {path} holds {values.dtype} {values.shape}, and the network takes"
-            f" float32 (N, {', '.join(map(str, inside))})"
-        )
-    return [np.ascontiguousarray(one.reshape(shape)) for one in values[:MOST_INPUTS]]
+    except ValueError as error:
+        raise UsageError(f"--calibrate: {path} is no .npz of inputs: {error}") from error
+    return [row.reshape(shape) for row in rows]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import io
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +38,7 @@ from shuffledeploy.compiler.pipeline import Phase, pipeline, run_steps, steps_of
 from shuffledeploy.compiler.proof_arrays import unscheduled_writes
 from shuffledeploy.compiler.targets import CompileTarget, find_target
 from shuffledeploy.compiler.tune import main as tune
-from shuffledeploy.compiler.tuning.calibration import calibration_inputs
+from shuffledeploy.compiler.tuning.calibration import MOST_INPUTS, calibration_inputs
 from shuffledeploy.deploy.runtime.pictures import picture_input
 from shuffledeploy.model.errors import UsageError
 
@@ -275,6 +277,25 @@ def test_arrays_of_another_kind_are_refused(values: Array, complaint: str, tmp_p
         calibration_inputs(tmp_path / "inputs.npz", INPUTS, None, picture_input)
 
 
+def test_an_array_is_read_as_far_as_it_is_wanted(tmp_path: Path) -> None:
+    # A few kB that unpack to far more than is read, and a header that claims terabytes.
+    huge = {"descr": "<f4", "fortran_order": False, "shape": (1 << 32, 3, 8, 6)}
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, huge)
+    path = tmp_path / "inputs.npz"
+    rows = MOST_INPUTS + 20
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.npy", header.getvalue() + bytes(rows * 3 * 8 * 6 * 4))
+    assert len(calibration_inputs(path, INPUTS, None, picture_input)) == MOST_INPUTS
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.npy", header.getvalue() + bytes(3 * 8 * 6 * 4))
+    with pytest.raises(UsageError, match="cut short"):
+        calibration_inputs(path, INPUTS, None, picture_input)
+    np.savez(path, np.array([{}], dtype=object))
+    with pytest.raises(UsageError, match="holds object"):
+        calibration_inputs(path, INPUTS, None, picture_input)
+
+
 def test_what_is_no_calibration_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="has no pictures"):
         calibration_inputs(tmp_path, INPUTS, STATISTICS, picture_input)
@@ -284,7 +305,7 @@ def test_what_is_no_calibration_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no picture of known --mean and --std"):
         calibration_inputs(tmp_path, INPUTS, None, picture_input)
     (tmp_path / "b.npz").write_bytes(b"no array")
-    with pytest.raises(UsageError, match=r"is no \.npz of arrays"):
+    with pytest.raises(UsageError, match=r"is no \.npz of inputs"):
         calibration_inputs(tmp_path / "b.npz", INPUTS, None, picture_input)
     with pytest.raises(UsageError, match="there is no folder or file"):
         calibration_inputs(tmp_path / "c.npz", INPUTS, None, picture_input)
