@@ -16,16 +16,11 @@ that of the product in full (`tests/compile/test_strassen.py`), a hundredth of w
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
-from tvm import relax
-
-from shuffledeploy.compiler.ir.attributes import TRANSFORM
 from shuffledeploy.compiler.ir.graph import Array
 from shuffledeploy.compiler.ir.memory_layout import FLOAT
 from shuffledeploy.compiler.kernels.convolution_shape import Convolution
-from shuffledeploy.compiler.kernels.packing import pack_weight
 from shuffledeploy.compiler.kernels.strassen import (
     PRODUCTS,
     Strassen,
@@ -34,13 +29,12 @@ from shuffledeploy.compiler.kernels.strassen import (
     sum_weights,
 )
 from shuffledeploy.compiler.kernels.tiling import Core
-from shuffledeploy.compiler.passes.graph.sites import (
-    Kernel,
-    Site,
-    convolution_kernel,
-    emit_call,
-    lanes_for,
+from shuffledeploy.compiler.passes.graph.plane_products import (
+    emit_products,
+    pointwise_on_planes,
+    transform,
 )
+from shuffledeploy.compiler.passes.graph.sites import Kernel, Site
 
 # Channels read and written that pay for the sums: an eighth of the multiply-adds is saved, and sums
 # go through memory.
@@ -87,23 +81,14 @@ def strassen(site: Site, conv: Convolution, weight: Array, data: Any) -> Kernel:
     inputs, outputs = conv.group_inputs, conv.group_outputs
     layer = Strassen(conv.height, conv.width, inputs, outputs, site.core.lanes, conv.epilogue)
     place = f"{conv.height}x{conv.width}"
-    sums = Kernel(
-        TRANSFORM, f"strassen_sums_{inputs}_{place}", sum_quarters(layer), [data], [],
-        {"multiply_adds": 0}, (PRODUCTS, 1, layer.half, inputs // 2),
+    sums = transform(
+        f"strassen_sums_{inputs}_{place}", sum_quarters(layer), data,
+        (PRODUCTS, 1, layer.half, inputs // 2),
     )  # fmt: skip
-    product = Convolution(
-        height=1, width=layer.half, channels=PRODUCTS * inputs // 2, stored_channels=inputs // 2,
-        groups=PRODUCTS, group_outputs=outputs // 2, kernel=(1, 1), stride=(1, 1),
-        padding=(0, 0, 0, 0), dilation=(1, 1), run=inputs // 2, scattered=False,
-        channels_first=False, lanes=lanes_for(outputs // 2, site.core), epilogue=(),
-        planes=PRODUCTS,
-    )  # fmt: skip
-    packed = relax.const(pack_weight(sum_weights(weight), product))
-    products = dataclasses.replace(
-        convolution_kernel(product, [emit_call(site, sums, []), packed], []),
-        name=f"strassen_product_{inputs}x{outputs}_{place}",
+    product = pointwise_on_planes(
+        PRODUCTS, (1, layer.half), 1, inputs // 2, outputs // 2, site.core
     )
-    return Kernel(
-        TRANSFORM, f"strassen_output_{outputs}_{place}", join_quarters(layer),
-        [emit_call(site, products, [])], [], {"multiply_adds": 0}, layer.output_shape,
-    )  # fmt: skip
+    name = f"strassen_product_{inputs}x{outputs}_{place}"
+    products = emit_products(site, name, product, sum_weights(weight), sums)
+    output = f"strassen_output_{outputs}_{place}"
+    return transform(output, join_quarters(layer), products, layer.output_shape)

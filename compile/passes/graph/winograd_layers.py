@@ -13,16 +13,11 @@ After::
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
-from tvm import relax
-
-from shuffledeploy.compiler.ir.attributes import TRANSFORM
 from shuffledeploy.compiler.ir.graph import Array
 from shuffledeploy.compiler.ir.memory_layout import FLOAT
 from shuffledeploy.compiler.kernels.convolution_shape import Convolution
-from shuffledeploy.compiler.kernels.packing import pack_weight
 from shuffledeploy.compiler.kernels.winograd import (
     WINDOWS,
     Winograd,
@@ -31,13 +26,12 @@ from shuffledeploy.compiler.kernels.winograd import (
     transform_output,
     transform_weight,
 )
-from shuffledeploy.compiler.passes.graph.sites import (
-    Kernel,
-    Site,
-    convolution_kernel,
-    emit_call,
-    lanes_for,
+from shuffledeploy.compiler.passes.graph.plane_products import (
+    emit_products,
+    pointwise_on_planes,
+    transform,
 )
+from shuffledeploy.compiler.passes.graph.sites import Kernel, Site
 
 # Channels of a group that pay for the transforms.
 FEWEST_CHANNELS = 32
@@ -89,24 +83,14 @@ def winograd(site: Site, conv: Convolution, weight: Array, data: Any) -> Kernel:
     rows, columns = layer.tiles
     planes = layer.tile**2
     place = f"{conv.output_height}x{conv.output_width}"
-    tiles = Kernel(
-        TRANSFORM, f"winograd_input_{conv.channels}_{place}", transform_input(layer), [data], [],
-        {"multiply_adds": 0}, (planes, rows, columns, conv.channels),
+    tiles = transform(
+        f"winograd_input_{conv.channels}_{place}", transform_input(layer), data,
+        (planes, rows, columns, conv.channels),
     )  # fmt: skip
-    product = Convolution(
-        height=rows, width=columns, channels=planes * conv.channels,
-        stored_channels=conv.channels, groups=planes * conv.groups,
-        group_outputs=conv.group_outputs, kernel=(1, 1), stride=(1, 1), padding=(0, 0, 0, 0),
-        dilation=(1, 1), run=conv.group_inputs, scattered=False, channels_first=False,
-        lanes=lanes_for(conv.group_outputs, core), epilogue=(), planes=planes,
-    )  # fmt: skip
-    packed = relax.const(pack_weight(transform_weight(weight), product))
-    inputs = [emit_call(site, tiles, []), packed]
-    products = dataclasses.replace(
-        convolution_kernel(product, inputs, []),
-        name=f"winograd_product_g{conv.groups}_{conv.channels}x{outputs}_{place}",
+    product = pointwise_on_planes(
+        planes, (rows, columns), conv.groups, conv.channels, conv.group_outputs, core
     )
-    return Kernel(
-        TRANSFORM, f"winograd_output_{outputs}_{place}", transform_output(layer),
-        [emit_call(site, products, [])], [], {"multiply_adds": 0}, layer.output_shape,
-    )  # fmt: skip
+    name = f"winograd_product_g{conv.groups}_{conv.channels}x{outputs}_{place}"
+    products = emit_products(site, name, product, transform_weight(weight), tiles)
+    output = f"winograd_output_{outputs}_{place}"
+    return transform(output, transform_output(layer), products, layer.output_shape)
