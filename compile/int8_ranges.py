@@ -14,18 +14,17 @@ import numpy as np
 import tvm
 from tvm import relax
 
+from shuffledeploy.compiler.host_machine import host_machine
 from shuffledeploy.compiler.ir.attributes import INT8_MEANS, INT8_SCALES, INT8_ZEROS
 from shuffledeploy.compiler.ir.graph import Array, rewrite
 from shuffledeploy.compiler.ir.inspection import kernel_functions
 from shuffledeploy.compiler.ir.memory_layout import Held
 from shuffledeploy.compiler.kernels.int8_weights import MOST
 from shuffledeploy.compiler.kernels.schedules import scheduled
-from shuffledeploy.compiler.library import build_library
 from shuffledeploy.compiler.passes.graph.compute_in_int8 import held_alike, int8_tensors
 from shuffledeploy.compiler.pipeline import Phase, pipeline, run_steps, steps_of
 from shuffledeploy.compiler.targets import CompileTarget, find_target
 from shuffledeploy.model.errors import UsageError
-from shuffledeploy.model.scratch import scratch_folder
 
 #: Elements of a tensor that are kept of each input.
 KEPT = 4096
@@ -116,10 +115,7 @@ def _watched(
     """Run kernels with default schedules on this machine; the answer has the tensors to watch."""
     functions = {name: scheduled(f, target.core) for name, f in kernel_functions(lowered).items()}
     replaced = steps_of(pipeline(target, {}, functions), Phase.SCHEDULE)
-    with scratch_folder("int8-ranges-") as folder:
-        library = folder / "network.so"
-        build_library(run_steps(lowered, replaced), find_target("host"), library)
-        machine = relax.VirtualMachine(tvm.runtime.load_module(str(library)), tvm.cpu())
+    with host_machine(run_steps(lowered, replaced), find_target("host")) as machine:
         parts = [_parts(machine["main"], values) for values in inputs]
     return [_joined([part[number] for part in parts]) for number in range(len(parts[0]))]
 

@@ -15,15 +15,14 @@ from tvm import relax
 
 from shuffledeploy.compiler.bundle import folder as bundles
 from shuffledeploy.compiler.bundle.manifest import Tensor, data_type
+from shuffledeploy.compiler.host_machine import host_machine
 from shuffledeploy.compiler.ir.graph import ENTRY, Array, bindings_of, operator, shape_of
-from shuffledeploy.compiler.library import build_library
 from shuffledeploy.compiler.passes.memory.expose_intermediates import (
     INTERMEDIATES,
     expose_intermediates,
     kernel_calls,
 )
 from shuffledeploy.compiler.targets import CompileTarget, find_target
-from shuffledeploy.model.scratch import scratch_folder
 
 SEEDS = (1, 2, 3, 4)
 
@@ -80,10 +79,8 @@ def _one_thread() -> Iterator[None]:
 
 def unscheduled_writes(module: tvm.IRModule, inputs: list[Array]) -> list[list[Array]]:
     """Run every kernel of a module unscheduled on this machine; list what each call writes."""
-    with scratch_folder("unscheduled-") as folder:
-        library = folder / bundles.LIBRARY
-        build_library(expose_intermediates(module), _unoptimised(find_target("host")), library)
-        machine = relax.VirtualMachine(tvm.runtime.load_module(str(library)), tvm.cpu())
+    exposed = expose_intermediates(module)
+    with host_machine(exposed, _unoptimised(find_target("host"))) as machine:
         results = machine[INTERMEDIATES](*(tvm.runtime.tensor(value) for value in inputs))
         return [_tensors(value) for value in results]
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,14 +13,14 @@ import pytest
 import torch
 import tvm
 from torch import nn
-from tvm import relax, tirx
+from tvm import tirx
 
 from shuffledeploy.compiler.frontend.program import Program, import_program, trace
+from shuffledeploy.compiler.host_machine import host_machine
 from shuffledeploy.compiler.ir.graph import Array, bindings_of, operator
 from shuffledeploy.compiler.ir.inspection import is_shuffle, kernel_functions
 from shuffledeploy.compiler.kernels.schedules import scheduled
 from shuffledeploy.compiler.kernels.tiling import Core
-from shuffledeploy.compiler.library import build_library
 from shuffledeploy.compiler.passes.graph.eliminate_channel_shuffle import eliminate_channel_shuffle
 from shuffledeploy.compiler.passes.graph.fold_batch_norm import fold_batch_norm
 from shuffledeploy.compiler.passes.graph.fuse_rest import fuse_rest
@@ -118,17 +116,13 @@ def run(
     module: tvm.IRModule, *inputs: Array, entry: str = "main", target: CompileTarget = QUICK
 ) -> list[Array]:
     """Run a module at any stage on this machine; operators that are left go TVM's way."""
-    # Linking and loading takes a tenth of the second that TVM's just-in-time linker does.
-    with tempfile.TemporaryDirectory() as folder:
-        library = Path(folder) / "stage.so"
-        left = {operator(value) for _, value in bindings_of(module)} - {
-            "",
-            "relax.call_tir",
-            "relax.call_tir_inplace",
-            "relax.reshape",
-        }
-        build_library(fuse_rest(module) if left else module, target, library)
-        machine = relax.VirtualMachine(tvm.runtime.load_module(str(library)), tvm.cpu())
+    left = {operator(value) for _, value in bindings_of(module)} - {
+        "",
+        "relax.call_tir",
+        "relax.call_tir_inplace",
+        "relax.reshape",
+    }
+    with host_machine(fuse_rest(module) if left else module, target) as machine:
         answer = machine[entry](*(tvm.runtime.tensor(value) for value in inputs))
         return [part.numpy() for part in flat(answer)]
 
