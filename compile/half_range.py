@@ -70,14 +70,11 @@ def range_in_half(program: Program) -> HalfRange:
     """
     largest, layer = 0.0, ""
     for seed in (0, *SEEDS):
-        values = tensors_of_calls(
-            program.core, bundles.seeded_inputs(program.inputs, seed), np.copy
-        )
-        for call, value in zip(tensor_calls(program.core), values, strict=True):
-            if value.dtype == np.float32 and value.size and not _is_folded(call):
-                reached = _magnitude(value)
-                if reached > largest:
-                    largest, layer = reached, layer_of(call)
+        inputs = bundles.seeded_inputs(program.inputs, seed)
+        reached = tensors_of_calls(program.core, inputs, _magnitude)
+        for call, magnitude in zip(tensor_calls(program.core), reached, strict=True):
+            if magnitude > largest and not _is_folded(call):
+                largest, layer = magnitude, layer_of(call)
     scale = 1.0
     if largest >= REACHED:
         scale = 2.0 ** -math.ceil(math.log2(largest / KEPT_BELOW))
@@ -90,7 +87,9 @@ def range_in_half(program: Program) -> HalfRange:
 
 
 def _magnitude(values: Array) -> float:
-    """Give the largest magnitude among numbers that are finite."""
+    """Give the largest magnitude among float32 numbers that are finite; 0 where there are none."""
+    if values.dtype != np.float32 or not values.size:
+        return 0.0
     largest = max(float(values.max()), -float(values.min()))
     if math.isfinite(largest):
         return largest
