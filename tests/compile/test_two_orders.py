@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import pytest
 import torch
 from shuffles import by_reshape
@@ -41,7 +43,7 @@ WIDE = 12
 SHAPE = (1, 6, 5, 6)
 
 
-class _Meeting(nn.Module):
+class _Meeting(nn.Module, ABC):
     """A shuffled tensor of a grouped convolution meets one of a dense convolution."""
 
     def __init__(self) -> None:
@@ -54,8 +56,9 @@ class _Meeting(nn.Module):
     def shuffled(self, x: Tensor) -> Tensor:
         return by_reshape(torch.relu(self.compress(x)), 3)
 
+    @abstractmethod
     def meet(self, x: Tensor) -> Tensor:
-        raise NotImplementedError
+        """Let the two orders meet in a tensor of `WIDE` channels."""
 
     def forward(self, x: Tensor) -> Tensor:
         return self.expand(self.meet(x)).mean((2, 3))
