@@ -11,7 +11,7 @@ from torch import nn
 
 from shuffledeploy.compiler.ir.inspection import kernel_functions
 from shuffledeploy.compiler.kernels.tiling import Core
-from shuffledeploy.compiler.kernels.winograd import POINTS, STEP, matrices, tile_of
+from shuffledeploy.compiler.kernels.winograd_matrices import POINTS, STEP, matrices, tile_of
 
 CORE = Core(8, 16)
 

@@ -18,14 +18,8 @@ from typing import Any
 from shuffledeploy.compiler.ir.graph import Array
 from shuffledeploy.compiler.ir.memory_layout import FLOAT
 from shuffledeploy.compiler.kernels.convolution_shape import Convolution
-from shuffledeploy.compiler.kernels.winograd import (
-    WINDOWS,
-    Winograd,
-    saves,
-    transform_input,
-    transform_output,
-    transform_weight,
-)
+from shuffledeploy.compiler.kernels.winograd import Winograd, transform_input, transform_output
+from shuffledeploy.compiler.kernels.winograd_matrices import WINDOWS, saves, transform_weight
 from shuffledeploy.compiler.passes.graph.plane_products import (
     emit_products,
     pointwise_on_planes,
