@@ -6,7 +6,9 @@ pair TVM imports and compiles, then dies of a segmentation fault while it tunes.
 
 from __future__ import annotations
 
+import ctypes
 from importlib import metadata
+from pathlib import Path
 
 TVM_VERSION = "0.27.0.post1"
 TVM_FFI_VERSIONS = ("0.1.14.post0", "0.1.14.post1")
@@ -41,4 +43,19 @@ def _installed(package: str) -> str | None:
         return None
 
 
+def know_few_symbols() -> None:
+    """Let TVM read names of functions for its stack traces from what is loaded at this moment.
+
+    It reads them once, when the first error is raised, and `import tvm` raises and catches a
+    hundred of its own: with PyTorch loaded that takes two thirds of a second. Of libraries that are
+    loaded later, traces name the line that raised, not its callers.
+    """
+    folder = metadata.distribution("apache-tvm-ffi").locate_file("tvm_ffi")
+    for library in Path(str(folder)).glob("lib/libtvm_ffi.so"):
+        trace = getattr(ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL), "TVMFFIBacktrace", None)
+        if trace is not None:
+            trace(b"", 0, b"", 0)
+
+
 check_tvm_pair(_installed("apache-tvm"), _installed("apache-tvm-ffi"))
+know_few_symbols()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Generic, TypeVar
 
 import torch
@@ -14,6 +15,20 @@ from shuffledeploy.compiler.frontend.importing import tensor_calls
 from shuffledeploy.compiler.ir.graph import Array
 
 Kept = TypeVar("Kept")
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let PyTorch compute in one thread within a block.
+
+    Several wait for each other in loops, which beside other work takes longer than all of theirs.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def tensors_of_calls(
@@ -57,7 +72,7 @@ class _Values(fx.Interpreter, Generic[Kept]):
             held[spec.target] if spec.target in held else next(user)
             for spec in program.graph_signature.input_specs
         ]
-        with torch.no_grad():
+        with torch.no_grad(), one_thread():
             self.run(*arguments)
         return self._told
 

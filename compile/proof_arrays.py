@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -22,6 +21,7 @@ from shuffledeploy.compiler.passes.memory.expose_intermediates import (
     expose_intermediates,
     kernel_calls,
 )
+from shuffledeploy.compiler.program_values import one_thread
 from shuffledeploy.compiler.targets import CompileTarget, find_target
 
 SEEDS = (1, 2, 3, 4)
@@ -50,31 +50,19 @@ def reference(
 def answering(exported: ExportedProgram) -> Callable[[list[Array]], list[Array]]:
     """Give a function that asks PyTorch for the tensors of a program's answer.
 
-    What the program changes of its inputs is a copy. PyTorch computes in one thread: several would
-    wait for each other in loops, which on cores with other work takes longer than all of theirs.
+    What the program changes of its inputs is a copy.
     """
     network = exported.module()
 
     def answers(values: list[Array]) -> list[Array]:
         given = [torch.from_numpy(value.copy()) for value in values]
         positional, named = tree_unflatten(given, exported.call_spec.in_spec)
-        with torch.no_grad(), _one_thread():
+        with torch.no_grad(), one_thread():
             answer = network(*positional, **named)
         leaves = tree_leaves(answer)
         return [leaf.numpy().copy() for leaf in leaves if isinstance(leaf, torch.Tensor)]
 
     return answers
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Let PyTorch compute in one thread within a block."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def unscheduled_writes(module: tvm.IRModule, inputs: list[Array]) -> list[list[Array]]:

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 
+from shuffledeploy.model.garbage_collection import collect_seldom
 from shuffledeploy.model.printable import printable
 
 USAGE_STATUS = 2
@@ -45,6 +46,7 @@ def command(main: Callable[[list[str] | None], int]) -> Callable[[list[str] | No
 
     @functools.wraps(main)
     def wrapped(argv: list[str] | None = None) -> int:
+        collect_seldom()
         try:
             return main(argv)
         except UsageError as error:

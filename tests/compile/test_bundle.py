@@ -30,6 +30,8 @@ from shuffledeploy.compiler.bundle.folder import (
 )
 from shuffledeploy.compiler.bundle.manifest import Tensor
 from shuffledeploy.compiler.frontend.program import trace
+from shuffledeploy.compiler.ir.graph import Array
+from shuffledeploy.compiler.program_values import tensors_of_calls
 from shuffledeploy.compiler.proof_arrays import reference
 from shuffledeploy.compiler.targets import find_target
 from shuffledeploy.model.errors import Failure, UsageError
@@ -177,9 +179,14 @@ def test_pytorch_answers_in_one_thread_and_keeps_its_own(monkeypatch: pytest.Mon
     try:
         arrays, _ = reference(exported, (Tensor("x", (1, 3), "float32"),))
         assert (arrays["output_0_0"] == 1).all()
+        assert tensors_of_calls(exported, [np.ones((1, 3), np.float32)], _threads) == [1]
         assert torch.get_num_threads() == before + 1
     finally:
         torch.set_num_threads(before)
+
+
+def _threads(_: Array) -> int:
+    return torch.get_num_threads()
 
 
 def test_inputs_and_samples_depend_on_nothing_but_their_seed() -> None:

@@ -112,3 +112,17 @@ def test_words_of_tvms_that_code_generation_obeys(name: str) -> None:
 def test_tvm_imports_without_pytorch() -> None:
     code = "import sys; sys.modules['torch'] = None; import tvm; tvm.target.Target('llvm')"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_traces_name_the_line_that_raised_though_few_symbols_are_known() -> None:
+    code = (
+        "import ctypes, shuffledeploy.compiler as compiler; compiler.know_few_symbols()\n"
+        "import tvm, tvm_ffi.libinfo as libinfo\n"
+        "library = ctypes.CDLL(libinfo.find_libtvm_ffi())\n"
+        "assert hasattr(library, 'TVMFFIBacktrace'), 'know_few_symbols: import tvm takes longer'\n"
+        "tvm.ir.Op.get('nothing')"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, check=False, timeout=60, capture_output=True, text=True)
+    assert "op.cc" in done.stderr
+    assert "Operator nothing is not registered" in done.stderr
