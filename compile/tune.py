@@ -33,7 +33,7 @@ from shuffledeploy.model.command_output import require_creatable, write_json
 from shuffledeploy.model.errors import Failure, UsageError, command, program_name
 
 if TYPE_CHECKING:
-    from shuffledeploy.compiler.tuning.session import Outcome
+    from shuffledeploy.compiler.tuning.outcome import Outcome
 
 EXAMPLES = """\
 examples:

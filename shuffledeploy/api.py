@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
     from torch.export import ExportedProgram
 
-    from shuffledeploy.compiler.tuning.session import Outcome
+    from shuffledeploy.compiler.tuning.outcome import Outcome
     from shuffledeploy.deploy.runtime.parity import Parity
 
     Program: TypeAlias = torch.nn.Module | ExportedProgram | str | Path

@@ -7,13 +7,14 @@ written into every record; scores of different sources are never compared or mix
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     # Only named here: whoever scores kernels need not import TVM for it.
+    from shuffledeploy.compiler.bundle.arrays import Array
     from shuffledeploy.compiler.bundle.folder import Bundle
     from shuffledeploy.compiler.targets import CompileTarget
 
@@ -89,6 +90,25 @@ class Score(Protocol):
         """Return a score for each kernel, or in its place why it has none."""
 
 
+@dataclasses.dataclass(frozen=True)
+class NetworkTimes:
+    """What a library of a network took, in turns with others: measured.
+
+    Attributes
+    ----------
+    names : tuple of str
+        Which function each call of the virtual machine runs, in the order of one inference.
+    whole : tuple of float
+        Nanoseconds of one inference, in each round.
+    calls : tuple of tuple of float
+        Nanoseconds of each call, in each round.
+    """
+
+    names: tuple[str, ...]
+    whole: tuple[float, ...]
+    calls: tuple[tuple[float, ...], ...]
+
+
 # What nothing real scores: an answer beyond it is rubbish.
 LARGEST_SCORE = 1e18
 
@@ -142,3 +162,16 @@ class Devices(Protocol):
 
     def check(self, bundle: Bundle, device: str) -> Verdict:
         """Run a bundle on a device and compare it with PyTorch."""
+
+    def times_calls(self, device: str) -> bool:
+        """Whether a device can time a network call by call."""
+
+    def time_calls(
+        self,
+        libraries: Sequence[Path],
+        inputs: Sequence[Array],
+        device: str,
+        threads: int,
+        tell: Callable[[int, int], None],
+    ) -> list[NetworkTimes]:
+        """Time libraries of one network in turns; tells how many rounds of how many are done."""

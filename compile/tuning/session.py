@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -12,8 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from shuffledeploy.compiler.bundle.folder import Bundle, check_output
-from shuffledeploy.compiler.bundle.manifest import ImageStatistics, Standalone
-from shuffledeploy.compiler.bundle.precision_text import precision_text
+from shuffledeploy.compiler.bundle.manifest import ImageStatistics
 from shuffledeploy.compiler.first_difference import fault_of
 from shuffledeploy.compiler.frontend.picture_program import require_fits
 from shuffledeploy.compiler.frontend.program import input_specs, load_program
@@ -27,147 +24,20 @@ from shuffledeploy.compiler.network import (
 )
 from shuffledeploy.compiler.shuffles_left import shuffles_left
 from shuffledeploy.compiler.tuning.calibration import calibration_inputs
+from shuffledeploy.compiler.tuning.kept_schedules import keep_what_wins
+from shuffledeploy.compiler.tuning.outcome import Outcome
 from shuffledeploy.compiler.tuning.records.log_files import require_appendable
 from shuffledeploy.compiler.tuning.records.record_log import log_path, read_log
 from shuffledeploy.compiler.tuning.records.related_records import own_records, usable_records
-from shuffledeploy.compiler.tuning.report.history import SearchResult
 from shuffledeploy.compiler.tuning.request import Request
 from shuffledeploy.compiler.tuning.run_search import measure_shortlist, search
-from shuffledeploy.compiler.tuning.score import Devices, Verdict
+from shuffledeploy.compiler.tuning.score import MEASURED_UNIT, Devices
 from shuffledeploy.compiler.tuning.search.tasks import find_tasks
 from shuffledeploy.compiler.zoo import statistics_of, trace_network
 from shuffledeploy.model import registry
 from shuffledeploy.model.errors import UsageError
 from shuffledeploy.model.plain_console import plain_console
 from shuffledeploy.model.registry import Normalisation
-
-
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """What came of a request.
-
-    Attributes
-    ----------
-    bundle : Bundle
-        What was built.
-    device : str
-        Where it was scored and checked.
-    tasks, tasks_with_record : int
-        Kernels worth tuning, and those whose record was applied.
-    search : SearchResult
-        What was tried in this run, and what came of it.
-    seconds : float
-        Time the search took.
-    parity : Verdict or None
-        ``None`` where no check was asked for.
-    refused : int
-        Records that did not fit their kernel.
-    rejected : tuple of str
-        Lines of the log that could not be used.
-    borrowed : tuple of str
-        Related targets whose records stand in for missing ones.
-    fault : str or None
-        Where parity does not hold: the operator or the pass that makes the network differ.
-    shuffles : tuple of str
-        Of each shuffle that is a kernel: which it is, and why.
-    """
-
-    bundle: Bundle
-    device: str
-    tasks: int
-    tasks_with_record: int
-    search: SearchResult
-    seconds: float
-    parity: Verdict | None
-    refused: int
-    rejected: tuple[str, ...]
-    borrowed: tuple[str, ...] = ()
-    fault: str | None = None
-    shuffles: tuple[str, ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the fields documented in the README."""
-        manifest = self.bundle.manifest
-        return {
-            "network": manifest.network,
-            "target": manifest.target,
-            "precision": manifest.precision,
-            "bundle": str(self.bundle.path),
-            "kernels": manifest.kernel_calls,
-            "shuffle_kernels": manifest.shuffle_kernels,
-            "shuffles_left": list(self.shuffles),
-            "kernels_by_strips": manifest.calls_by_strips,
-            "tasks": self.tasks,
-            "tasks_with_record": self.tasks_with_record,
-            "trials": self.search.trials,
-            "trials_per_second": self.search.trials / self.seconds if self.search.trials else None,
-            "score_source": manifest.score_source,
-            "records_refused": self.refused,
-            "log_lines_rejected": len(self.rejected),
-            "records_borrowed_from": list(self.borrowed),
-            "device": self.device,
-            "search": self.search.to_json(),
-            "parity": None if self.parity is None else self.parity.to_json(),
-            "fault": self.fault,
-        }
-
-    def sentences(self) -> Iterator[str]:
-        """Say in words what came out."""
-        manifest = self.bundle.manifest
-        yield (
-            f"{manifest.kernel_calls} kernel calls, {manifest.shuffle_kernels} of them shuffles, "
-            f"{manifest.calls_by_strips} by strips; "
-            f"{self.tasks_with_record} of {self.tasks} tasks with a tuning record"
-        )
-        for sentence in self.shuffles:
-            yield f"a shuffle stays: {sentence}"
-        yield f"computes in {precision_text(manifest)}"
-        yield from self._records_sentences()
-        if self.parity is not None:
-            yield f"parity with PyTorch on {self.device} {self.parity.verdict}"
-            if not self.parity.passed:
-                yield f"first wrong kernel: {self.parity.first_wrong_kernel}"
-            if self.fault is not None:
-                yield f"what differs: {self.fault}"
-        yield f"bundle: {self.bundle.path}"
-        if manifest.standalone is not None:
-            yield from self._standalone_sentences(manifest.standalone)
-
-    def _records_sentences(self) -> Iterator[str]:
-        """Tell where schedules came from: of this run, of other targets, of the log."""
-        if self.borrowed:
-            yield f"tasks without one use what was found for {', '.join(self.borrowed)}"
-        if trials := self.search.trials:
-            rate = trials / self.seconds
-            yield f"tried {trials} candidates in {self.seconds:.0f} s ({rate:.1f} a second)"
-        else:
-            yield "nothing new to learn: no candidate was tried"
-        for sentence in self.search.failed:
-            yield f"no candidate worked of {sentence}"
-        for sentence in self.search.warnings:
-            yield f"warning: {sentence}"
-        for sentence in self.rejected[:3]:
-            yield f"log line not used: {sentence}"
-        if len(self.rejected) > 3:
-            yield f"... and {len(self.rejected) - 3} more log lines not used"
-        if self.refused:
-            yield f"{self.refused} records did not fit their kernels and were not used"
-
-    def _standalone_sentences(self, made: Standalone) -> Iterator[str]:
-        """Name the files that an app needs, and what else has their names."""
-        folder = self.bundle.path
-        if made.name != self.bundle.manifest.network:
-            yield f"its names in C begin with {made.name}"
-        yield f"an app needs two files: {self.bundle.app_files}"
-        if made.apple_archive in self.bundle.manifest.files:
-            yield f"on Apple's systems {made.apple_archive} takes the library's place"
-        others = sorted(folder.resolve().parent.glob(f"*/{made.header}"))
-        same = [other.parent.name for other in others if other.parent != folder.resolve()]
-        if same:
-            yield (
-                f"{same[0]} has the same names in C: one program takes only one of them, unless"
-                " one is built with --standalone NAME"
-            )
 
 
 def tune_network(request: Request, devices: Devices, console: Console | None = None) -> Outcome:
@@ -209,13 +79,19 @@ def tune_network(request: Request, devices: Devices, console: Console | None = N
     if lowered.half is not None and lowered.half.sentence:
         say(lowered.half.sentence)
     tasks = find_tasks(lowered, request.target)
+    wanted = [task.key for task in tasks]
+    before = usable_records(request.log_folder, request.target, wanted)
     began = time.monotonic()
     find = measure_shortlist if request.measure_shortlist else search
     result = find(request, tasks, devices, device, log, console)
     seconds = time.monotonic() - began
+    kept = None
+    if result.trials and result.unit == MEASURED_UNIT:
+        kept = keep_what_wins(
+            request, lowered, tasks, before, devices, device, console=console, say=say
+        )
     found = read_log(log)
     own = own_records(request.log_folder, request.target)
-    wanted = [task.key for task in tasks]
     records = usable_records(request.log_folder, request.target, wanted)
     chosen = choose_schedules(lowered, request.target, records)
     bundle = write_bundle(
@@ -234,7 +110,7 @@ def tune_network(request: Request, devices: Devices, console: Console | None = N
     return Outcome(
         bundle, device, len(tasks), sum(task.key in own for task in tasks), result, seconds,
         parity, sum(choice.refused for choice in chosen.values()), found.rejected,
-        borrowed_targets(chosen), fault, shuffles_left(lowered.module),
+        borrowed_targets(chosen), fault, shuffles_left(lowered.module), kept,
     )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from shuffledeploy.model.command_output import replaced
 from shuffledeploy.model.errors import UsageError
 
 if TYPE_CHECKING:
-    from shuffledeploy.compiler.tuning.session import Outcome
+    from shuffledeploy.compiler.tuning.outcome import Outcome
 
 LINE, PEER, INK = "#1f6f8b", "#d9a441", "#222222"
 NS_PER_MS = 1e6

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
+from pathlib import Path
 
 from rich.text import Text
 
+from shuffledeploy.compiler.bundle.arrays import Array
 from shuffledeploy.compiler.bundle.folder import Bundle
 from shuffledeploy.compiler.cores import scheduling_of
 from shuffledeploy.compiler.targets import CompileTarget
-from shuffledeploy.compiler.tuning.score import Score
+from shuffledeploy.compiler.tuning.score import NetworkTimes, Score
 from shuffledeploy.compiler.tuning.search.candidates import Workers
 from shuffledeploy.compiler.tuning.search.latency_score import LocalLatency
 from shuffledeploy.deploy.board.guests import guest_of
@@ -28,6 +30,7 @@ from shuffledeploy.deploy.runtime.device_fit import default_device
 from shuffledeploy.deploy.runtime.execution import start_network
 from shuffledeploy.deploy.runtime.network_estimate import require_core_of
 from shuffledeploy.deploy.runtime.parity import Parity, check_parity
+from shuffledeploy.deploy.scoring.network_times import time_calls
 from shuffledeploy.deploy.scoring.scores import CountedInstructions, EstimatedCycles
 from shuffledeploy.deploy.scoring.tracked_boards import BoardScore
 from shuffledeploy.model.cache_folder import cache_folder
@@ -66,6 +69,22 @@ class TuningDevices:
         if self._board is not None and parse_device_name(device).kind != "tracker":
             with open_device(device, default_core=target.cpu, pinned_to=self._pinned_to) as opened:
                 require_core_of(self._board, opened)
+
+    def times_calls(self, device: str) -> bool:
+        """Whether a device can time a network call by call: this machine can."""
+        return parse_device_name(device).kind == "local"
+
+    def time_calls(
+        self,
+        libraries: Sequence[Path],
+        inputs: Sequence[Array],
+        device: str,
+        threads: int,
+        tell: Callable[[int, int], None],
+    ) -> list[NetworkTimes]:
+        """Time libraries of one network in turns, whole and call by call."""
+        assert self.times_calls(device)
+        return time_calls(libraries, inputs, threads, tell)
 
     def check(self, bundle: Bundle, device: str) -> Parity:
         """Run a bundle on a device and compare it with PyTorch."""

@@ -207,3 +207,20 @@ def replace_scores(path: Path, records: Sequence[Record]) -> None:
         kept = [few for few in log.shortlists if (few[0].key, few[0].source) not in said]
         replace_text(path, sorted_lines([*(r for few in kept for r in reversed(few)), *records]))
     compact(path)
+
+
+def replace_kind(path: Path, keys: Iterable[str], records: Sequence[Record], unit: str) -> None:
+    """Let records take the place of all that a log says of some keys in one unit, then compact.
+
+    A log with damaged lines is left as it is.
+    """
+    gone = set(keys)
+    with locked(path):
+        log = read_log(path)
+        if log.rejected:
+            return
+        kept = [
+            few for few in log.shortlists if few[0].key not in gone or few[0].unit != unit
+        ]  # fmt: skip
+        replace_text(path, sorted_lines([*(r for few in kept for r in reversed(few)), *records]))
+    compact(path)

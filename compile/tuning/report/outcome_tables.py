@@ -11,7 +11,7 @@ from shuffledeploy.compiler.tuning.report.progress_report import cells
 from shuffledeploy.model.plain_console import plain_console
 
 if TYPE_CHECKING:
-    from shuffledeploy.compiler.tuning.session import Outcome
+    from shuffledeploy.compiler.tuning.outcome import Outcome
 
 _MOST_KERNELS = 12
 
