@@ -45,6 +45,7 @@ from shuffledeploy.compiler.passes.memory.residual_in_place import residual_in_p
 from shuffledeploy.compiler.passes.tir.dot_products import write_dot_products
 from shuffledeploy.compiler.passes.tir.elementary_functions import compute_functions
 from shuffledeploy.compiler.passes.tir.fetch_weights import fetch_next_weights
+from shuffledeploy.compiler.passes.tir.joined_stores import join_stores
 from shuffledeploy.compiler.passes.tir.last_tile import part_last_tile
 from shuffledeploy.compiler.passes.tir.masked_vectors import has_masks, mask_odd_vectors
 from shuffledeploy.compiler.passes.tir.odd_vectors import cut_odd_vectors
@@ -170,6 +171,7 @@ def pipeline(
             "write_dot_products": each(
                 partial(write_dot_products, has_dot=target.has_dot_products), _reads_words
             ),
+            "join_stores": each(join_stores),
             "share_vectors": each(share_vectors, _shares),
             "load_whole_vectors": each(load_whole_vectors),
             "mask_odd_vectors": each(mask_odd_vectors, has_masks),

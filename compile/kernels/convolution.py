@@ -43,6 +43,7 @@ from shuffledeploy.compiler.kernels.convolution_shape import (
     output_type,
 )
 from shuffledeploy.compiler.kernels.int8_products import FOUR, dot, word
+from shuffledeploy.compiler.kernels.int8_sums import at_channel, factors_of, scaled_sum
 from shuffledeploy.compiler.kernels.operations import number
 
 
@@ -52,7 +53,8 @@ def primitive_function(conv: Convolution) -> tirx.PrimFunc:
     Returns
     -------
     tirx.PrimFunc
-        Parameters: input, packed weight (of int8 as words, and a scale of each output), the
+        Parameters: input, packed weight (of int8 as words, a scale of each output, and an
+        offset where they are scaled at once), the
         epilogue's operands in order (a bias that comes first is packed too, later ones are
         ``(O,)``, residuals have the output's shape), the tables of channels that are read and
         written where there are such, output.
@@ -73,7 +75,7 @@ def _body(conv: Convolution) -> None:
     weights = (conv.groups, *conv.kernel, conv.depth, conv.padded_outputs)
     weight = T.arg(WEIGHT, T.buffer(weights, INT32 if conv.in_words else conv.dtype))
     outputs = conv.groups * conv.group_outputs
-    scales = T.arg("scales", T.buffer((outputs,), FLOAT)) if conv.in_words else None
+    factors = factors_of(conv.sums, outputs) if conv.in_words else None
     summed = INT32 if conv.in_words else conv.dtype
     operands = epilogue_operands(conv.epilogue, shape, bias_shape(conv), conv.computed, summed)
     table = None if conv.run else T.arg("channels", T.buffer((conv.channels,), "int32"))
@@ -81,7 +83,7 @@ def _body(conv: Convolution) -> None:
     out = T.arg("out", T.buffer(shape, conv.written or conv.computed))
     accumulate = _accumulate_blocks if conv.block else _accumulate
     total = accumulate(conv, x, weight, table, operands)
-    _write(conv, total, scales, operands, positions, out)
+    _write(conv, total, factors, operands, positions, out)
 
 
 def _plane(conv: Convolution, group: Any) -> tuple[Any, Any]:
@@ -198,7 +200,7 @@ def _accumulate_blocks(
 
 
 def _write(
-    conv: Convolution, total: Any, scales: Any, operands: list[Any], positions: Any, out: Any
+    conv: Convolution, total: Any, factors: Any, operands: list[Any], positions: Any, out: Any
 ) -> None:
     columns = conv.output_width
     pixels = conv.output_height * columns
@@ -214,8 +216,8 @@ def _write(
             channel = group * conv.group_outputs + o
             at = (plane, tirx.floordiv(p, columns), tirx.floormod(p, columns), channel)
             value = tirx.Cast(conv.dtype, total[p, q, o]) if conv.block else total[p, q, o]
-            if scales is not None:
-                value = tirx.Cast(FLOAT, value) * scales[channel]
+            if factors is not None:
+                value = scaled_sum(conv.sums, value, *at_channel(factors, channel))
             value = apply_steps(conv.epilogue[after:], operands[after:], value, at)
             if finished is None:
                 T.buffer_store(out, value, list(at))

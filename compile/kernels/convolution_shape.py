@@ -12,6 +12,7 @@ from shuffledeploy.compiler.ir.graph import Array
 from shuffledeploy.compiler.ir.memory_layout import FLOAT, INT8
 from shuffledeploy.compiler.kernels.blocks import EpilogueStep, output_extent
 from shuffledeploy.compiler.kernels.int8_products import FOUR
+from shuffledeploy.compiler.kernels.int8_sums import AS_WHOLE_NUMBERS, Int8Sums
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +50,8 @@ class Convolution:
         are int32, and the epilogue is float32, from the sums times a scale of each output on.
     outside : int
         Which int8 stands for zero in the input, and so for what lies outside of the image.
+    sums : Int8Sums
+        How sums of int8 are read.
     written : str
         Type of the output, which the epilogue's last step gives; empty where it is `dtype`, or
         float32 of int8.
@@ -78,6 +81,7 @@ class Convolution:
     block: int = 0
     written: str = ""
     outside: int = 0
+    sums: Int8Sums = AS_WHOLE_NUMBERS
 
     @property
     def in_words(self) -> bool:

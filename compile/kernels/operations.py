@@ -12,6 +12,8 @@ from typing import Any
 
 from tvm import tirx
 
+from shuffledeploy.compiler.kernels.int8_sums import narrowed, narrowed_short
+
 
 def number(value: float, like: Any) -> Any:
     """Write a number of the type that an expression has."""
@@ -33,11 +35,6 @@ def _gelu_tanh(value: Any) -> Any:
     # 0.5 * (1 + tanh(y)) is sigmoid(2 * y).
     cubic = value * (number(1, value) + number(0.044715, value) * value * value)
     return value * tirx.sigmoid(number(2 * math.sqrt(2 / math.pi), value) * cubic)
-
-
-def _quantise(value: Any, low: Any, high: Any) -> Any:
-    """Round to the nearest whole number within bounds, as an int8."""
-    return tirx.Cast("int8", tirx.round(tirx.max(tirx.min(value, high), low)))
 
 
 def _add_int8(value: Any, scale: Any, offset: Any, held: Any) -> Any:
@@ -63,8 +60,9 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "maximum": tirx.max,
     "minimum": tirx.min,
     "multiply": lambda left, right: left * right,
+    "narrowed": narrowed,
+    "narrowed_short": narrowed_short,
     "negative": lambda value: number(0, value) - value,
-    "quantise": _quantise,
     "sigmoid": tirx.sigmoid,
     "silu": lambda value: value * tirx.sigmoid(value),
     "sqrt": tirx.sqrt,

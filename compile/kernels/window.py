@@ -29,6 +29,13 @@ from shuffledeploy.compiler.kernels.blocks import (
     place,
     starting_bias,
 )
+from shuffledeploy.compiler.kernels.int8_sums import (
+    AS_WHOLE_NUMBERS,
+    Int8Sums,
+    at_channel,
+    factors_of,
+    scaled_sum,
+)
 from shuffledeploy.compiler.kernels.operations import number
 
 # Longest sum in half precision of a pool: longer ones are summed in float32.
@@ -63,6 +70,8 @@ class Window:
         has a scale of each channel.
     outside : int
         Which int8 stands for zero in the input, and so for what lies outside of the image.
+    sums : Int8Sums
+        How a depthwise convolution's sums of int8 are read.
     """
 
     combine: str
@@ -80,6 +89,7 @@ class Window:
     scale: float = 1.0
     offset: float = 0.0
     outside: int = 0
+    sums: Int8Sums = AS_WHOLE_NUMBERS
 
     @property
     def in_int8(self) -> bool:
@@ -141,7 +151,8 @@ def primitive_function(window: Window) -> tirx.PrimFunc:
     -------
     tirx.PrimFunc
         Parameters: input, weight ``(kh, kw, C)`` of a depthwise convolution (of int8 also a scale
-        of each channel), the epilogue's operands in order, output.
+        of each channel, and an offset where sums are scaled at once), the epilogue's operands in
+        order, output.
     """
     with IRBuilder() as builder:
         with T.prim_func(s_tir=True):
@@ -153,11 +164,11 @@ def primitive_function(window: Window) -> tirx.PrimFunc:
 def _body(window: Window) -> None:
     shape = (1, window.height, window.width, window.channels)
     x = T.arg("x", T.buffer(shape, window.dtype))
-    weight = scales = None
+    weight = factors = None
     if window.combine == "multiply_add":
         weight = T.arg(WEIGHT, T.buffer((*window.kernel, window.channels), window.dtype))
         if window.in_int8:
-            scales = T.arg("scales", T.buffer((window.channels,), FLOAT))
+            factors = factors_of(window.sums, window.channels)
     summed = window.sum_type if window.in_int8 else window.dtype
     operands = epilogue_operands(
         window.epilogue, window.output_shape, (window.channels,), window.computed, summed
@@ -184,8 +195,8 @@ def _body(window: Window) -> None:
             p, c = axes("SS", "p c", loops)
             row, column = tirx.floordiv(p, columns), tirx.floormod(p, columns)
             value = total[p, c]
-            if scales is not None:
-                value = tirx.Cast(FLOAT, value) * scales[c]
+            if factors is not None:
+                value = scaled_sum(window.sums, value, *at_channel(factors, c))
             if window.combine == "sum":
                 value = _average(window, value, row, column)
             at = (0, row, column, c)

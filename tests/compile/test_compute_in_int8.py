@@ -31,6 +31,7 @@ from shuffledeploy.compiler.ir.graph import (
 )
 from shuffledeploy.compiler.ir.inspection import element_of, kernel_functions
 from shuffledeploy.compiler.ir.memory_layout import FLOAT, INT8, Held
+from shuffledeploy.compiler.kernels.int8_sums import CENTRE, CENTRE_BITS, REACH
 from shuffledeploy.compiler.kernels.schedules import scheduled
 from shuffledeploy.compiler.library import compiled_kernels
 from shuffledeploy.compiler.passes.graph.compute_in_int8 import compute_in_int8, int8_tensors
@@ -147,8 +148,8 @@ def test_a_host_computes_the_same_network() -> None:
 
 def _reference(x: Array, call: Any, taps: tuple[int, int], stride: int, zero: int) -> Array:
     """Compute what a kernel reads as words, in whole numbers."""
-    words, scales, starts = (constant_of(argument) for argument in call[1:4])
-    assert words is not None and scales is not None and starts is not None
+    constants = [constant_of(argument) for argument in call[1:]]
+    words, scales, *offsets, starts = (array for array in constants if array is not None)
     groups, kh, kw, depth, _ = words.shape
     inputs, outputs = x.shape[3] // groups, scales.size // groups
     weights = words.view(np.int8).reshape(*words.shape, 4).astype(np.int64)
@@ -167,8 +168,11 @@ def _reference(x: Array, call: Any, taps: tuple[int, int], stride: int, zero: in
                     for lane in range(4):
                         taken = weights[group, i, j, word, :outputs, lane]
                         sums[:, :, group] += seen[..., first + lane, np.newaxis] * taken
-    numbers = sums.reshape(rows, columns, -1).astype(np.float32) * scales
-    return np.clip(np.rint(numbers), -128, 127).astype(np.int8)[np.newaxis]
+    # The digits of a float32 that counts by ones: scaled and rounded at once.
+    assert np.abs(sums - CENTRE_BITS).max() < REACH and len(offsets) == 1
+    numbers = (sums - CENTRE_BITS + CENTRE).reshape(rows, columns, -1) * scales.astype(np.float64)
+    rounded = np.rint(numbers + offsets[0]) - CENTRE
+    return np.clip(rounded, -128, 127).astype(np.int8)[np.newaxis]
 
 
 def test_sums_of_words_are_exact() -> None:

@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from tvm import relax
 
-from shuffledeploy.compiler.ir.graph import Array
+from shuffledeploy.compiler.ir.graph import Array, constant_of
 from shuffledeploy.compiler.ir.memory_layout import INT8, Held
 from shuffledeploy.compiler.kernels.blocks import EpilogueStep, Read, starting_bias
 from shuffledeploy.compiler.kernels.convolution_shape import Convolution
 from shuffledeploy.compiler.kernels.int8_products import FOUR
-from shuffledeploy.compiler.kernels.int8_weights import MOST, pack_words, rounded, scales_of
-from shuffledeploy.compiler.kernels.packing import pack_bias, pack_weight
+from shuffledeploy.compiler.kernels.int8_sums import (
+    CENTRE,
+    CENTRE_BITS,
+    REACH,
+    SHORT_REACH,
+    Int8Sums,
+)
+from shuffledeploy.compiler.kernels.int8_weights import MOST, rounded, scales_of
 from shuffledeploy.compiler.passes.graph.sites import Site
+
+# What one of a sum stands for at most if it is scaled at once: half a step of output is then lost
+# in a sixteenth of a step, should a core round a product before it adds.
+LARGEST_AT_ONCE = 1 / 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +43,9 @@ class Int8Epilogue:
     start : float
         What those numbers have to hold beside the sums, in this unit: the zeros of the residual
         and of the output.
+    added : float or None
+        How far what the steps add can take those numbers; ``None`` where steps do other things, or
+        the output is not held in int8.
     written : str
         Type of the output, ``""`` where it is that of the steps' numbers.
     """
@@ -40,7 +53,21 @@ class Int8Epilogue:
     steps: tuple[EpilogueStep, ...]
     unit: float
     start: float
+    added: float | None
     written: str
+
+    def read_from(self, sums: Int8Sums, *, short: bool) -> tuple[EpilogueStep, ...]:
+        """Give the steps for sums that are read so; `short` where their numbers reach no further.
+
+        Sums that are scaled at once come rounded.
+        """
+        if self.added is None:
+            return self.steps
+        *others, rounds, narrows = self.steps
+        if not sums.at_once:
+            others.append(rounds)
+        kind = "narrowed_short" if short else narrows.kind
+        return (*others, dataclasses.replace(narrows, kind=kind))
 
 
 def int8_epilogue(site: Site, *, scaled: bool) -> Int8Epilogue:
@@ -60,20 +87,20 @@ def int8_epilogue(site: Site, *, scaled: bool) -> Int8Epilogue:
     residuals = [site.held.get(t) if isinstance(t, relax.Var) else None for t in tensors]
     folds = scaled and held is not None and _is_sum(steps, residuals)
     unit = held.scale if folds and held is not None else 1.0
-    written, start = [], 0.0
+    written, start, added = [], 0.0, 0.0
     for step, residual in zip(steps, residuals, strict=True):
         if residual is not None:
             factor = residual.scale / unit
             offset = -residual.zero * factor
             start += offset if folds else 0.0
+            added += (MOST + 1) * factor
             operands_of = (step.operands[0], factor, 0.0 if folds else offset, Read.TENSOR)
             written.append(dataclasses.replace(step, kind="add_int8", operands=operands_of))
         else:
             written.append(step)
     if held is None:
-        return Int8Epilogue(tuple(written), unit, start, "")
-    low, high = (-MOST, MOST) if held.zero == 0 else (-MOST - 1, MOST)
-    bounds = (float(low), float(high))
+        return Int8Epilogue(tuple(written), unit, start, None, "")
+    bounds = (float(-MOST - 1), float(MOST))
     if written and written[-1].kind in ("relu", "clip") and written[-1].operands == (1,):
         last = written.pop()
         ends = (0.0, math.inf) if last.kind == "relu" else last.bounds
@@ -83,10 +110,10 @@ def int8_epilogue(site: Site, *, scaled: bool) -> Int8Epilogue:
         start += held.zero
     else:
         written.append(EpilogueStep("multiply", operands=(1, 1.0 / held.scale)))
-        if held.zero:
-            written.append(EpilogueStep("add", operands=(1, float(held.zero))))
-    written.append(EpilogueStep("quantise", operands=(1, *bounds)))
-    return Int8Epilogue(tuple(written), unit, start, INT8)
+    zero = 0 if folds else held.zero
+    written.append(EpilogueStep("add", operands=(1, CENTRE + zero)))
+    written.append(EpilogueStep("narrowed", operands=(1, *bounds)))
+    return Int8Epilogue(tuple(written), unit, start, added if folds else None, INT8)
 
 
 def _is_sum(steps: tuple[EpilogueStep, ...], residuals: Sequence[Held | None]) -> bool:
@@ -118,61 +145,89 @@ def reads_words(conv: Convolution) -> bool:
     return not apart and conv.group_inputs >= FOUR
 
 
-def packed_words(
-    conv: Convolution, weight: Array, held: Held, ends: Int8Epilogue
-) -> tuple[list[Any], Callable[[Array], Array]]:
-    """Lay out the weights of a convolution that reads words.
+@dataclasses.dataclass(frozen=True)
+class Int8Layer:
+    """Weights in int8, and how the sums of their products become outputs.
+
+    Attributes
+    ----------
+    whole : Array
+        Weights, int8; outputs on the last axis.
+    starts : Array
+        What the sums start from, int32, of each output: the bias, and what the zeros of the input,
+        of the residual and of the output add.
+    factors : tuple of Array
+        Of each output what one of its sum stands for, float32, and what is added to it where that
+        is done at once.
+    sums : Int8Sums
+        How sums are read.
+    steps : tuple of EpilogueStep
+        What follows.
+    """
+
+    whole: Array
+    starts: Array
+    factors: tuple[Array, ...]
+    sums: Int8Sums
+    steps: tuple[EpilogueStep, ...]
+
+    @property
+    def arguments(self) -> list[Any]:
+        """The factors, as arguments of a kernel."""
+        return [relax.const(factor) for factor in self.factors]
+
+
+def int8_layer(weight: Array, bias: Array, held: Held, ends: Int8Epilogue) -> Int8Layer:
+    """Round a layer's weights, and choose the fewest steps that make outputs of its sums.
+
+    What sums can reach is known, since weights are and no int8 is beyond -128 and 127.
 
     Parameters
     ----------
-    conv : Convolution
-        The kernel.
-    weight : Array
-        float32, HWIO.
+    weight, bias : Array
+        float32, outputs on the last axis; and what the sums start from, of each output.
     held : Held
         How the input is held.
     ends : Int8Epilogue
         What follows the sums.
-
-    Returns
-    -------
-    tuple
-        The kernel's arguments behind its input; and what lays out its starting bias.
     """
     scales = scales_of(weight)
     whole = rounded(weight, scales)
-    words = pack_words(pack_weight(whole, conv), conv)
-    arguments = [relax.const(words), relax.const(scales * np.float32(held.scale / ends.unit))]
-    starts = _starts(whole, scales, held, ends)
-    return arguments, lambda bias: pack_bias(starts(bias), conv)
-
-
-def packed_taps(
-    weight: Array, held: Held, ends: Int8Epilogue
-) -> tuple[list[Any], Callable[[Array], Array]]:
-    """Lay out the weights ``(kh, kw, C)`` of a depthwise convolution; as :func:`packed_words`."""
-    scales = scales_of(weight)
-    whole = rounded(weight, scales)
-    arguments = [
-        relax.const(np.ascontiguousarray(whole)),
-        relax.const(scales * np.float32(held.scale / ends.unit)),
-    ]
-    return arguments, _starts(whole, scales, held, ends)
-
-
-def _starts(
-    whole: Array, scales: Array, held: Held, ends: Int8Epilogue
-) -> Callable[[Array], Array]:
-    """Give what makes of a bias the int32 that sums start from.
-
-    They hold what the zeros of the input, the residual and the output add to each sum.
-    """
-    ones = whole.reshape(-1, whole.shape[-1]).sum(axis=0, dtype=np.int64)
+    factors = scales * np.float32(held.scale / ends.unit)
+    exact = (bias.astype(np.float64) / ends.unit + ends.start) / factors
+    ones = whole.reshape(-1, whole.shape[-1]).astype(np.int64)
+    zeros = ones.sum(axis=0) * held.zero
+    # Half a step of output more, which offsets may round off.
+    reach = _reach(ones, exact - zeros) + 0.5 / factors
+    sums = Int8Sums(centred=bool(reach.max() < REACH - 1))
+    offsets: tuple[Array, ...] = ()
+    if sums.centred and ends.added == 0 and factors.max() <= LARGEST_AT_ONCE:
+        # An offset is a whole number; what that takes from it the sum starts from.
+        offset = CENTRE - CENTRE * factors.astype(np.float64)
+        offsets = (np.rint(offset).astype(np.float32),)
+        exact += (offset - offsets[0]) / factors
+        sums = dataclasses.replace(sums, at_once=True)
+    short = ends.added is not None and (reach * factors).max() + ends.added + 1 < SHORT_REACH
     limits = np.iinfo(np.int32)
+    whole_starts = np.rint(exact) - zeros + (CENTRE_BITS if sums.centred else 0)
+    starts = np.clip(whole_starts, limits.min, limits.max).astype(np.int32)
+    steps = ends.read_from(sums, short=bool(short))
+    return Int8Layer(whole, starts, (factors, *offsets), sums, steps)
 
-    def starts(bias: Array) -> Array:
-        steps = scales.astype(np.float64) * held.scale
-        start = np.rint(bias / steps + ends.start * ends.unit / steps) - ones * held.zero
-        return np.clip(start, limits.min // 2, limits.max // 2).astype(np.int32)
 
-    return starts
+def starting_numbers(site: Site, outputs: int) -> Array:
+    """Give the bias that a chain of a convolution begins with, of each output.
+
+    `compute_in_int8` adds one to each convolution that reads int8.
+    """
+    bias = constant_of(site.chain.operands[0])
+    assert bias is not None and starting_bias(site.chain.steps)
+    return np.broadcast_to(bias.reshape(-1), (outputs,))
+
+
+def _reach(ones: Array, starts: Array) -> Array:
+    """Tell how far from zero each output's sum can come, whatever int8 its input holds."""
+    most, least = MOST, -MOST - 1
+    above = np.where(ones > 0, ones * most, ones * least).sum(axis=0) + starts
+    below = np.where(ones > 0, ones * least, ones * most).sum(axis=0) + starts
+    return np.maximum(np.abs(above), np.abs(below))

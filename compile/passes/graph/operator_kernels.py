@@ -14,7 +14,8 @@ from shuffledeploy.compiler.ir.memory_layout import HALF, INT8
 from shuffledeploy.compiler.kernels import concatenation as joined
 from shuffledeploy.compiler.kernels import elementwise, window
 from shuffledeploy.compiler.kernels.convolution_shape import Convolution, contiguous_run
-from shuffledeploy.compiler.kernels.packing import pack_weight
+from shuffledeploy.compiler.kernels.int8_weights import pack_words
+from shuffledeploy.compiler.kernels.packing import pack_bias, pack_weight
 from shuffledeploy.compiler.passes.graph.choose_layouts import (
     LAST_AXIS,
     TO_CHANNELS_LAST,
@@ -23,9 +24,9 @@ from shuffledeploy.compiler.passes.graph.choose_layouts import (
 from shuffledeploy.compiler.passes.graph.data_movement import CHANNEL_AXIS
 from shuffledeploy.compiler.passes.graph.int8_kernels import (
     int8_epilogue,
-    packed_taps,
-    packed_words,
+    int8_layer,
     reads_words,
+    starting_numbers,
 )
 from shuffledeploy.compiler.passes.graph.output_parts import in_parts
 from shuffledeploy.compiler.passes.graph.sites import (
@@ -116,15 +117,18 @@ def _convolution(site: Site) -> Kernel:
 def _in_words(site: Site, conv: Convolution, data: relax.Var, weight: Array) -> Kernel:
     """Let a convolution read int8 in words."""
     ends, held = int8_epilogue(site, scaled=True), site.held[data]
+    layer = int8_layer(weight, starting_numbers(site, weight.shape[3]), held, ends)
     conv = dataclasses.replace(
-        conv, dtype=INT8, lanes=site.core.lanes, epilogue=ends.steps, outside=held.zero
-    )
-    arguments, bias = packed_words(conv, weight, held, ends)
+        conv, dtype=INT8, lanes=site.core.lanes, epilogue=layer.steps, outside=held.zero,
+        sums=layer.sums,
+    )  # fmt: skip
+    words = relax.const(pack_words(pack_weight(layer.whole, conv), conv))
     order, tables = site.chain.order, []
     if order is not None:
         tables.append(relax.const(np.argsort(order).astype(np.int32)))
-    kernel = convolution_kernel(conv, [site.current_value(data), *arguments], tables)
-    return dataclasses.replace(kernel, pack_bias=bias)
+    data = site.current_value(data)
+    kernel = convolution_kernel(conv, [data, words, *layer.arguments], tables)
+    return dataclasses.replace(kernel, pack_bias=lambda _: pack_bias(layer.starts, conv))
 
 
 def _depthwise(site: Site, weight: Array) -> Kernel:
@@ -144,9 +148,12 @@ def _depthwise(site: Site, weight: Array) -> Kernel:
     name = f"depthwise{form.kernel[0]}x{form.kernel[1]}"
     if held is None:
         return _window_kernel(site, form, name, [site.current_value(data), relax.const(taps)])
-    arguments, bias = packed_taps(taps, held, ends)
-    kernel = _window_kernel(site, form, name, [site.current_value(data), *arguments])
-    return dataclasses.replace(kernel, pack_bias=bias)
+    layer = int8_layer(taps, starting_numbers(site, form.channels), held, ends)
+    form = dataclasses.replace(form, epilogue=layer.steps, sums=layer.sums)
+    whole = relax.const(np.ascontiguousarray(layer.whole))
+    inputs = [site.current_value(data), whole, *layer.arguments]
+    kernel = _window_kernel(site, form, name, inputs)
+    return dataclasses.replace(kernel, pack_bias=lambda _: layer.starts)
 
 
 def _window_kernel(site: Site, form: window.Window, what: str, inputs: list[Any]) -> Kernel:
