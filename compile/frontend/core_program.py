@@ -18,6 +18,7 @@ from tvm.relax.frontend.torch.exported_program_translator import ExportedProgram
 
 from shuffledeploy.compiler.frontend.call_arguments import arguments
 from shuffledeploy.compiler.frontend.converters import CONVERTERS
+from shuffledeploy.compiler.frontend.plain_decomposition import plainly_decomposed
 from shuffledeploy.model.errors import UsageError
 
 #: What TVM's importer takes but computes otherwise than PyTorch, and PyTorch can decompose.
@@ -47,7 +48,7 @@ def core_program(exported: ExportedProgram) -> ExportedProgram:
     standard = default_decompositions()
     for op in _KEPT:
         standard.pop(op, None)
-    program = exported.run_decompositions(standard)
+    program = plainly_decomposed(exported) or exported.run_decompositions(standard)
     for _ in range(4):
         table = {op: decomposition_table[op] for op in _unknown(program)
                  if op in decomposition_table}  # fmt: skip
