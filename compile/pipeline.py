@@ -48,6 +48,8 @@ from shuffledeploy.compiler.passes.tir.fetch_weights import fetch_next_weights
 from shuffledeploy.compiler.passes.tir.joined_stores import join_stores
 from shuffledeploy.compiler.passes.tir.last_tile import part_last_tile
 from shuffledeploy.compiler.passes.tir.masked_vectors import has_masks, mask_odd_vectors
+from shuffledeploy.compiler.passes.tir.maximum_instructions import write_maximums
+from shuffledeploy.compiler.passes.tir.neighbour_loads import load_neighbours, reads_columns
 from shuffledeploy.compiler.passes.tir.odd_vectors import cut_odd_vectors
 from shuffledeploy.compiler.passes.tir.shared_vectors import mark_shared, share_vectors
 from shuffledeploy.compiler.passes.tir.tiles_in_registers import keep_on_stack, load_whole_vectors
@@ -173,9 +175,15 @@ def pipeline(
             ),
             "join_stores": each(join_stores),
             "share_vectors": each(share_vectors, _shares),
+            **(
+                {"load_neighbours": each(load_neighbours, reads_columns)}
+                if core.multiplies_by_lane
+                else {}
+            ),
             "load_whole_vectors": each(load_whole_vectors),
             "mask_odd_vectors": each(mask_odd_vectors, has_masks),
             "compute_functions": each(compute_functions),
+            **({"write_maximums": each(write_maximums)} if core.multiplies_by_lane else {}),
             "keep_on_stack": each(keep_on_stack),
         },
     }

@@ -9,7 +9,7 @@ from tvm import tirx
 from tvm_ffi import structural_walk
 
 from shuffledeploy.compiler.ir.attributes import JOINED, kind_of
-from shuffledeploy.compiler.ir.tir import loads_in
+from shuffledeploy.compiler.ir.tir import is_conditional, loads_in
 
 _ARITHMETIC = (tirx.Add, tirx.Sub, tirx.Mul, tirx.Div, tirx.Max, tirx.Min, tirx.Cast)
 # Images, groups, channels of a group, rows, columns.
@@ -39,7 +39,7 @@ def moves_only(function: tirx.PrimFunc) -> bool:
         if "float" not in str(node.ty):
             return
         if isinstance(node, tvm.ir.Call):
-            computes = computes or getattr(node.op, "name", "") != "tirx.if_then_else"
+            computes = computes or not is_conditional(node)
         else:
             computes = True
 

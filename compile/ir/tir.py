@@ -11,6 +11,8 @@ from tvm import s_tir, tirx
 from tvm.ir import PointerType, PrimType
 from tvm_ffi import structural_equal, structural_map, structural_visit, structural_walk
 
+_IF_THEN_ELSE = tirx.if_then_else(tirx.Var("holds", "bool"), 1, 0).op
+
 
 def with_values(node: Any, values: Mapping[tirx.Var, Any]) -> Any:
     """Write an expression or a statement with values in the places of variables.
@@ -38,6 +40,11 @@ def loads_in(node: Any) -> list[Any]:
 def picked(vectors: Sequence[Any], lanes: Iterable[int]) -> Any:
     """Write a vector of some lanes of others, which are counted through."""
     return tirx.Shuffle(list(vectors), [tirx.IntImm("int32", lane) for lane in lanes])
+
+
+def is_conditional(value: Any) -> bool:
+    """Whether an expression computes only one of two values, as a condition says."""
+    return isinstance(value, tvm.ir.Call) and bool(_IF_THEN_ELSE == value.op)
 
 
 def tiles_in(body: Any) -> list[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 from typing import Any
 
 import tvm
@@ -20,7 +21,7 @@ from shuffledeploy.compiler.kernels.blocks import (
     TAKEN,
 )
 from shuffledeploy.compiler.kernels.packing import block_weight
-from shuffledeploy.compiler.kernels.register_tiles import tile_costs
+from shuffledeploy.compiler.kernels.register_tiles import row_tile_costs, tile_costs
 from shuffledeploy.compiler.kernels.tiling import (
     MOST_WRITTEN_OUT,
     QUARTER,
@@ -71,7 +72,7 @@ def convolution_forms(function: tirx.PrimFunc, core: Core) -> list[Form]:
     columns, one_row = int(function.attrs["columns"]), bool(function.attrs["one_row"])
     in_one_row = one_row or columns == 1
     span = pixels if in_one_row else columns
-    rows = (0.0, 1.0) if shape.short_rows else (0.0,)
+    rows = [(0.0, _Row.STEPS), *([(1.0, _Row.WRITTEN_OUT)] if shape.short_rows else [])]
     orders = loop_orders(function, core)
     streamed = _rows_of_a_pixel(function) if core.multiplies_by_lane and one_row else 0
     found: list[tuple[float, Form]] = []
@@ -84,16 +85,21 @@ def convolution_forms(function: tirx.PrimFunc, core: Core) -> list[Form]:
             costs = tile_costs(span, fills, n, core, staged, shared, streamed)
             tiles = sorted(costs, key=lambda m: costs[m])[:6]
             found += [
-                (
-                    costs[tiles[0]] + row,
-                    _convolution_form(shape, n, tiles, order, staged, bool(row)),
-                )
-                for row in rows
+                (costs[tiles[0]] + cost, _convolution_form(shape, n, tiles, order, staged, row))
+                for cost, row in rows
+                for order in orders
+                if tiles
+            ]
+        if (stride := _stride_of_rows(function, core)) and shape.whole:
+            costs = row_tile_costs(columns, n, core, kernel[1], stride)
+            tiles = sorted(costs, key=lambda m: costs[m])[:6]
+            found += [
+                (costs[tiles[0]] - 1, _convolution_form(shape, n, tiles, order, 0, _Row.NEIGHBOURS))
                 for order in orders
                 if tiles
             ]
     # Where no tile fits, the sums of one pixel go through memory.
-    found = found or [(0.0, _convolution_form(shape, min(widths), [1], "qop", 0, False))]
+    found = found or [(0.0, _convolution_form(shape, min(widths), [1], "qop", 0, _Row.STEPS))]
     forms = [form for _, form in sorted(found, key=lambda pair: pair[0])][:MOST_FORMS]
     if pixels == 1:
         # Weights that fit no cache come from memory: in the order in which they lie there.
@@ -122,6 +128,17 @@ def loop_orders(function: tirx.PrimFunc, core: Core) -> tuple[str, ...]:
     pixels = _bytes(function.params[0]) + _bytes(function.params[-1])
     groups_first = has_planes or pixels <= max(CACHED_BELOW, _bytes(function.params[1]))
     return ("qop", "pqo") if groups_first else ("pqo", "qop")
+
+
+class _Row(enum.Enum):
+    """What becomes of a row of the window."""
+
+    #: A step of a loop each column.
+    STEPS = enum.auto()
+    #: Written out, pixel by pixel.
+    WRITTEN_OUT = enum.auto()
+    #: Written out, all pixels of the tile with a column; columns stand beside each other in memory.
+    NEIGHBOURS = enum.auto()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,6 +174,18 @@ class _ConvolutionShape:
         return self.steps[-1] if self.shares and fitting[-1] < QUARTER else fitting[-1]
 
 
+def _stride_of_rows(function: tirx.PrimFunc, core: Core) -> int:
+    """Tell the stride of a window over rows whose columns stand beside each other; else 0.
+
+    That is how the first convolution finds the network's input.
+    """
+    image, *others = function.params
+    found_by_table = any(str(buffer.name) == "channels" for buffer in others)
+    if int(function.attrs["run"]) or found_by_table or not core.multiplies_by_lane:
+        return 0
+    return max(1, int(image.shape[3]) // int(function.attrs["columns"]))
+
+
 def _rows_of_a_pixel(function: tirx.PrimFunc) -> int:
     """Count the tensors that have channels of each pixel: input, output, and what is added."""
     _, *others = function.params
@@ -174,7 +203,7 @@ def _convolution_form(
     tiles: list[int],
     order: str,
     staged: int,
-    row_written_out: bool,
+    row: _Row,
 ) -> Form:
     def apply(schedule: Schedule, choose: Choose) -> None:
         accumulate, output = schedule.get_sblock(ACCUMULATE), schedule.get_sblock(OUTPUT)
@@ -188,16 +217,19 @@ def _convolution_form(
         o_out, o_in, o_lane = schedule.split(o, [None, vectors, shape.lanes])
         loops = {"p": p_out, "q": q, "o": o_out}
         outer = [loops[axis] for axis in order]
-        if staged and not row_written_out:
+        if staged and row is _Row.STEPS:
             together = [s for s in STAGED_TOGETHER if shape.depth % (staged * s) == 0]
             steps = [choose(together, together[-1]), staged]
         else:
             steps = [staged or choose(shape.steps, shape.step)]
         k_out, *k_in = schedule.split(k, [None, *steps])
         sums, tile = [kh, kw, k_out, *k_in], [o_in, p_in] if staged else [p_in, o_in]
-        if row_written_out:
+        if row is _Row.WRITTEN_OUT:
             # What neighbouring windows share stays in registers.
             sums, tile = [kh, k_out, *k_in], [p_in, kw, o_in]
+        if row is _Row.NEIGHBOURS:
+            # `load_neighbours` loads the row's columns as vectors, of which multiply-adds pick.
+            sums, tile = [kh, k_out, *k_in], [kw, o_in, p_in]
         schedule.reorder(*outer, *sums, *tile, o_lane)
         # Tiles keep their scope: small ones TVM then leaves on the stack, where LLVM finds them
         # registers; "local" ones it takes from a workspace, and LLVM stores them in every step.
@@ -210,7 +242,7 @@ def _convolution_form(
         if staged:
             _stage(schedule, taken, (k_out, *k_in)[-2])
         schedule.vectorize(o_lane)
-        for loop in (*tile, *k_in, *((k_out,) if row_written_out else ())):
+        for loop in (*tile, *k_in, *((k_out,) if row is _Row.WRITTEN_OUT else ())):
             schedule.unroll(loop)
         tile_in_registers(schedule, schedule.decompose_reduction(accumulate, kh))
         _write_tile(schedule, shape, output, written)

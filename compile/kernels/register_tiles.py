@@ -15,7 +15,7 @@ Tiles of 6 pixels by 4 vectors then fill 32 registers, and take 1.15 instruction
 
 from __future__ import annotations
 
-from shuffledeploy.compiler.kernels.tiling import MOST_PIXELS_IN_TILE, Core
+from shuffledeploy.compiler.kernels.tiling import MOST_PIXELS_IN_TILE, Core, divisors
 
 # Vectors that one instruction loads on a core that multiplies by lanes.
 PAIR = 2
@@ -78,6 +78,34 @@ def tile_costs(
         # Beside the rows of pixels there are weights.
         unseen = UNSEEN if pixels * rows + 1 > STREAMS else 0.0
         costs[pixels] = total / (span * vectors) + crowded + unseen
+    return costs
+
+
+def row_tile_costs(
+    columns: int, vectors: int, core: Core, width: int, stride: int
+) -> dict[int, float]:
+    """Count loads for each multiply-add of tiles that load a row of the image as vectors.
+
+    Parameters
+    ----------
+    columns : int
+        Pixels of a row, of which a tile takes a whole part.
+    vectors : int
+        Of outputs in a tile.
+    core : Core
+        With its registers.
+    width, stride : int
+        Of the window, in columns.
+    """
+    costs = {}
+    for pixels in divisors(columns, MOST_PIXELS_IN_TILE):
+        read = -(-((pixels - 1) * stride + width) // core.lanes)
+        if pixels * vectors + read + _weights(vectors) > core.registers:
+            continue
+        loads = read + width * -(-vectors // PAIR)
+        costs[pixels] = (loads + max(0, FEWEST_SUMS - pixels * vectors)) / (
+            width * pixels * vectors
+        )
     return costs
 
 
