@@ -15,6 +15,9 @@ MOST = 127
 def scales_of(weight: Array) -> Array:
     """Give what one stands for in each output channel of weights.
 
+    The largest weight is a whole number of these, at most `MOST` and at least half of that: the one
+    with which rounding loses the least energy. So weights that were rounded have the same again.
+
     Parameters
     ----------
     weight : Array
@@ -25,14 +28,43 @@ def scales_of(weight: Array) -> Array:
     Array
         ``(outputs,)``, float32; 1 where all weights are zero.
     """
-    largest = np.abs(weight.astype(np.float64)).reshape(-1, weight.shape[-1]).max(axis=0)
-    return np.where(largest > 0, largest / MOST, 1.0).astype(np.float32)
+    numbers = weight.astype(np.float32).reshape(-1, weight.shape[-1])
+    largest = np.abs(numbers).max(axis=0)
+    largest = np.where(largest > 0, largest, np.float32(MOST))
+    best, least = np.ones_like(largest), np.full(largest.shape, np.inf, np.float32)
+    for steps in range(MOST, MOST // 2, -1):
+        scales = largest / np.float32(steps)
+        lost = np.rint(numbers / scales) * scales - numbers
+        energy = np.einsum("ko,ko->o", lost, lost)
+        best, least = np.where(energy < least, scales, best), np.minimum(energy, least)
+    return best
 
 
 def rounded(weight: Array, scales: Array) -> Array:
     """Round weights to the int8 that stand for them, by the scale of each output."""
     whole = np.rint(weight.astype(np.float64) / scales)
     return np.clip(whole, -MOST, MOST).astype(np.int8)
+
+
+def pack_columns(taps: Array) -> Array:
+    """Lay the weights of a depthwise convolution out as words of four of a column.
+
+    Parameters
+    ----------
+    taps : Array
+        int8 ``(kh, kw, C)``.
+
+    Returns
+    -------
+    Array
+        int32 ``(words, kw, C)``; four rows each, the first lowest, zeros beyond the last.
+    """
+    height, width, channels = taps.shape
+    words = -(-height // FOUR)
+    rows = np.zeros((words * FOUR, width, channels), np.int8)
+    rows[:height] = taps
+    apart = rows.reshape(words, FOUR, width, channels).transpose(0, 2, 3, 1)
+    return np.ascontiguousarray(apart).view("<i4")[..., 0]
 
 
 def pack_words(packed: Array, conv: Convolution) -> Array:

@@ -37,6 +37,7 @@ from shuffledeploy.compiler.kernels.int8_sums import (
     scaled_sum,
 )
 from shuffledeploy.compiler.kernels.operations import number
+from shuffledeploy.compiler.kernels.window_words import accumulate_columns, words_of
 
 # Longest sum in half precision of a pool: longer ones are summed in float32.
 LONGEST_HALF_SUM = 25
@@ -97,6 +98,16 @@ class Window:
         return self.dtype == INT8
 
     @property
+    def in_words(self) -> bool:
+        """Whether it reads columns of int8 as words of four: of a depthwise convolution."""
+        return self.in_int8 and self.combine == "multiply_add"
+
+    @property
+    def is_biased(self) -> bool:
+        """Whether sums start from a bias."""
+        return self.combine == "multiply_add" and starting_bias(self.epilogue)
+
+    @property
     def computed(self) -> str:
         """Type of the epilogue's numbers."""
         return FLOAT if self.in_int8 else self.dtype
@@ -150,9 +161,9 @@ def primitive_function(window: Window) -> tirx.PrimFunc:
     Returns
     -------
     tirx.PrimFunc
-        Parameters: input, weight ``(kh, kw, C)`` of a depthwise convolution (of int8 also a scale
-        of each channel, and an offset where sums are scaled at once), the epilogue's operands in
-        order, output.
+        Parameters: input, weight ``(kh, kw, C)`` of a depthwise convolution (of int8 as words,
+        with a scale of each channel, and an offset where sums are scaled at once), the epilogue's
+        operands in order, output.
     """
     with IRBuilder() as builder:
         with T.prim_func(s_tir=True):
@@ -165,32 +176,23 @@ def _body(window: Window) -> None:
     shape = (1, window.height, window.width, window.channels)
     x = T.arg("x", T.buffer(shape, window.dtype))
     weight = factors = None
-    if window.combine == "multiply_add":
+    if window.in_words:
+        words = (words_of(window.kernel[0]), window.kernel[1], window.channels)
+        weight = T.arg(WEIGHT, T.buffer(words, INT32))
+        factors = factors_of(window.sums, window.channels)
+    elif window.combine == "multiply_add":
         weight = T.arg(WEIGHT, T.buffer((*window.kernel, window.channels), window.dtype))
-        if window.in_int8:
-            factors = factors_of(window.sums, window.channels)
     summed = window.sum_type if window.in_int8 else window.dtype
     operands = epilogue_operands(
         window.epilogue, window.output_shape, (window.channels,), window.computed, summed
     )
     out = T.arg("out", T.buffer(window.output_shape, window.written or window.computed))
-    neutral = LOWEST[window.dtype] if window.combine == "max" else 0.0
-    pixels = window.output_height * window.output_width
-    total = named("total", T.sblock_alloc_buffer((pixels, window.channels), window.sum_type))
+    if window.in_words:
+        total = accumulate_columns(window, x, weight, operands[0])
+    else:
+        total = _accumulate(window, x, weight, operands)
     columns = window.output_width
-    biased = window.combine == "multiply_add" and starting_bias(window.epilogue)
-    with T.grid(pixels, window.channels, *window.kernel) as loops:
-        with T.sblock(ACCUMULATE):
-            p, c, kh, kw = axes("SSRR", "p c kh kw", loops)
-            with T.init():
-                start = operands[0][c] if biased else number(neutral, total[p, c])
-                T.buffer_store(total, start, [p, c])
-            row = place(window, 0, window.height, tirx.floordiv(p, columns), kh)
-            column = place(window, 1, window.width, tirx.floormod(p, columns), kw)
-            value = x[0, row.index, column.index, c]
-            combined = _combined(window, total[p, c], (row, column), value, weight, (kh, kw, c))
-            T.buffer_store(total, combined, [p, c])
-    with T.grid(pixels, window.channels) as loops:
+    with T.grid(window.output_height * columns, window.channels) as loops:
         with T.sblock(OUTPUT):
             p, c = axes("SS", "p c", loops)
             row, column = tirx.floordiv(p, columns), tirx.floormod(p, columns)
@@ -200,9 +202,28 @@ def _body(window: Window) -> None:
             if window.combine == "sum":
                 value = _average(window, value, row, column)
             at = (0, row, column, c)
-            after = 1 if biased else 0
+            after = 1 if window.is_biased else 0
             value = apply_steps(window.epilogue[after:], operands[after:], value, at)
             T.buffer_store(out, value, list(at))
+
+
+def _accumulate(window: Window, x: Any, weight: Any, operands: list[Any]) -> Any:
+    neutral = LOWEST[window.dtype] if window.combine == "max" else 0.0
+    pixels = window.output_height * window.output_width
+    total = named("total", T.sblock_alloc_buffer((pixels, window.channels), window.sum_type))
+    columns = window.output_width
+    with T.grid(pixels, window.channels, *window.kernel) as loops:
+        with T.sblock(ACCUMULATE):
+            p, c, kh, kw = axes("SSRR", "p c kh kw", loops)
+            with T.init():
+                start = operands[0][c] if window.is_biased else number(neutral, total[p, c])
+                T.buffer_store(total, start, [p, c])
+            row = place(window, 0, window.height, tirx.floordiv(p, columns), kh)
+            column = place(window, 1, window.width, tirx.floormod(p, columns), kw)
+            value = x[0, row.index, column.index, c]
+            combined = _combined(window, total[p, c], (row, column), value, weight, (kh, kw, c))
+            T.buffer_store(total, combined, [p, c])
+    return total
 
 
 def _combined(
@@ -210,7 +231,8 @@ def _combined(
 ) -> Any:
     row, column = places
     if window.in_int8:
-        return so_far + _int8_term(window, places, value, weight, at)
+        taken = column.or_else(tirx.Cast(INT32, value), window.outside)
+        return so_far + row.or_else(taken, window.outside)
     if window.combine == "multiply_add":
         # A whole row lies outside or none of it: one weight is dropped for all its pixels.
         return so_far + column.or_zero(value) * row.or_zero(weight[at])
@@ -225,20 +247,6 @@ def _combined(
     elif window.sum_type != window.dtype:
         value = tirx.Cast(window.sum_type, value)
     return so_far + row.or_zero(column.or_zero(value))
-
-
-def _int8_term(
-    window: Window, places: tuple[Place, Place], value: Any, weight: Any, at: Any
-) -> Any:
-    """Write what an int8 adds to a sum of int32."""
-    row, column = places
-    value = column.or_else(tirx.Cast(INT32, value), window.outside)
-    if window.outside or weight is None:
-        value = row.or_else(value, window.outside)
-    if weight is None:
-        return value
-    factor = tirx.Cast(INT32, weight[at])
-    return value * (factor if window.outside else row.or_zero(factor))
 
 
 def _average(window: Window, total: Any, row: Any, column: Any) -> Any:

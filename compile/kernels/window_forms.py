@@ -6,7 +6,9 @@ import tvm
 from tvm import tirx
 from tvm.s_tir import Schedule
 
-from shuffledeploy.compiler.kernels.blocks import ACCUMULATE, OUTPUT
+from shuffledeploy.compiler.ir.attributes import WORDS, attribute
+from shuffledeploy.compiler.kernels.blocks import ACCUMULATE, OUTPUT, TAKEN
+from shuffledeploy.compiler.kernels.int8_products import FOUR
 from shuffledeploy.compiler.kernels.tiling import (
     MOST_PIXELS_IN_TILE,
     MOST_WRITTEN_OUT,
@@ -21,6 +23,8 @@ from shuffledeploy.compiler.kernels.tiling import (
 
 def window_forms(function: tirx.PrimFunc, core: Core) -> list[Form]:
     """List the forms of a window kernel, the one with the fewest loads a sum first."""
+    if attribute(function, WORDS):
+        return _word_forms(function, core)
     probe = Schedule(tvm.IRModule({"main": function}))
     _, channels, kh, kw = extents_of(probe, probe.get_sblock(ACCUMULATE))
     # Tiles stay in one row, so that neighbouring windows share what they load.
@@ -47,9 +51,38 @@ def window_forms(function: tirx.PrimFunc, core: Core) -> list[Form]:
     return [form for _, form in sorted(found, key=lambda pair: pair[0])][:8]
 
 
-def _window_form(width: int, tiles: list[int], tile: int, taps: int, pixels_outside: bool) -> Form:
+def _word_forms(function: tirx.PrimFunc, core: Core) -> list[Form]:
+    """List the forms of a depthwise convolution in int8, by loads and interleavings a sum."""
+    probe = Schedule(tvm.IRModule({"main": function}))
+    _, channels, words, kw = extents_of(probe, probe.get_sblock(ACCUMULATE))
+    columns = int(function.params[-1].shape[2])
+    stride = -(-int(function.params[0].shape[2]) // columns)
+    tiles = divisors(columns, MOST_PIXELS_IN_TILE)
+    found = []
+    for width in divisors(channels, 4 * core.lanes):
+        vectors = -(-width // core.lanes)
+        # Sums, weights, and two words of a column.
+        fitting = [m for m in tiles if (m + words * kw + 2) * vectors <= core.registers] or [1]
+        tile = fitting[-1]
+        read = ((tile - 1) * stride + kw) * words
+        # Vectors of eight bytes and more are interleaved in as many steps as four of sums take.
+        steps = 2 * vectors + width % 2 if width >= 2 * core.lanes else 3 * vectors
+        loads = FOUR * (1 + (width % (2 * core.lanes)).bit_count())
+        cost = (read * (steps + loads / 2) / tile + words * kw * vectors) / width
+        found += [
+            (cost, _window_form(width, fitting, tile, words * kw, outside, in_words=True))
+            for outside in (True, False)
+        ]
+    return [form for _, form in sorted(found, key=lambda pair: pair[0])][:8]
+
+
+def _window_form(
+    width: int, tiles: list[int], tile: int, taps: int, pixels_outside: bool, in_words: bool = False
+) -> Form:
     def apply(schedule: Schedule, choose: Choose) -> None:
         accumulate, output = schedule.get_sblock(ACCUMULATE), schedule.get_sblock(OUTPUT)
+        if in_words:
+            schedule.compute_inline(schedule.get_sblock(TAKEN))
         p, c, kh, kw = schedule.get_loops(accumulate)
         p_out, p_in = schedule.split(p, [None, choose(tiles, tile)])
         c_out, c_in, c_lane = schedule.split(c, [None, 1, width])

@@ -26,7 +26,7 @@ from shuffledeploy.model.plain_console import plain_console
 from shuffledeploy.model.registry import build
 
 #: Images of the training set from which a network in int8 learns how large its numbers get.
-CALIBRATION = 100
+CALIBRATION = 400
 
 
 def check_accuracy(options: argparse.Namespace) -> int:

@@ -148,8 +148,7 @@ def test_a_host_computes_the_same_network() -> None:
 
 def _reference(x: Array, call: Any, taps: tuple[int, int], stride: int, zero: int) -> Array:
     """Compute what a kernel reads as words, in whole numbers."""
-    constants = [constant_of(argument) for argument in call[1:]]
-    words, scales, *offsets, starts = (array for array in constants if array is not None)
+    words, scales, *offsets, starts = _constants(call)
     groups, kh, kw, depth, _ = words.shape
     inputs, outputs = x.shape[3] // groups, scales.size // groups
     weights = words.view(np.int8).reshape(*words.shape, 4).astype(np.int64)
@@ -168,9 +167,32 @@ def _reference(x: Array, call: Any, taps: tuple[int, int], stride: int, zero: in
                     for lane in range(4):
                         taken = weights[group, i, j, word, :outputs, lane]
                         sums[:, :, group] += seen[..., first + lane, np.newaxis] * taken
-    # The digits of a float32 that counts by ones: scaled and rounded at once.
+    return _narrowed(sums.reshape(rows, columns, -1), scales, offsets)
+
+
+def _reference_by_channel(x: Array, call: Any, zero: int) -> Array:
+    """Compute a depthwise layer of 3x3 windows, whose words are columns, in whole numbers."""
+    words, scales, *offsets, starts = _constants(call)
+    taps = words.view(np.int8).reshape(*words.shape, 4).astype(np.int64)
+    assert words.shape[:2] == (1, 3) and not taps[..., 3].any()
+    _, height, width, channels = x.shape
+    padded = np.pad(x[0].astype(np.int64), ((1, 1), (1, 1), (0, 0)), constant_values=zero)
+    sums = np.zeros((height, width, channels), np.int64) + starts
+    for i in range(3):
+        for j in range(3):
+            sums += padded[i : i + height, j : j + width] * taps[0, j, :, i]
+    return _narrowed(sums, scales, offsets)
+
+
+def _constants(call: Any) -> list[Array]:
+    found = [constant_of(argument) for argument in call[1:]]
+    return [array for array in found if array is not None]
+
+
+def _narrowed(sums: Array, scales: Array, offsets: list[Array]) -> Array:
+    """Read sums as digits of a float32 that counts by ones: scaled and rounded at once."""
     assert np.abs(sums - CENTRE_BITS).max() < REACH and len(offsets) == 1
-    numbers = (sums - CENTRE_BITS + CENTRE).reshape(rows, columns, -1) * scales.astype(np.float64)
+    numbers = (sums - CENTRE_BITS + CENTRE) * scales.astype(np.float64)
     rounded = np.rint(numbers + offsets[0]) - CENTRE
     return np.clip(rounded, -128, 127).astype(np.int8)[np.newaxis]
 
@@ -186,6 +208,8 @@ def test_sums_of_words_are_exact() -> None:
         arguments = calls[place].args[1].fields
         expected = _reference(writes[place - 1], arguments, taps, stride, held[place - 1].zero)
         np.testing.assert_array_equal(writes[place], expected)
+    expected = _reference_by_channel(writes[2], calls[3].args[1].fields, held[2].zero)
+    np.testing.assert_array_equal(writes[3], expected)
 
 
 def test_dot_products_are_instructions_where_the_core_has_them() -> None:

@@ -26,6 +26,7 @@ from shuffledeploy.compiler.kernels.int8_sums import (
     narrowed_short,
     scaled_sum,
 )
+from shuffledeploy.compiler.kernels.int8_weights import pack_columns, rounded, scales_of
 from shuffledeploy.compiler.library import compiled_kernels
 from shuffledeploy.compiler.passes.graph.int8_kernels import (
     LARGEST_AT_ONCE,
@@ -120,6 +121,27 @@ def test_sums_are_read_in_ways_that_hold_for_all_inputs(
 ) -> None:
     layer = _layer(weight, added)
     assert (layer.sums, layer.steps[-1].kind) == (sums, last)
+
+
+@pytest.mark.parametrize("shape", [(3, 3, 24), (1, 1, 60, 40), (2, 1)])
+def test_weights_have_scales_that_lose_less_and_stay(shape: tuple[int, ...]) -> None:
+    weight = np.random.default_rng(2).normal(size=shape).astype(np.float32)
+    weight[..., 0] = 0
+    scales = scales_of(weight)
+    whole = rounded(weight, scales) * scales
+    plain = np.abs(weight).max(axis=tuple(range(weight.ndim - 1))) / 127
+    plain = np.where(plain > 0, plain, 1)
+    lost = [np.square(np.rint(weight / s) * s - weight).sum() for s in (scales, plain)]
+    assert lost[0] < 0.95 * lost[1] or not lost[1]
+    np.testing.assert_array_equal(rounded(whole, scales_of(whole)) * scales_of(whole), whole)
+
+
+def test_columns_of_weights_are_words_of_four_rows() -> None:
+    taps = np.arange(5 * 2 * 3, dtype=np.int8).reshape(5, 2, 3)
+    words = pack_columns(taps).view(np.int8).reshape(2, 2, 3, 4)
+    np.testing.assert_array_equal(words[0], taps[:4].transpose(1, 2, 0))
+    np.testing.assert_array_equal(words[1, ..., 0], taps[4])
+    assert not words[1, ..., 1:].any()
 
 
 def _stores(places: list[int]) -> tirx.PrimFunc:

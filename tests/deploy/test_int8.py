@@ -12,7 +12,7 @@ import torch
 from shuffled_classifier import Classifier
 
 import shuffledeploy
-from shuffledeploy.compiler.bundle.folder import Bundle
+from shuffledeploy.compiler.bundle.folder import Bundle, sample
 from shuffledeploy.deploy.presentation.layer_report import advice
 from shuffledeploy.deploy.runtime.device_fit import fitting_device
 from shuffledeploy.deploy.runtime.execution import open_network
@@ -47,12 +47,19 @@ def test_answers_on_cores_with_dot_products_are_near_pytorchs(core: str, board_b
     with open_network(bundle) as network:
         parity = check_parity(network, bundle)
         layers = check_layers(network, bundle)
-        written = [values.dtype for values in network.intermediates(bundle.reference_inputs()[0])]
+        inputs = bundle.reference_inputs()[0]
+        written = [np.array(values) for values in network.intermediates(inputs)]
     assert parity.passed
     # Float32 would have errors a thousand times smaller; a wrong layer leaves 4.
     assert 1e-3 < parity.max_rel_error < 0.5
     assert "tolerance 1.5 of the spread (int8)" in parity.verdict
-    assert written.count(np.dtype(np.int8)) >= 6
+    pairs = list(zip(written, bundle.intermediate_samples(), strict=True))
+    agree = [
+        (sample(actual) == expected).mean() for actual, expected in pairs if actual.dtype == np.int8
+    ]
+    # This machine's code has no dot products: sums are the same, but where a float32 is rounded.
+    assert len(agree) >= 6
+    assert min(agree) > 0.99
     told = {layer.name: layer for layer in layers.layers}
     assert {"compress", "depthwise", "expand", "classifier"} <= set(told)
     assert all(15 < layer.signal_to_noise < 70 for name, layer in told.items() if name != "stem")

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from tvm import relax
 
-from shuffledeploy.compiler.ir.attributes import ELEMENTWISE, JOINED, LANES
+from shuffledeploy.compiler.ir.attributes import ELEMENTWISE, JOINED, LANES, WORDS
 from shuffledeploy.compiler.ir.graph import Array, constant_of, operator, shape_of
 from shuffledeploy.compiler.ir.memory_layout import HALF, INT8
 from shuffledeploy.compiler.kernels import concatenation as joined
 from shuffledeploy.compiler.kernels import elementwise, window
 from shuffledeploy.compiler.kernels.convolution_shape import Convolution, contiguous_run
-from shuffledeploy.compiler.kernels.int8_weights import pack_words
+from shuffledeploy.compiler.kernels.int8_weights import pack_columns, pack_words
 from shuffledeploy.compiler.kernels.packing import pack_bias, pack_weight
 from shuffledeploy.compiler.passes.graph.choose_layouts import (
     LAST_AXIS,
@@ -150,8 +150,8 @@ def _depthwise(site: Site, weight: Array) -> Kernel:
         return _window_kernel(site, form, name, [site.current_value(data), relax.const(taps)])
     layer = int8_layer(taps, starting_numbers(site, form.channels), held, ends)
     form = dataclasses.replace(form, epilogue=layer.steps, sums=layer.sums)
-    whole = relax.const(np.ascontiguousarray(layer.whole))
-    inputs = [site.current_value(data), whole, *layer.arguments]
+    words = relax.const(pack_columns(layer.whole))
+    inputs = [site.current_value(data), words, *layer.arguments]
     kernel = _window_kernel(site, form, name, inputs)
     return dataclasses.replace(kernel, pack_bias=lambda _: layer.starts)
 
@@ -159,9 +159,10 @@ def _depthwise(site: Site, weight: Array) -> Kernel:
 def _window_kernel(site: Site, form: window.Window, what: str, inputs: list[Any]) -> Kernel:
     stride = f"s{form.stride[0]}" if form.stride != (1, 1) else ""
     name = f"{what}{stride}_{form.channels}_{form.output_height}x{form.output_width}"
+    facts = {"multiply_adds": form.multiply_adds, LANES: site.core.lanes}
     return Kernel(
         "window", name, window.primitive_function(form), inputs, [],
-        {"multiply_adds": form.multiply_adds, LANES: site.core.lanes}, form.output_shape,
+        facts | ({WORDS: 1} if form.in_words else {}), form.output_shape,
     )  # fmt: skip
 
 

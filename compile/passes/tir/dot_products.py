@@ -8,6 +8,10 @@ After, on cores with dot products (AArch64 since the Cortex-A55)::
 
     total[0:4] = sdot(total[0:4], int8x16(W[0:4]), int8x16(broadcast(int32(x[p:p+4]))))
 
+Words of a column (``column(a, b, c, d)``) are four vectors of int8, interleaved twice::
+
+    zip(zip(a, c), zip(b, d))
+
 and elsewhere::
 
     total[0:4] = total[0:4] + byte 0 of both multiplied + byte 1 ... + byte 3 ...
@@ -15,6 +19,8 @@ and elsewhere::
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
 from typing import Any
 
 import tvm
@@ -23,9 +29,11 @@ from tvm_ffi import structural_map
 
 from shuffledeploy.compiler.ir.memory_layout import INT8, INT32
 from shuffledeploy.compiler.ir.tir import picked
-from shuffledeploy.compiler.kernels.int8_products import DOT, FOUR, WORD
+from shuffledeploy.compiler.kernels.int8_products import COLUMN, DOT, FOUR, WORD
 
 _SDOT, _SDOT_LANES = "llvm.aarch64.neon.sdot.v4i32.v16i8", 4
+# Channels of which columns are interleaved together, and bytes of a vector.
+_CHANNELS, _BYTES = (16, 8), 16
 
 
 def write_dot_products(function: tirx.PrimFunc, has_dot: bool) -> tirx.PrimFunc:
@@ -43,11 +51,19 @@ def write_dot_products(function: tirx.PrimFunc, has_dot: bool) -> tirx.PrimFunc:
         name = getattr(call.op, "name", "")
         if name == WORD:
             return _word(call.args[0])
-        if name == DOT:
-            return (_sdot if has_dot else _by_bytes)(*call.args)
-        return call
+        if name != DOT:
+            # A dot product writes the column that it takes.
+            return call
+        total, left, right = call.args
+        if getattr(getattr(left, "op", None), "name", "") == COLUMN:
+            return (_sdot_columns if has_dot else _by_rows)(total, left.args, right)
+        return (_sdot if has_dot else _by_bytes)(total, left, right)
 
-    return function.with_body(structural_map(function.body, (tvm.ir.Call, write)))
+    def write_columns(call: Any) -> Any:
+        return _as_word(call.args) if getattr(call.op, "name", "") == COLUMN else call
+
+    body = structural_map(function.body, (tvm.ir.Call, write))
+    return function.with_body(structural_map(body, (tvm.ir.Call, write_columns)))
 
 
 def _word(first: Any) -> Any:
@@ -85,6 +101,68 @@ def _sdot(total: Any, left: Any, right: Any) -> Any:
     # The instruction takes one lane of its last operand: what is the same for all outputs.
     as_bytes = (tirx.reinterpret(f"{INT8}x16", vector) for vector in (right, left))
     return tirx.call_llvm_pure_intrin(f"{INT32}x4", _SDOT, total, *as_bytes)
+
+
+def _sdot_columns(total: Any, apart: Sequence[Any], right: Any) -> Any:
+    """Add up dot products of columns: sixteen channels at a time, or what is left of them."""
+    lanes, parts, first = _lanes(total), [], 0
+    if lanes == 1:
+        return _by_rows(total, apart, right)
+    while first < lanes:
+        taken = next((n for n in _CHANNELS if n <= lanes - first), _SDOT_LANES)
+        places = [min(lane, lanes - 1) for lane in range(first, first + taken)]
+        words = _interleaved([_lanes_of(vector, places) for vector in apart])
+        for start, word in zip(range(0, taken, _SDOT_LANES), words, strict=True):
+            own = places[start : start + _SDOT_LANES]
+            operands = (tirx.reinterpret(f"{INT8}x16", _lanes_of(right, own)), word)
+            parts.append(
+                tirx.call_llvm_pure_intrin(f"{INT32}x4", _SDOT, _lanes_of(total, own), *operands)
+            )
+        first += taken
+    return picked(parts, range(lanes))
+
+
+def _lanes_of(vector: Any, lanes: Sequence[int]) -> Any:
+    """Take some lanes of a vector; of a broadcast, as many of the same."""
+    if isinstance(vector, tirx.Broadcast):
+        return tirx.Broadcast(vector.value, len(lanes))
+    # No more lanes are taken than there are.
+    return picked([vector] * -(-len(lanes) // _lanes(vector)), lanes)
+
+
+def _interleaved(apart: Sequence[Any]) -> list[Any]:
+    """Interleave four vectors of int8; give what comes of it, sixteen bytes at a time."""
+    first, second, third, fourth = apart
+    even, odd = _zipped(first, third), _zipped(second, fourth)
+    whole = [word for left, right in zip(even, odd, strict=True) for word in _zipped(left, right)]
+    return whole
+
+
+def _zipped(left: Any, right: Any) -> list[Any]:
+    """Interleave two vectors, as one of up to sixteen bytes or as two."""
+    lanes = _lanes(left)
+    order = [place + lanes * side for place in range(lanes) for side in (0, 1)]
+    cut = [order[i : i + _BYTES] for i in range(0, len(order), _BYTES)]
+    return [picked([left, right], places) for places in cut]
+
+
+def _as_word(apart: Sequence[Any]) -> Any:
+    """Write a column that stands in memory: four bytes, the first lowest."""
+    kind = str(apart[0].ty.dtype).replace(INT8, INT32)
+    bytes_up = [
+        tirx.shift_left(
+            tirx.bitwise_and(tirx.Cast(kind, value), tirx.const(0xFF, kind)),
+            tirx.const(8 * place, kind),
+        )
+        for place, value in enumerate(apart)
+    ]
+    return functools.reduce(tirx.bitwise_or, bytes_up)
+
+
+def _by_rows(total: Any, apart: Sequence[Any], right: Any) -> Any:
+    for place, values in enumerate(apart):
+        total = total + tirx.Cast(str(total.ty.dtype), values) * _byte(right, place)
+    return total
 
 
 def _by_bytes(total: Any, left: Any, right: Any) -> Any:

@@ -1,0 +1,78 @@
+"""Sums of a depthwise convolution in int8: four rows of a window's column in one dot product.
+
+Channels stand side by side in memory, and a dot product takes four int8 of each channel that stand
+side by side. Vectors of channels of four rows, interleaved twice, are that; neighbouring windows
+share the columns that they both reach::
+
+    rows   a0 a1 a2 ..   b0 b1 b2 ..   c0 c1 c2 ..   d0 d1 d2 ..
+    words  a0 b0 c0 d0   a1 b1 c1 d1   a2 b2 c2 d2   ..
+
+Weights beyond a window's last row are zero.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tvm import tirx
+from tvm.tirx.script.builder import ir as T
+
+from shuffledeploy.compiler.ir.memory_layout import INT8, INT32
+from shuffledeploy.compiler.kernels.blocks import ACCUMULATE, TAKEN, axes, named, place
+from shuffledeploy.compiler.kernels.int8_products import FOUR, column, dot
+
+if TYPE_CHECKING:
+    from shuffledeploy.compiler.kernels.window import Window
+
+
+def words_of(height: int) -> int:
+    """Count the words of a column of a window."""
+    return -(-height // FOUR)
+
+
+def accumulate_columns(window: Window, x: Any, weight: Any, start: Any) -> Any:
+    """Write the blocks that add up dot products.
+
+    Parameters
+    ----------
+    window : Window
+        The kernel.
+    x, weight, start : Buffer
+        Input, int8; words of weights ``(words, kw, C)``; what sums start from ``(C,)``, int32.
+
+    Returns
+    -------
+    Buffer
+        The sums ``(pixels, C)``, int32.
+    """
+    pixels = window.output_height * window.output_width
+    taps = (words_of(window.kernel[0]), window.kernel[1])
+    taken = named("window", T.sblock_alloc_buffer((pixels, *taps, window.channels), INT32))
+    with T.grid(pixels, *taps, window.channels) as loops:
+        with T.sblock(TAKEN):
+            p, word, kw, c = axes("SSSS", "p word kw c", loops)
+            apart = [_element(window, x, p, word * FOUR + row, kw, c) for row in range(FOUR)]
+            T.buffer_store(taken, column(*apart), [p, word, kw, c])
+    total = named("total", T.sblock_alloc_buffer((pixels, window.channels), INT32))
+    with T.grid(pixels, window.channels, *taps) as loops:
+        with T.sblock(ACCUMULATE):
+            p, c, word, kw = axes("SSRR", "p c word kw", loops)
+            with T.init():
+                T.buffer_store(total, start[c], [p, c])
+            added = dot(total[p, c], taken[p, word, kw, c], weight[word, kw, c])
+            T.buffer_store(total, added, [p, c])
+    return total
+
+
+def _element(window: Window, x: Any, pixel: Any, tap: Any, kw: Any, channel: Any) -> Any:
+    """Read what a window has in a row and a column; beyond its last row, that again."""
+    columns, height = window.output_width, window.kernel[0]
+    kh = tirx.min(tap, height - 1) if height % FOUR else tap
+    row = place(window, 0, window.height, tirx.floordiv(pixel, columns), kh)
+    at = place(window, 1, window.width, tirx.floormod(pixel, columns), kw)
+    outside = tirx.IntImm(INT8, window.outside)
+    value = x[0, row.index, at.index, channel]
+    for edge in (at, row):
+        if edge.inside is not None:
+            value = tirx.Select(edge.inside, value, outside)
+    return value
