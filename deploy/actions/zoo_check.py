@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rich import box
 from rich.table import Table
 
 from shuffledeploy.compiler.ir.memory_layout import FLOAT
@@ -92,11 +91,12 @@ def check(
 
 def print_rows(rows: Sequence[ZooRow]) -> None:
     """Print what was found as a table that 80 columns hold."""
-    table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0))
+    title = "Largest errors against PyTorch, in TVM's runtime and alone (without one)"
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), title=title, title_justify="left")
     for heading in ("network", "target"):
         table.add_column(heading, no_wrap=True)
-    for heading in ("calls", "shuffles", "error", "without runtime", "parity"):
-        table.add_column(heading, justify="right")
+    for heading in ("calls", "shuffles", "error", "alone", "parity"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(
             row.model, row.target, str(row.kernels), str(row.shuffle_kernels),

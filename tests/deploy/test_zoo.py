@@ -45,9 +45,10 @@ def test_committed_records_fit_the_default_network(board_built: None) -> None:
     assert row.passed
 
 
-def test_networks_are_named_whole_at_80_columns(capsys: pytest.CaptureFixture[str]) -> None:
+def test_names_and_figures_stand_whole_at_80_columns(capsys: pytest.CaptureFixture[str]) -> None:
     parity = Parity(7e-6, 3e-6, 1.0, 1.0, 5, 1e-4, True)
     print_rows([ZooRow(name, "host-emeraldrapids", 55, 0, 28, parity, parity) for name in names()])
     lines = capsys.readouterr().out.splitlines()
+    assert not [line for line in lines if "…" in line]
     assert max(map(len, lines)) <= 80
     assert {line.split()[0] for line in lines if line.split()} >= set(names())
