@@ -10,6 +10,7 @@ import torch
 import tvm
 from stages import HOST, assert_same, draw, imported, lowered, run, seeded, shuffle_kernels
 from torch import nn
+from torch.nn import functional
 from tvm import relax
 
 from shuffledeploy.compiler.frontend.program import trace
@@ -116,3 +117,15 @@ def test_a_pass_that_fails_is_named() -> None:
     step = Step(Phase.GRAPH, "my_pass", fails)
     with pytest.raises(Failure, match=r"the pass my_pass cannot take .*: and what is wrong$"):
         run_steps(tvm.IRModule(), [step])
+
+
+def test_a_kernel_that_moves_under_a_condition_moves_only() -> None:
+    """A frame of zeros around an image is chosen element by element, and computes nothing."""
+
+    class Framed(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return functional.pad(x, (1, 2, 0, 1)).transpose(2, 3)
+
+    functions = kernel_functions(lowered(imported(Framed(), 1, 3, 5, 6).module))
+    assert functions
+    assert all(moves_only(function) for function in functions.values())
