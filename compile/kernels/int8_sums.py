@@ -23,6 +23,9 @@ CENTRE, CENTRE_BITS = 1.5 * 2**23, 0x4B400000
 REACH = 2**22
 #: How far they may if they are to be read from the lower half of their digits.
 SHORT_REACH = 2**15
+#: What an int8 that is read as float32 is more than it is, the digits of that, and by how much an
+#: int8 is moved up to be added to them: between 256 and 512 float32 count by 2**-15.
+READ_AT, _READ_BITS, _READ_SHIFT = 384.0, 0x43C00000, 15
 _SHORT = "int16"
 
 
@@ -64,6 +67,12 @@ def scaled_sum(sums: Int8Sums, total: Any, scale: Any, offset: Any) -> Any:
     if sums.at_once:
         return number * scale + offset
     return (number - tirx.FloatImm(FLOAT, CENTRE) if sums.centred else number) * scale
+
+
+def read_number(held: Any) -> Any:
+    """Write an int8 as a float32, `READ_AT` more than it is."""
+    moved = tirx.shift_left(tirx.Cast(INT32, held), tirx.IntImm(INT32, _READ_SHIFT))
+    return tirx.reinterpret(FLOAT, moved + tirx.IntImm(INT32, _READ_BITS))
 
 
 def narrowed(rounded: Any, low: Any, high: Any) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 
 from tvm import tirx
 
-from shuffledeploy.compiler.kernels.int8_sums import narrowed, narrowed_short
+from shuffledeploy.compiler.kernels.int8_sums import narrowed, narrowed_short, read_number
 
 
 def number(value: float, like: Any) -> Any:
@@ -38,11 +38,10 @@ def _gelu_tanh(value: Any) -> Any:
 
 
 def _add_int8(value: Any, scale: Any, offset: Any, held: Any) -> Any:
-    """Add a multiple of an int8, and a number that is the same for all."""
-    read = tirx.Cast(str(value.ty.dtype), held)
+    """Add a multiple of an int8, read with `READ_AT`, and a number that is the same for all."""
     if isinstance(offset, tirx.FloatImm) and float(offset.value) != 0:
         value = value + offset
-    return value + read * scale
+    return value + read_number(held) * scale
 
 
 #: Each takes expressions of one type and gives one, but for those of tensors that are held in int8.

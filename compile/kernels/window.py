@@ -37,7 +37,12 @@ from shuffledeploy.compiler.kernels.int8_sums import (
     scaled_sum,
 )
 from shuffledeploy.compiler.kernels.operations import number
-from shuffledeploy.compiler.kernels.window_words import accumulate_columns, words_of
+from shuffledeploy.compiler.kernels.window_words import (
+    accumulate_columns,
+    channel_at,
+    computed_channels,
+    words_of,
+)
 
 # Longest sum in half precision of a pool: longer ones are summed in float32.
 LONGEST_HALF_SUM = 25
@@ -177,14 +182,15 @@ def _body(window: Window) -> None:
     x = T.arg("x", T.buffer(shape, window.dtype))
     weight = factors = None
     if window.in_words:
-        words = (words_of(window.kernel[0]), window.kernel[1], window.channels)
+        words = (words_of(window.kernel[0]), window.kernel[1], computed_channels(window))
         weight = T.arg(WEIGHT, T.buffer(words, INT32))
-        factors = factors_of(window.sums, window.channels)
+        factors = factors_of(window.sums, computed_channels(window))
     elif window.combine == "multiply_add":
         weight = T.arg(WEIGHT, T.buffer((*window.kernel, window.channels), window.dtype))
     summed = window.sum_type if window.in_int8 else window.dtype
+    starts = (computed_channels(window),)
     operands = epilogue_operands(
-        window.epilogue, window.output_shape, (window.channels,), window.computed, summed
+        window.epilogue, window.output_shape, starts, window.computed, summed
     )
     out = T.arg("out", T.buffer(window.output_shape, window.written or window.computed))
     if window.in_words:
@@ -192,7 +198,7 @@ def _body(window: Window) -> None:
     else:
         total = _accumulate(window, x, weight, operands)
     columns = window.output_width
-    with T.grid(window.output_height * columns, window.channels) as loops:
+    with T.grid(window.output_height * columns, computed_channels(window)) as loops:
         with T.sblock(OUTPUT):
             p, c = axes("SS", "p c", loops)
             row, column = tirx.floordiv(p, columns), tirx.floormod(p, columns)
@@ -201,7 +207,7 @@ def _body(window: Window) -> None:
                 value = scaled_sum(window.sums, value, *at_channel(factors, c))
             if window.combine == "sum":
                 value = _average(window, value, row, column)
-            at = (0, row, column, c)
+            at = (0, row, column, channel_at(window, c))
             after = 1 if window.is_biased else 0
             value = apply_steps(window.epilogue[after:], operands[after:], value, at)
             T.buffer_store(out, value, list(at))

@@ -59,7 +59,9 @@ def _word_forms(function: tirx.PrimFunc, core: Core) -> list[Form]:
     stride = -(-int(function.params[0].shape[2]) // columns)
     tiles = divisors(columns, MOST_PIXELS_IN_TILE)
     found = []
-    for width in divisors(channels, 4 * core.lanes):
+    # Where the last vector overlaps the one before, each goes alone.
+    overlaps = channels > int(function.params[-1].shape[3])
+    for width in (2 * core.lanes,) if overlaps else divisors(channels, 4 * core.lanes):
         vectors = -(-width // core.lanes)
         # Sums, weights, and two words of a column.
         fitting = [m for m in tiles if (m + words * kw + 2) * vectors <= core.registers] or [1]

@@ -18,16 +18,45 @@ from tvm import tirx
 from tvm.tirx.script.builder import ir as T
 
 from shuffledeploy.compiler.ir.memory_layout import INT8, INT32
-from shuffledeploy.compiler.kernels.blocks import ACCUMULATE, TAKEN, axes, named, place
+from shuffledeploy.compiler.kernels.blocks import ACCUMULATE, TAKEN, Read, axes, named, place
 from shuffledeploy.compiler.kernels.int8_products import FOUR, column, dot
 
 if TYPE_CHECKING:
     from shuffledeploy.compiler.kernels.window import Window
 
+#: Channels of a vector of int8 that may overlap the one before it.
+EIGHT = 8
+
 
 def words_of(height: int) -> int:
     """Count the words of a column of a window."""
     return -(-height // FOUR)
+
+
+def computed_channels(window: Window) -> int:
+    """Count the channels that are computed: in vectors of eight, the last over the one before.
+
+    What is computed twice is written twice: a tensor that is added may be the output's memory.
+    """
+    reads_tensors = any(step.reads is Read.TENSOR for step in window.epilogue)
+    if not window.in_words or window.channels < EIGHT or reads_tensors:
+        return window.channels
+    return -(-window.channels // EIGHT) * EIGHT
+
+
+def channel_at(window: Window, place: Any) -> Any:
+    """Tell the channel at a place among those that are computed."""
+    computed = computed_channels(window)
+    if computed == window.channels:
+        return place
+    return place - tirx.floordiv(place, computed - EIGHT) * (computed - window.channels)
+
+
+def channel_places(window: Window) -> list[int]:
+    """List the channel at each of these places."""
+    computed = computed_channels(window)
+    beyond = computed - window.channels
+    return [place - beyond if place >= computed - EIGHT else place for place in range(computed)]
 
 
 def accumulate_columns(window: Window, x: Any, weight: Any, start: Any) -> Any:
@@ -38,23 +67,24 @@ def accumulate_columns(window: Window, x: Any, weight: Any, start: Any) -> Any:
     window : Window
         The kernel.
     x, weight, start : Buffer
-        Input, int8; words of weights ``(words, kw, C)``; what sums start from ``(C,)``, int32.
+        Input, int8; words of weights ``(words, kw, C')``; what sums start from ``(C',)``,
+        int32, of the channels that are computed.
 
     Returns
     -------
     Buffer
-        The sums ``(pixels, C)``, int32.
+        The sums ``(pixels, C')``, int32.
     """
     pixels = window.output_height * window.output_width
-    taps = (words_of(window.kernel[0]), window.kernel[1])
-    taken = named("window", T.sblock_alloc_buffer((pixels, *taps, window.channels), INT32))
-    with T.grid(pixels, *taps, window.channels) as loops:
+    taps, channels = (words_of(window.kernel[0]), window.kernel[1]), computed_channels(window)
+    taken = named("window", T.sblock_alloc_buffer((pixels, *taps, channels), INT32))
+    with T.grid(pixels, *taps, channels) as loops:
         with T.sblock(TAKEN):
             p, word, kw, c = axes("SSSS", "p word kw c", loops)
             apart = [_element(window, x, p, word * FOUR + row, kw, c) for row in range(FOUR)]
             T.buffer_store(taken, column(*apart), [p, word, kw, c])
-    total = named("total", T.sblock_alloc_buffer((pixels, window.channels), INT32))
-    with T.grid(pixels, window.channels, *taps) as loops:
+    total = named("total", T.sblock_alloc_buffer((pixels, channels), INT32))
+    with T.grid(pixels, channels, *taps) as loops:
         with T.sblock(ACCUMULATE):
             p, c, word, kw = axes("SSRR", "p c word kw", loops)
             with T.init():
@@ -71,7 +101,7 @@ def _element(window: Window, x: Any, pixel: Any, tap: Any, kw: Any, channel: Any
     row = place(window, 0, window.height, tirx.floordiv(pixel, columns), kh)
     at = place(window, 1, window.width, tirx.floormod(pixel, columns), kw)
     outside = tirx.IntImm(INT8, window.outside)
-    value = x[0, row.index, at.index, channel]
+    value = x[0, row.index, at.index, channel_at(window, channel)]
     for edge in (at, row):
         if edge.inside is not None:
             value = tirx.Select(edge.inside, value, outside)

@@ -41,7 +41,12 @@ def print_layers(console: Console, parity: LayerParity) -> None:
     )
     console.print(Text(first_line(parity)))
     for layer in parity.worst:
-        console.print(Text(f"adds much noise: {printable(layer.name)}: {advice(layer, parity)}"))
+        console.print(Text(f"{_about(layer)}: {printable(layer.name)}: {advice(layer, parity)}"))
+
+
+def _about(layer: LayerError) -> str:
+    """Say why a layer is among the worst: only what is beyond its share adds much."""
+    return "adds much noise" if layer.is_beyond else "has the most noise"
 
 
 def first_line(parity: LayerParity) -> str:

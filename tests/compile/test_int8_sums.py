@@ -21,9 +21,11 @@ from shuffledeploy.compiler.kernels.int8_sums import (
     CENTRE,
     CENTRE_BITS,
     REACH,
+    READ_AT,
     Int8Sums,
     narrowed,
     narrowed_short,
+    read_number,
     scaled_sum,
 )
 from shuffledeploy.compiler.kernels.int8_weights import pack_columns, rounded, scales_of
@@ -76,6 +78,24 @@ def test_sums_are_scaled_rounded_and_cut_off(sums: Int8Sums, narrow: Narrow) -> 
     factors = np.array([scale, offset], np.float32)
     run(tvm.runtime.tensor(given.astype(np.int32)), tvm.runtime.tensor(factors), written)
     np.testing.assert_array_equal(written.numpy(), expected)
+
+
+def test_int8_are_read_as_float32_with_no_conversion() -> None:
+    held = np.arange(-128, 128).astype(np.int8)
+    with IRBuilder() as builder:
+        with T.prim_func(s_tir=True):
+            T.func_attr({"global_symbol": ENTRY})
+            read = T.arg("read", T.buffer(held.shape, INT8))
+            out = T.arg("out", T.buffer(held.shape, "float32"))
+            with T.serial(0, held.size // LANES) as i, T.vectorized(0, LANES) as lane:
+                at = i * LANES + lane
+                T.buffer_store(out, read_number(read[at]), [at])
+    module = tvm.IRModule({ENTRY: builder.get()})
+    written = tvm.runtime.tensor(np.zeros(held.shape, np.float32))
+    compiled_kernels(module, HOST)[ENTRY](tvm.runtime.tensor(held), written)
+    np.testing.assert_array_equal(written.numpy(), held + np.float32(READ_AT))
+    code = compiled_kernels(module, A76).mod.inspect_source("s")
+    assert "sshll" in code and "scvtf" not in code
 
 
 def _layer(weight: Array, added: float | None = 0.0) -> Any:

@@ -78,6 +78,9 @@ def test_a_table_and_a_picture(
     assert max(map(len, printed.splitlines())) <= 80
     assert "signal to noise, dB" in printed
     assert "first layer beyond its share: none" in printed
+    # Layers within their share add little, the worst of them too.
+    assert "adds much noise" not in printed
+    assert "has the most noise" in printed and "within its share" in " ".join(printed.split())
     content = picture.read_bytes()
     assert content.startswith(b"\x89PNG") or b"<svg" in content
 

@@ -19,6 +19,7 @@ from shuffledeploy.compiler.kernels.int8_sums import (
     CENTRE,
     CENTRE_BITS,
     REACH,
+    READ_AT,
     SHORT_REACH,
     Int8Sums,
 )
@@ -91,9 +92,9 @@ def int8_epilogue(site: Site, *, scaled: bool) -> Int8Epilogue:
     for step, residual in zip(steps, residuals, strict=True):
         if residual is not None:
             factor = residual.scale / unit
-            offset = -residual.zero * factor
+            offset = -(residual.zero + READ_AT) * factor
             start += offset if folds else 0.0
-            added += (MOST + 1) * factor
+            added += (READ_AT + MOST) * factor
             operands_of = (step.operands[0], factor, 0.0 if folds else offset, Read.TENSOR)
             written.append(dataclasses.replace(step, kind="add_int8", operands=operands_of))
         else:
@@ -175,6 +176,12 @@ class Int8Layer:
     def arguments(self) -> list[Any]:
         """The factors, as arguments of a kernel."""
         return [relax.const(factor) for factor in self.factors]
+
+    def of_outputs(self, places: Sequence[int]) -> Int8Layer:
+        """Give the layer of some of its outputs, in an order."""
+        factors = tuple(factor[places] for factor in self.factors)
+        whole, starts = self.whole[..., places], self.starts[places]
+        return dataclasses.replace(self, whole=whole, starts=starts, factors=factors)
 
 
 def int8_layer(weight: Array, bias: Array, held: Held, ends: Int8Epilogue) -> Int8Layer:

@@ -16,6 +16,7 @@ from shuffledeploy.compiler.kernels import elementwise, window
 from shuffledeploy.compiler.kernels.convolution_shape import Convolution, contiguous_run
 from shuffledeploy.compiler.kernels.int8_weights import pack_columns, pack_words
 from shuffledeploy.compiler.kernels.packing import pack_bias, pack_weight
+from shuffledeploy.compiler.kernels.window_words import channel_places
 from shuffledeploy.compiler.passes.graph.choose_layouts import (
     LAST_AXIS,
     TO_CHANNELS_LAST,
@@ -150,6 +151,7 @@ def _depthwise(site: Site, weight: Array) -> Kernel:
         return _window_kernel(site, form, name, [site.current_value(data), relax.const(taps)])
     layer = int8_layer(taps, starting_numbers(site, form.channels), held, ends)
     form = dataclasses.replace(form, epilogue=layer.steps, sums=layer.sums)
+    layer = layer.of_outputs(channel_places(form))
     words = relax.const(pack_columns(layer.whole))
     inputs = [site.current_value(data), words, *layer.arguments]
     kernel = _window_kernel(site, form, name, inputs)
