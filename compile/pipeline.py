@@ -25,6 +25,7 @@ from shuffledeploy.compiler.passes.graph.choose_layouts import choose_layouts
 from shuffledeploy.compiler.passes.graph.compute_in_half import compute_in_half
 from shuffledeploy.compiler.passes.graph.compute_in_int8 import compute_in_int8
 from shuffledeploy.compiler.passes.graph.eliminate_channel_shuffle import eliminate_channel_shuffle
+from shuffledeploy.compiler.passes.graph.flatten_concatenations import flatten_concatenations
 from shuffledeploy.compiler.passes.graph.fold_batch_norm import fold_batch_norm
 from shuffledeploy.compiler.passes.graph.fuse_rest import fuse_rest
 from shuffledeploy.compiler.passes.graph.lower_to_kernels import lower_to_kernels
@@ -124,6 +125,7 @@ def pipeline(
             "choose_layouts": choose_layouts,
             "absorb_flatten": absorb_flatten,
             "simplify_pools": simplify_pools,
+            "flatten_concatenations": flatten_concatenations,
             **({"compute_in_half": compute_in_half} if target.precision == HALF else {}),
             **({"compute_in_int8": compute_in_int8} if target.precision == INT8 else {}),
             # Kernels, each with its neighbours inside; then whatever no kernel of ours covers.

@@ -161,6 +161,20 @@ class AdaptivePools(nn.Module):
         return [*adaptive, functional.max_pool2d(x, 3, 2, ceil_mode=True)]
 
 
+class DenseBlock(nn.Module):
+    """The last concatenation has three parts; before the norm the first has one reader."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.first = nn.Conv2d(2, 4, 1), nn.Conv2d(4, 4, 1)
+        self.norm, self.second = nn.BatchNorm2d(8), nn.Conv2d(8, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        x = torch.cat([x, self.first(x)], 1)
+        return torch.cat([x, self.second(torch.relu(self.norm(x)))], 1)
+
+
 class ConvolutionAndSum(nn.Module):
     """Transposition, shuffle, sum and activation have no lines: they are inside of the kernels."""
 
@@ -307,6 +321,7 @@ LESSONS = {
     "choose_layouts": Lesson(PoolBetween(), (1, 3, 8, 10)),
     "absorb_flatten": Lesson(Flattened(), (1, 3, 4, 3)),
     "simplify_pools": Lesson(AdaptivePools(), (1, 2, 6, 8)),
+    "flatten_concatenations": Lesson(DenseBlock(), (1, 2, 4, 5)),
     "compute_in_half": Lesson(GatedAtTheEnd(), (1, 3, 6, 5), target=HALF_ARM),
     "compute_in_int8": Lesson(
         LayersInInt8(), (1, 3, 6, 5), target=INT8_ARM, attributes=TWO_IN_INT8
