@@ -12,7 +12,7 @@ from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script.builder import ir as T
 
-from shuffledeploy.compiler.ir.memory_layout import INT8
+from shuffledeploy.compiler.ir.memory_layout import FLOAT, INT8
 from shuffledeploy.compiler.kernels.operations import OPERATIONS, WRITTEN_TIMES, number
 
 ACCUMULATE = "accumulate"
@@ -130,7 +130,8 @@ def epilogue_operands(
 ) -> list[Any]:
     """Declare the parameters that an epilogue reads: ``None`` for a step that reads none.
 
-    Where a tensor is read by a table, both are declared, and stand for the step as a pair.
+    Where a tensor is read by a table, both are declared, and stand for the step as a pair. So do a
+    tensor in int8 and what one of it stands for; these numbers are a parameter before the others.
 
     Parameters
     ----------
@@ -146,6 +147,8 @@ def epilogue_operands(
         Of the sums that start from a bias, where it is another.
     """
     operands: list[Any] = []
+    in_int8 = sum(step.kind == "add_int8" for step in epilogue)
+    held_scales: Any = T.arg("held_scales", T.buffer((in_int8,), FLOAT)) if in_int8 else None
     for position, step in enumerate(epilogue):
         if step.reads is None:
             operands.append(None)
@@ -163,6 +166,9 @@ def epilogue_operands(
         if step.reads is Read.GATHERED:
             table = T.arg(f"channels_{position}", T.buffer(shape[3:], "int32"))
             operand = (operand, table)
+        elif step.kind == "add_int8":
+            place = sum(before.kind == "add_int8" for before in epilogue[:position])
+            operand = (operand, held_scales[place])
         operands.append(operand)
     return operands
 
@@ -179,6 +185,10 @@ def apply_step(step: EpilogueStep, read: Any, values: Sequence[Any], at: tuple[A
     if step.reads is Read.GATHERED:
         read, table = read
         in_memory = (*at[:3], table[at[3]])
+    scales = []
+    if step.kind == "add_int8":
+        read, scale = read
+        scales.append(scale)
 
     def operand(given: int | float | Read) -> Any:
         if isinstance(given, int):
@@ -193,7 +203,7 @@ def apply_step(step: EpilogueStep, read: Any, values: Sequence[Any], at: tuple[A
     if step.kind == "clip":
         lower, upper = (number(bound, operands[0]) for bound in step.bounds)
         return tirx.min(tirx.max(operands[0], lower), upper)
-    return OPERATIONS[step.kind](*operands)
+    return OPERATIONS[step.kind](*operands, *scales)
 
 
 def starting_bias(epilogue: tuple[EpilogueStep, ...]) -> bool:

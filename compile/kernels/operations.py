@@ -37,7 +37,7 @@ def _gelu_tanh(value: Any) -> Any:
     return value * tirx.sigmoid(number(2 * math.sqrt(2 / math.pi), value) * cubic)
 
 
-def _add_int8(value: Any, scale: Any, offset: Any, held: Any) -> Any:
+def _add_int8(value: Any, offset: Any, held: Any, scale: Any) -> Any:
     """Add a multiple of an int8, read with `READ_AT`, and a number that is the same for all."""
     if isinstance(offset, tirx.FloatImm) and float(offset.value) != 0:
         value = value + offset

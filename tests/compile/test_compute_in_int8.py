@@ -40,6 +40,7 @@ from shuffledeploy.compiler.proof_arrays import unscheduled_writes
 from shuffledeploy.compiler.targets import CompileTarget, find_target
 from shuffledeploy.compiler.tune import main as tune
 from shuffledeploy.compiler.tuning.calibration import MOST_INPUTS, calibration_inputs
+from shuffledeploy.compiler.tuning.records.recorded_schedules import kernel_key
 from shuffledeploy.deploy.runtime.pictures import picture_input
 from shuffledeploy.model.errors import UsageError
 
@@ -234,6 +235,21 @@ def test_dot_products_are_instructions_where_the_core_has_them() -> None:
     # A core without them is refused; its code would add up byte by byte.
     a72 = dataclasses.replace(find_target("cortex-a72"), precision=INT8)
     assert "sdot" not in compiled_kernels(module, a72).mod.inspect_source("s")
+
+
+def test_layers_that_differ_in_their_numbers_share_their_kernels() -> None:
+    program = imported(seeded(Units()), *SHAPE)
+    other = with_int8_ranges(program.module, A76, [[3 * draw(*SHAPE).numpy()]])
+    assert held_in_int8(other) != held_in_int8(_ranged(Units))
+    mine, theirs = (kernel_functions(_lowered(m)) for m in (_ranged(Units), other))
+    alike = {
+        name
+        for name in mine
+        if kernel_key(mine[name]) == kernel_key(theirs[name])
+    }  # fmt: skip
+    # Those that make int8 of float32, or of an average, have their scales in their code.
+    assert {name for name in mine if "_g3_" in name or "depthwise" in name} <= alike
+    assert any("held_scales" in str(function) for function in mine.values())
 
 
 def test_parts_of_a_concatenation_are_held_as_the_whole() -> None:

@@ -104,7 +104,7 @@ def _layer(weight: Array, added: float | None = 0.0) -> Any:
         EpilogueStep("add", operands=(1, CENTRE)),
         EpilogueStep("narrowed", operands=(1, -128.0, 127.0)),
     )
-    ends = Int8Epilogue(steps, UNIT, 3.0, added, INT8)
+    ends = Int8Epilogue(steps, UNIT, 3.0, added, (), INT8)
     bias = np.linspace(-2, 2, weight.shape[-1])
     return int8_layer(weight.astype(np.float32), bias, Held(0.02, -128), ends)
 

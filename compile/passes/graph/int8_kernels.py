@@ -47,6 +47,8 @@ class Int8Epilogue:
     added : float or None
         How far what the steps add can take those numbers; ``None`` where steps do other things, or
         the output is not held in int8.
+    held_scales : tuple of float
+        What one of each residual in int8 stands for, in the same unit: a parameter of the kernel.
     written : str
         Type of the output, ``""`` where it is that of the steps' numbers.
     """
@@ -55,7 +57,14 @@ class Int8Epilogue:
     unit: float
     start: float
     added: float | None
+    held_scales: tuple[float, ...]
     written: str
+
+    @property
+    def arguments(self) -> list[Any]:
+        """What the steps read before all others."""
+        scales = self.held_scales
+        return [relax.const(np.array(scales, np.float32))] if scales else []
 
     def read_from(self, sums: Int8Sums, *, short: bool) -> tuple[EpilogueStep, ...]:
         """Give the steps for sums that are read so; `short` where their numbers reach no further.
@@ -89,18 +98,20 @@ def int8_epilogue(site: Site, *, scaled: bool) -> Int8Epilogue:
     folds = scaled and held is not None and _is_sum(steps, residuals)
     unit = held.scale if folds and held is not None else 1.0
     written, start, added = [], 0.0, 0.0
+    held_scales: list[float] = []
     for step, residual in zip(steps, residuals, strict=True):
         if residual is not None:
             factor = residual.scale / unit
             offset = -(residual.zero + READ_AT) * factor
             start += offset if folds else 0.0
             added += (READ_AT + MOST) * factor
-            operands_of = (step.operands[0], factor, 0.0 if folds else offset, Read.TENSOR)
+            held_scales.append(factor)
+            operands_of = (step.operands[0], 0.0 if folds else offset, Read.TENSOR)
             written.append(dataclasses.replace(step, kind="add_int8", operands=operands_of))
         else:
             written.append(step)
     if held is None:
-        return Int8Epilogue(tuple(written), unit, start, None, "")
+        return Int8Epilogue(tuple(written), unit, start, None, tuple(held_scales), "")
     bounds = (float(-MOST - 1), float(MOST))
     if written and written[-1].kind in ("relu", "clip") and written[-1].operands == (1,):
         last = written.pop()
@@ -114,7 +125,8 @@ def int8_epilogue(site: Site, *, scaled: bool) -> Int8Epilogue:
     zero = 0 if folds else held.zero
     written.append(EpilogueStep("add", operands=(1, CENTRE + zero)))
     written.append(EpilogueStep("narrowed", operands=(1, *bounds)))
-    return Int8Epilogue(tuple(written), unit, start, added if folds else None, INT8)
+    scales = tuple(held_scales)
+    return Int8Epilogue(tuple(written), unit, start, added if folds else None, scales, INT8)
 
 
 def _is_sum(steps: tuple[EpilogueStep, ...], residuals: Sequence[Held | None]) -> bool:

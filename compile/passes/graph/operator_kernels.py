@@ -102,17 +102,18 @@ def _convolution(site: Site) -> Kernel:
     if held is not None and site.core.dot_products and reads_words(conv):
         return _in_words(site, conv, data, weight)
     given = site.float_value(data)
-    # What puts such layers together from parts writes no int8.
-    if is_winograd(conv) and not conv.written:
+    # What puts such layers together from parts writes no int8, nor adds one.
+    in_int8 = conv.written or ends.arguments
+    if is_winograd(conv) and not in_int8:
         return winograd(site, conv, weight, given)
-    if is_strassen(conv, site.core) and not conv.written:
+    if is_strassen(conv, site.core) and not in_int8:
         return strassen(site, conv, weight, given)
     conv = in_parts(conv, site.core)
     tables = [] if run else [relax.const(full_order.astype(np.int32))]
     if order_of_writes is not None:
         tables.append(relax.const(np.argsort(order_of_writes).astype(np.int32)))
     packed = relax.const(pack_weight(weight, conv))
-    return convolution_kernel(conv, [given, packed], tables)
+    return convolution_kernel(conv, [given, packed, *ends.arguments], tables)
 
 
 def _in_words(site: Site, conv: Convolution, data: relax.Var, weight: Array) -> Kernel:
@@ -128,7 +129,7 @@ def _in_words(site: Site, conv: Convolution, data: relax.Var, weight: Array) -> 
     if order is not None:
         tables.append(relax.const(np.argsort(order).astype(np.int32)))
     data = site.current_value(data)
-    kernel = convolution_kernel(conv, [data, words, *layer.arguments], tables)
+    kernel = convolution_kernel(conv, [data, words, *layer.arguments, *ends.arguments], tables)
     return dataclasses.replace(kernel, pack_bias=lambda _: pack_bias(layer.starts, conv))
 
 
@@ -148,12 +149,13 @@ def _depthwise(site: Site, weight: Array) -> Kernel:
     taps = np.ascontiguousarray(weight[:, :, 0, :])
     name = f"depthwise{form.kernel[0]}x{form.kernel[1]}"
     if held is None:
-        return _window_kernel(site, form, name, [site.current_value(data), relax.const(taps)])
+        inputs = [site.current_value(data), relax.const(taps), *ends.arguments]
+        return _window_kernel(site, form, name, inputs)
     layer = int8_layer(taps, starting_numbers(site, form.channels), held, ends)
     form = dataclasses.replace(form, epilogue=layer.steps, sums=layer.sums)
     layer = layer.of_outputs(channel_places(form))
     words = relax.const(pack_columns(layer.whole))
-    inputs = [site.current_value(data), words, *layer.arguments]
+    inputs = [site.current_value(data), words, *layer.arguments, *ends.arguments]
     kernel = _window_kernel(site, form, name, inputs)
     return dataclasses.replace(kernel, pack_bias=lambda _: layer.starts)
 
@@ -179,7 +181,7 @@ def _window(site: Site) -> Kernel:
     zero = 0 if held is None else held.zero
     offset = 0.0 if held is None else ends.start - zero * scale
     given = site.float_value(value.args[0]) if is_max else site.current_value(value.args[0])
-    data = [given]
+    data = [given, *ends.arguments]
     if operator(value) == "relax.mean":
         form = window.Window(
             "sum", stored[1], stored[2], stored[3], (stored[1], stored[2]), (1, 1), (0, 0, 0, 0),
@@ -247,6 +249,8 @@ def _joined(site: Site) -> Kernel:
         # No int8 is below that of zero where it is the least.
         kept = () if site.chain.held is not None and site.chain.held.zero else site.chain.steps
         form = dataclasses.replace(form, epilogue=kept, dtype=INT8)
+    else:
+        inputs += ends.arguments
     name = f"concat_{shape[3]}_{shape[1]}x{shape[2]}"
     return Kernel(
         JOINED,
@@ -274,10 +278,10 @@ def _elementwise(site: Site) -> Kernel:
     data, order = _reordered_input(site.chain.anchor, site)
     stored = 0 if order is None else (shape_of(data) or (0,))[-1]
     tables = [] if order is None else [relax.const(order.astype(np.int32))]
-    steps = int8_epilogue(site, scaled=False).steps
-    form = elementwise.Elementwise(height, width, channels, steps, dtype, stored)
+    ends = int8_epilogue(site, scaled=False)
+    form = elementwise.Elementwise(height, width, channels, ends.steps, dtype, stored)
     return Kernel(
         ELEMENTWISE, f"elementwise_{channels}_{height}x{width}",
-        elementwise.primitive_function(form), [site.float_value(data)], tables,
+        elementwise.primitive_function(form), [site.float_value(data), *ends.arguments], tables,
         {"multiply_adds": 0, LANES: site.core.of(dtype).lanes}, form.output_shape,
     )  # fmt: skip
