@@ -147,6 +147,14 @@ def test_a_host_computes_the_same_network() -> None:
     assert _signal_to_noise(answer, network) > 20
 
 
+def test_a_linear_layer_reads_the_mean_in_words_and_writes_float32() -> None:
+    functions = kernel_functions(_lowered(_ranged(Units)))
+    linear = next(f for name, f in functions.items() if name.startswith("linear"))
+    assert [str(linear.params[place].dtype) for place in (0, 1, -1)] == [INT8, "int32", FLOAT]
+    mean = next(f for name, f in functions.items() if name.startswith("mean"))
+    assert element_of(mean) == INT8
+
+
 def _reference(x: Array, call: Any, taps: tuple[int, int], stride: int, zero: int) -> Array:
     """Compute what a kernel reads as words, in whole numbers."""
     words, scales, *offsets, starts = _constants(call)

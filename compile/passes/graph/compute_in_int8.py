@@ -14,8 +14,8 @@ Each pair is one tensor in memory: the kernel before it writes int8, the kernels
 back what that changes of the channel's mean. A tensor has one scale, and zero in the middle, or at
 the end where nothing is negative; both come with the module (:mod:`compiler.int8_ranges`). The
 parts of a concatenation are held as the whole. What no kernel reads in int8 (the input of a
-maximum, of a linear layer or of TVM's own rules) stays float32, and so does a convolution of fewer
-than four channels.
+maximum or of TVM's own rules) stays float32, and so does a convolution of fewer than four channels.
+A linear layer reads what a mean or another linear layer wrote.
 """
 
 from __future__ import annotations
@@ -48,10 +48,11 @@ from shuffledeploy.compiler.kernels.int8_weights import rounded, scales_of
 from shuffledeploy.compiler.passes.graph.epilogues import Chain, find_chains
 from shuffledeploy.compiler.passes.graph.lower_to_kernels import is_covered
 
-# Kernels that can write int8.
+# Kernels that can write feature maps, and rows of features, in int8.
 _WRITERS = frozenset({
     "relax.nn.conv2d", "relax.nn.avg_pool2d", "relax.nn.max_pool2d", "relax.concat",
 })  # fmt: skip
+_WRITERS_OF_ROWS = frozenset({"relax.mean", "relax.matmul"})
 # What reads int8 whatever its shape is.
 _READERS = frozenset({"relax.nn.avg_pool2d", "relax.mean", "relax.add"})
 
@@ -127,17 +128,18 @@ def _held(builder: relax.BlockBuilder, tensor: Any, held: Held) -> Any:
     return builder.emit(relax.op.dequantize(written, *facts, axis=-1, out_dtype=FLOAT))
 
 
-def _rounded(convolution: Any, means: Array) -> tuple[Any, Array]:
-    """Round a convolution's weights; give it, and what to add to its outputs in return."""
-    weight = constant_of(convolution.args[1])
+def _rounded(layer: Any, means: Array) -> tuple[Any, Array]:
+    """Round the weights of a convolution or a product; give it, and what to add in return."""
+    weight = constant_of(layer.args[1])
     assert weight is not None
     scales = scales_of(weight)
     whole = rounded(weight, scales).astype(np.float32) * scales
-    groups, (*_, depth, outputs) = int(convolution.attrs.groups), weight.shape
-    lost = (weight - whole).sum(axis=(0, 1)).reshape(depth, groups, outputs // groups)
+    groups = 1 if operator(layer) == "relax.matmul" else int(layer.attrs.groups)
+    *_, depth, outputs = weight.shape
+    lost = (weight - whole).reshape(-1, depth, groups, outputs // groups).sum(axis=0)
     change = np.einsum("kgo,gk->go", lost, means.reshape(groups, depth)).reshape(outputs)
-    arguments = [convolution.args[0], constant(whole)]
-    new = tvm.ir.Call(convolution.op, arguments, convolution.attrs, convolution.ty_args)
+    arguments = [layer.args[0], constant(whole)]
+    new = tvm.ir.Call(layer.op, arguments, layer.attrs, layer.ty_args)
     return new, change.astype(np.float32)
 
 
@@ -182,8 +184,9 @@ class _Network:
 
     def can_write(self, chain: Chain) -> bool:
         """Whether a chain's kernel can write int8."""
-        images = len(shape_of(_end(chain)) or ()) == 4
-        return images and operator(chain.anchor) in _WRITERS and chain.anchor.ty.dtype == FLOAT
+        dimensions = len(shape_of(_end(chain)) or ())
+        writers = {4: _WRITERS, 2: _WRITERS_OF_ROWS}.get(dimensions, frozenset())
+        return operator(chain.anchor) in writers and chain.anchor.ty.dtype == FLOAT
 
     def can_read(
         self, reader: relax.Var | None, read: relax.Var, held: Mapping[relax.Var, Chain]
@@ -193,7 +196,7 @@ class _Network:
         name = operator(value)
         if name == "relax.take":
             return any(self.can_read(r, reader, held) for r in self.readers.get(reader, ()))
-        if name == "relax.nn.conv2d":
+        if name in ("relax.nn.conv2d", "relax.matmul"):
             return value.args[0].same_as(read) and _takes_int8(value)
         if name == "relax.concat":
             return any(chain.variables[0].same_as(reader) for chain in held.values())
@@ -205,8 +208,8 @@ class _Network:
         return value.args[0] if operator(value) == "relax.take" else tensor
 
     def held_source(self, value: Any) -> relax.Var | None:
-        """Give the tensor in int8 that a convolution reads; ``None`` where it reads none."""
-        if operator(value) != "relax.nn.conv2d" or not _takes_int8(value):
+        """Give the tensor in int8 that a layer with weights reads; ``None`` where it reads none."""
+        if operator(value) not in ("relax.nn.conv2d", "relax.matmul") or not _takes_int8(value):
             return None
         source = self.source_of(value.args[0])
         return source if isinstance(source, relax.Var) and source in self.held else None
@@ -248,11 +251,13 @@ def _end(chain: Chain) -> relax.Var:
     return chain.variables[-1 if chain.order is None else -2]
 
 
-def _takes_int8(convolution: Any) -> bool:
-    weight = constant_of(convolution.args[1])
-    if weight is None or convolution.attrs.data_layout != "NHWC":
+def _takes_int8(layer: Any) -> bool:
+    weight = constant_of(layer.args[1])
+    if operator(layer) == "relax.matmul":
+        return weight is not None and weight.ndim == 2 and weight.shape[0] >= FOUR
+    if weight is None or layer.attrs.data_layout != "NHWC":
         return False
-    return is_depthwise(convolution) or weight.shape[2] >= FOUR
+    return is_depthwise(layer) or weight.shape[2] >= FOUR
 
 
 def is_covered_or_sum(value: Any) -> bool:

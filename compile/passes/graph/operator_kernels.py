@@ -10,10 +10,11 @@ from tvm import relax
 
 from shuffledeploy.compiler.ir.attributes import ELEMENTWISE, JOINED, LANES, WORDS
 from shuffledeploy.compiler.ir.graph import Array, constant_of, operator, shape_of
-from shuffledeploy.compiler.ir.memory_layout import HALF, INT8
+from shuffledeploy.compiler.ir.memory_layout import HALF, INT8, Held
 from shuffledeploy.compiler.kernels import concatenation as joined
 from shuffledeploy.compiler.kernels import elementwise, window
 from shuffledeploy.compiler.kernels.convolution_shape import Convolution, contiguous_run
+from shuffledeploy.compiler.kernels.int8_products import FOUR
 from shuffledeploy.compiler.kernels.int8_weights import pack_columns, pack_words
 from shuffledeploy.compiler.kernels.packing import pack_bias, pack_weight
 from shuffledeploy.compiler.kernels.window_words import channel_places
@@ -100,7 +101,7 @@ def _convolution(site: Site) -> Kernel:
         dtype=site.core.element, written=ends.written,
     )  # fmt: skip
     if held is not None and site.core.dot_products and reads_words(conv):
-        return _in_words(site, conv, data, weight)
+        return _in_words(site, conv, site.current_value(data), weight, held)
     given = site.float_value(data)
     # What puts such layers together from parts writes no int8, nor adds one.
     in_int8 = conv.written or ends.arguments
@@ -116,9 +117,9 @@ def _convolution(site: Site) -> Kernel:
     return convolution_kernel(conv, [given, packed, *ends.arguments], tables)
 
 
-def _in_words(site: Site, conv: Convolution, data: relax.Var, weight: Array) -> Kernel:
+def _in_words(site: Site, conv: Convolution, data: Any, weight: Array, held: Held) -> Kernel:
     """Let a convolution read int8 in words."""
-    ends, held = int8_epilogue(site, scaled=True), site.held[data]
+    ends = int8_epilogue(site, scaled=True)
     layer = int8_layer(weight, starting_numbers(site, weight.shape[3]), held, ends)
     conv = dataclasses.replace(
         conv, dtype=INT8, lanes=site.core.lanes, epilogue=layer.steps, outside=held.zero,
@@ -128,7 +129,6 @@ def _in_words(site: Site, conv: Convolution, data: relax.Var, weight: Array) -> 
     order, tables = site.chain.order, []
     if order is not None:
         tables.append(relax.const(np.argsort(order).astype(np.int32)))
-    data = site.current_value(data)
     kernel = convolution_kernel(conv, [data, words, *layer.arguments, *ends.arguments], tables)
     return dataclasses.replace(kernel, pack_bias=lambda _: pack_bias(layer.starts, conv))
 
@@ -205,19 +205,26 @@ def _linear(site: Site) -> Kernel:
     assert weight is not None
     depth, outputs = weight.shape
     data, order = _reordered_input(site.chain.anchor.args[0], site, CHANNEL_AXIS)
-    data = site.float_value(data)
+    held = site.held.get(data) if order is None and site.core.dot_products else None
+    in_words = held is not None and depth >= FOUR
+    data = site.current_value(data) if in_words else site.float_value(data)
     rows, stored = shape_of(data) or (1, depth)
+    ends = int8_epilogue(site, scaled=in_words)
     conv = Convolution(
         height=rows, width=1, channels=depth, stored_channels=stored, groups=1,
         group_outputs=outputs, kernel=(1, 1), stride=(1, 1), padding=(0, 0, 0, 0), dilation=(1, 1),
         run=depth if order is None else 0, scattered=False, channels_first=False,
         lanes=lanes_for(outputs, site.core),
-        epilogue=site.chain.steps, dtype=site.core.element, block=_block_of(depth, site),
+        epilogue=ends.steps, dtype=site.core.element, block=_block_of(depth, site),
+        written=ends.written,
     )  # fmt: skip
     data = reshaped(site.builder, data, (1, rows, 1, stored))
-    packed = pack_weight(weight.reshape(1, 1, depth, outputs), conv)
+    weight = weight.reshape(1, 1, depth, outputs)
+    if held is not None and in_words:
+        return _in_words(site, conv, data, weight, held)
+    packed = pack_weight(weight, conv)
     tables = [] if order is None else [relax.const(order.astype(np.int32))]
-    return convolution_kernel(conv, [data, relax.const(packed)], tables)
+    return convolution_kernel(conv, [data, relax.const(packed), *ends.arguments], tables)
 
 
 def _block_of(depth: int, site: Site) -> int:
