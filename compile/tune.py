@@ -273,7 +273,9 @@ def _add_tuning(parser: argparse.ArgumentParser) -> None:
         help="candidates to try in all, earlier runs' included "
         "(default: 32 for each kernel without a record; 0: none)",
     )
-    add("--minutes", type=_minutes, metavar="M", help="stop tuning after so long")
+    add("--minutes", type=_minutes, metavar="M",
+        help="stop tuning after so long; on this machine the whole network is then timed with what"
+        " was found and with what it had, which takes about a minute more")  # fmt: skip
     add(
         "--score",
         choices=KINDS,
