@@ -13,12 +13,16 @@ from pathlib import Path
 
 import pytest
 import tvm
-from stages import QUICK
+from stages import HOST, QUICK, imported, lowered, seeded
+from torch import nn
 from tvm import relax, tirx, topi
 from tvm.s_tir import meta_schedule as ms
+from tvm.s_tir.pipeline import default_s_tir_pipeline
 
 from shuffledeploy.compiler.ir import tvm_edges
-from shuffledeploy.compiler.library import build_library
+from shuffledeploy.compiler.ir.inspection import kernel_functions
+from shuffledeploy.compiler.kernels.schedules import scheduled
+from shuffledeploy.compiler.library import build_library, build_object
 
 
 def test_llvm_answers_for_cores_and_features() -> None:
@@ -39,6 +43,24 @@ def test_a_lowering_is_three_passes_and_can_be_registered() -> None:
     assert all(callable(finish) for finish in (finish_host, finish_device))
     tvm_edges.register_lowering("canary", tvm_edges.default_lowering)
     assert tirx.get_tir_pipeline("canary"), "tvm.tirx.compilation_pipeline.register_tir_pipeline"
+
+
+def test_passes_that_are_left_out_change_no_code(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    source = inspect.getsource(default_s_tir_pipeline)
+    assert all(f"{name.split('.')[1]}()" in source for name in tvm_edges.IDLE_PASSES)
+    network = seeded(nn.Sequential(nn.Conv2d(6, 20, 3, 2, 1), nn.Conv2d(20, 20, 3, groups=20)))
+    kernels = kernel_functions(lowered(imported(network, 1, 6, 13, 11).module))
+    code = []
+    for passes in (tvm_edges.IDLE_PASSES, ()):
+        monkeypatch.setattr(tvm_edges, "IDLE_PASSES", passes)
+        for name, kernel in kernels.items():
+            function = scheduled(kernel, HOST.core).with_attr("global_symbol", name)
+            build_object(tvm.IRModule({name: function}), HOST, tmp_path / f"{name}.o")
+        code.append([(tmp_path / f"{name}.o").read_bytes() for name in kernels])
+    assert len(kernels) >= 2
+    assert code[0] == code[1]
 
 
 def test_tvm_takes_the_error_function_for_one_that_has_no_vectors() -> None:
