@@ -177,11 +177,13 @@ class _ConvolutionShape:
 def _stride_of_rows(function: tirx.PrimFunc, core: Core) -> int:
     """Tell the stride of a window over rows whose columns stand beside each other; else 0.
 
-    That is how the first convolution finds the network's input.
+    That is how the first convolution finds the network's input. In half precision a multiply-add
+    picks lanes of half of the registers only, and LLVM copies what stands in others.
     """
     image, *others = function.params
     found_by_table = any(str(buffer.name) == "channels" for buffer in others)
-    if int(function.attrs["run"]) or found_by_table or not core.multiplies_by_lane:
+    picks = core.multiplies_by_lane and core.element == FLOAT
+    if int(function.attrs["run"]) or found_by_table or not picks:
         return 0
     return max(1, int(image.shape[3]) // int(function.attrs["columns"]))
 

@@ -15,6 +15,7 @@ Tiles of 6 pixels by 4 vectors then fill 32 registers, and take 1.15 instruction
 
 from __future__ import annotations
 
+from shuffledeploy.compiler.ir.memory_layout import HALF
 from shuffledeploy.compiler.kernels.tiling import MOST_PIXELS_IN_TILE, Core, divisors
 
 # Vectors that one instruction loads on a core that multiplies by lanes.
@@ -23,6 +24,8 @@ PAIR = 2
 FEWEST_SUMS = 8
 # What the last registers cost, in loads for each multiply-add.
 CROWDED = 0.04
+# Sums of halves from which LLVM copies registers: inputs must stand in the first sixteen.
+HALF_CROWDED = 24
 # What sums cost that do not stay in registers.
 SPILLED = 1.0
 # Pieces of memory that are read or written line after line, of which a prefetcher keeps track.
@@ -66,6 +69,8 @@ def tile_costs(
         # little. Where pixels share vectors, some hold inputs and what is picked of them, and LLVM
         # soon spills.
         crowded = CROWDED if core.lanes > 8 and registers > core.registers - 6 else 0.0
+        if staged and core.element == HALF and pixels * vectors >= HALF_CROWDED:
+            crowded = CROWDED
         if shared:
             sharing = -(-pixels * shared // core.lanes)
             registers = pixels * (vectors - 1) + 2 * sharing + vectors + 1

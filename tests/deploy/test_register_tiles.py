@@ -8,11 +8,12 @@ import pytest
 
 from shuffledeploy.compiler.cores import ARM
 from shuffledeploy.compiler.ir.attributes import CONVOLUTION, KIND
+from shuffledeploy.compiler.ir.memory_layout import HALF
 from shuffledeploy.compiler.ir.tvm_edges import module_from_json
 from shuffledeploy.compiler.kernels.blocks import EpilogueStep
 from shuffledeploy.compiler.kernels.convolution import primitive_function
 from shuffledeploy.compiler.kernels.convolution_shape import Convolution, attributes
-from shuffledeploy.compiler.kernels.register_tiles import tile_costs
+from shuffledeploy.compiler.kernels.register_tiles import HALF_CROWDED, tile_costs
 from shuffledeploy.compiler.kernels.schedules import scheduled
 from shuffledeploy.compiler.kernels.tiling import Core
 from shuffledeploy.compiler.library import build_object
@@ -63,6 +64,13 @@ def _instructions(layer: Convolution, folder: Path) -> int:
     (count,) = count_kernels(objects, "cortex-a72", warm=False)
     assert isinstance(count, KernelCount), count
     return count.total
+
+
+def test_tiles_of_halves_leave_inputs_the_registers_that_lanes_are_picked_of() -> None:
+    """LLVM copies registers where 24 sums stand beside inputs."""
+    costs = tile_costs(196, False, 4, Core(8, 32, element=HALF), 8, 0)
+    best = min(costs, key=lambda pixels: costs[pixels])
+    assert 16 <= 4 * best < HALF_CROWDED
 
 
 @pytest.mark.parametrize("vectors", [1, 2, 3, 4, 5, 8])

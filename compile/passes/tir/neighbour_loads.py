@@ -15,7 +15,8 @@ After::
     total[0] = total[0] + broadcast(columns[1]) * w[4:8]
 
 A multiply-add picks a lane by itself: one load takes the place of four. What may lie outside of the
-image is chosen once, without a branch: what is loaded there is the nearest pixel.
+image is chosen once, without a branch: what is loaded there is the nearest pixel. Half precision is
+left as it is: a multiply-add of halves picks lanes of the first sixteen registers only.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from tvm import tirx
 from tvm_ffi import structural_equal, structural_map, structural_walk
 
 from shuffledeploy.compiler.ir.attributes import CONVOLUTION, attribute, kind_of
+from shuffledeploy.compiler.ir.memory_layout import FLOAT
 from shuffledeploy.compiler.ir.tir import is_conditional, picked, with_values
 
 #: Elements of a vector that is loaded, of which at least two have to be asked for.
@@ -131,6 +133,8 @@ class _Piece:
                 continue
             for load in _broadcast(statement.value):
                 if not isinstance(load, tvm.ir.TensorLoad) or len(load.indices) != 1:
+                    continue
+                if str(load.source.dtype) != FLOAT:
                     continue
                 if any(load.source.same_as(buffer) for buffer in self._written):
                     continue
