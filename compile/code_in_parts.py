@@ -21,6 +21,8 @@ from tvm import relax, tirx
 from tvm.ir import GlobalVar
 from tvm_ffi import structural_map, structural_visit, structural_walk
 
+from shuffledeploy.compiler.ir.connected_sets import connected
+
 #: Kernels from which LLVM has so much to do that a second thread is worth its start.
 FEWEST_KERNELS = 6
 
@@ -58,12 +60,7 @@ def in_two_parts(module: tvm.IRModule) -> tuple[tvm.IRModule, tvm.IRModule | Non
 
 def _together(kernels: dict[GlobalVar, tirx.PrimFunc]) -> list[dict[GlobalVar, tirx.PrimFunc]]:
     """Group kernels that call each other, over others or directly."""
-    groups: list[set[str]] = []
-    for variable, function in kernels.items():
-        group = {variable.name_hint, *_called(function)}
-        joined = [other for other in groups if other & group]
-        groups = [other for other in groups if not other & group]
-        groups.append(group.union(*joined))
+    groups = connected({gv.name_hint, *_called(f)} for gv, f in kernels.items())
     return [{gv: f for gv, f in kernels.items() if gv.name_hint in group} for group in groups]
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from tvm_ffi import structural_equal
 
+from shuffledeploy.compiler.ir.connected_sets import connected
 from shuffledeploy.compiler.library import compile_program, machine_program
 from shuffledeploy.compiler.library_facts import strip_calls, symbols_of
 from shuffledeploy.compiler.network import Chosen, Lowered, choose_schedules, link_kernels
@@ -93,7 +94,7 @@ class NetworkLibraries:
             [self._keys_of(place, name) for name in one.names] for place, one in enumerate(times)
         ]
         best: dict[str, str] = {}
-        for part in parts([keys for one in calls for keys in one]):
+        for part in connected({keys for one in calls for keys in one}):
             rounds = np.array([
                 _sums(one, [place for place, keys in enumerate(named) if keys & part])
                 for one, named in zip(times, calls, strict=True)
@@ -107,16 +108,6 @@ class NetworkLibraries:
     def _keys_of(self, place: int, call: str) -> frozenset[str]:
         kernels = self._kernels_of_call[place].get(call, (call,))
         return frozenset(self._keys[kernel] for kernel in kernels if kernel in self._keys)
-
-
-def parts(calls: Iterable[frozenset[str]]) -> list[frozenset[str]]:
-    """Group kernels' keys: those that one call computes are of one group, and so on."""
-    groups: list[frozenset[str]] = []
-    for keys in set(calls):
-        joined = [group for group in groups if group & keys]
-        groups = [group for group in groups if not group & keys]
-        groups.append(keys.union(*joined))
-    return [group for group in groups if group]
 
 
 def _sums(times: NetworkTimes, places: Sequence[int]) -> NDArray[np.float64]:

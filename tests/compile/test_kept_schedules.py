@@ -15,10 +15,10 @@ from stages import HOST, QUICK, seeded
 from tuning_by_size import CodeSize, InThisProcess, TunedNetwork
 
 from shuffledeploy.compiler.frontend.program import trace
+from shuffledeploy.compiler.ir.connected_sets import connected
 from shuffledeploy.compiler.network import Lowered, lower
 from shuffledeploy.compiler.tuning import kept_schedules, run_search
 from shuffledeploy.compiler.tuning.kept_schedules import BEFORE, BEST, FOUND, keep_what_wins
-from shuffledeploy.compiler.tuning.network_libraries import parts
 from shuffledeploy.compiler.tuning.records.record_log import append, log_path, read_log
 from shuffledeploy.compiler.tuning.records.recorded_schedules import make_record
 from shuffledeploy.compiler.tuning.request import Request
@@ -171,7 +171,7 @@ def test_nothing_is_kept_of_a_network_that_got_slower(
 
 def test_parts_are_what_calls_share() -> None:
     calls = [frozenset("ab"), frozenset("c"), frozenset("bd"), frozenset("c"), frozenset()]
-    assert sorted("".join(sorted(part)) for part in parts(calls)) == ["abd", "c"]
+    assert sorted("".join(sorted(part)) for part in connected(calls)) == ["abd", "c"]
 
 
 def test_libraries_of_one_network_are_timed_call_by_call(tmp_path: Path, lowered: Lowered) -> None:
