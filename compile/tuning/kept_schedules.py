@@ -28,23 +28,15 @@ from shuffledeploy.compiler.network import Lowered
 from shuffledeploy.compiler.tuning.network_libraries import NetworkLibraries, Records
 from shuffledeploy.compiler.tuning.records.record import Record
 from shuffledeploy.compiler.tuning.records.record_log import log_path, read_log, replace_kind
-from shuffledeploy.compiler.tuning.records.recorded_schedules import (
-    make_record,
-    recorded_schedule,
-)
+from shuffledeploy.compiler.tuning.records.recorded_schedules import recorded_schedule
 from shuffledeploy.compiler.tuning.records.related_records import usable_records
 from shuffledeploy.compiler.tuning.request import Request
-from shuffledeploy.compiler.tuning.run_search import measure_shortlist
-from shuffledeploy.compiler.tuning.score import (
-    MEASURED_UNIT,
-    Devices,
-    KernelObject,
-    checked_score,
-)
-from shuffledeploy.compiler.tuning.search.candidates import Workers, build_candidates
+from shuffledeploy.compiler.tuning.run_search import measure_shortlist, timed_schedules
+from shuffledeploy.compiler.tuning.score import MEASURED_UNIT, Devices
+from shuffledeploy.compiler.tuning.search.candidates import Workers
 from shuffledeploy.compiler.tuning.search.tasks import Task, default_schedule
 from shuffledeploy.model.command_output import counted
-from shuffledeploy.model.progress import LINE_EVERY_S, clock
+from shuffledeploy.model.progress import LINE_EVERY_S, clock, seconds_left
 from shuffledeploy.model.scratch import scratch_folder
 
 BEFORE, DEFAULT, FOUND, BEST = "before", "default numbers", "found", "the best of each part"
@@ -168,16 +160,17 @@ def keep_what_wins(
 
 def _telling(say: Callable[[str], None]) -> Callable[[int, int], None]:
     """Say now and then how many rounds of timing are left."""
-    began = said = time.monotonic()
+    began = said = 0.0
 
     def tell(done: int, total: int) -> None:
         nonlocal began, said
         now = time.monotonic()
-        began, said = (now, now) if done == 0 else (began, said)
-        if done and now - said >= LINE_EVERY_S:
+        if done == 0:
+            began = said = now
+        left = seconds_left(done, total, now - began)
+        if left is not None and now - said >= LINE_EVERY_S:
             said = now
-            left = clock((now - began) / done * (total - done))
-            say(f"round {done} of {total}, about {left} left")
+            say(f"round {done} of {total}, about {clock(left)} left")
 
     return tell
 
@@ -197,26 +190,14 @@ def _forget(
     if not lost:
         return
     target, core = request.target, request.target.core
-    known = read_log(log)
+    known = read_log(log).records
     schedules = []
     for task in lost:
         record = kept.get(task.key)
         schedule = record and recorded_schedule(task.function, record)
-        schedules.append(schedule or default_schedule(task.function, core))
-    with (
-        scratch_folder("kept-") as scratch,
-        devices.score(target, device, "latency") as score,
-        Workers() as workers,
-    ):
-        functions = [schedule.mod["main"] for schedule in schedules]
-        built = build_candidates(functions, target, scratch, workers, checks=False)
-        answers = iter(score([kernel for kernel in built if isinstance(kernel, KernelObject)]))
-        records = []
-        for task, schedule, kernel in zip(lost, schedules, built, strict=True):
-            result = checked_score(next(answers)) if isinstance(kernel, KernelObject) else kernel
-            if not isinstance(result, str):
-                trials = max((r.trials for r in known.records if r.key == task.key), default=1)
-                records.append(make_record(
-                    task.name, task.key, schedule, result, score.unit, score.source, trials
-                ))  # fmt: skip
+        trials = max((r.trials for r in known if r.key == task.key), default=1)
+        schedules.append((task, schedule or default_schedule(task.function, core), trials))
+    with devices.score(target, device, "latency") as score, Workers() as workers:
+        timed = timed_schedules(schedules, score, target, workers)
+    records = [record for record in timed if isinstance(record, Record)]
     replace_kind(log, [task.key for task in lost], records, MEASURED_UNIT)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
+from tvm.s_tir import Schedule
 
 from shuffledeploy.compiler.targets import CompileTarget
 from shuffledeploy.compiler.tuning.records.record import Record
@@ -178,19 +179,37 @@ def _measured(
         trials = max(record.trials for record in shortlist)
         fitting.append(default_schedule(task.function, target.core))
         fitting = list({str(schedule.mod["main"]): schedule for schedule in fitting}.values())
-    functions = [schedule.mod["main"] for schedule in fitting]
-    records: list[Record] = []
+    tried = timed_schedules([(task, s, trials) for s in fitting], score, target, workers)
     reasons = ["its schedule does not fit the kernel"] * schedules.count(None)
-    with scratch_folder("shortlist-") as scratch:
+    reasons += [reason for reason in tried if isinstance(reason, str)]
+    return [record for record in tried if isinstance(record, Record)], reasons
+
+
+def timed_schedules(
+    schedules: Sequence[tuple[Task, Schedule, int]],
+    score: Score,
+    target: CompileTarget,
+    workers: Workers,
+) -> list[Record | str]:
+    """Build and score schedules of kernels, each with the trials that it is the outcome of.
+
+    Returns
+    -------
+    list of Record or str
+        Of each its record, or the reason why it has none.
+    """
+    functions = [schedule.mod["main"] for _, schedule, _ in schedules]
+    results: list[Record | str] = []
+    with scratch_folder("schedules-") as scratch:
         built = build_candidates(functions, target, scratch, workers, checks=False)
-        good = [kernel for kernel in built if isinstance(kernel, KernelObject)]
-        answers = iter(score(good))
-        for schedule, kernel in zip(fitting, built, strict=True):
+        answers = iter(score([kernel for kernel in built if isinstance(kernel, KernelObject)]))
+        for (task, schedule, trials), kernel in zip(schedules, built, strict=True):
             result = checked_score(next(answers)) if isinstance(kernel, KernelObject) else kernel
-            if isinstance(result, str):
-                reasons.append(result)
-            else:
-                records.append(make_record(
+            results.append(
+                result
+                if isinstance(result, str)
+                else make_record(
                     task.name, task.key, schedule, result, score.unit, score.source, trials
-                ))  # fmt: skip
-    return records, reasons
+                )
+            )
+    return results

@@ -19,7 +19,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from shuffledeploy.compiler.tuning.records.log_files import (
@@ -199,14 +199,8 @@ def replace_scores(path: Path, records: Sequence[Record]) -> None:
     Scores that were found at different times would else be compared, and the luckiest one kept. A
     log with damaged lines is left as it is.
     """
-    with locked(path):
-        log = read_log(path)
-        if log.rejected or not log.shortlists:
-            return
-        said = {(record.key, record.source) for record in records}
-        kept = [few for few in log.shortlists if (few[0].key, few[0].source) not in said]
-        replace_text(path, sorted_lines([*(r for few in kept for r in reversed(few)), *records]))
-    compact(path)
+    said = {(record.key, record.source) for record in records}
+    _replace(path, records, lambda old: (old.key, old.source) in said)
 
 
 def replace_kind(path: Path, keys: Iterable[str], records: Sequence[Record], unit: str) -> None:
@@ -215,12 +209,15 @@ def replace_kind(path: Path, keys: Iterable[str], records: Sequence[Record], uni
     A log with damaged lines is left as it is.
     """
     gone = set(keys)
+    _replace(path, records, lambda old: old.key in gone and old.unit == unit)
+
+
+def _replace(path: Path, records: Sequence[Record], goes: Callable[[Record], bool]) -> None:
+    """Let records take the place of the shortlists whose records go, then compact."""
     with locked(path):
         log = read_log(path)
-        if log.rejected:
+        if log.rejected or not log.shortlists:
             return
-        kept = [
-            few for few in log.shortlists if few[0].key not in gone or few[0].unit != unit
-        ]  # fmt: skip
+        kept = [few for few in log.shortlists if not goes(few[0])]
         replace_text(path, sorted_lines([*(r for few in kept for r in reversed(few)), *records]))
     compact(path)
