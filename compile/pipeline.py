@@ -175,7 +175,7 @@ def pipeline(
             "write_dot_products": each(
                 partial(write_dot_products, has_dot=target.has_dot_products), _reads_words
             ),
-            "join_stores": each(join_stores),
+            **({"join_stores": each(join_stores)} if target.precision == INT8 else {}),
             "share_vectors": each(share_vectors, _shares),
             **(
                 {"load_neighbours": each(load_neighbours, reads_columns)}

@@ -11,7 +11,7 @@ from shuffledeploy.compiler.ir.attributes import WORDS
 from shuffledeploy.compiler.ir.graph import Array
 from shuffledeploy.compiler.ir.memory_layout import FLOAT, INT8
 from shuffledeploy.compiler.kernels.blocks import EpilogueStep, output_extent
-from shuffledeploy.compiler.kernels.int8_products import FOUR
+from shuffledeploy.compiler.kernels.int8_products import FOUR, words_of
 from shuffledeploy.compiler.kernels.int8_sums import AS_WHOLE_NUMBERS, Int8Sums
 
 
@@ -96,7 +96,7 @@ class Convolution:
     @property
     def depth(self) -> int:
         """What a sum takes of each pixel: channels of a group, or words of them."""
-        return -(-self.group_inputs // FOUR) if self.in_words else self.group_inputs
+        return words_of(self.group_inputs) if self.in_words else self.group_inputs
 
     @property
     def group_inputs(self) -> int:

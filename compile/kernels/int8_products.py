@@ -23,6 +23,11 @@ DOT = pure_operator("shuffledeploy.dot")
 COLUMN = pure_operator("shuffledeploy.column")
 
 
+def words_of(numbers: int) -> int:
+    """Count the words that hold so many int8."""
+    return -(-numbers // FOUR)
+
+
 def word(first: Any) -> Any:
     """Take the four int8 from one on as a word; `first` is a load of that one."""
     return tirx.call_intrin("int32", tvm.ir.Op.get(WORD), first)

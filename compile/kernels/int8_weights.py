@@ -6,7 +6,7 @@ import numpy as np
 
 from shuffledeploy.compiler.ir.graph import Array
 from shuffledeploy.compiler.kernels.convolution_shape import Convolution
-from shuffledeploy.compiler.kernels.int8_products import FOUR
+from shuffledeploy.compiler.kernels.int8_products import FOUR, words_of
 
 #: The largest int8 that stands for a number: -128 is left out, so that signs are alike.
 MOST = 127
@@ -60,7 +60,7 @@ def pack_columns(taps: Array) -> Array:
         int32 ``(words, kw, C)``; four rows each, the first lowest, zeros beyond the last.
     """
     height, width, channels = taps.shape
-    words = -(-height // FOUR)
+    words = words_of(height)
     rows = np.zeros((words * FOUR, width, channels), np.int8)
     rows[:height] = taps
     apart = rows.reshape(words, FOUR, width, channels).transpose(0, 2, 3, 1)

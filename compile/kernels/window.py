@@ -29,6 +29,7 @@ from shuffledeploy.compiler.kernels.blocks import (
     place,
     starting_bias,
 )
+from shuffledeploy.compiler.kernels.int8_products import words_of
 from shuffledeploy.compiler.kernels.int8_sums import (
     AS_WHOLE_NUMBERS,
     Int8Sums,
@@ -41,7 +42,6 @@ from shuffledeploy.compiler.kernels.window_words import (
     accumulate_columns,
     channel_at,
     computed_channels,
-    words_of,
 )
 
 # Longest sum in half precision of a pool: longer ones are summed in float32.

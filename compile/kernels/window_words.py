@@ -19,18 +19,13 @@ from tvm.tirx.script.builder import ir as T
 
 from shuffledeploy.compiler.ir.memory_layout import INT8, INT32
 from shuffledeploy.compiler.kernels.blocks import ACCUMULATE, TAKEN, Read, axes, named, place
-from shuffledeploy.compiler.kernels.int8_products import FOUR, column, dot
+from shuffledeploy.compiler.kernels.int8_products import FOUR, column, dot, words_of
 
 if TYPE_CHECKING:
     from shuffledeploy.compiler.kernels.window import Window
 
 #: Channels of a vector of int8 that may overlap the one before it.
 EIGHT = 8
-
-
-def words_of(height: int) -> int:
-    """Count the words of a column of a window."""
-    return -(-height // FOUR)
 
 
 def computed_channels(window: Window) -> int:

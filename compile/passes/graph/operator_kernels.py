@@ -205,11 +205,11 @@ def _linear(site: Site) -> Kernel:
     assert weight is not None
     depth, outputs = weight.shape
     data, order = _reordered_input(site.chain.anchor.args[0], site, CHANNEL_AXIS)
-    held = site.held.get(data) if order is None and site.core.dot_products else None
-    in_words = held is not None and depth >= FOUR
-    data = site.current_value(data) if in_words else site.float_value(data)
+    in_words = order is None and site.core.dot_products and depth >= FOUR
+    held = site.held.get(data) if in_words else None
+    data = site.float_value(data) if held is None else site.current_value(data)
     rows, stored = shape_of(data) or (1, depth)
-    ends = int8_epilogue(site, scaled=in_words)
+    ends = int8_epilogue(site, scaled=False)
     conv = Convolution(
         height=rows, width=1, channels=depth, stored_channels=stored, groups=1,
         group_outputs=outputs, kernel=(1, 1), stride=(1, 1), padding=(0, 0, 0, 0), dilation=(1, 1),
@@ -220,7 +220,7 @@ def _linear(site: Site) -> Kernel:
     )  # fmt: skip
     data = reshaped(site.builder, data, (1, rows, 1, stored))
     weight = weight.reshape(1, 1, depth, outputs)
-    if held is not None and in_words:
+    if held is not None:
         return _in_words(site, conv, data, weight, held)
     packed = pack_weight(weight, conv)
     tables = [] if order is None else [relax.const(order.astype(np.int32))]

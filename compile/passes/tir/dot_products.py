@@ -134,8 +134,7 @@ def _interleaved(apart: Sequence[Any]) -> list[Any]:
     """Interleave four vectors of int8; give what comes of it, sixteen bytes at a time."""
     first, second, third, fourth = apart
     even, odd = _zipped(first, third), _zipped(second, fourth)
-    whole = [word for left, right in zip(even, odd, strict=True) for word in _zipped(left, right)]
-    return whole
+    return [word for left, right in zip(even, odd, strict=True) for word in _zipped(left, right)]
 
 
 def _zipped(left: Any, right: Any) -> list[Any]:

@@ -31,7 +31,7 @@ def write_maximums(function: tirx.PrimFunc) -> tirx.PrimFunc:
 
 def _writer(name: str) -> Any:
     def write(node: Any) -> Any:
-        dtype = str(node.dtype) if hasattr(node, "dtype") else str(node.ty.dtype)
+        dtype = str(node.ty.dtype)
         if not dtype.startswith("float"):
             return node
         return tirx.call_llvm_pure_intrin(dtype, name, node.a, node.b)
