@@ -12,7 +12,7 @@ help:
 	@echo "make fuzz    files and peers that nobody should trust, ten minutes of new ones"
 	@echo "make board   build the emulated board       make data    fetch Fashion-MNIST"
 	@echo "make zoo     every network on every target: parity and shuffle kernels"
-	@echo "make networks  57 networks of pytorchcv and timm, and odd programs: parity, half an hour"
+	@echo "make networks  57 networks of pytorchcv and timm, and odd programs: parity, hours, resumes"
 	@echo "make bench   against ONNX Runtime, OpenVINO and four more: up to half an hour, resumes"
 	@echo "make peers   beside five engines on an emulated core: an hour, resumes"
 	@echo "make clean   remove what was built here (not the cache)"
@@ -67,9 +67,10 @@ $(VENV)/.networks: $(READY)
 	$(RUN) -m pip install --quiet --no-deps pytorchcv==0.0.74 timm==1.0.31
 	@touch $@
 
-networks: $(VENV)/.networks
+networks: $(VENV)/.networks board
 	mkdir -p build
-	$(RUN) tests/networks/check_networks.py --json build/networks.json
+	$(RUN) tests/networks/check_networks.py --targets host cortex-a72 --json build/networks.json --resume \
+	  --table tests/networks/NETWORKS.md
 
 # The engines that we are compared with: only here, for they are large.
 $(VENV)/.bench: $(READY)

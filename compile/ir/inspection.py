@@ -50,10 +50,10 @@ def moves_only(function: tirx.PrimFunc) -> bool:
 def is_shuffle(function: tirx.PrimFunc) -> bool:
     """Whether a kernel is a pass over memory that brings channels into another order.
 
-    That is one that gathers channels by a table, swaps the two extents that channels were split
-    into, or joins the pieces of a single tensor. A layout that changes as a whole, a slice and a
-    concatenation of several tensors are none; neither is a kernel of ours that reads or writes in
-    another order while it computes.
+    That is one that gathers all channels by a table, swaps the two extents that channels were split
+    into, or joins the pieces of a single tensor. A layout that changes as a whole, a slice, a few
+    elements picked by a table and a concatenation of several tensors are none; neither is a kernel
+    of ours that reads or writes in another order while it computes.
     """
     kind = kind_of(function)
     if kind:
@@ -71,9 +71,12 @@ def is_shuffle(function: tirx.PrimFunc) -> bool:
 
 
 def _gathers_channels(load: Any) -> bool:
-    """Whether a tensor is read by a table of one axis, and not by the first of its own."""
+    """Whether all of an axis but the first is read by a table of one axis."""
+    axes = list(zip(load.indices, load.source.shape, strict=True))
     return any(
-        len(table.indices) == 1 for index in list(load.indices)[1:] for table in loads_in(index)
+        len(table.indices) == 1 and int(table.source.shape[0]) >= int(extent)
+        for index, extent in axes[1:]
+        for table in loads_in(index)
     )
 
 

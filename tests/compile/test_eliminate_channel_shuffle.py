@@ -270,7 +270,7 @@ def test_without_the_pass_every_shuffle_is_a_kernel() -> None:
 
 
 class _NoShuffle(nn.Module):
-    """Moves that are no shuffles: an answer in NCHW, a slice, heads that change places."""
+    """Moves that are no shuffles: an answer in NCHW, a slice, heads, positions by a table."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -278,8 +278,10 @@ class _NoShuffle(nn.Module):
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
         x = self.conv(x)
-        heads = x.flatten(2).transpose(1, 2).reshape(1, 20, 3, 4).transpose(1, 2)
-        return [x, x[:, :, 1:3].relu(), heads.softmax(-1)]
+        positions = x.flatten(2).transpose(1, 2)
+        heads = positions.reshape(1, 20, 3, 4).transpose(1, 2)
+        few = positions.cumsum(2)[:, torch.tensor([0, 2, 3, 15])]
+        return [x, x[:, :, 1:3].relu(), heads.softmax(-1), few]
 
 
 def test_what_is_no_shuffle_is_not_counted_as_one() -> None:

@@ -7,28 +7,24 @@ ever is a row of the table like the others.
 from __future__ import annotations
 
 import argparse
-import multiprocessing
+import dataclasses
 import sys
-import tempfile
-import time
-import traceback
-import warnings
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import torch
+import msgspec
+from checked_program import OUTCOMES, CheckedProgram, check_program
+from networks_table import networks_table
 from odd_functions import FUNCTIONS
 from odd_layers import LAYERS
 from package_networks import package_networks
-from telling_weights import telling
 
-import shuffledeploy
 from shuffledeploy.model.command_output import require_writable, write_json
-from shuffledeploy.model.errors import Failure, UsageError, command
+from shuffledeploy.model.errors import UsageError, command
 from shuffledeploy.model.plain_console import plain_console
 
-LIMIT = 300.0
+#: Seconds for each network and target: an emulated board computes the largest for minutes.
+LIMIT_S = 900.0
 Programs = dict[str, Any]
 
 
@@ -36,88 +32,78 @@ Programs = dict[str, Any]
 def main(argv: list[str] | None = None) -> int:
     """Run the command; see ``--help``."""
     options = _parse(argv)
-    require_writable(options.json)
+    for path in (options.json, options.table):
+        require_writable(path)
     programs = _programs()
     unknown = set(options.names) - set(programs)
     if unknown:
         raise UsageError(f"unknown networks: {', '.join(sorted(unknown))}")
-    rows = []
+    rows = _rows_of(options.json) if options.resume else []
+    known = {(row.network, row.target) for row in rows}
     for name in options.names or programs:
-        row = _checked(name, programs[name], options)
-        rows.append(row)
-        print(f"{name:28} {row['seconds']:6.1f} s  {row['outcome']:8} {row['detail']}", flush=True)
-    counts = {kind: sum(row["outcome"] == kind for row in rows)
-              for kind in ("right", "refused", "wrong", "crashed", "missing")}  # fmt: skip
+        for target in options.targets:
+            if (name, target) in known:
+                continue
+            row = check_program(name, programs[name], target, options.seconds)
+            rows.append(row)
+            print(_line(row), flush=True)
+            if options.json:
+                fields = [dataclasses.asdict(row) for row in rows]
+                write_json(options.json, {"networks": fields})
+    if options.table:
+        options.table.write_text(networks_table(rows))
+    counts = {kind: sum(row.outcome == kind for row in rows) for kind in OUTCOMES}
     plain_console().print(", ".join(f"{count} {kind}" for kind, count in counts.items()))
-    if options.json:
-        write_json(options.json, {"target": options.target, "networks": rows, "counts": counts})
     return 1 if counts["wrong"] or counts["crashed"] else 0
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="NETWORK", help="which (default: all)")
-    parser.add_argument("--target", default="host", help="target by name (default: host)")
-    parser.add_argument("--seconds", type=float, default=LIMIT, help="time limit of each")
+    parser.add_argument(
+        "--targets", nargs="+", default=["host"], metavar="TARGET",
+        help="targets by name (default: host)",
+    )  # fmt: skip
+    parser.add_argument("--seconds", type=float, default=LIMIT_S, help="time limit of each")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows as JSON")
-    return parser.parse_args(argv)
+    parser.add_argument(
+        "--resume", action="store_true", help="keep the rows of the JSON file and add the others"
+    )
+    parser.add_argument("--table", type=Path, metavar="FILE", help="write a table in Markdown")
+    options = parser.parse_args(argv)
+    if options.resume and options.json is None:
+        raise UsageError("--resume goes on from the rows of a file: add --json FILE")
+    return options
 
 
 def _programs() -> Programs:
-    """List what makes each program: called, it gives a module and its inputs."""
+    """List what makes each program: called, it gives an exported program."""
     odd = {f"odd_{name}": program.traced for name, program in {**LAYERS, **FUNCTIONS}.items()}
     return {**{network.name: network for network in package_networks()}, **odd}
 
 
-def _checked(name: str, program: Any, options: argparse.Namespace) -> dict[str, Any]:
-    if not getattr(program, "is_installed", True):
-        return _row(name, "missing", f"{program.package} is not installed", 0.0)
-    context = multiprocessing.get_context("fork")
-    here, there = context.Pipe(duplex=False)
-    began = time.monotonic()
-    process = context.Process(target=_compare, args=(program, options.target, there))
-    process.start()
-    there.close()
+def _rows_of(path: Path) -> list[CheckedProgram]:
+    """Read the rows of an earlier run; none where there was none."""
+    if not path.exists():
+        return []
     try:
-        outcome, detail = here.recv() if here.poll(options.seconds) else (
-            "crashed", f"not done after {options.seconds:.0f} s")  # fmt: skip
-    except EOFError:
-        outcome, detail = "crashed", "the process died"
-    process.kill()
-    process.join()
-    return _row(name, outcome, detail, time.monotonic() - began)
+        return msgspec.json.decode(path.read_bytes(), type=_Rows).networks
+    except msgspec.DecodeError as error:
+        raise UsageError(f"{path} holds no rows of networks: {error}") from error
 
 
-def _row(name: str, outcome: str, detail: str, seconds: float) -> dict[str, Any]:
-    return {"network": name, "outcome": outcome, "detail": detail, "seconds": seconds}
+class _Rows(msgspec.Struct):
+    networks: list[CheckedProgram]
 
 
-def _compare(program: Any, target: str, answer: Connection) -> None:
-    """Compile and compare one program; a process of its own runs this."""
-    try:
-        answer.send(_compared(program, target))
-    except (UsageError, Failure) as error:
-        answer.send(("refused", str(error)))
-    except BaseException:
-        answer.send(("crashed", traceback.format_exc().strip().splitlines()[-1]))
-
-
-def _compared(program: Any, target: str) -> tuple[str, str]:
-    torch.manual_seed(0)
-    torch.set_num_threads(1)
-    warnings.simplefilter("ignore")
-    if callable(program):
-        exported = program()
-    else:
-        picture = torch.zeros(1, 3, program.size, program.size)
-        pictures = picture.expand(4, -1, -1, -1)
-        exported = torch.export.export(telling(program.make(), pictures), (picture,))
-    with tempfile.TemporaryDirectory() as folder:
-        bundle = shuffledeploy.compile(exported, target=target, output=Path(folder) / "bundle")
-        parity = shuffledeploy.check_parity(bundle)
-        calls, shuffles = bundle.manifest.kernel_calls, bundle.manifest.shuffle_kernels
-    detail = f"{parity.max_rel_error:.1e}, {calls} kernel calls, {shuffles} shuffles"
-    return ("right", detail) if parity.passed else ("wrong", parity.verdict)
+def _line(row: CheckedProgram) -> str:
+    """Say in a line what came of a program."""
+    detail = row.detail
+    if row.outcome == "right":
+        counts = f"{row.kernel_calls} kernel calls, {row.shuffle_kernels} shuffles"
+        detail = f"{row.max_rel_error:.1e}, {counts}"
+    seconds = sum(row.seconds.values())
+    return f"{row.network:28} {row.target:12} {seconds:6.1f} s  {row.outcome:8} {detail}"
 
 
 if __name__ == "__main__":
