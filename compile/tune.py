@@ -19,8 +19,8 @@ from shuffledeploy.compiler.tuning.network_options import (
     add_network_options,
     read_network_files,
 )
-from shuffledeploy.compiler.tuning.request import LOG_FOLDER, Request
-from shuffledeploy.compiler.tuning.score import KINDS
+from shuffledeploy.compiler.tuning.request import Request
+from shuffledeploy.compiler.tuning.search_options import add_search_options, require_search_agrees
 from shuffledeploy.deploy.devices.device_names import (
     CORE_HELP,
     EMULATED_TIME,
@@ -47,6 +47,8 @@ examples:
       somebody else's checkpoint of a network of the zoo, which tells itself which
   python compile/tune.py --target cortex-a76 --device tracker://127.0.0.1:9190/pi5
       tuned on the real boards that registered with a TVM tracker
+  python compile/tune.py --target cortex-a72 --cluster tcp://127.0.0.1:8786 --trials 2000
+      candidates built and estimated on the machines of a Dask scheduler
   python compile/tune.py --target cortex-a76 --precision float16
       in half precision, for cores that compute in it
   python compile/tune.py --target arm --standalone
@@ -71,7 +73,8 @@ def main(argv: list[str] | None = None) -> int:
     from shuffledeploy.compiler.tuning.session import tune_network
     from shuffledeploy.deploy.scoring.tuning_devices import TuningDevices
 
-    outcome = tune_network(_request(options, files), TuningDevices(options.core, board))
+    devices = TuningDevices(options.core, board, options.cluster)
+    outcome = tune_network(_request(options, files), devices)
     print_outcome(outcome)
     rules = _rules(outcome)
     estimated = _estimate(outcome, board) if board else {}
@@ -148,10 +151,7 @@ def _refuse_early(options: argparse.Namespace) -> dict[str, float]:
     UsageError
         Says what is wrong and what to do.
     """
-    if options.measure_shortlist and (options.score or options.trials or options.minutes):
-        raise UsageError(
-            "--measure-shortlist tunes nothing: leave out --score, --trials, --minutes"
-        )
+    require_search_agrees(options)
     if options.apple and options.standalone is None:
         raise UsageError("--apple goes with --standalone")
     if options.device:
@@ -237,7 +237,8 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     _add_inputs(parser)
-    _add_tuning(parser)
+    add_search_options(parser)
+    _add_devices(parser)
     _add_outputs(parser)
     return parser
 
@@ -264,31 +265,8 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
     add_network_options(parser)
 
 
-def _add_tuning(parser: argparse.ArgumentParser) -> None:
+def _add_devices(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add(
-        "--trials",
-        type=_count,
-        metavar="N",
-        help="candidates to try in all, earlier runs' included "
-        "(default: 32 for each kernel without a record; 0: none)",
-    )
-    add("--minutes", type=_minutes, metavar="M",
-        help="stop tuning after so long; on this machine the whole network is then timed with what"
-        " was found and with what it had, which takes about a minute more")  # fmt: skip
-    add(
-        "--score",
-        choices=KINDS,
-        help="what candidates are ranked by (default: latency on a real device, "
-        "estimate on an emulated one)",
-    )
-    add(
-        "--measure-shortlist",
-        action="store_true",
-        help="tune nothing: time the best few of each kernel on a real --device, in turns "
-        "where it is this machine, again where they were timed before",
-    )
-    add("--seed", type=int, default=0, help="of the search (default: 0)")
     add(
         "--device",
         metavar="DEVICE",
@@ -297,13 +275,6 @@ def _add_tuning(parser: argparse.ArgumentParser) -> None:
         " library fits this machine, else emulated)",
     )
     add("--core", metavar="CORE", help=CORE_HELP)
-    add(
-        "--logs",
-        type=Path,
-        default=LOG_FOLDER,
-        metavar="DIR",
-        help="tuning records, a folder a target (default: tuning_logs)",
-    )
 
 
 def _add_outputs(parser: argparse.ArgumentParser) -> None:
@@ -328,20 +299,6 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
         help="draw the network's score against minutes and trials")  # fmt: skip
     add("--beside", type=Path, metavar="BENCH.json",
         help="draw other engines' latencies there too, from bench.py --json")  # fmt: skip
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError("must not be negative")
-    return value
-
-
-def _minutes(text: str) -> float:
-    value = float(text)
-    if not 0 < value < 1e6:
-        raise argparse.ArgumentTypeError("must be a number above 0")
-    return value
 
 
 if __name__ == "__main__":

@@ -63,17 +63,14 @@ def search(
         chosen = [task for task in tasks if task.key not in known]
     if request.trials == 0 or not chosen:
         return SearchResult()
-    with (
-        Workers(polite=True) as workers,
-        devices.score(request.target, device, request.score) as score,
-    ):
-        records = read_log(log, score.source).best
+    with devices.evaluation(request.target, device, request.score) as evaluation:
+        records = read_log(log, evaluation.source).best
         trials = _trials(request, tasks, len(chosen), records)
         if trials is not None and trials <= 0:
             return SearchResult()
         seconds = math.inf if request.minutes is None else 60 * request.minutes
         history = History()
-        workers.warm_up()
+        evaluation.warm_up()
         with ProgressReport(console, "tuning", trials, seconds) as shown:
 
             def report(states: Sequence[Progress], spent: int) -> None:
@@ -81,14 +78,14 @@ def search(
                 shown(states, spent)
 
             states = tune(
-                chosen, records, score, request.target, log, seed=request.seed, workers=workers,
+                chosen, records, evaluation, request.target, log, seed=request.seed,
                 trials=UNLIMITED if trials is None else trials, report=report,
                 elsewhere=usable_records(request.log_folder, request.target),
                 seconds=seconds,
             )  # fmt: skip
-        warnings = warnings_of(score)
+        warnings = tuple(evaluation.warnings)
     compact(log)
-    return history.result(states, score.unit, warnings)
+    return history.result(states, evaluation.unit, warnings)
 
 
 def _trials(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -90,6 +91,35 @@ class Score(Protocol):
         """Return a score for each kernel, or in its place why it has none."""
 
 
+class Evaluation(Protocol):
+    """Candidates in, scores out: all that a search knows of where they are built and scored.
+
+    Attributes
+    ----------
+    source, unit : str
+        Of its scores, as of a `Score`.
+    """
+
+    source: str
+    unit: str
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """What it has to say at the end, such as a board or a machine that was set aside."""
+
+    def warm_up(self) -> None:
+        """Start what takes a while to start, and do not wait for it."""
+
+    def build(self, functions: Sequence[Any]) -> Future[Any]:
+        """Take up scheduled kernels (tirx.PrimFunc); the result is for `score` alone."""
+
+    def score(self, built: Future[Any]) -> Future[list[float | str]]:
+        """Give a score for each kernel of a call of `build`, or in its place why it has none.
+
+        The result is a `Failure` if what scores them fails.
+        """
+
+
 @dataclasses.dataclass(frozen=True)
 class NetworkTimes:
     """What a library of a network took, in turns with others: measured.
@@ -156,6 +186,11 @@ class Devices(Protocol):
         self, target: CompileTarget, device: str, kind: str | None
     ) -> AbstractContextManager[Score]:
         """Give what scores candidates on a device; `kind` is one of `KINDS`, None the best."""
+
+    def evaluation(
+        self, target: CompileTarget, device: str, kind: str | None
+    ) -> AbstractContextManager[Evaluation]:
+        """Give what builds a search's candidates and scores them, here or on other machines."""
 
     def require(self, target: CompileTarget, device: str, kind: str | None) -> None:
         """Refuse now a device or a score that cannot be had, before a network is traced."""

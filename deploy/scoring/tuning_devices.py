@@ -12,7 +12,8 @@ from shuffledeploy.compiler.bundle.arrays import Array
 from shuffledeploy.compiler.bundle.folder import Bundle
 from shuffledeploy.compiler.cores import scheduling_of
 from shuffledeploy.compiler.targets import CompileTarget
-from shuffledeploy.compiler.tuning.score import NetworkTimes, Score
+from shuffledeploy.compiler.tuning.score import Evaluation, NetworkTimes, Score
+from shuffledeploy.compiler.tuning.search.build_ahead import evaluation_here
 from shuffledeploy.compiler.tuning.search.candidates import Workers
 from shuffledeploy.compiler.tuning.search.latency_score import LocalLatency
 from shuffledeploy.deploy.board.guests import guest_of
@@ -30,6 +31,8 @@ from shuffledeploy.deploy.runtime.device_fit import default_device
 from shuffledeploy.deploy.runtime.execution import start_network
 from shuffledeploy.deploy.runtime.network_estimate import require_core_of
 from shuffledeploy.deploy.runtime.parity import Parity, check_parity
+from shuffledeploy.deploy.scoring.cluster_evaluation import ClusterEvaluation
+from shuffledeploy.deploy.scoring.dask_cluster import connected
 from shuffledeploy.deploy.scoring.network_times import time_calls
 from shuffledeploy.deploy.scoring.scores import CountedInstructions, EstimatedCycles
 from shuffledeploy.deploy.scoring.tracked_boards import BoardScore
@@ -47,11 +50,17 @@ class TuningDevices:
         Where a phone or a board by ssh runs, see :func:`deploy.devices.opening.open_device`.
     board : Board, optional
         What the device has to be: one of another core is refused.
+    cluster : str, optional
+        Address of a Dask scheduler whose machines build and score a search's candidates; this
+        machine if nothing is said.
     """
 
-    def __init__(self, pinned_to: str | None = None, board: Board | None = None) -> None:
+    def __init__(
+        self, pinned_to: str | None = None, board: Board | None = None, cluster: str | None = None
+    ) -> None:
         self._pinned_to = pinned_to
         self._board = board
+        self._cluster = cluster
 
     def default_name(self, target: CompileTarget) -> str:
         """Name the device that a target runs on where the user names none."""
@@ -63,9 +72,35 @@ class TuningDevices:
         """Give what scores candidates on a device."""
         return score(target, device, kind, self._pinned_to)
 
+    @contextmanager
+    def evaluation(
+        self, target: CompileTarget, device: str, kind: str | None
+    ) -> Iterator[Evaluation]:
+        """Give what builds a search's candidates and scores them, here or on the cluster."""
+        if self._cluster is not None:
+            core = _core_of_cluster(target, device, kind)
+            with (
+                connected(self._cluster, _tell) as cluster,
+                ClusterEvaluation(
+                    cluster, target, core, _emulated(core, target, kind, device)
+                ) as there,
+            ):
+                yield there
+            return
+        with (
+            Workers(polite=True) as workers,
+            self.score(target, device, kind) as scored,
+            evaluation_here(scored, target, workers) as here,
+        ):
+            yield here
+
     def require(self, target: CompileTarget, device: str, kind: str | None) -> None:
         """Refuse now a device or a score that cannot be had, before a network is traced."""
         require(target, device, kind, self._pinned_to)
+        if self._cluster is not None:
+            _core_of_cluster(target, device, kind)
+            with connected(self._cluster, _tell) as cluster:
+                cluster.require_like_this()
         if self._board is not None and parse_device_name(device).kind != "tracker":
             with open_device(device, default_core=target.cpu, pinned_to=self._pinned_to) as opened:
                 require_core_of(self._board, opened)
@@ -133,6 +168,21 @@ def require(
             _require_board(target, kind, device)
     else:
         _require_board(target, kind, device)
+
+
+def _core_of_cluster(target: CompileTarget, device: str, kind: str | None) -> str:
+    """Name the core that a cluster's machines emulate; they neither time nor hold boards."""
+    parsed = parse_device_name(device, default_core=target.cpu)
+    if target.architecture != "aarch64":
+        raise UsageError(
+            f"--cluster estimates for emulated cores, and there is none for {target.name}"
+        )
+    if kind == "latency" or (parsed.kind != "emulated" and kind is None):
+        raise UsageError(
+            "--cluster estimates and times nothing: add --score estimate, or leave it out and"
+            " give a tracker's boards"
+        )
+    return parsed.core if parsed.kind == "emulated" else target.cpu
 
 
 def _require_board(target: CompileTarget, kind: str | None, device: str) -> None:

@@ -20,6 +20,7 @@ from shuffledeploy.compiler.tuning.report.history import SearchResult
 from shuffledeploy.compiler.tuning.request import Request
 from shuffledeploy.compiler.tuning.run_search import measure_shortlist, search, unmeasured
 from shuffledeploy.compiler.tuning.score import KINDS, MEASURED_UNIT
+from shuffledeploy.compiler.tuning.search.build_ahead import BuildAhead, evaluation_here
 from shuffledeploy.compiler.tuning.search.tasks import Task, default_schedule
 from shuffledeploy.compiler.tuning.search.trial_plan import BATCH
 from shuffledeploy.model.errors import UsageError
@@ -42,6 +43,14 @@ class _Devices:
             score.source, score.unit = "measured: on a board", MEASURED_UNIT
         self.made.append(score)
         yield score
+
+    @contextmanager
+    def evaluation(self, target: Any, device: str, kind: str | None) -> Iterator[BuildAhead]:
+        with (
+            self.score(target, device, kind) as score,
+            evaluation_here(score, target, InThisProcess(1)) as evaluation,
+        ):
+            yield evaluation
 
     def require(self, target: Any, device: str, kind: str | None) -> None:
         pass

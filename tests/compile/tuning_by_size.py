@@ -15,6 +15,7 @@ from shuffledeploy.compiler.frontend.program import trace
 from shuffledeploy.compiler.network import lower
 from shuffledeploy.compiler.tuning.records.record_log import read_log
 from shuffledeploy.compiler.tuning.score import KernelObject
+from shuffledeploy.compiler.tuning.search.build_ahead import evaluation_here
 from shuffledeploy.compiler.tuning.search.candidates import Workers
 from shuffledeploy.compiler.tuning.search.tasks import Progress, Task, find_tasks
 from shuffledeploy.compiler.tuning.search.tuner import tune
@@ -74,6 +75,6 @@ def network_tasks() -> list[Task]:
 def tune_by_size(tasks: Sequence[Task], log: Path, trials: int, **changes: Any) -> list[Progress]:
     """Tune by the size of objects, with a seed and in this process unless `changes` say so."""
     score = changes.pop("score", None) or CodeSize()
-    settings: dict[str, Any] = {"seed": 3, "workers": InThisProcess(1), **changes}
     known = read_log(log, score.source).best
-    return tune(tasks, known, score, QUICK, log, trials=trials, **settings)
+    with evaluation_here(score, QUICK, InThisProcess(1)) as evaluation:
+        return tune(tasks, known, evaluation, QUICK, log, trials=trials, **{"seed": 3, **changes})

@@ -10,6 +10,7 @@ from tiny import lowered
 
 from shuffledeploy.compiler.targets import find_target
 from shuffledeploy.compiler.tuning.records.record_log import read_log
+from shuffledeploy.compiler.tuning.search.build_ahead import evaluation_here
 from shuffledeploy.compiler.tuning.search.candidates import Workers
 from shuffledeploy.compiler.tuning.search.tasks import find_tasks
 from shuffledeploy.compiler.tuning.search.tuner import tune
@@ -27,11 +28,11 @@ def test_the_same_seed_and_counts_give_the_same_schedules(
     tasks = find_tasks(lowered("arm"), ARM)
     score = CountedInstructions("cortex-a72", 2)
     texts = []
-    with Workers() as workers:
-        workers.warm_up()
+    with Workers() as workers, evaluation_here(score, ARM, workers) as evaluation:
+        evaluation.warm_up()
         for name, seed in (("first", 5), ("again", 5), ("other", 6)):
             log = tmp_path / name
-            tune(tasks, {}, score, ARM, log, trials=len(tasks) + 24, seed=seed, workers=workers)
+            tune(tasks, {}, evaluation, ARM, log, trials=len(tasks) + 24, seed=seed)
             texts.append(log.read_text())
             assert set(read_log(log).best) == {task.key for task in tasks}
     assert texts[0] == texts[1]

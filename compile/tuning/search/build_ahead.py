@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import itertools
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from shuffledeploy.compiler.targets import CompileTarget
-from shuffledeploy.compiler.tuning.score import MEASURED_UNIT, KernelObject, Score, checked_score
+from shuffledeploy.compiler.tuning.score import (
+    MEASURED_UNIT,
+    KernelObject,
+    Score,
+    checked_score,
+    warnings_of,
+)
 from shuffledeploy.compiler.tuning.search.candidates import Workers, build_calls, run_builds
 from shuffledeploy.model.errors import Failure
+from shuffledeploy.model.scratch import scratch_folder
 
 Built = list[KernelObject | str]
 Results = list[float | str]
 
 
 class BuildAhead:
-    """One thread that sees to builds and one that scores; a context manager.
+    """One thread that sees to builds and one that scores: an `Evaluation`; a context manager.
 
     Parameters
     ----------
@@ -38,6 +46,7 @@ class BuildAhead:
         self, score: Score, target: CompileTarget, scratch: Path, workers: Workers
     ) -> None:
         self._score, self._target = score, target
+        self.source, self.unit = score.source, score.unit
         self._scratch, self._workers = scratch, workers
         self._builder = ThreadPoolExecutor(1, "builder")
         self._scorer = ThreadPoolExecutor(1, "scorer")
@@ -55,12 +64,21 @@ class BuildAhead:
         for threads in (self._builder, self._scorer):
             threads.shutdown(wait=False, cancel_futures=True)
 
+    @property
+    def warnings(self) -> Sequence[str]:
+        """What the score has to say of its devices."""
+        return warnings_of(self._score)
+
+    def warm_up(self) -> None:
+        """Have the workers import TVM."""
+        self._workers.warm_up()
+
     def build(self, functions: Sequence[Any]) -> Future[Built]:
         """Start to build scheduled kernels."""
         folder = next(self._folders)
         folder.mkdir()
         # Written out here: TVM's objects stay in the thread that works with them.
-        checks = self._score.unit != MEASURED_UNIT
+        checks = self.unit != MEASURED_UNIT
         calls, kernels = build_calls(functions, self._target, folder, checks=checks)
         return self._builder.submit(run_builds, calls, kernels, self._workers)
 
@@ -81,3 +99,13 @@ class BuildAhead:
         for folder in {kernel.path.parent for kernel in good}:
             shutil.rmtree(folder, ignore_errors=True)
         return [next(scores) if isinstance(k, KernelObject) else k for k in candidates]
+
+
+@contextmanager
+def evaluation_here(score: Score, target: CompileTarget, workers: Workers) -> Iterator[BuildAhead]:
+    """Give what builds candidates in this machine's workers, and scores them by a score."""
+    with (
+        scratch_folder("candidates-") as scratch,
+        BuildAhead(score, target, scratch, workers) as ahead,
+    ):
+        yield ahead

@@ -9,16 +9,14 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from shuffledeploy.compiler.targets import CompileTarget
 from shuffledeploy.compiler.tuning.records.record import Record
-from shuffledeploy.compiler.tuning.score import Score
-from shuffledeploy.compiler.tuning.search.build_ahead import BuildAhead, Built, Results
-from shuffledeploy.compiler.tuning.search.candidates import Workers
+from shuffledeploy.compiler.tuning.score import Evaluation
 from shuffledeploy.compiler.tuning.search.keeping import Keeper
 from shuffledeploy.compiler.tuning.search.tasks import Progress, Task, begin
 from shuffledeploy.compiler.tuning.search.trial_plan import Batch, TrialPlan
-from shuffledeploy.model.scratch import scratch_folder
 
 DEFAULT_TRIALS_A_TASK = 32
 # Batches that are built while one is scored.
@@ -28,13 +26,12 @@ AHEAD = 1
 def tune(  # noqa: PLR0913 - all but the first five by name
     tasks: Sequence[Task],
     known: Mapping[str, Record],
-    score: Score,
+    evaluation: Evaluation,
     target: CompileTarget,
     log: Path,
     *,
     trials: int,
     seed: int,
-    workers: Workers,
     report: Callable[[Sequence[Progress], int], None] = lambda *_: None,
     elsewhere: Mapping[str, Record] = MappingProxyType({}),
     seconds: float = math.inf,
@@ -48,9 +45,9 @@ def tune(  # noqa: PLR0913 - all but the first five by name
     tasks : sequence of Task
         What to tune.
     known : mapping
-        Best record so far of each key, of this score's source.
-    score : Score
-        Scores built candidates.
+        Best record so far of each key, of these scores' source.
+    evaluation : Evaluation
+        Builds candidates and scores them.
     target : CompileTarget
         What to build for.
     log : Path
@@ -59,8 +56,6 @@ def tune(  # noqa: PLR0913 - all but the first five by name
         How many candidates to try in all, over all tasks.
     seed : int
         The same seed and the same scores give the same schedules.
-    workers : Workers
-        Where candidates are built.
     report : Callable
         Called after every batch with the progress of all tasks and the trials spent.
     elsewhere : mapping
@@ -76,37 +71,33 @@ def tune(  # noqa: PLR0913 - all but the first five by name
     """
     states = [begin(task, known.get(task.key)) for task in tasks]
     until = time.monotonic() + seconds
-    with (
-        scratch_folder("candidates-") as scratch,
-        BuildAhead(score, target, scratch, workers) as ahead,
-    ):
-        plan = TrialPlan(states, elsewhere, target, seed)
-        keep = Keeper(log, score.unit, score.source)
-        waiting: deque[tuple[Batch, Future[Built]]] = deque()
-        current: tuple[Batch, Future[Results]] | None = None
-        while True:
-            # What is proposed when depends on nothing but the scores: the same seed, the same run.
-            while len(waiting) < AHEAD and plan.committed < trials and time.monotonic() < until:
-                if (batch := plan.next(trials - plan.committed)) is None:
-                    break
-                waiting.append((batch, ahead.build([s.mod["main"] for s in batch.schedules])))
-            tried = any(state.trials for state in states)
-            if tried and time.monotonic() >= until:
-                # What was built ahead would be scored after the time is up.
-                waiting.clear()
-            if current is None:
-                if not waiting:
-                    return states
-                batch, built = waiting.popleft()
-                current = batch, ahead.score(built)
-                continue
-            batch, answers = current
-            results = answers.result()
-            gained = keep(batch, results)
-            # On the disk: only now the next are scored.
-            current = None
-            if waiting and time.monotonic() < until:
-                following, built = waiting.popleft()
-                current = following, ahead.score(built)
-            plan.learn(batch, results, gained)
-            report(states, sum(state.trials for state in states))
+    plan = TrialPlan(states, elsewhere, target, seed)
+    keep = Keeper(log, evaluation.unit, evaluation.source)
+    waiting: deque[tuple[Batch, Future[Any]]] = deque()
+    current: tuple[Batch, Future[list[float | str]]] | None = None
+    while True:
+        # What is proposed when depends on nothing but the scores: the same seed, the same run.
+        while len(waiting) < AHEAD and plan.committed < trials and time.monotonic() < until:
+            if (batch := plan.next(trials - plan.committed)) is None:
+                break
+            waiting.append((batch, evaluation.build([s.mod["main"] for s in batch.schedules])))
+        tried = any(state.trials for state in states)
+        if tried and time.monotonic() >= until:
+            # What was built ahead would be scored after the time is up.
+            waiting.clear()
+        if current is None:
+            if not waiting:
+                return states
+            batch, built = waiting.popleft()
+            current = batch, evaluation.score(built)
+            continue
+        batch, answers = current
+        results = answers.result()
+        gained = keep(batch, results)
+        # On the disk: only now the next are scored.
+        current = None
+        if waiting and time.monotonic() < until:
+            following, built = waiting.popleft()
+            current = following, evaluation.score(built)
+        plan.learn(batch, results, gained)
+        report(states, sum(state.trials for state in states))
