@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from shuffledeploy.compiler.cores import ARM, CORES, DEFAULT_CORE, no_dot_products, no_half
 from shuffledeploy.compiler.ir.memory_layout import FLOAT, HALF, INT8, PRECISIONS
@@ -19,8 +19,10 @@ from shuffledeploy.compiler.tuning.network_options import (
     add_network_options,
     read_network_files,
 )
+from shuffledeploy.compiler.tuning.output_options import add_output_options
 from shuffledeploy.compiler.tuning.request import Request
 from shuffledeploy.compiler.tuning.search_options import add_search_options, require_search_agrees
+from shuffledeploy.compiler.tuning.several_runs import single_runs
 from shuffledeploy.deploy.devices.device_names import (
     CORE_HELP,
     EMULATED_TIME,
@@ -49,6 +51,8 @@ examples:
       tuned on the real boards that registered with a TVM tracker
   python compile/tune.py --target cortex-a72 --cluster tcp://127.0.0.1:8786 --trials 2000
       candidates built and estimated on the machines of a Dask scheduler
+  python compile/tune.py --model all --target cortex-a72 cortex-a76 --trials 1000 --no-check
+      the whole zoo for two cores, one network after another
   python compile/tune.py --target cortex-a76 --precision float16
       in half precision, for cores that compute in it
   python compile/tune.py --target arm --standalone
@@ -67,26 +71,55 @@ def main(argv: list[str] | None = None) -> int:
 
         print_targets()
         return 0
+    # All are looked at before the first is tuned, which may take hours.
+    runs = [_Run(one, *_checked(one)) for one in single_runs(options)]
+    requests = [_request(run.options, run.files) for run in runs]
+    done = [_tuned(run, request) for run, request in zip(runs, requests, strict=True)]
+    if len(runs) > 1:
+        from shuffledeploy.compiler.tuning.report.outcome_tables import print_runs
+
+        print_runs([outcome for outcome, _ in done])
+    if options.json:
+        documents = [document for _, document in done]
+        write_json(options.json, documents[0] if len(runs) == 1 else {"runs": documents})
+    parities = [outcome.parity for outcome, _ in done]
+    return 0 if all(parity is None or parity.passed for parity in parities) else 1
+
+
+class _Run(NamedTuple):
+    """One network for one target: its options, and what they name read and checked."""
+
+    options: argparse.Namespace
+    board: Board | None
+    files: NetworkFiles
+    beside: dict[str, float]
+
+
+def _checked(options: argparse.Namespace) -> tuple[Board | None, NetworkFiles, dict[str, float]]:
+    """Read what a run's options name; refuse what can be told to be wrong from them alone."""
     board, files = _board(options), read_network_files(options)
-    beside = _refuse_early(options)
+    return board, files, _refuse_early(options)
+
+
+def _tuned(run: _Run, request: Request) -> tuple[Outcome, dict[str, Any]]:
+    """Tune a network, say what came out, and give that for a file, too."""
     from shuffledeploy.compiler.tuning.report.outcome_tables import print_outcome
     from shuffledeploy.compiler.tuning.session import tune_network
     from shuffledeploy.deploy.scoring.tuning_devices import TuningDevices
 
-    devices = TuningDevices(options.core, board, options.cluster)
-    outcome = tune_network(_request(options, files), devices)
+    options = run.options
+    devices = TuningDevices(options.core, run.board, options.cluster)
+    outcome = tune_network(request, devices)
     print_outcome(outcome)
     rules = _rules(outcome)
-    estimated = _estimate(outcome, board) if board else {}
-    if options.json:
-        write_json(options.json, outcome.to_json() | rules | estimated)
+    estimated = _estimate(outcome, run.board) if run.board else {}
     if options.plot and outcome.search.curve:
         from shuffledeploy.deploy.presentation.tuning_chart import draw_curve
 
-        draw_curve(options.plot, outcome, beside)
+        draw_curve(options.plot, outcome, run.beside)
     elif options.plot:
         print(f"no curve to draw: {options.plot} was not written")
-    return 0 if outcome.parity is None or outcome.parity.passed else 1
+    return outcome, outcome.to_json() | rules | estimated
 
 
 def _board(options: argparse.Namespace) -> Board | None:
@@ -239,7 +272,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_inputs(parser)
     add_search_options(parser)
     _add_devices(parser)
-    _add_outputs(parser)
+    add_output_options(parser)
     return parser
 
 
@@ -247,9 +280,10 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
         "--target",
+        nargs="+",
         metavar="TARGET",
-        help=f"{ARM} ({DEFAULT_CORE}), a core, host, a TVM tag or a JSON dict (default: the core"
-        f" of --board, else {ARM})",
+        help=f"{ARM} ({DEFAULT_CORE}), a core, host, a TVM tag or a JSON dict; one or more"
+        f" (default: the core of --board, else {ARM})",
     )
     add("--board", metavar="BOARD", help=BOARD_HELP)
     add("--precision", choices=list(PRECISIONS), default=FLOAT,
@@ -275,30 +309,6 @@ def _add_devices(parser: argparse.ArgumentParser) -> None:
         " library fits this machine, else emulated)",
     )
     add("--core", metavar="CORE", help=CORE_HELP)
-
-
-def _add_outputs(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add(
-        "--output",
-        type=Path,
-        metavar="DIR",
-        help="the bundle's folder (default: build/bundles/NAME-TARGET)",
-    )
-    add("--standalone", nargs="?", const="", metavar="NAME",
-        help="also build the network without a runtime, for an app: NAME.o, libNAME.a, libNAME.so,"
-        " NAME.h and a C example, in the bundle (NAME: the network's)")  # fmt: skip
-    add("--apple", action="store_true",
-        help="with --standalone: also libNAME-apple.a, for macOS and iOS on arm64")  # fmt: skip
-    add("--dump-ir", type=Path, metavar="DIR", help="write the module after each pass here")
-    add("--whole-layers", action="store_true",
-        help="compute no layers together, strip by strip (to see what that brings)")  # fmt: skip
-    add("--no-check", action="store_true", help="do not run the result on a device")
-    add("--json", type=Path, metavar="FILE", help="write what came out as JSON")
-    add("--plot", type=Path, metavar="FILE.png",
-        help="draw the network's score against minutes and trials")  # fmt: skip
-    add("--beside", type=Path, metavar="BENCH.json",
-        help="draw other engines' latencies there too, from bench.py --json")  # fmt: skip
 
 
 if __name__ == "__main__":

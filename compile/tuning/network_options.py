@@ -20,8 +20,9 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
     """Describe the options of a command line that name a network, its pictures and classes."""
     network = parser.add_mutually_exclusive_group()
     network.add_argument(
-        "--model", metavar="NAME",
-        help=f"a network of the zoo (default: that of --weights, else {DEFAULT_NETWORK})",
+        "--model", nargs="+", metavar="NAME",
+        help="networks of the zoo, or all (default: that of --weights, else"
+        f" {DEFAULT_NETWORK})",
     )  # fmt: skip
     network.add_argument(
         "--program", type=Path, metavar="FILE.pt2",

@@ -128,18 +128,26 @@ def test_prune_names_and_removes_what_fits_nothing(
     assert [path.name for path in log.parent.iterdir()] == [log.name]
 
 
-def test_prune_keeps_the_records_of_half_precision(
+def test_prune_keeps_the_records_of_each_precision(
     program: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    half = find_target("cortex-a76").computing_in("float16")
-    first, *_ = known_kernels(half, (), [program]).values()
-    log = log_path(tmp_path, half.name)
-    append(log, [_fitting(first, 100.0)])
-    command = ["--target", half.name, "--program", str(program), "--logs", str(tmp_path)]
+    core = find_target("cortex-a76")
+    log = log_path(tmp_path, core.name)
+    command = ["--target", core.name, "--program", str(program), "--logs", str(tmp_path)]
+    keys, known = [], set()
+    for precision in ("float32", "float16", "int8"):
+        found = known_kernels(core.computing_in(precision), (), [program])
+        # A kernel that no precision before it has.
+        first = next(kernel for key, kernel in found.items() if key not in known)
+        known |= set(found)
+        schedule = default_schedule(first.function, core.core)
+        append(log, [make_record(first.name, first.key, schedule, 1.0, "instructions", "x", 3)])
+        keys.append(first.key)
     assert main(["prune", *command]) == 0
-    assert [record.key for record in read_log(log).records] == [first.key]
-    assert main(["show", *command, "--precision", "float16"]) == 0
-    assert "1 of" in capsys.readouterr().out.splitlines()[-1]
+    assert {record.key for record in read_log(log).records} == set(keys)
+    for precision in ("float16", "int8"):
+        assert main(["show", *command, "--precision", precision]) == 0
+        assert "1 of" in capsys.readouterr().out.splitlines()[-1]
 
 
 def test_merge_keeps_the_best_few_and_mixes_nothing(

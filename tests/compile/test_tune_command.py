@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
@@ -18,8 +19,9 @@ from shuffledeploy.compiler.bundle.folder import MANIFEST, load_bundle
 from shuffledeploy.compiler.frontend.program import trace
 from shuffledeploy.compiler.tune import main
 from shuffledeploy.compiler.tuning.records.record_log import log_path, read_log
+from shuffledeploy.compiler.tuning.several_runs import single_runs
 from shuffledeploy.model.fashion_data import CLASSES
-from shuffledeploy.model.registry import FASHION_CHECKPOINT
+from shuffledeploy.model.registry import FASHION_CHECKPOINT, names
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -298,3 +300,36 @@ def test_a_folder_of_something_else_is_left_alone(program: Path, tmp_path: Path)
     assert main([*arguments, "--output", str(tmp_path)]) == 2
     assert [path.name for path in tmp_path.iterdir()] == ["photo.png"]
     assert not (tmp_path / MANIFEST).exists()
+
+
+def test_networks_and_targets_are_tuned_one_after_another(
+    program: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    targets = ["cortex-a72", "cortex-a76"]
+    several = ["--program", str(program), "--target", *targets, "--trials", "0"]
+    assert main([*several, "--no-check", "--json", "runs.json"]) == 0
+    runs = json.loads((tmp_path / "runs.json").read_text())["runs"]
+    assert [run["target"] for run in runs] == targets
+    assert [load_bundle(Path(run["bundle"])).manifest.target for run in runs] == targets
+    assert capsys.readouterr().out.splitlines()[-1].split()[:3] == [
+        "small", "cortex-a76", "0",
+    ]  # fmt: skip
+    for option in ("output", "plot", "standalone"):
+        assert main([*several, f"--{option}", "x"]) == 2
+        assert f"--{option}" in capsys.readouterr().err
+    # A mistake in the last is told before the first is tuned.
+    assert main(["--model", "alexnet", "shufflenet-g3-x9", "--trials", "0"]) == 2
+    assert main(["--model", "alexnet", "--target", "cortex-a72", "cortex-m4", "--trials", "0"]) == 2
+    assert capsys.readouterr().out == ""
+
+
+def test_all_is_every_network_of_the_zoo() -> None:
+    single = dict.fromkeys(("output", "dump_ir", "plot", "beside", "board"))
+    asked = {"model": ["all"], "target": ["cortex-a72", "arm"], "standalone": None}
+    runs = single_runs(argparse.Namespace(**single, **asked))
+    assert [run.model for run in runs] == [*names(), *names()]
+    assert [run.target for run in runs[:: len(names())]] == ["cortex-a72", "arm"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.table import Table
@@ -63,3 +64,21 @@ def _kernels(outcome: Outcome, title: str) -> Table:
         share = sum(kernel.share for kernel in rest)
         table.add_row(f"{len(rest)} more", str(sum(k.calls for k in rest)), f"{share:.1%}", "", "")
     return table
+
+
+def print_runs(outcomes: Sequence[Outcome]) -> None:
+    """Print what became of each network for each target."""
+    table = Table(box=None, pad_edge=False)
+    for heading in ("network", "target", "trials", "better", "with record", "parity"):
+        left = heading in ("network", "target")
+        table.add_column(heading, justify="left" if left else "right", no_wrap=True)
+    for outcome in outcomes:
+        manifest, parity = outcome.bundle.manifest, outcome.parity
+        better = gain(outcome.search.tasks)
+        table.add_row(
+            manifest.network, manifest.target, str(outcome.search.trials),
+            f"{better:.2f}x" if better else "",
+            f"{outcome.tasks_with_record} of {outcome.tasks}",
+            "" if parity is None else "holds" if parity.passed else "does not hold",
+        )  # fmt: skip
+    plain_console().print(table)
