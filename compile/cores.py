@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from shuffledeploy.compiler.ir.memory_layout import FLOAT, HALF, INT8
+from shuffledeploy.compiler.ir.memory_layout import FLOAT, HALF
 
 DEFAULT_CORE = "cortex-a72"
 #: The target that is called by no core's name: the default core.
@@ -102,11 +102,6 @@ class ArmCore:
         return HALF_FEATURE in self.features.split()
 
     @property
-    def has_dot_products(self) -> bool:
-        """Whether its vectors multiply int8 and add up four products in one instruction."""
-        return DOT_FEATURE in self.features.split()
-
-    @property
     def is_stand_in(self) -> bool:
         """Whether QEMU has no model of this very core."""
         return self.qemu != self.name
@@ -178,15 +173,6 @@ def no_half(name: str) -> str:
     return (
         f"--precision {HALF}: {name} has no arithmetic for half precision: take"
         f" --precision {FLOAT}, or a core that has it ({having}, hosts with AVX512-FP16)"
-    )
-
-
-def no_dot_products(name: str) -> str:
-    """Say that a target has no dot products of int8, and what to do."""
-    having = ", ".join(core.name for core in CORES.values() if core.has_dot_products)
-    return (
-        f"--precision {INT8}: {name} has no dot products of int8: take --precision {FLOAT}, or a"
-        f" core that has them ({having})"
     )
 
 

@@ -172,9 +172,7 @@ def pipeline(
         Phase.FUNCTION: {"one_function": partial(one_function, architecture=target.architecture)},
         Phase.CODE: {
             "lower_tir": _lower_tir,
-            "write_dot_products": each(
-                partial(write_dot_products, has_dot=target.has_dot_products), _reads_words
-            ),
+            "write_dot_products": each(partial(write_dot_products, core=core), _reads_words),
             **({"join_stores": each(join_stores)} if target.precision == INT8 else {}),
             "share_vectors": each(share_vectors, _shares),
             **(

@@ -17,10 +17,9 @@ from shuffledeploy.compiler.cores import (
     DEFAULT_CORE,
     DOT_FEATURE,
     HALF_FEATURE,
-    no_dot_products,
     no_half,
 )
-from shuffledeploy.compiler.ir.memory_layout import FLOAT, HALF, INT8
+from shuffledeploy.compiler.ir.memory_layout import FLOAT, HALF
 from shuffledeploy.compiler.ir.tvm_edges import has_feature, known_cpus, system_cpu
 from shuffledeploy.compiler.kernels.tiling import Core
 from shuffledeploy.model.errors import UsageError
@@ -120,11 +119,6 @@ class CompileTarget:
         return has_feature(X86_HALF, self.tvm_target)
 
     @property
-    def has_dot_products(self) -> bool:
-        """Whether its vectors multiply int8 and add up four products in one instruction."""
-        return self.core.dot_products
-
-    @property
     def folder_name(self) -> str:
         """Its name, and precision and threads that are not usual: for folders of bundles."""
         precision = "" if self.precision == FLOAT else f"-{self.precision}"
@@ -141,8 +135,6 @@ class CompileTarget:
         """
         if precision == HALF and not self.computes_in_half:
             raise UsageError(no_half(self.name))
-        if precision == INT8 and self.architecture == "aarch64" and not self.has_dot_products:
-            raise UsageError(no_dot_products(self.name))
         # Of x86 a library in float32 runs without it, though the core has it.
         more = {X86_HALF_FEATURE} if precision == HALF and self.architecture == "x86_64" else set()
         features = (*self.features, *sorted(more - set(self.features)))

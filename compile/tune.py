@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from shuffledeploy.compiler.cores import ARM, CORES, DEFAULT_CORE, no_dot_products, no_half
+from shuffledeploy.compiler.cores import ARM, CORES, DEFAULT_CORE, no_half
 from shuffledeploy.compiler.ir.memory_layout import FLOAT, HALF, INT8, PRECISIONS
 from shuffledeploy.compiler.tuning.network_options import (
     NetworkFiles,
@@ -220,8 +220,6 @@ def _refuse_precision(options: argparse.Namespace) -> None:
     core = CORES.get(DEFAULT_CORE if (options.target or ARM) == ARM else options.target)
     if options.precision == HALF and core is not None and not core.computes_in_half:
         raise UsageError(no_half(core.name))
-    if options.precision == INT8 and core is not None and not core.has_dot_products:
-        raise UsageError(no_dot_products(core.name))
     if options.calibrate is not None:
         if options.precision != INT8:
             raise UsageError(f"--calibrate goes with --precision {INT8}")
@@ -289,7 +287,7 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
     add("--precision", choices=list(PRECISIONS), default=FLOAT,
         help="what the network computes in, between inputs and outputs of float32; half precision"
         " (float16) on cores that have it, such as the cortex-a55 and cortex-a76;"
-        " int8 on the same")  # fmt: skip
+        " int8 on every 64-bit ARM core")  # fmt: skip
     add("--calibrate", type=Path, metavar="FOLDER|FILE.npz",
         help="with --precision int8: pictures, or an array of inputs, like those to come (100 are"
         " enough; default: normal noise)")  # fmt: skip

@@ -60,7 +60,7 @@ def compile(  # noqa: PLR0913 - all but three by name
         made of, the network's own where it is empty.
     precision : str
         What the network computes in, between inputs and outputs of float32: ``float32``, or
-        ``float16`` on cores that compute in half precision, ``int8`` on cores with dot products.
+        ``float16`` on cores that compute in half precision, ``int8`` on every ARM core.
     threads : int
         Threads that compute each kernel, a part each.
     calibrate : str or Path, optional

@@ -32,7 +32,8 @@ ELEMENTWISE = "elementwise"
 TRANSFORM = "transform"
 #: Floats in the vectors that a kernel computes with.
 LANES = "lanes"
-#: Whether a kernel reads int8 in words of four, and adds up dot products of them.
+#: Of a kernel that reads int8 in words of four and adds up their products: parts of a word, one
+#: where it is multiplied as a whole, two where as pairs.
 WORDS = "words"
 #: Images that a kernel computes one after another, and which of its parameters are tensors of them.
 IMAGES = "images"

@@ -10,6 +10,8 @@ FLOAT, HALF = "float32", "float16"
 ELEMENT_BYTES = {FLOAT: 4, HALF: 2}
 #: Type of tensors that are held in eight bits, and of the sums of their products.
 INT8, INT32 = "int8", "int32"
+#: Type of the sum of two such products.
+INT16 = "int16"
 #: What networks can be asked to compute in.
 PRECISIONS = (FLOAT, HALF, INT8)
 FLOAT_BYTES = ELEMENT_BYTES[FLOAT]

@@ -20,7 +20,7 @@ from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script.builder import ir as T
 
-from shuffledeploy.compiler.ir.memory_layout import FLOAT, INT32
+from shuffledeploy.compiler.ir.memory_layout import FLOAT, INT16, INT32
 from shuffledeploy.compiler.ir.tvm_edges import NO_ALIAS
 from shuffledeploy.compiler.kernels.blocks import (
     ACCUMULATE,
@@ -42,7 +42,14 @@ from shuffledeploy.compiler.kernels.convolution_shape import (
     bias_shape,
     output_type,
 )
-from shuffledeploy.compiler.kernels.int8_products import FOUR, dot, word
+from shuffledeploy.compiler.kernels.int8_products import (
+    FOUR,
+    TWO,
+    dot,
+    dot_of_pairs,
+    pair_of,
+    word,
+)
 from shuffledeploy.compiler.kernels.int8_sums import at_channel, factors_of, scaled_sum
 from shuffledeploy.compiler.kernels.operations import number
 
@@ -72,8 +79,9 @@ def _body(conv: Convolution) -> None:
     if conv.channels_first:
         in_shape = (1, conv.stored_channels, conv.height, conv.width)
     x = T.arg("x", T.buffer(in_shape, conv.dtype))
-    weights = (conv.groups, *conv.kernel, conv.depth, conv.padded_outputs)
-    weight = T.arg(WEIGHT, T.buffer(weights, INT32 if conv.in_words else conv.dtype))
+    rows = conv.depth * conv.parts_of_word
+    weights = (conv.groups, *conv.kernel, rows, conv.padded_outputs)
+    weight = T.arg(WEIGHT, T.buffer(weights, _read_as(conv)))
     outputs = conv.groups * conv.group_outputs
     factors = factors_of(conv.sums, outputs) if conv.in_words else None
     summed = INT32 if conv.in_words else conv.dtype
@@ -108,43 +116,61 @@ def _channel(conv: Convolution, table: Any, group: Any, depth: Any) -> Any:
     )
 
 
+def _read_as(conv: Convolution) -> str:
+    """Name the type of what a sum reads at once: numbers, words or pairs of int8."""
+    if not conv.in_words:
+        return conv.dtype
+    return INT16 if conv.in_pairs else INT32
+
+
 def _take(conv: Convolution, x: Any, table: Any) -> Any:
     """Write the block that finds what a sum reads: pixels of windows, channels in read order."""
     columns = conv.output_width
-    extents = (conv.output_height * columns, conv.groups, *conv.kernel, conv.depth)
-    taken = named("window", T.sblock_alloc_buffer(extents, INT32 if conv.in_words else conv.dtype))
+    rows = conv.depth * conv.parts_of_word
+    extents = (conv.output_height * columns, conv.groups, *conv.kernel, rows)
+    taken = named("window", T.sblock_alloc_buffer(extents, _read_as(conv)))
     with T.grid(*extents) as loops:
         with T.sblock(TAKEN):
             p, q, kh, kw, k = axes("SSSSS", "p q kh kw k", loops)
             plane, group = _plane(conv, q)
-            channel = _channel(conv, table, group, _first_of_word(conv, k) if conv.in_words else k)
+            channel = _channel(conv, table, group, _first_read(conv, k))
             row = place(conv, 0, conv.height, tirx.floordiv(p, columns), kh)
             column = place(conv, 1, conv.width, tirx.floormod(p, columns), kw)
             at = (plane, row.index, column.index, channel)
             if conv.channels_first:
                 at = (0, channel, row.index, column.index)
-            value = word(x[at]) if conv.in_words else x[at]
+            value = x[at]
+            if conv.in_words:
+                value = pair_of(value) if conv.in_pairs else word(value)
             if conv.outside:
-                value = row.or_else(column.or_else(value, _four_times(conv)), _four_times(conv))
+                value = row.or_else(column.or_else(value, _zeros(conv)), _zeros(conv))
             else:
                 value = column.or_zero(value)
             T.buffer_store(taken, value, [p, q, kh, kw, k])
     return taken
 
 
-def _four_times(conv: Convolution) -> int:
-    """Give the word of four int8 that stand for zero."""
-    return int.from_bytes(bytes([conv.outside % 256] * FOUR), "little", signed=True)
+def _zeros(conv: Convolution) -> int:
+    """Give the word, or the pair, of int8 that stand for zero."""
+    count = FOUR // conv.parts_of_word
+    return int.from_bytes(bytes([conv.outside % 256] * count), "little", signed=True)
 
 
-def _first_of_word(conv: Convolution, place: Any) -> Any:
-    """Tell the first channel of a word: the last word ends with the group, so that none reads on.
+def _first_read(conv: Convolution, place: Any) -> Any:
+    """Tell the first channel of a number, a word or a pair.
 
-    Weights of channels that it shares with the word before are zero.
+    The last word ends with the group, so that none reads on. Weights of channels that it shares
+    with the word before are zero.
     """
+    if not conv.in_words:
+        return place
+    parts = conv.parts_of_word
     if conv.group_inputs % FOUR == 0:
-        return place * FOUR
-    return tirx.min(place * FOUR, conv.group_inputs - FOUR)
+        return place * (FOUR // parts)
+    if not conv.in_pairs:
+        return tirx.min(place * FOUR, conv.group_inputs - FOUR)
+    first = tirx.min(tirx.floordiv(place, parts) * FOUR, conv.group_inputs - FOUR)
+    return first + tirx.floormod(place, parts) * TWO
 
 
 def _accumulate(conv: Convolution, x: Any, weight: Any, table: Any, operands: list[Any]) -> Any:
@@ -162,12 +188,20 @@ def _accumulate(conv: Convolution, x: Any, weight: Any, table: Any, operands: li
                 T.buffer_store(total, start, [p, q, o])
             # A row lies outside as a whole or not at all: the condition stands before its loops.
             row = place(conv, 0, conv.height, tirx.floordiv(p, columns), kh)
-            left, right = taken[p, q, kh, kw, k], weight[q, kh, kw, k, o]
-            so_far = total[p, q, o]
-            added = dot(so_far, left, right) if conv.in_words else so_far + left * right
+            places = [k * conv.parts_of_word + part for part in range(conv.parts_of_word)]
+            left = [taken[p, q, kh, kw, place] for place in places]
+            right = [weight[q, kh, kw, place, o] for place in places]
+            added = _added(conv, total[p, q, o], left, right)
             with contextlib.nullcontext() if conv.outside else row.guarded():
                 T.buffer_store(total, added, [p, q, o])
     return total
+
+
+def _added(conv: Convolution, total: Any, left: list[Any], right: list[Any]) -> Any:
+    """Add the product of two numbers, or those of the int8 in two words, to a sum."""
+    if conv.in_pairs:
+        return dot_of_pairs(total, left, right)
+    return dot(total, *left, *right) if conv.in_words else total + left[0] * right[0]
 
 
 def _accumulate_blocks(

@@ -10,7 +10,7 @@ import tvm
 from tvm import tirx
 from tvm.s_tir import Schedule
 
-from shuffledeploy.compiler.ir.attributes import SHARED
+from shuffledeploy.compiler.ir.attributes import SHARED, WORDS, attribute
 from shuffledeploy.compiler.ir.memory_layout import ELEMENT_BYTES, FLOAT, HALF
 from shuffledeploy.compiler.ir.tir import tensor_bytes
 from shuffledeploy.compiler.kernels.blocks import (
@@ -20,6 +20,7 @@ from shuffledeploy.compiler.kernels.blocks import (
     POSITIONS,
     TAKEN,
 )
+from shuffledeploy.compiler.kernels.int8_products import PAIRS_OF_WORD
 from shuffledeploy.compiler.kernels.packing import block_weight
 from shuffledeploy.compiler.kernels.register_tiles import row_tile_costs, tile_costs
 from shuffledeploy.compiler.kernels.tiling import (
@@ -75,6 +76,7 @@ def convolution_forms(function: tirx.PrimFunc, core: Core) -> list[Form]:
     rows = [(0.0, _Row.STEPS), *([(1.0, _Row.WRITTEN_OUT)] if shape.short_rows else [])]
     orders = loop_orders(function, core)
     streamed = _rows_of_a_pixel(function) if core.multiplies_by_lane and one_row else 0
+    in_pairs = attribute(function, WORDS) == PAIRS_OF_WORD
     found: list[tuple[float, Form]] = []
     for n in widths:
         for staged in (0, loaded) if loaded else (0,):
@@ -82,7 +84,7 @@ def convolution_forms(function: tirx.PrimFunc, core: Core) -> list[Form]:
             # many as it can: odd tiles that reach for the last registers it spills.
             fills = not in_one_row or (core.multiplies_by_lane and not staged)
             shared = rest if can_share else 0
-            costs = tile_costs(span, fills, n, core, staged, shared, streamed)
+            costs = tile_costs(span, fills, n, core, staged, shared, streamed, in_pairs=in_pairs)
             tiles = sorted(costs, key=lambda m: costs[m])[:6]
             found += [
                 (costs[tiles[0]] + cost, _convolution_form(shape, n, tiles, order, staged, row))

@@ -11,7 +11,7 @@ from shuffledeploy.compiler.ir.attributes import WORDS
 from shuffledeploy.compiler.ir.graph import Array
 from shuffledeploy.compiler.ir.memory_layout import FLOAT, INT8
 from shuffledeploy.compiler.kernels.blocks import EpilogueStep, output_extent
-from shuffledeploy.compiler.kernels.int8_products import FOUR, words_of
+from shuffledeploy.compiler.kernels.int8_products import FOUR, PAIRS_OF_WORD, words_of
 from shuffledeploy.compiler.kernels.int8_sums import AS_WHOLE_NUMBERS, Int8Sums
 
 
@@ -52,6 +52,8 @@ class Convolution:
         Which int8 stands for zero in the input, and so for what lies outside of the image.
     sums : Int8Sums
         How sums of int8 are read.
+    in_pairs : bool
+        Whether each word of int8 is multiplied as two pairs.
     written : str
         Type of the output, which the epilogue's last step gives; empty where it is `dtype`, or
         float32 of int8.
@@ -82,6 +84,7 @@ class Convolution:
     written: str = ""
     outside: int = 0
     sums: Int8Sums = AS_WHOLE_NUMBERS
+    in_pairs: bool = False
 
     @property
     def in_words(self) -> bool:
@@ -97,6 +100,11 @@ class Convolution:
     def depth(self) -> int:
         """What a sum takes of each pixel: channels of a group, or words of them."""
         return words_of(self.group_inputs) if self.in_words else self.group_inputs
+
+    @property
+    def parts_of_word(self) -> int:
+        """Parts that a word of int8 is multiplied in."""
+        return PAIRS_OF_WORD if self.in_pairs else 1
 
     @property
     def group_inputs(self) -> int:
@@ -138,7 +146,7 @@ def attributes(conv: Convolution) -> dict[str, int]:
     reads_rows = conv.kernel == (1, 1) == conv.stride and not any(conv.padding)
     blocks = {"block": conv.block} if conv.block else {}
     if conv.in_words:
-        blocks[WORDS] = 1
+        blocks[WORDS] = conv.parts_of_word
     run = 0 if conv.channels_first else conv.run
     if conv.in_words:
         # The last word of others starts earlier than its place.

@@ -6,7 +6,7 @@ import numpy as np
 
 from shuffledeploy.compiler.ir.graph import Array
 from shuffledeploy.compiler.kernels.convolution_shape import Convolution
-from shuffledeploy.compiler.kernels.int8_products import FOUR, words_of
+from shuffledeploy.compiler.kernels.int8_products import FOUR, PAIRS_OF_WORD, TWO, words_of
 
 #: The largest int8 that stands for a number: -128 is left out, so that signs are alike.
 MOST = 127
@@ -80,8 +80,9 @@ def pack_words(packed: Array, conv: Convolution) -> Array:
     Returns
     -------
     Array
-        int32 ``(groups, kh, kw, words, padded N)``; four input channels each, the first lowest.
-        The last word ends with the group: of channels that the word before has it holds zeros.
+        int32 ``(groups, kh, kw, words, padded N)``; four input channels each, the first lowest. Of
+        a kernel of pairs int16 ``(groups, kh, kw, 2 * words, padded N)``; two channels each. The
+        last word ends with the group: of channels that the word before has it holds zeros.
     """
     *outer, depth, outputs = packed.shape
     words = np.zeros((*outer, conv.depth, outputs, FOUR), np.int8)
@@ -89,4 +90,8 @@ def pack_words(packed: Array, conv: Convolution) -> Array:
         first = min(word * FOUR, depth - FOUR)
         for channel in range(max(first, word * FOUR), first + FOUR):
             words[..., word, :, channel - first] = packed[..., channel, :]
+    if conv.in_pairs:
+        pairs = np.moveaxis(words.reshape(*words.shape[:-1], PAIRS_OF_WORD, TWO), -2, -3)
+        rows = (*outer, conv.depth * conv.parts_of_word, outputs)
+        return np.ascontiguousarray(pairs).view("<i2").reshape(rows)
     return np.ascontiguousarray(words).view("<i4")[..., 0]

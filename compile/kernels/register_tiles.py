@@ -24,6 +24,9 @@ PAIR = 2
 FEWEST_SUMS = 8
 # What the last registers cost, in loads for each multiply-add.
 CROWDED = 0.04
+# Registers for what pairs of int8 are multiplied in: two pairs in all lanes and products, and room
+# for LLVM, which starts the next products early.
+PAIRED = 8
 # Sums of halves from which LLVM copies registers: inputs must stand in the first sixteen.
 HALF_CROWDED = 24
 # What sums cost that do not stay in registers.
@@ -35,7 +38,15 @@ UNSEEN = 0.1
 
 
 def tile_costs(
-    span: int, fills_row: bool, vectors: int, core: Core, staged: int, shared: int, rows: int = 0
+    span: int,
+    fills_row: bool,
+    vectors: int,
+    core: Core,
+    staged: int,
+    shared: int,
+    rows: int = 0,
+    *,
+    in_pairs: bool = False,
 ) -> dict[int, float]:
     """Count loads for each multiply-add of the register tiles that fit, by their pixels.
 
@@ -55,6 +66,8 @@ def tile_costs(
         Outputs beside whole vectors of which pixels share one; 0 where they do not.
     rows : int
         Tensors of which each pixel has a row of its own that tiles go through, one after another.
+    in_pairs : bool
+        Whether words of int8 are multiplied as two pairs, each first copied to all lanes.
     """
     costs = {}
     for pixels in range(1, min(span, MOST_PIXELS_IN_TILE) + 1):
@@ -62,7 +75,7 @@ def tile_costs(
         if rest and fills_row:
             continue
         beside = pixels + _weights(vectors) if staged else vectors + 1
-        registers = pixels * vectors + beside
+        registers = pixels * vectors + beside + (PAIRED if in_pairs else 0)
         if registers > core.registers:
             continue
         # Long vectors can take a pixel from memory within the multiply-add: more registers gain
@@ -82,7 +95,8 @@ def tile_costs(
         )
         # Beside the rows of pixels there are weights.
         unseen = UNSEEN if pixels * rows + 1 > STREAMS else 0.0
-        costs[pixels] = total / (span * vectors) + crowded + unseen
+        copies = PAIR / vectors if in_pairs else 0.0
+        costs[pixels] = total / (span * vectors) + crowded + unseen + copies
     return costs
 
 

@@ -53,6 +53,11 @@ class Core:
         return (self.lanes * ELEMENT_BYTES[self.element], self.registers) == (16, 32)
 
     @property
+    def multiplies_pairs(self) -> bool:
+        """Whether kernels add up products of int8 by pairs: on AArch64 without dot products."""
+        return self.multiplies_by_lane and not self.dot_products
+
+    @property
     def masks(self) -> bool:
         """Whether vectors are read and written under masks: AVX-512, the only one of 16 lanes."""
         return (self.lanes, self.element) == (MASKED_LANES, FLOAT)

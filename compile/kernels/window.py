@@ -38,6 +38,7 @@ from shuffledeploy.compiler.kernels.int8_sums import (
     scaled_sum,
 )
 from shuffledeploy.compiler.kernels.operations import number
+from shuffledeploy.compiler.kernels.window_pairs import accumulate_pairs
 from shuffledeploy.compiler.kernels.window_words import (
     accumulate_columns,
     channel_at,
@@ -78,6 +79,8 @@ class Window:
         Which int8 stands for zero in the input, and so for what lies outside of the image.
     sums : Int8Sums
         How a depthwise convolution's sums of int8 are read.
+    in_pairs : bool
+        Whether a depthwise convolution of int8 multiplies two columns at a time, not four rows.
     """
 
     combine: str
@@ -96,6 +99,7 @@ class Window:
     offset: float = 0.0
     outside: int = 0
     sums: Int8Sums = AS_WHOLE_NUMBERS
+    in_pairs: bool = False
 
     @property
     def in_int8(self) -> bool:
@@ -103,8 +107,8 @@ class Window:
         return self.dtype == INT8
 
     @property
-    def in_words(self) -> bool:
-        """Whether it reads columns of int8 as words of four: of a depthwise convolution."""
+    def multiplies_int8(self) -> bool:
+        """Whether it is a depthwise convolution of int8."""
         return self.in_int8 and self.combine == "multiply_add"
 
     @property
@@ -166,9 +170,9 @@ def primitive_function(window: Window) -> tirx.PrimFunc:
     Returns
     -------
     tirx.PrimFunc
-        Parameters: input, weight ``(kh, kw, C)`` of a depthwise convolution (of int8 as words,
-        with a scale of each channel, and an offset where sums are scaled at once), the epilogue's
-        operands in order, output.
+        Parameters: input, weight ``(kh, kw, C)`` of a depthwise convolution (of int8 as words
+        unless they go in pairs, with a scale of each channel, and an offset where sums are scaled
+        at once), the epilogue's operands in order, output.
     """
     with IRBuilder() as builder:
         with T.prim_func(s_tir=True):
@@ -181,9 +185,10 @@ def _body(window: Window) -> None:
     shape = (1, window.height, window.width, window.channels)
     x = T.arg("x", T.buffer(shape, window.dtype))
     weight = factors = None
-    if window.in_words:
-        words = (words_of(window.kernel[0]), window.kernel[1], computed_channels(window))
-        weight = T.arg(WEIGHT, T.buffer(words, INT32))
+    if window.multiplies_int8:
+        height, width = window.kernel
+        rows, kind = (height, INT8) if window.in_pairs else (words_of(height), INT32)
+        weight = T.arg(WEIGHT, T.buffer((rows, width, computed_channels(window)), kind))
         factors = factors_of(window.sums, computed_channels(window))
     elif window.combine == "multiply_add":
         weight = T.arg(WEIGHT, T.buffer((*window.kernel, window.channels), window.dtype))
@@ -193,8 +198,9 @@ def _body(window: Window) -> None:
         window.epilogue, window.output_shape, starts, window.computed, summed
     )
     out = T.arg("out", T.buffer(window.output_shape, window.written or window.computed))
-    if window.in_words:
-        total = accumulate_columns(window, x, weight, operands[0])
+    if window.multiplies_int8:
+        accumulate = accumulate_pairs if window.in_pairs else accumulate_columns
+        total = accumulate(window, x, weight, operands[0])
     else:
         total = _accumulate(window, x, weight, operands)
     columns = window.output_width

@@ -8,7 +8,7 @@ from tvm.s_tir import Schedule
 
 from shuffledeploy.compiler.ir.attributes import WORDS, attribute
 from shuffledeploy.compiler.kernels.blocks import ACCUMULATE, OUTPUT, TAKEN
-from shuffledeploy.compiler.kernels.int8_products import FOUR
+from shuffledeploy.compiler.kernels.int8_products import FOUR, PAIRS_OF_WORD
 from shuffledeploy.compiler.kernels.tiling import (
     MOST_PIXELS_IN_TILE,
     MOST_WRITTEN_OUT,
@@ -23,8 +23,9 @@ from shuffledeploy.compiler.kernels.tiling import (
 
 def window_forms(function: tirx.PrimFunc, core: Core) -> list[Form]:
     """List the forms of a window kernel, the one with the fewest loads a sum first."""
-    if attribute(function, WORDS):
-        return _word_forms(function, core)
+    parts = attribute(function, WORDS)
+    if parts:
+        return (_pair_forms if parts == PAIRS_OF_WORD else _word_forms)(function, core)
     probe = Schedule(tvm.IRModule({"main": function}))
     _, channels, kh, kw = extents_of(probe, probe.get_sblock(ACCUMULATE))
     # Tiles stay in one row, so that neighbouring windows share what they load.
@@ -73,6 +74,31 @@ def _word_forms(function: tirx.PrimFunc, core: Core) -> list[Form]:
         cost = (read * (steps + loads / 2) / tile + words * kw * vectors) / width
         found += [
             (cost, _window_form(width, fitting, tile, words * kw, outside, in_words=True))
+            for outside in (True, False)
+        ]
+    return [form for _, form in sorted(found, key=lambda pair: pair[0])][:8]
+
+
+def _pair_forms(function: tirx.PrimFunc, core: Core) -> list[Form]:
+    """List the forms of a depthwise convolution that multiplies two columns at a time, by loads."""
+    probe = Schedule(tvm.IRModule({"main": function}))
+    _, channels, kh, pairs = extents_of(probe, probe.get_sblock(ACCUMULATE))
+    columns, kw = int(function.params[-1].shape[2]), int(function.params[1].shape[1])
+    stride = -(-int(function.params[0].shape[2]) // columns)
+    tiles = divisors(columns, MOST_PIXELS_IN_TILE)
+    found = []
+    overlaps = channels > int(function.params[-1].shape[3])
+    for width in (2 * core.lanes,) if overlaps else divisors(channels, 4 * core.lanes):
+        vectors = -(-width // core.lanes)
+        # Of sixteen channels a register: weights, two columns and products beside the sums.
+        eights = -(-width // (4 * core.lanes))
+        fitting = [m for m in tiles if m * vectors + (kh * kw + 4) * eights <= core.registers]
+        tile = (fitting or [1])[-1]
+        read = kh * (((tile - 1) * stride + kw) / tile + kw / tile) * eights
+        in_pieces = (width % (2 * core.lanes)).bit_count()
+        cost = (read + 3 * kh * pairs * eights * (1 + in_pieces)) / width
+        found += [
+            (cost, _window_form(width, fitting or [1], tile, kh * kw, outside))
             for outside in (True, False)
         ]
     return [form for _, form in sorted(found, key=lambda pair: pair[0])][:8]

@@ -34,7 +34,7 @@ def computed_channels(window: Window) -> int:
     What is computed twice is written twice: a tensor that is added may be the output's memory.
     """
     reads_tensors = any(step.reads is Read.TENSOR for step in window.epilogue)
-    if not window.in_words or window.channels < EIGHT or reads_tensors:
+    if not window.multiplies_int8 or window.channels < EIGHT or reads_tensors:
         return window.channels
     return -(-window.channels // EIGHT) * EIGHT
 

@@ -1,4 +1,4 @@
-"""Networks in int8 on emulated cores with dot products, and on others refused."""
+"""Networks in int8 on emulated cores with dot products, refused where they are missing."""
 
 from __future__ import annotations
 

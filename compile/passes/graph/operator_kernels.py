@@ -14,7 +14,7 @@ from shuffledeploy.compiler.ir.memory_layout import HALF, INT8, Held
 from shuffledeploy.compiler.kernels import concatenation as joined
 from shuffledeploy.compiler.kernels import elementwise, window
 from shuffledeploy.compiler.kernels.convolution_shape import Convolution, contiguous_run
-from shuffledeploy.compiler.kernels.int8_products import FOUR
+from shuffledeploy.compiler.kernels.int8_products import FOUR, PAIRS_OF_WORD
 from shuffledeploy.compiler.kernels.int8_weights import pack_columns, pack_words
 from shuffledeploy.compiler.kernels.packing import pack_bias, pack_weight
 from shuffledeploy.compiler.kernels.window_words import channel_places
@@ -100,7 +100,7 @@ def _convolution(site: Site) -> Kernel:
         lanes=lanes_for(outputs // groups, site.core), epilogue=ends.steps,
         dtype=site.core.element, written=ends.written,
     )  # fmt: skip
-    if held is not None and site.core.dot_products and reads_words(conv):
+    if held is not None and _adds_up_int8(site) and reads_words(conv):
         return _in_words(site, conv, site.current_value(data), weight, held)
     given = site.float_value(data)
     # What puts such layers together from parts writes no int8, nor adds one.
@@ -117,13 +117,18 @@ def _convolution(site: Site) -> Kernel:
     return convolution_kernel(conv, [given, packed, *ends.arguments], tables)
 
 
+def _adds_up_int8(site: Site) -> bool:
+    """Whether the target has instructions for products of int8; others compute with float32."""
+    return site.core.dot_products or site.core.multiplies_pairs
+
+
 def _in_words(site: Site, conv: Convolution, data: Any, weight: Array, held: Held) -> Kernel:
     """Let a convolution read int8 in words."""
     ends = int8_epilogue(site, scaled=True)
     layer = int8_layer(weight, starting_numbers(site, weight.shape[3]), held, ends)
     conv = dataclasses.replace(
         conv, dtype=INT8, lanes=site.core.lanes, epilogue=layer.steps, outside=held.zero,
-        sums=layer.sums,
+        sums=layer.sums, in_pairs=site.core.multiplies_pairs,
     )  # fmt: skip
     words = relax.const(pack_words(pack_weight(layer.whole, conv), conv))
     order, tables = site.chain.order, []
@@ -152,10 +157,11 @@ def _depthwise(site: Site, weight: Array) -> Kernel:
         inputs = [site.current_value(data), relax.const(taps), *ends.arguments]
         return _window_kernel(site, form, name, inputs)
     layer = int8_layer(taps, starting_numbers(site, form.channels), held, ends)
-    form = dataclasses.replace(form, epilogue=layer.steps, sums=layer.sums)
+    in_pairs = site.core.multiplies_pairs
+    form = dataclasses.replace(form, epilogue=layer.steps, sums=layer.sums, in_pairs=in_pairs)
     layer = layer.of_outputs(channel_places(form))
-    words = relax.const(pack_columns(layer.whole))
-    inputs = [site.current_value(data), words, *layer.arguments, *ends.arguments]
+    packed = relax.const(layer.whole if in_pairs else pack_columns(layer.whole))
+    inputs = [site.current_value(data), packed, *layer.arguments, *ends.arguments]
     kernel = _window_kernel(site, form, name, inputs)
     return dataclasses.replace(kernel, pack_bias=lambda _: layer.starts)
 
@@ -164,10 +170,11 @@ def _window_kernel(site: Site, form: window.Window, what: str, inputs: list[Any]
     stride = f"s{form.stride[0]}" if form.stride != (1, 1) else ""
     name = f"{what}{stride}_{form.channels}_{form.output_height}x{form.output_width}"
     facts = {"multiply_adds": form.multiply_adds, LANES: site.core.lanes}
+    if form.multiplies_int8:
+        facts[WORDS] = PAIRS_OF_WORD if form.in_pairs else 1
     return Kernel(
-        "window", name, window.primitive_function(form), inputs, [],
-        facts | ({WORDS: 1} if form.in_words else {}), form.output_shape,
-    )  # fmt: skip
+        "window", name, window.primitive_function(form), inputs, [], facts, form.output_shape
+    )
 
 
 def _window(site: Site) -> Kernel:
@@ -205,7 +212,7 @@ def _linear(site: Site) -> Kernel:
     assert weight is not None
     depth, outputs = weight.shape
     data, order = _reordered_input(site.chain.anchor.args[0], site, CHANNEL_AXIS)
-    in_words = order is None and site.core.dot_products and depth >= FOUR
+    in_words = order is None and _adds_up_int8(site) and depth >= FOUR
     held = site.held.get(data) if in_words else None
     data = site.float_value(data) if held is None else site.current_value(data)
     rows, stored = shape_of(data) or (1, depth)

@@ -12,6 +12,12 @@ Words of a column (``column(a, b, c, d)``) are four vectors of int8, interleaved
 
     zip(zip(a, c), zip(b, d))
 
+Words of two pairs (``dot_of_pairs(total, pair(x[p]), pair(x[p+2]), V[0:4], W[0:4])``) are what
+AArch64 has without dot products: products of a pair stand side by side in 16 bits::
+
+    total[0:4] = sadalp(total[0:4], smlal(smull(broadcast(x[p:p+2]), V[0:4]),
+                                          broadcast(x[p+2:p+4]), W[0:4]))
+
 and elsewhere::
 
     total[0:4] = total[0:4] + byte 0 of both multiplied + byte 1 ... + byte 3 ...
@@ -27,37 +33,52 @@ import tvm
 from tvm import tirx
 from tvm_ffi import structural_map
 
-from shuffledeploy.compiler.ir.memory_layout import INT8, INT32
+from shuffledeploy.compiler.ir.memory_layout import INT8, INT16, INT32
 from shuffledeploy.compiler.ir.tir import picked
-from shuffledeploy.compiler.kernels.int8_products import COLUMN, DOT, FOUR, WORD
+from shuffledeploy.compiler.kernels.int8_products import (
+    COLUMN,
+    DOT,
+    DOT_OF_PAIRS,
+    FOUR,
+    PAIR,
+    TWO,
+    WORD,
+)
+from shuffledeploy.compiler.kernels.tiling import Core
 
+_SMULL, _PAIRWISE = "llvm.aarch64.neon.smull.v8i16", "llvm.aarch64.neon.saddlp.v4i32.v8i16"
 _SDOT, _SDOT_LANES = "llvm.aarch64.neon.sdot.v4i32.v16i8", 4
 # Channels of which columns are interleaved together, and bytes of a vector.
 _CHANNELS, _BYTES = (16, 8), 16
+# How many int8 are read together as one number, and of what type that is.
+_WIDTHS = {WORD: (FOUR, INT32), PAIR: (TWO, INT16)}
+_BITS = 8
 
 
-def write_dot_products(function: tirx.PrimFunc, has_dot: bool) -> tirx.PrimFunc:
+def write_dot_products(function: tirx.PrimFunc, core: Core) -> tirx.PrimFunc:
     """Write out the words and the dot products of a lowered function.
 
     Parameters
     ----------
     function : tirx.PrimFunc
         Lowered.
-    has_dot : bool
-        Whether the target is AArch64 with dot products.
+    core : Core
+        The target's.
     """
 
     def write(call: Any) -> Any:
         name = getattr(call.op, "name", "")
-        if name == WORD:
-            return _word(call.args[0])
+        if name in _WIDTHS:
+            return _read_together(call.args[0], *_WIDTHS[name])
+        if name == DOT_OF_PAIRS:
+            return (_smull if core.multiplies_by_lane else _by_pairs)(*call.args)
         if name != DOT:
             # A dot product writes the column that it takes.
             return call
         total, left, right = call.args
         if getattr(getattr(left, "op", None), "name", "") == COLUMN:
-            return (_sdot_columns if has_dot else _by_rows)(total, left.args, right)
-        return (_sdot if has_dot else _by_bytes)(total, left, right)
+            return (_sdot_columns if core.dot_products else _by_rows)(total, left.args, right)
+        return (_sdot if core.dot_products else _by_bytes)(total, left, right)
 
     def write_columns(call: Any) -> Any:
         return _as_word(call.args) if getattr(call.op, "name", "") == COLUMN else call
@@ -66,18 +87,18 @@ def write_dot_products(function: tirx.PrimFunc, has_dot: bool) -> tirx.PrimFunc:
     return function.with_body(structural_map(body, (tvm.ir.Call, write_columns)))
 
 
-def _word(first: Any) -> Any:
-    """Load the words whose first elements a load names."""
+def _read_together(first: Any, count: int, kind: str) -> Any:
+    """Load so many int8 from each that a load names on, as one number of a type."""
     (at,) = first.indices
     lanes = _lanes(first)
     if lanes == 1:
-        whole = tirx.BufferLoad(first.source, [tirx.Ramp(at, 1, FOUR)])
-        return tirx.reinterpret(INT32, whole)
-    if isinstance(at, tirx.Ramp) and int(at.stride) == FOUR:
-        whole = tirx.BufferLoad(first.source, [tirx.Ramp(at.base, 1, FOUR * lanes)])
-        return tirx.reinterpret(f"{INT32}x{lanes}", whole)
-    words = [_word(tirx.BufferLoad(first.source, [_lane(at, lane)])) for lane in range(lanes)]
-    return picked(words, range(lanes))
+        whole = tirx.BufferLoad(first.source, [tirx.Ramp(at, 1, count)])
+        return tirx.reinterpret(kind, whole)
+    if isinstance(at, tirx.Ramp) and int(at.stride) == count:
+        whole = tirx.BufferLoad(first.source, [tirx.Ramp(at.base, 1, count * lanes)])
+        return tirx.reinterpret(f"{kind}x{lanes}", whole)
+    apart = [tirx.BufferLoad(first.source, [_lane(at, lane)]) for lane in range(lanes)]
+    return picked([_read_together(load, count, kind) for load in apart], range(lanes))
 
 
 def _lane(vector: Any, lane: int) -> Any:
@@ -101,6 +122,24 @@ def _sdot(total: Any, left: Any, right: Any) -> Any:
     # The instruction takes one lane of its last operand: what is the same for all outputs.
     as_bytes = (tirx.reinterpret(f"{INT8}x16", vector) for vector in (right, left))
     return tirx.call_llvm_pure_intrin(f"{INT32}x4", _SDOT, total, *as_bytes)
+
+
+def _smull(total: Any, *pairs: Any) -> Any:
+    """Multiply four lanes of pairs at a time, and add up what stands side by side."""
+    lanes, parts = _lanes(total), []
+    if lanes % _SDOT_LANES:
+        return _by_pairs(total, *pairs)
+    for first in range(0, lanes, _SDOT_LANES):
+        own = range(first, first + _SDOT_LANES)
+        taken = [tirx.reinterpret(f"{INT8}x8", _lanes_of(pair, own)) for pair in pairs]
+        product, more = (
+            tirx.call_llvm_pure_intrin(f"{INT16}x8", _SMULL, weights, numbers)
+            for numbers, weights in zip(taken[:2], taken[2:], strict=True)
+        )
+        so_far = total if lanes == _SDOT_LANES else _lanes_of(total, own)
+        added = tirx.call_llvm_pure_intrin(f"{INT32}x4", _PAIRWISE, product + more)
+        parts.append(so_far + added)
+    return parts[0] if len(parts) == 1 else picked(parts, range(lanes))
 
 
 def _sdot_columns(total: Any, apart: Sequence[Any], right: Any) -> Any:
@@ -170,9 +209,17 @@ def _by_bytes(total: Any, left: Any, right: Any) -> Any:
     return total
 
 
+def _by_pairs(total: Any, *pairs: Any) -> Any:
+    for left, right in zip(pairs[:2], pairs[2:], strict=True):
+        for place in range(TWO):
+            product = _byte(left, place) * _byte(right, place)
+            total = total + tirx.Cast(str(total.ty.dtype), product)
+    return total
+
+
 def _byte(vector: Any, place: int) -> Any:
-    """Take one signed byte of each word."""
-    high = 8 * (FOUR - 1)
+    """Take one signed byte of each word or pair."""
+    high = tvm.DataType(str(vector.ty.dtype)).bits - _BITS
     up = tirx.const(high - 8 * place, str(vector.ty.dtype))
     return tirx.shift_right(tirx.shift_left(vector, up), tirx.const(high, str(vector.ty.dtype)))
 
