@@ -17,6 +17,7 @@ from shuffledeploy.compiler.library import compiled_kernels
 from shuffledeploy.compiler.pipeline import Phase, pipeline, run_steps, steps_of
 from shuffledeploy.compiler.proof_arrays import unscheduled_writes
 from shuffledeploy.compiler.targets import CompileTarget, find_target
+from shuffledeploy.compiler.tuning.records.recorded_schedules import kernel_key
 
 A72: CompileTarget = find_target("cortex-a72").computing_in(INT8)
 
@@ -60,3 +61,10 @@ def test_products_of_pairs_are_instructions_that_every_core_has(
     # Four products of each lane take three instructions, and no more.
     if name.startswith("conv"):
         assert code.count("smull") == code.count("smlal") == code.count("sadalp") > 0
+
+
+def test_kernels_are_written_as_text_without_a_warning(capfd: pytest.CaptureFixture[str]) -> None:
+    for target in (A72, A76):
+        for function in kernel_functions(_lowered(Words, target)).values():
+            kernel_key(function)
+    assert "Warning" not in capfd.readouterr().err
