@@ -39,6 +39,7 @@ demo: $(READY) board
 	$(RUN) deploy/report.py build/bundles/shufflenet-g3-x0.5-cortex-a72 --board raspberry-pi-4 \
 	  --output build/demo.html
 	$(RUN) deploy/run.py build/bundles/shufflenet-g3-x0.5-cortex-a72 --standalone
+	$(RUN) deploy/precisions.py --board raspberry-pi-5
 
 lint: $(READY)
 	$(VENV)/bin/ruff check

@@ -13,6 +13,7 @@ COMMANDS = {
     "tune": ("compiler.tune", "compile and tune a network, prove it right, bundle it"),
     "run": ("deploy.run", "run a bundle on a device: parity, then latency or a count"),
     "compare": ("deploy.compare", "AlexNet, ShuffleNet, MobileNet beside the paper's table"),
+    "precisions": ("deploy.precisions", "one line a precision: size, speed, accuracy"),
     "report": ("deploy.report", "one page about networks, to send around"),
     "bench": ("deploy.bench", "beside ONNX Runtime, OpenVINO, ncnn and MNN, here"),
     "peers": ("deploy.peers", "beside ncnn, ONNX Runtime and MNN, on an emulated core"),

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from rich.table import Table
 
-from shuffledeploy.compiler.bundle.folder import load_bundle
+from shuffledeploy.compiler.bundle.folder import Bundle, load_bundle
 from shuffledeploy.compiler.ir.memory_layout import INT8
-from shuffledeploy.compiler.targets import find_target
-from shuffledeploy.deploy.runtime.comparison import cached_bundle
+from shuffledeploy.compiler.targets import CompileTarget, find_target
+from shuffledeploy.deploy.runtime.comparison import Tell, cached_bundle
 from shuffledeploy.deploy.runtime.defaults import allowed_disagreements
 from shuffledeploy.deploy.runtime.device_fit import default_device
 from shuffledeploy.deploy.runtime.execution import RunningNetwork, open_network
@@ -39,11 +39,7 @@ def check_accuracy(options: argparse.Namespace) -> int:
                 raise UsageError(f"{options.bundle} holds {bundle.manifest.network}, not {FASHION}")
         else:
             target = find_target(options.target).computing_in(options.precision)
-            learned = first_images(read_split("train", fetch()), CALIBRATION)
-            inputs = to_input(learned.images).numpy() if options.precision == INT8 else ()
-            bundle = cached_bundle(
-                FASHION, None, target, calibration=[[one[np.newaxis]] for one in inputs], tell=tell
-            )
+            bundle = fashion_bundle(target, tell)
         device = options.device or default_device(bundle.manifest)
         tell(f"images through {device}")
         with open_network(bundle, device) as network:
@@ -60,6 +56,21 @@ def check_accuracy(options: argparse.Namespace) -> int:
             f" PyTorch: at most {allowed} may be"
         )
     return 0
+
+
+def fashion_bundle(target: CompileTarget, tell: Tell) -> Bundle:
+    """Compile the trained network; in int8 it learns from images of the training set.
+
+    Raises
+    ------
+    Failure
+        If these cannot be had.
+    """
+    calibration = []
+    if target.precision == INT8:
+        learned = first_images(read_split("train", fetch()), CALIBRATION)
+        calibration = [[one[np.newaxis]] for one in to_input(learned.images).numpy()]
+    return cached_bundle(FASHION, None, target, calibration=calibration, tell=tell)
 
 
 @dataclasses.dataclass(frozen=True)

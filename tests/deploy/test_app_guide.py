@@ -85,11 +85,12 @@ def test_the_quick_start_classifies_a_picture(tmp_path: Path) -> None:
     assert float(logit) == pytest.approx(float(logits.max()), abs=1e-4)
 
 
-def test_the_demo_ends_with_what_an_app_needs() -> None:
+def test_the_demo_ends_with_what_an_app_needs_and_a_line_a_precision() -> None:
     command = [tool("make"), "--dry-run", "--no-print-directory", "demo"]
     told = subprocess.run(command, cwd=GUIDE.parents[1], text=True, check=True, capture_output=True)
     # Of that command `test_standalone_devices` tests that it names the files and their sizes.
-    assert re.search(r"deploy/run\.py \S+ --standalone$", told.stdout.strip())
+    ends = r"deploy/run\.py \S+ --standalone\n\S+ deploy/precisions\.py --board \S+$"
+    assert re.search(ends, told.stdout.strip())
 
 
 def test_cmake_builds_the_example(shufflenet: Bundle, tmp_path: Path) -> None:
