@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import tvm
 from tvm import relax
 
-from shuffledeploy.compiler.library import build_library
+from shuffledeploy.compiler.library import compile_program, machine_program
 from shuffledeploy.compiler.targets import CompileTarget
 from shuffledeploy.model.scratch import scratch_folder
 
@@ -31,7 +31,14 @@ def host_machine(module: tvm.IRModule, target: CompileTarget) -> Iterator[relax.
     Failure
         If TVM cannot compile it.
     """
+    with loaded_program(machine_program(module, target), target) as machine:
+        yield machine
+
+
+@contextmanager
+def loaded_program(program: tvm.IRModule, target: CompileTarget) -> Iterator[relax.VirtualMachine]:
+    """Compile what `machine_program` made and load it for the length of a block, in any thread."""
     with scratch_folder("host-machine-") as folder:
         library = folder / "network.so"
-        build_library(module, target, library)
+        compile_program(program, target, library)
         yield relax.VirtualMachine(tvm.runtime.load_module(str(library)), tvm.cpu())

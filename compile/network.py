@@ -52,9 +52,9 @@ from shuffledeploy.compiler.passes.memory.expose_intermediates import kernel_cal
 from shuffledeploy.compiler.pipeline import Dump, Phase, pipeline, run_steps, steps_of
 from shuffledeploy.compiler.proof_arrays import (
     SEEDS,
-    reference,
+    proof_arrays,
     samples_of,
-    unscheduled_writes,
+    unscheduled_program,
     written_answers,
 )
 from shuffledeploy.compiler.standalone.package import write_standalone
@@ -212,24 +212,24 @@ def write_bundle(  # noqa: PLR0913 - all but four by name
     UsageError, Failure
         If unscheduled kernels answer otherwise than PyTorch: names the operator or the pass.
     """
-    with bundles.written_beside(output) as folder, ThreadPoolExecutor(1) as beside:
+    with bundles.written_beside(output) as folder, ThreadPoolExecutor(2) as beside:
+        progress("computing what PyTorch answers and what each kernel should write")
+        # LLVM and PyTorch leave Python's lock to each other.
+        inputs = lowered.program.inputs
+        proving = beside.submit(
+            proof_arrays, lowered.program.exported, inputs, unscheduled_program(lowered.module)
+        )
         functions = {name: choice.function for name, choice in chosen.items()}
         dump = Dump.of(dump_folder, pipeline(target))
         module = link_kernels(lowered, functions, target, dump)
-        progress(f"building the library for {target.name}")
-        # Beside it the proof is made: LLVM and PyTorch leave Python's lock to each other.
         program = machine_program(module, target, dump)
+        progress(f"building the library for {target.name}")
         library = beside.submit(
             compile_program, program, target, folder / bundles.LIBRARY, dump, in_parts=True
         )
-        progress("asking PyTorch for reference outputs")
-        inputs = lowered.program.inputs
-        arrays, outputs = reference(lowered.program.exported, inputs)
-        np.savez(folder / bundles.REFERENCE, allow_pickle=False, **arrays)
-        progress("computing what each kernel should write")
-        values = [arrays[f"input_{i}"] for i in range(len(inputs))]
-        writes = unscheduled_writes(lowered.module, values)
-        expected = [arrays[f"output_0_{i}"] for i in range(len(outputs))]
+        proof = proving.result()
+        np.savez(folder / bundles.REFERENCE, allow_pickle=False, **proof.arrays)
+        values, writes, expected = proof.values, proof.writes, proof.expected
         if not agree(written_answers(lowered.module, writes), expected, target.precision):
             progress("looking for what makes it differ from PyTorch")
             if (fault := fault_of(lowered.program, target, values, expected)) is not None:
@@ -238,6 +238,9 @@ def write_bundle(  # noqa: PLR0913 - all but four by name
         held = held_in_int8(lowered.program.module)
         layers, told = layers_of(lowered.program, writes, values, half_scale, held)
         np.savez(folder / bundles.INTERMEDIATES, allow_pickle=False, **samples_of(writes), **told)
+        entries = kernel_entries(lowered, chosen)
+        # Some programs compute the order: it is a constant once that is folded.
+        shuffles = count_shuffles(fold_batch_norm(lowered.program.module))
         library.result()
         statistics = msgspec.convert(normalisation, ImageStatistics | None)
         alone = None
@@ -245,14 +248,13 @@ def write_bundle(  # noqa: PLR0913 - all but four by name
             progress(f"building {network} without a runtime")
             alone = write_standalone(
                 folder, module, target, name=standalone, network=network, inputs=inputs,
-                outputs=outputs, normalisation=statistics, apple=apple,
+                outputs=proof.outputs, normalisation=statistics, apple=apple,
                 dump=Dump.of(dump_folder and dump_folder / "standalone", pipeline(target)),
             )  # fmt: skip
-        entries = kernel_entries(lowered, chosen)
         sources = {c.record.source for c in chosen.values() if c.record is not None}
         units = {own.unit for c in chosen.values() if (own := c.own_record) is not None}
         bundles.write_manifest(folder, Manifest(
-            network=network, inputs=inputs, outputs=outputs,
+            network=network, inputs=inputs, outputs=proof.outputs,
             normalisation=statistics, standalone=alone, labels=labels,
             target=target.name, architecture=target.architecture, cpu=target.cpu,
             features=target.features, versions=versions(), options=options, kernels=entries,
@@ -261,8 +263,7 @@ def write_bundle(  # noqa: PLR0913 - all but four by name
             symbols=symbols_of(module),
             shuffle_kernels=sum(e.calls for e in entries
                                 if is_shuffle(lowered.kernels[e.name])),
-            # Some programs compute the order: it is a constant once that is folded.
-            program_shuffles=count_shuffles(fold_batch_norm(lowered.program.module)),
+            program_shuffles=shuffles,
             score_source=", ".join(sorted(sources)) or None,
             score_unit=", ".join(sorted(units)) or None, seeds=SEEDS,
             tolerance=TOLERANCES[target.precision],

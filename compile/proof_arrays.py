@@ -14,8 +14,9 @@ from tvm import relax
 
 from shuffledeploy.compiler.bundle import folder as bundles
 from shuffledeploy.compiler.bundle.manifest import Tensor, data_type
-from shuffledeploy.compiler.host_machine import host_machine
+from shuffledeploy.compiler.host_machine import loaded_program
 from shuffledeploy.compiler.ir.graph import ENTRY, Array, bindings_of, operator, shape_of
+from shuffledeploy.compiler.library import machine_program
 from shuffledeploy.compiler.passes.memory.expose_intermediates import (
     INTERMEDIATES,
     expose_intermediates,
@@ -25,6 +26,29 @@ from shuffledeploy.compiler.program_values import one_thread
 from shuffledeploy.compiler.targets import CompileTarget, find_target
 
 SEEDS = (1, 2, 3, 4)
+
+
+@dataclasses.dataclass(frozen=True)
+class ProofArrays:
+    """What a bundle's proof is made of.
+
+    Attributes
+    ----------
+    arrays : dict
+        The first input and PyTorch's answers to all inputs, as a bundle keeps them.
+    outputs : tuple of Tensor
+        Names, shapes and types of an answer.
+    values, expected : list of Array
+        The first input and PyTorch's answer to it.
+    writes : list of list of Array
+        What each kernel call should write for the first input.
+    """
+
+    arrays: dict[str, Array]
+    outputs: tuple[Tensor, ...]
+    values: list[Array]
+    expected: list[Array]
+    writes: list[list[Array]]
 
 
 def reference(
@@ -67,10 +91,42 @@ def answering(exported: ExportedProgram) -> Callable[[list[Array]], list[Array]]
 
 def unscheduled_writes(module: tvm.IRModule, inputs: list[Array]) -> list[list[Array]]:
     """Run every kernel of a module unscheduled on this machine; list what each call writes."""
-    exposed = expose_intermediates(module)
-    with host_machine(exposed, _unoptimised(find_target("host"))) as machine:
+    return writes_of(unscheduled_program(module), inputs)
+
+
+def unscheduled_program(module: tvm.IRModule) -> tvm.IRModule:
+    """Make the program that `writes_of` runs.
+
+    It is made of Relax functions, which TVM lets one thread of a process build at a time.
+    """
+    return machine_program(expose_intermediates(module), _unoptimised(find_target("host")))
+
+
+def writes_of(program: tvm.IRModule, inputs: list[Array]) -> list[list[Array]]:
+    """Compile and run what `unscheduled_program` made, in any thread."""
+    with loaded_program(program, _unoptimised(find_target("host"))) as machine:
         results = machine[INTERMEDIATES](*(tvm.runtime.tensor(value) for value in inputs))
         return [_tensors(value) for value in results]
+
+
+def proof_arrays(
+    exported: ExportedProgram, inputs: tuple[Tensor, ...], program: tvm.IRModule
+) -> ProofArrays:
+    """Ask PyTorch for its answers, and run every kernel unscheduled on the first input.
+
+    Parameters
+    ----------
+    exported : ExportedProgram
+        The network.
+    inputs : tuple of Tensor
+        What it takes.
+    program : tvm.IRModule
+        Its kernels, as :func:`unscheduled_program` gave them.
+    """
+    arrays, outputs = reference(exported, inputs)
+    values = [arrays[f"input_{i}"] for i in range(len(inputs))]
+    expected = [arrays[f"output_0_{i}"] for i in range(len(outputs))]
+    return ProofArrays(arrays, outputs, values, expected, writes_of(program, values))
 
 
 def _unoptimised(target: CompileTarget) -> CompileTarget:
