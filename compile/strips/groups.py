@@ -154,12 +154,7 @@ class _Finder:
             strips = max(1, -(-largest * STRIPS_IN_CACHE // self.cache))
             given, layers = self._layers(calls)
             layers = _without_loss(layers, strips)
-            weights = sum(
-                bytes_of(argument)
-                for call in calls
-                for argument in call.arguments
-                if not isinstance(argument, relax.Var)
-            )
+            weights = sum(call.weights for call in calls)
             if length > 1 and working_set(layers, strips) + weights > self.cache * 3 // 4:
                 return
             yield StripGroup(given, calls, layers, strips)
@@ -173,10 +168,10 @@ class _Finder:
         inside = {call.variable for call in group.calls}
         at = places_of(group.layers)
         read = {
-            argument: bytes_of(argument)
+            tensor: size
             for call in group.calls
-            for argument in call.arguments
-            if isinstance(argument, relax.Var) and argument not in inside
+            for tensor, size in call.read.items()
+            if tensor not in inside
         }
         written = [
             call.size

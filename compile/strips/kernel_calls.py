@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -57,10 +58,21 @@ class KernelCall:
     images: int
     tensors: tuple[int, ...]
 
-    @property
+    @functools.cached_property
     def size(self) -> int:
         """Bytes of the output, of all images."""
         return bytes_of(self.variable)
+
+    @functools.cached_property
+    def weights(self) -> int:
+        """Bytes of the constants that it is given."""
+        constants = (a for a in self.arguments if not isinstance(a, relax.Var))
+        return sum(bytes_of(constant) for constant in constants)
+
+    @functools.cached_property
+    def read(self) -> dict[relax.Var, int]:
+        """Bytes of each tensor that it is given, of all images."""
+        return {a: bytes_of(a) for a in self.arguments if isinstance(a, relax.Var)}
 
 
 def bytes_of(tensor: Any) -> int:
