@@ -50,9 +50,10 @@ from shuffledeploy.compiler.passes.tir.joined_stores import join_stores
 from shuffledeploy.compiler.passes.tir.last_tile import part_last_tile
 from shuffledeploy.compiler.passes.tir.masked_vectors import has_masks, mask_odd_vectors
 from shuffledeploy.compiler.passes.tir.maximum_instructions import write_maximums
-from shuffledeploy.compiler.passes.tir.neighbour_loads import load_neighbours, reads_columns
+from shuffledeploy.compiler.passes.tir.neighbour_loads import load_neighbours, reads_one_by_one
 from shuffledeploy.compiler.passes.tir.odd_vectors import cut_odd_vectors
 from shuffledeploy.compiler.passes.tir.shared_vectors import mark_shared, share_vectors
+from shuffledeploy.compiler.passes.tir.start_from_residual import start_from_residual
 from shuffledeploy.compiler.passes.tir.tiles_in_registers import keep_on_stack, load_whole_vectors
 from shuffledeploy.compiler.targets import CompileTarget
 from shuffledeploy.model.errors import Failure, UsageError
@@ -149,6 +150,11 @@ def pipeline(
         },
         Phase.KERNEL: {
             "mark_shared": each(mark_shared, kind_of),
+            **(
+                {"start_from_residual": each(start_from_residual, kind_of)}
+                if core.multiplies_by_lane
+                else {}
+            ),
             "cut_odd_vectors": each(cut_odd_vectors, kind_of),
             **({"fetch_next_weights": each(fetch_next_weights, kind_of)} if target.fetches else {}),
             "part_last_tile": each(part_last_tile, kind_of),
@@ -176,7 +182,7 @@ def pipeline(
             **({"join_stores": each(join_stores)} if target.precision == INT8 else {}),
             "share_vectors": each(share_vectors, _shares),
             **(
-                {"load_neighbours": each(load_neighbours, reads_columns)}
+                {"load_neighbours": each(load_neighbours, reads_one_by_one)}
                 if core.multiplies_by_lane
                 else {}
             ),

@@ -1,4 +1,4 @@
-"""Schedule forms of the convolution kernel: register tiles, and streaming for linear layers."""
+"""Schedule forms of the convolution kernel: register tiles; a linear layer may stream, too."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from shuffledeploy.compiler.kernels.blocks import (
 from shuffledeploy.compiler.kernels.int8_products import PAIRS_OF_WORD
 from shuffledeploy.compiler.kernels.packing import block_weight
 from shuffledeploy.compiler.kernels.register_tiles import row_tile_costs, tile_costs
+from shuffledeploy.compiler.kernels.streaming_form import streaming_form
 from shuffledeploy.compiler.kernels.tiling import (
     MOST_WRITTEN_OUT,
     QUARTER,
@@ -33,7 +34,6 @@ from shuffledeploy.compiler.kernels.tiling import (
     divisors,
     extents_of,
     tile_in_registers,
-    vectorize_copy,
 )
 
 # Channels of a sum written out.
@@ -65,7 +65,10 @@ def convolution_forms(function: tirx.PrimFunc, core: Core) -> list[Form]:
     can_share = core.masks and rest in RESTS and tuple(kernel) == (1, 1) and run >= QUARTER
     # Of a quarter of a vector it saves most multiply-adds, on any core.
     shares = (rest == QUARTER or core.shuffles_beside) if can_share else None
-    shape = _ConvolutionShape(lanes, vectors, rest == 0, scattered, depth, tuple(kernel), shares)
+    neighbours = _picks_lanes(core) and run > 0 and run % QUARTER > 0
+    shape = _ConvolutionShape(
+        lanes, vectors, rest == 0, scattered, depth, tuple(kernel), shares, neighbours
+    )
     # Outputs beside whole vectors belong to the one tile that has them all.
     widths = divisors(vectors, 16) if shape.whole else [vectors]
     # A tile that stays in one row has constant addresses; where rows follow each other in memory
@@ -106,7 +109,7 @@ def convolution_forms(function: tirx.PrimFunc, core: Core) -> list[Form]:
     if pixels == 1:
         # Weights that fit no cache come from memory: in the order in which they lie there.
         streams = depth * padded * ELEMENT_BYTES[core.element] > STREAMED_FROM
-        forms.insert(0 if streams else len(forms), _streaming_form(lanes, shape.steps))
+        forms.insert(0 if streams else len(forms), streaming_form(lanes, shape.steps))
     return forms
 
 
@@ -148,7 +151,8 @@ class _ConvolutionShape:
     """Lanes and vectors of a group's outputs, whether they fill them and go apart, and the sum.
 
     `shares` tells whether by default pixels share vectors for outputs beside whole ones; None
-    where they cannot.
+    where they cannot. `neighbours` tells whether channels that are written out together are loaded
+    as vectors (`load_neighbours`).
     """
 
     lanes: int
@@ -158,6 +162,7 @@ class _ConvolutionShape:
     depth: int
     kernel: tuple[int, ...]
     shares: bool | None
+    neighbours: bool
 
     @property
     def short_rows(self) -> bool:
@@ -171,23 +176,31 @@ class _ConvolutionShape:
 
     @property
     def step(self) -> int:
-        """Default of them; pixels that share vectors load four inputs at once."""
+        """Default of them; pixels that share vectors load four inputs at once, neighbours all."""
         fitting = [step for step in self.steps if step <= QUARTER] or [1]
-        return self.steps[-1] if self.shares and fitting[-1] < QUARTER else fitting[-1]
+        longest = self.neighbours or (self.shares and fitting[-1] < QUARTER)
+        return self.steps[-1] if longest else fitting[-1]
 
 
 def _stride_of_rows(function: tirx.PrimFunc, core: Core) -> int:
     """Tell the stride of a window over rows whose columns stand beside each other; else 0.
 
-    That is how the first convolution finds the network's input. In half precision a multiply-add
-    picks lanes of half of the registers only, and LLVM copies what stands in others.
+    That is how the first convolution finds the network's input.
     """
     image, *others = function.params
     found_by_table = any(str(buffer.name) == "channels" for buffer in others)
-    picks = core.multiplies_by_lane and core.element == FLOAT
-    if int(function.attrs["run"]) or found_by_table or not picks:
+    if int(function.attrs["run"]) or found_by_table or not _picks_lanes(core):
         return 0
     return max(1, int(image.shape[3]) // int(function.attrs["columns"]))
+
+
+def _picks_lanes(core: Core) -> bool:
+    """Tell whether a multiply-add picks a lane of any register.
+
+    In half precision it picks lanes of half of the registers only, and LLVM copies what stands in
+    others.
+    """
+    return core.multiplies_by_lane and core.element == FLOAT
 
 
 def _rows_of_a_pixel(function: tirx.PrimFunc) -> int:
@@ -270,25 +283,6 @@ def _write_tile(schedule: Schedule, shape: _ConvolutionShape, output: Any, writt
         # `finishing` cuts it into whole vectors and a rest.
         schedule.vectorize(out_o)
     schedule.unroll(out_p)
-
-
-def _streaming_form(lanes: int, steps: list[int]) -> Form:
-    """Read weights row by row, all sums of the layer standing in the first cache."""
-
-    def apply(schedule: Schedule, choose: Choose) -> None:
-        accumulate, output = schedule.get_sblock(ACCUMULATE), schedule.get_sblock(OUTPUT)
-        schedule.compute_inline(schedule.get_sblock(TAKEN))
-        p, q, o, kh, kw, k = schedule.get_loops(accumulate)
-        o_out, o_lane = schedule.split(o, [None, lanes])
-        k_out, k_in = schedule.split(k, [None, choose(steps, steps[-1])])
-        schedule.reorder(p, q, kh, kw, k_out, o_out, k_in, o_lane)
-        schedule.vectorize(o_lane)
-        schedule.unroll(k_in)
-        first = schedule.decompose_reduction(accumulate, kh)
-        schedule.vectorize(schedule.get_loops(first)[-1])
-        vectorize_copy(schedule, output, lanes)
-
-    return apply
 
 
 def _stage(schedule: Schedule, taken: Any, loop: Any) -> None:

@@ -7,12 +7,19 @@ from typing import Any
 import numpy as np
 import pytest
 import tvm
+from stages import imported, lowered, lowered_for, seeded
+from torch import nn
 from tvm import tirx
 from tvm_ffi import structural_walk
 
+from shuffledeploy.compiler.ir.attributes import CONVOLUTION, kind_of
+from shuffledeploy.compiler.ir.inspection import kernel_functions
 from shuffledeploy.compiler.ir.tir import is_conditional, loads_in
-from shuffledeploy.compiler.passes.tir.neighbour_loads import load_neighbours
+from shuffledeploy.compiler.kernels.schedules import scheduled
+from shuffledeploy.compiler.passes.tir.neighbour_loads import load_neighbours, reads_one_by_one
+from shuffledeploy.compiler.targets import find_target
 
+ARM = find_target("cortex-a72")
 PIXELS, LENGTH = 4, 24
 
 
@@ -99,3 +106,22 @@ def test_what_may_lie_outside_is_chosen_once() -> None:
 def test_what_the_kernel_writes_is_loaded_where_it_stands() -> None:
     before = _sums([0, 1, 2, 3], over_itself=True)
     assert _lanes_of_loads(load_neighbours(before), "out") == _lanes_of_loads(before, "out")
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize(
+    ("channels", "one_by_one"),
+    [(10, True), (12, False), (3, True)],  # of a group; the image's are columns
+)
+def test_groups_that_fill_no_vectors_are_read_one_by_one(channels: int, one_by_one: bool) -> None:
+    """Groups of 10 channels write all their products out, and load them by three vectors."""
+    groups = 1 if channels == 3 else 3
+    layer = nn.Conv2d(channels * groups, 8 * groups, 1, groups=groups)
+    network = layer if groups == 1 else nn.Sequential(nn.Conv2d(3, channels * groups, 1), layer)
+    module = lowered(imported(seeded(network), 1, 3, 4, 4).module, ARM.core)
+    kernel = [f for f in kernel_functions(module).values() if kind_of(f) == CONVOLUTION][-1]
+    assert reads_one_by_one(kernel) == one_by_one
+    if channels == 10:
+        code = lowered_for(ARM, scheduled(kernel, ARM.core), "load_neighbours")
+        vectors = [load for load in loads_in(code.body) if str(load.source.name).startswith("x")]
+        assert {int(getattr(load.indices[0], "lanes", 1)) for load in vectors} == {4}

@@ -1,7 +1,8 @@
 """Elements beside each other that a tile loads one by one are loaded as vectors, on AArch64.
 
 The first convolution reads the network's input as it is, channel by channel, so that columns of a
-row stand beside each other. Before::
+row stand beside each other. Groups of 10 channels fill no whole vectors, and are loaded one by one,
+too. Before::
 
     total[0] = total[0] + broadcast(x[i]) * w[0:4]
     total[1] = total[1] + broadcast(x[i + 2]) * w[0:4]      # a window further, stride 2
@@ -37,9 +38,10 @@ from shuffledeploy.compiler.ir.tir import is_conditional, picked, with_values
 LANES = 4
 
 
-def reads_columns(function: tirx.PrimFunc) -> bool:
-    """Whether a kernel is a convolution whose input has no channels beside each other."""
-    return kind_of(function) == CONVOLUTION and not int(attribute(function, "run"))
+def reads_one_by_one(function: tirx.PrimFunc) -> bool:
+    """Whether a kernel is a convolution whose groups read no whole vectors of channels."""
+    run = int(attribute(function, "run")) if kind_of(function) == CONVOLUTION else LANES
+    return run == 0 or run % LANES != 0
 
 
 def load_neighbours(function: tirx.PrimFunc) -> tirx.PrimFunc:
