@@ -110,16 +110,41 @@ def layers_of(
         if len(parts) != 1 or parts[0].size < LEAST_ELEMENTS:
             continue
         written = standing_for(parts[0], scale, zero)
-        shape, rows = _extents(written), layer_rows(written)
-        alike = _nearest(rows, (tensor for tensor in tensors if tensor.shape == shape))
         noise = LARGEST_NOISE_IN_INT8 if held else LARGEST_NOISE
-        found = _stands_for(rows, alike, orders.setdefault(rows.shape[1], []), noise)
+        found = _found(written, tensors, orders, noise)
         if found is not None:
             tensor, told = found
             name, last = _layer_name(tensor.call), _operator(tensor.call)
             layers.append(Layer(place, name, last, scale, zero))
             samples[f"layer_{place}"] = layer_sample(told)
     return tuple(layers), samples
+
+
+def layer_names(program: Program, computed: Sequence[Array], inputs: list[Array]) -> list[str]:
+    """Name the layers of a program that tensors of float32 are computed by.
+
+    Parameters
+    ----------
+    program : Program
+        The network.
+    computed : sequence of Array
+        Computed anew, channels maybe last and in another order.
+    inputs : list of Array
+        What for.
+
+    Returns
+    -------
+    list of str
+        ``""`` for a tensor that stands for none of the program's.
+    """
+    tensors, orders = _tensors(program, inputs), dict[int, list[Array]]()
+    names = []
+    for values in computed:
+        found = None
+        if values.dtype == np.float32 and values.size >= LEAST_ELEMENTS:
+            found = _found(values, tensors, orders, LARGEST_NOISE)
+        names.append("" if found is None else _layer_name(found[0].call))
+    return names
 
 
 def standing_for(values: Array, scale: float, zero: int) -> Array:
@@ -147,6 +172,15 @@ def _ways(values: Array) -> list[tuple[tuple[int, ...], Array]]:
 
 def _extents(values: Array) -> tuple[int, ...]:
     return tuple(extent for extent in values.shape if extent != 1)
+
+
+def _found(
+    values: Array, tensors: Sequence[_Tensor], orders: dict[int, list[Array]], noise: float
+) -> tuple[_Tensor, Array] | None:
+    """Find the tensor that stands for values; `orders` notes those of channels, by their number."""
+    shape, rows = _extents(values), layer_rows(values)
+    alike = _nearest(rows, (tensor for tensor in tensors if tensor.shape == shape))
+    return _stands_for(rows, alike, orders.setdefault(rows.shape[1], []), noise)
 
 
 def _nearest(rows: Array, tensors: Iterable[_Tensor]) -> list[_Tensor]:

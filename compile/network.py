@@ -35,6 +35,7 @@ from shuffledeploy.compiler.ir.inspection import (
     moves_only,
 )
 from shuffledeploy.compiler.ir.memory_layout import HALF, INT8
+from shuffledeploy.compiler.kept_float32 import with_kept_layers
 from shuffledeploy.compiler.kernels.images import multiply_adds_of, one_image
 from shuffledeploy.compiler.kernels.schedules import forms, scheduled
 from shuffledeploy.compiler.layer_values import layers_of
@@ -77,12 +78,15 @@ class Lowered:
         Kernels in the order in which one inference calls them.
     half : HalfRange, optional
         How large its numbers get, of a network that computes in half precision.
+    kept : tuple of str
+        Layers that compute in float32 since that was asked for.
     """
 
     program: Program
     module: tvm.IRModule
     calls: tuple[str, ...]
     half: HalfRange | None = None
+    kept: tuple[str, ...] = ()
 
     @property
     def kernels(self) -> dict[str, Any]:
@@ -109,6 +113,7 @@ def lower(
     target: CompileTarget,
     dump_folder: Path | None = None,
     calibration: Sequence[list[Array]] = (),
+    keep_float32: Sequence[str] = (),
 ) -> Lowered:
     """Run a program through import and all graph passes.
 
@@ -123,9 +128,13 @@ def lower(
     calibration : sequence
         Inputs like those to come, of a network that is to be held in int8; the proof's inputs
         where there are none.
+    keep_float32 : sequence of str
+        Names of layers that are to compute in float32 in half precision or int8.
     """
     program, steps = import_program(exported), pipeline(target)
-    half = None
+    half, kept = None, tuple[str, ...]()
+    if keep_float32:
+        program, kept = with_kept_layers(program, target, keep_float32)
     if target.precision == HALF:
         half = range_in_half(program)
         scaled = program.module.with_attr(HALF_SCALE, half.scale)
@@ -137,7 +146,8 @@ def lower(
     dump = Dump.of(dump_folder, steps)
     dump(program.module, "import")
     module = run_steps(program.module, steps_of(steps, Phase.GRAPH), dump)
-    return Lowered(program, module, tuple(name for _, name in kernel_calls(module)), half)
+    calls = tuple(name for _, name in kernel_calls(module))
+    return Lowered(program, module, calls, half, kept)
 
 
 def record_keys(lowered: Lowered, target: CompileTarget) -> set[str]:
@@ -268,7 +278,7 @@ def write_bundle(  # noqa: PLR0913 - all but four by name
             score_unit=", ".join(sorted(units)) or None, seeds=SEEDS,
             tolerance=TOLERANCES[target.precision],
             precision=msgspec.convert(target.precision, Precision), threads=target.threads,
-            half_scale=half_scale, layers=layers,
+            half_scale=half_scale, layers=layers, kept_float32=lowered.kept,
         ))  # fmt: skip
     return bundles.load_bundle(output)
 

@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from shuffledeploy.compiler.cores import ARM, CORES, DEFAULT_CORE, no_half
-from shuffledeploy.compiler.ir.memory_layout import FLOAT, HALF, INT8, PRECISIONS
+from shuffledeploy.compiler.cores import ARM, DEFAULT_CORE
 from shuffledeploy.compiler.tuning.network_options import (
     NetworkFiles,
     add_network_options,
     read_network_files,
 )
 from shuffledeploy.compiler.tuning.output_options import add_output_options
+from shuffledeploy.compiler.tuning.precision_options import add_precision_options, refuse_precision
 from shuffledeploy.compiler.tuning.request import Request
 from shuffledeploy.compiler.tuning.search_options import add_search_options, require_search_agrees
 from shuffledeploy.compiler.tuning.several_runs import single_runs
@@ -193,7 +192,7 @@ def _refuse_early(options: argparse.Namespace) -> dict[str, float]:
         require_core(options.core, device)
         if device.kind == "emulated" and latency:
             raise UsageError(EMULATED_TIME.format(options.device))
-    _refuse_precision(options)
+    refuse_precision(options)
     if options.beside and (options.program or not options.plot):
         raise UsageError("--beside goes with --plot, for a network of the zoo")
     for path in (options.json, options.plot):
@@ -213,18 +212,6 @@ def _refuse_early(options: argparse.Namespace) -> dict[str, float]:
     from shuffledeploy.deploy.presentation.tuning_chart import peer_latencies
 
     return peer_latencies(options.beside, options.model, f"{shape[2]}x{shape[3]}")
-
-
-def _refuse_precision(options: argparse.Namespace) -> None:
-    """Refuse a precision that the core lacks, and inputs to calibrate what needs none."""
-    core = CORES.get(DEFAULT_CORE if (options.target or ARM) == ARM else options.target)
-    if options.precision == HALF and core is not None and not core.computes_in_half:
-        raise UsageError(no_half(core.name))
-    if options.calibrate is not None:
-        if options.precision != INT8:
-            raise UsageError(f"--calibrate goes with --precision {INT8}")
-        if not options.calibrate.exists():
-            raise UsageError(f"--calibrate: there is no folder or file {options.calibrate}")
 
 
 def _request(options: argparse.Namespace, files: NetworkFiles) -> Request:
@@ -258,6 +245,7 @@ def _request(options: argparse.Namespace, files: NetworkFiles) -> Request:
         normalisation=files.normalisation,
         labels=files.labels,
         calibrate=options.calibrate,
+        keep_float32=tuple(options.keep_float32),
         read_picture=picture_input,
     )
 
@@ -284,13 +272,7 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
         f" (default: the core of --board, else {ARM})",
     )
     add("--board", metavar="BOARD", help=BOARD_HELP)
-    add("--precision", choices=list(PRECISIONS), default=FLOAT,
-        help="what the network computes in, between inputs and outputs of float32; half precision"
-        " (float16) on cores that have it, such as the cortex-a55 and cortex-a76;"
-        " int8 on every 64-bit ARM core")  # fmt: skip
-    add("--calibrate", type=Path, metavar="FOLDER|FILE.npz",
-        help="with --precision int8: pictures, or an array of inputs, like those to come (100 are"
-        " enough; default: normal noise)")  # fmt: skip
+    add_precision_options(parser)
     add("--threads", type=int, default=1, metavar="N",
         help="threads that compute each kernel, a part each (default: 1)")  # fmt: skip
     add("--list-targets", action="store_true", help="show cores and boards by name and exit")

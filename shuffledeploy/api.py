@@ -38,6 +38,7 @@ def compile(  # noqa: PLR0913 - all but three by name
     precision: str = "float32",
     threads: int = 1,
     calibrate: str | Path | None = None,
+    keep_float32: Sequence[str] = (),
     progress: Progress = lambda _: None,
 ) -> Bundle:
     """Compile a network with the tuning records that are at hand.
@@ -65,6 +66,8 @@ def compile(  # noqa: PLR0913 - all but three by name
         Threads that compute each kernel, a part each.
     calibrate : str or Path, optional
         With ``int8``: a folder of pictures, or an ``.npz`` of inputs, like those to come.
+    keep_float32 : sequence of str
+        With another precision: layers that compute in float32, or modules whose layers do.
     progress : Callable
         Told in a line what is being done.
 
@@ -90,7 +93,7 @@ def compile(  # noqa: PLR0913 - all but three by name
     """
     return _tuned(
         program, example_inputs, target, output, name, progress, trials=0, standalone=standalone,
-        precision=precision, threads=threads, calibrate=calibrate,
+        precision=precision, threads=threads, calibrate=calibrate, keep_float32=keep_float32,
     ).bundle  # fmt: skip
 
 
@@ -111,13 +114,16 @@ def tune(  # noqa: PLR0913 - all but three by name
     precision: str = "float32",
     threads: int = 1,
     calibrate: str | Path | None = None,
+    keep_float32: Sequence[str] = (),
     progress: Progress = lambda _: None,
 ) -> Outcome:
     """Search schedules for a network's kernels, keep the best as records, and compile with them.
 
     Parameters
     ----------
-    program, example_inputs, target, output, name, standalone, precision, threads, calibrate
+    program, example_inputs, target, output, name, standalone
+        As of :func:`compile`.
+    precision, threads, calibrate, keep_float32
         As of :func:`compile`.
     trials : int, optional
         Candidates to try in all, those of earlier runs included.
@@ -150,7 +156,7 @@ def tune(  # noqa: PLR0913 - all but three by name
     return _tuned(
         program, example_inputs, target, output, name, progress, trials=trials, minutes=minutes,
         device=device, score=score, core=core, check=check, standalone=standalone,
-        precision=precision, threads=threads, calibrate=calibrate,
+        precision=precision, threads=threads, calibrate=calibrate, keep_float32=keep_float32,
     )  # fmt: skip
 
 
@@ -228,6 +234,7 @@ def _tuned(  # noqa: PLR0913 - what is asked for, once
     minutes: float | None = None, device: str | None = None, score: str | None = None,
     core: str | None = None, check: bool = False, standalone: str | None = None,
     precision: str = "float32", threads: int = 1, calibrate: str | Path | None = None,
+    keep_float32: Sequence[str] = (),
 ) -> Outcome:  # fmt: skip
     from shuffledeploy.compiler.targets import find_target
     from shuffledeploy.compiler.tuning.request import Request
@@ -251,6 +258,7 @@ def _tuned(  # noqa: PLR0913 - what is asked for, once
         log_folder=records_folder(), dump_ir=None, check=check, minutes=minutes, score=score,
         exported=exported, name=name or own, standalone=standalone,
         calibrate=Path(calibrate) if calibrate is not None else None, read_picture=picture_input,
+        keep_float32=tuple(keep_float32),
     )  # fmt: skip
     return tune_network(request, TuningDevices(core), telling_console(progress))
 

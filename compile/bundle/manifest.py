@@ -206,6 +206,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         What tensors in half precision hold of what they stand for.
     layers : tuple of Layer
         Those whose tensors PyTorch's are stored for, in the order of the calls.
+    kept_float32 : tuple of str
+        Layers that compute in float32 in another precision, since the user asked for it.
     threads : int
         For how many the work of each kernel is shared out; on fewer the library is right, too.
     """
@@ -237,6 +239,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     threads: Annotated[int, Meta(ge=1, le=64)] = 1
     half_scale: Annotated[float, Meta(gt=0, le=1)] = 1.0
     layers: Annotated[tuple[Layer, ...], Meta(max_length=100_000)] = ()
+    kept_float32: Annotated[tuple[Name, ...], Meta(max_length=100_000)] = ()
     files: Annotated[dict[Name, Hash], Meta(max_length=64)] = {}
     format: int = FORMAT
 

@@ -12,7 +12,8 @@ def precision_text(manifest: Manifest) -> str:
         return FLOAT
     plain = sum(kernel.element == FLOAT for kernel in manifest.kernels)
     text = f"{manifest.precision} ({plain} of {len(manifest.kernels)} kernels write {FLOAT})"
-    if manifest.half_scale == 1:
-        return text
-    part = f"1/{1 / manifest.half_scale:.0f}"
-    return f"{text}; tensors hold {part} of what they stand for"
+    if manifest.half_scale != 1:
+        text += f"; tensors hold 1/{1 / manifest.half_scale:.0f} of what they stand for"
+    if manifest.kept_float32:
+        text += f"; as was asked for in {FLOAT}: {', '.join(manifest.kept_float32)}"
+    return text

@@ -19,6 +19,8 @@ INT8_SCALES = "shuffledeploy.int8_scales"
 INT8_ZEROS = "shuffledeploy.int8_zeros"
 #: The mean of each channel of these tensors, one tensor's after another's.
 INT8_MEANS = "shuffledeploy.int8_means"
+#: Which of `layer_chains` stay float32 in a network of another precision.
+KEPT_FLOAT32 = "shuffledeploy.kept_float32"
 
 # Of unscheduled kernels.
 KIND = "kernel"

@@ -43,6 +43,8 @@ class Request:
     calibrate, read_picture : Path, Callable, optional
         Inputs from which a network in int8 learns how large its numbers get, and what makes such of
         pictures.
+    keep_float32 : tuple of str
+        Layers, or modules of layers, that compute in float32 in a network of another precision.
     """
 
     target: CompileTarget
@@ -68,6 +70,7 @@ class Request:
     normalisation: Normalisation | None = None
     labels: tuple[str, ...] = ()
     calibrate: Path | None = None
+    keep_float32: tuple[str, ...] = ()
     read_picture: ReadPicture | None = None
 
     @property

@@ -75,7 +75,9 @@ def tune_network(request: Request, devices: Devices, console: Console | None = N
     require_fits(exported, normalisation, labels)
     say("running the graph passes")
     calibration = _calibration(request, exported, normalisation)
-    lowered = lower(exported, request.target, request.dump_ir, calibration)
+    lowered = lower(exported, request.target, request.dump_ir, calibration, request.keep_float32)
+    if lowered.kept:
+        say(f"kept in float32: {', '.join(lowered.kept)}")
     if lowered.half is not None and lowered.half.sentence:
         say(lowered.half.sentence)
     tasks = find_tasks(lowered, request.target)
@@ -167,6 +169,7 @@ def _options(request: Request) -> dict[str, Any]:
         "batch": request.batch,
         "seed": request.seed,
         "precision": request.target.precision,
+        "keep_float32": list(request.keep_float32),
     }
 
 

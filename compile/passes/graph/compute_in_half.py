@@ -17,6 +17,8 @@ half hold that part of what they stand for::
 
     x -> multiply(s) -> astype(float16) -> conv2d(W16) -> add(s * b) -> relu -> mean
         -> astype(float32) -> divide(s) -> sigmoid
+
+Layers that the module's attribute `KEPT_FLOAT32` names stay float32, too.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from tvm import relax
 from shuffledeploy.compiler.ir.attributes import HALF_SCALE
 from shuffledeploy.compiler.ir.graph import constant, constant_of, operator, rebuild, substitute
 from shuffledeploy.compiler.ir.memory_layout import FLOAT, HALF
+from shuffledeploy.compiler.passes.graph.kept_layers import kept_chains
 from shuffledeploy.compiler.passes.graph.lower_to_kernels import is_covered
 
 # Half's largest number, and the least that has all digits.
@@ -62,9 +65,10 @@ def compute_in_half(module: tvm.IRModule) -> tvm.IRModule:
     """
     scale = float((module.attrs or {}).get(HALF_SCALE, 1.0))
     tensors = _Tensors(scale)
+    kept = {variable for chain in kept_chains(module) for variable in chain.computed}
 
     def emit(builder: relax.BlockBuilder, variable: relax.Var, value: Any) -> None:
-        new = _in_half(value, tensors, builder)
+        new = None if variable in kept else _in_half(value, tensors, builder)
         if new is not None:
             tensors.half[variable] = builder.emit(new)
         else:

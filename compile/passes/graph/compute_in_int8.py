@@ -15,7 +15,9 @@ back what that changes of the channel's mean. A tensor has one scale, and zero i
 the end where nothing is negative; both come with the module (:mod:`compiler.int8_ranges`). The
 parts of a concatenation are held as the whole. What no kernel reads in int8 (the input of a
 maximum or of TVM's own rules) stays float32, and so does a convolution of fewer than four channels.
-A linear layer reads what a mean or another linear layer wrote.
+A linear layer reads what a mean or another linear layer wrote. What a layer reads that the module's
+attribute `KEPT_FLOAT32` names is not held in int8, so that it computes in float32, with its own
+weights; what it writes is held as that of others.
 """
 
 from __future__ import annotations
@@ -46,6 +48,7 @@ from shuffledeploy.compiler.ir.memory_layout import FLOAT, INT8, Held
 from shuffledeploy.compiler.kernels.int8_products import FOUR
 from shuffledeploy.compiler.kernels.int8_weights import rounded, scales_of
 from shuffledeploy.compiler.passes.graph.epilogues import Chain, find_chains
+from shuffledeploy.compiler.passes.graph.kept_layers import kept_chains
 from shuffledeploy.compiler.passes.graph.lower_to_kernels import is_covered
 
 # Kernels that can write feature maps, and rows of features, in int8.
@@ -174,10 +177,15 @@ class _Network:
         network = _Network(definitions, readers, chains, {})
         ends = {_end(chain): chain for chain in chains.values() if network.can_write(chain)}
         held: dict[relax.Var, Chain] = {}
+        kept = {read for chain in kept_chains(module) for read in network.read_by(chain.anchor)}
         # Those that read first: a concatenation reads int8 where it writes them.
         for variable in reversed(list(definitions)):
-            if variable in ends and any(
-                network.can_read(reader, variable, held) for reader in readers.get(variable, ())
+            if (
+                variable in ends
+                and variable not in kept
+                and any(
+                    network.can_read(reader, variable, held) for reader in readers.get(variable, ())
+                )
             ):
                 held[variable] = ends[variable]
         return dataclasses.replace(network, held=dict(reversed(held.items())))
@@ -201,6 +209,14 @@ class _Network:
         if name == "relax.concat":
             return any(chain.variables[0].same_as(reader) for chain in held.values())
         return name in _READERS and is_covered_or_sum(value)
+
+    def read_by(self, anchor: Any) -> list[Any]:
+        """List the tensors that an operator reads, through orders of channels."""
+        if not operator(anchor):
+            return []
+        first = anchor.args[0]
+        tensors = list(first.fields) if isinstance(first, relax.Tuple) else [first]
+        return [self.source_of(tensor) for tensor in tensors]
 
     def source_of(self, tensor: Any) -> Any:
         """Look through an order of channels."""
