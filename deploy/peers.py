@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from shuffledeploy.compiler.cores import DEFAULT_CORE
-from shuffledeploy.compiler.ir.memory_layout import ELEMENT_BYTES, FLOAT
+from shuffledeploy.compiler.ir.memory_layout import FLOAT, PRECISIONS
 from shuffledeploy.deploy.estimate.boards import BOARD_HELP, find_board
 from shuffledeploy.model.command_output import require_creatable, steps, write_json
 from shuffledeploy.model.errors import FAILURE_STATUS, UsageError, command, program_name
@@ -16,13 +16,14 @@ from shuffledeploy.model.resolution import parse_resolution
 _DESCRIPTION = """\
 Runs each network on ncnn, ONNX Runtime, MNN, LiteRT, ExecuTorch and our own libraries, untuned and
 with the records of tuning_logs, under QEMU as one ARM core: their aarch64 packages from PyPI, one
-thread; in half precision ours, ncnn and MNN. One warmed inference is counted, the whole process;
-its answers must be PyTorch's. Cycles are estimated by the counts and llvm-mca, milliseconds by the
-simulated caches of a board too; no time was measured.
+thread; in half precision ours, ncnn and MNN, in int8 ours, ONNX Runtime and LiteRT. One warmed
+inference is counted, the whole process; its answers must be PyTorch's. Cycles are estimated by the
+counts and llvm-mca, milliseconds by the simulated caches of a board too; no time was measured.
 
   peers.py --board raspberry-pi-4                all of it, an hour
   peers.py --model shufflenet-g3-x0.5 --json build/peers.json
   peers.py --core cortex-a76 --precision float16     in half precision
+  peers.py --core cortex-a76 --precision int8        in int8
   peers.py --board raspberry-pi-4 --model alexnet --resolution 224 --resolution 480x640
 
 What was counted is kept in build/peers, and counted again when an engine, a library or the
@@ -76,8 +77,9 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         help="only these: untuned, tuned, ncnn, onnxruntime, mnn, litert, executorch; may repeat",
     )  # fmt: skip
     parser.add_argument(
-        "--precision", choices=list(ELEMENT_BYTES), default=FLOAT,
-        help="what all compute in; in float16 ours, ncnn and MNN, on a core that computes in it",
+        "--precision", choices=list(PRECISIONS), default=FLOAT,
+        help="what all compute in, on a core that computes in it: in float16 ours, ncnn and MNN; in"
+        " int8 ours, ONNX Runtime and LiteRT",
     )  # fmt: skip
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there too")
     return parser.parse_args(argv)

@@ -11,7 +11,7 @@ import numpy as np
 
 from shuffledeploy.compiler.bundle.folder import Bundle
 from shuffledeploy.compiler.bundle.tolerances import TOLERANCES, allowed_error, error_unit
-from shuffledeploy.compiler.ir.memory_layout import FLOAT, HALF
+from shuffledeploy.compiler.ir.memory_layout import FLOAT
 from shuffledeploy.deploy.benchmark.worker_process import Asked
 from shuffledeploy.model.command_output import replaced
 from shuffledeploy.model.errors import Failure
@@ -106,7 +106,7 @@ def error_of(logits: Array, question: Question, precision: str = FLOAT) -> float
     Raises
     ------
     WrongAnswer
-        It is beyond `TOLERANCE`, or in half precision beyond what our own bundles are allowed, not
+        It is beyond `TOLERANCE`, or in half and int8 beyond what our own bundles are allowed, not
         a number, or of another shape.
     """
     wanted = np.asarray(question.logits)
@@ -114,8 +114,8 @@ def error_of(logits: Array, question: Question, precision: str = FLOAT) -> float
         raise WrongAnswer(f"it answers with shape {logits.shape}, not {wanted.shape}")
     error = float(np.max(np.abs(logits.reshape(wanted.shape) - wanted)))
     allowed = TOLERANCE * question.order
-    if precision == HALF:
-        allowed = allowed_error(error_unit(wanted, HALF), TOLERANCES[HALF], HALF)
+    if precision != FLOAT:
+        allowed = allowed_error(error_unit(wanted, precision), TOLERANCES[precision], precision)
     if not error <= allowed:  # also where it is not a number
         raise WrongAnswer(f"its answer is off by {error:.2g} (tolerance {allowed:.0e})")
     return error

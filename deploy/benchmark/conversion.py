@@ -42,13 +42,22 @@ RUNNER = "runner"
 #: Packages whose versions decide whether a converted file is still good.
 _CONVERTERS = {
     "onnx": ("torch", "onnx", "onnxscript"),
+    "onnx-int8": ("torch", "onnx", "onnxscript", "onnxruntime"),
     "ncnn": ("torch", "pnnx"),
     "mnn": ("torch", "onnx", "onnxscript", "MNN"),
     "litert": ("torch",),
+    "litert-int8": ("torch",),
     "executorch": ("torch", "executorch"),
 }
 #: Modules of this package that convert in a process of their own.
-_MODULES = {"litert": "litert_conversion", "executorch": "executorch_conversion"}
+_MODULES = {
+    "litert": "litert_conversion",
+    "litert-int8": "litert_int8_conversion",
+    "executorch": "executorch_conversion",
+    "onnx-int8": "onnx_int8_conversion",
+}
+#: Formats that are made of a network in ONNX.
+_OF_ONNX = ("mnn", "onnx-int8")
 
 Files = dict[str, str]
 
@@ -61,7 +70,7 @@ def converted(subject: Subject, model_format: str, folder: Path = MODELS_FOLDER)
     subject : Subject
         The network and its resolution.
     model_format : str
-        ``onnx``, ``ncnn``, ``mnn``, ``litert`` or ``executorch``.
+        ``onnx``, ``ncnn``, ``mnn``, ``litert`` or ``executorch``; ``onnx-int8`` or ``litert-int8``.
     folder : Path
         Where converted files are kept.
 
@@ -84,7 +93,7 @@ def converted(subject: Subject, model_format: str, folder: Path = MODELS_FOLDER)
     )
     key = _key(model_format)
     if not _is_made_by(home, key):
-        source = converted(subject, "onnx", folder) if model_format == "mnn" else {}
+        source = converted(subject, "onnx", folder) if model_format in _OF_ONNX else {}
         home.parent.mkdir(parents=True, exist_ok=True)
         with scratch_folder(f".{home.name}.", home.parent) as name:
             made = name / home.name
@@ -98,9 +107,11 @@ def converted(subject: Subject, model_format: str, folder: Path = MODELS_FOLDER)
 
 _NAMES = {
     "onnx": {"model": "network.onnx"},
+    "onnx-int8": {"model": "network.onnx"},
     "mnn": {"model": "network.mnn"},
     "ncnn": {"parameters": "network.ncnn.param", "weights": "network.ncnn.bin"},
     "litert": {"model": "network.tflite"},
+    "litert-int8": {"model": "network.tflite"},
     "executorch": {"model": "network.pte"},
 }
 
@@ -113,11 +124,15 @@ def model_mb(files: Mapping[str, str]) -> float:
 
 def _key(model_format: str) -> dict[str, str]:
     key = {name: metadata.version(name) for name in _CONVERTERS[model_format]}
-    if model_format == "litert":
+    if model_format in ("litert", "litert-int8"):
         key["converter"] = CONVERTER
     if model_format in _MODULES:
-        module = Path(__file__).with_name(f"{_MODULES[model_format]}.py")
-        key["module"] = hashlib.sha256(module.read_bytes()).hexdigest()
+        names = [
+            _MODULES[model_format],
+            *(["calibration_images"] if "int8" in model_format else []),
+        ]
+        code = b"".join(Path(__file__).with_name(f"{name}.py").read_bytes() for name in names)
+        key["module"] = hashlib.sha256(code).hexdigest()
     digest = hashlib.sha256()
     for source in sorted((PACKAGE / "model").glob("*.py")):
         digest.update(source.read_bytes())
@@ -182,6 +197,16 @@ def _to_litert(subject: Subject, folder: Path, _: Files) -> None:
     _convert_program("litert-torch", ensure_converter(), subject, folder, "litert")
 
 
+def _to_litert_int8(subject: Subject, folder: Path, _: Files) -> None:
+    _convert_program("ai-edge-quantizer", ensure_converter(), subject, folder, "litert-int8")
+
+
+def _to_onnx_int8(subject: Subject, folder: Path, source: Files) -> None:
+    module = f"{__package__}.{_MODULES['onnx-int8']}"
+    command = [sys.executable, "-m", module, source["model"], _NAMES["onnx-int8"]["model"]]
+    _convert("ONNX Runtime's quantiser", command, subject, folder, "onnx-int8")
+
+
 def _to_executorch(subject: Subject, folder: Path, _: Files) -> None:
     _convert_program("executorch", Path(sys.executable), subject, folder, "executorch")
 
@@ -229,6 +254,8 @@ _CONVERT: dict[str, Callable[[Subject, Path, Files], None]] = {
     "onnx": _to_onnx,
     "mnn": _to_mnn,
     "ncnn": _to_ncnn,
+    "onnx-int8": _to_onnx_int8,
     "litert": _to_litert,
+    "litert-int8": _to_litert_int8,
     "executorch": _to_executorch,
 }

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from shuffledeploy.compiler.ir.memory_layout import FLOAT, HALF
+from shuffledeploy.compiler.ir.memory_layout import FLOAT
 from shuffledeploy.compiler.targets import find_target
 from shuffledeploy.deploy import estimate
 from shuffledeploy.deploy.benchmark.answers import questions
@@ -17,7 +17,7 @@ from shuffledeploy.deploy.benchmark.benchmark_plan import OWN, Subject
 from shuffledeploy.deploy.benchmark.board_python import ensure_python
 from shuffledeploy.deploy.benchmark.conversion import RUNNER, Files, converted, model_mb
 from shuffledeploy.deploy.benchmark.counted_inference import count_inference
-from shuffledeploy.deploy.benchmark.engines import ENGINES, IN_HALF, OURS, Engine
+from shuffledeploy.deploy.benchmark.engines import ENGINES, IN_PRECISION, OURS, Engine
 from shuffledeploy.deploy.benchmark.executorch_build import compiled_runner
 from shuffledeploy.deploy.board.places import built_once, recipe_hash
 from shuffledeploy.deploy.board.wheels import unpack_wheels
@@ -60,7 +60,7 @@ class Job:
     def engine(self) -> Engine:
         """Return what runs it."""
         name = COLUMNS[self.column]
-        return IN_HALF.get(name, ENGINES[name]) if self.precision == HALF else ENGINES[name]
+        return IN_PRECISION.get(self.precision, {}).get(name, ENGINES[name])
 
     @property
     def name(self) -> str:
@@ -90,7 +90,8 @@ def plan_peers(
     for column in columns:
         if column not in COLUMNS:
             raise UsageError(f"unknown engine {column!r}: take {', '.join(COLUMNS)}")
-    able = [c for c, engine in COLUMNS.items() if precision == FLOAT or engine in (OURS, *IN_HALF)]
+    narrow = IN_PRECISION.get(precision, {})
+    able = [c for c, engine in COLUMNS.items() if precision == FLOAT or engine in (OURS, *narrow)]
     if unable := [column for column in columns if column not in able]:
         raise UsageError(f"{unable[0]} is not run in {precision}: take {', '.join(able)}")
     chosen = [column for column in able if not columns or column in columns]

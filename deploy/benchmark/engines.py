@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import Any, Protocol
 
+from shuffledeploy.compiler.ir.memory_layout import HALF, INT8
 from shuffledeploy.model.errors import UsageError
 
 OURS = "shuffledeploy"
@@ -137,6 +138,21 @@ IN_HALF = {
         how="precision low; input copied before each run, which is not timed",
     ),
 }  # fmt: skip
+#: The engines that compute in int8: those whose public tools quantise a network from pip alone.
+IN_INT8 = {
+    "onnxruntime": dataclasses.replace(
+        ENGINES["onnxruntime"], model_format="onnx-int8",
+        how="its own static quantiser, QDQ, weights by channel, activations by tensor, both signed,"
+        " ranges of 8 images of noise; all graph optimisations, input and output bound once",
+    ),
+    "litert": dataclasses.replace(
+        ENGINES["litert"], model_format="litert-int8",
+        how="by litert-torch and ai-edge-quantizer's static int8, weights by channel, ranges of 8"
+        " images of noise; images channels last; XNNPACK delegate",
+    ),
+}  # fmt: skip
+#: Of each precision, the engines that are not what they are in float32.
+IN_PRECISION = {HALF: IN_HALF, INT8: IN_INT8}
 #: What is compared where nothing is said.
 USUAL_ENGINES = tuple(engine for engine in ENGINES.values() if engine.name != STANDALONE)
 

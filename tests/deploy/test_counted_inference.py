@@ -140,6 +140,28 @@ def test_what_has_no_half_precision_is_refused() -> None:
         plan_peers(["alexnet"], ["ncnn"], CORE, precision="float16")
 
 
+def test_answers_in_int8_may_be_off_as_those_of_our_bundles(tmp_path: Path) -> None:
+    question = questions(tiny_bundle("host"), tmp_path)[0]
+    logits = np.asarray(question.logits)
+    spread = float(np.std(logits.astype(np.float64)))
+    near, far = logits + np.float32(1.4 * spread), logits + np.float32(1.6 * spread)
+    assert 0 < error_of(near, question, "int8") < 1.5 * spread
+    with pytest.raises(WrongAnswer, match="off by"):
+        error_of(far, question, "int8")
+
+
+def test_engines_in_int8_are_those_whose_tools_quantise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Engine, "version", "1.0")
+    jobs = plan_peers(["alexnet"], [], "cortex-a76", precision="int8")
+    assert [job.column for job in jobs] == [UNTUNED, TUNED, "onnxruntime", "litert"]
+    for job in jobs[2:]:
+        plain = ENGINES[job.column]
+        assert job.engine.model_format == f"{plain.model_format}-int8"
+        assert (job.engine.package, job.engine.module) == (plain.package, plain.module)
+    with pytest.raises(UsageError, match=r"ncnn is not run in int8: take untuned, .*onnxruntime"):
+        plan_peers(["alexnet"], ["ncnn"], "cortex-a76", precision="int8")
+
+
 def test_engines_in_half_are_others_of_the_same_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Engine, "version", "1.0")
     jobs = plan_peers(["alexnet"], [], "cortex-a76", precision="float16")
