@@ -38,7 +38,10 @@ def networks_table(rows: Sequence[CheckedProgram]) -> str:
         of_target.setdefault(row.target, []).append(row)
     parts = [
         _INTRODUCTION,
-        _table(["target", "networks", *OUTCOMES], [_counts(*item) for item in of_target.items()]),
+        _table(
+            ["target", "run", *OUTCOMES, "not run"],
+            [_counts(*item, len({row.network for row in rows})) for item in of_target.items()],
+        ),
         _failures(rows),
         _table(*_networks(rows, list(of_target))),
         _TIMES,
@@ -47,10 +50,10 @@ def networks_table(rows: Sequence[CheckedProgram]) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _counts(target: str, rows: Sequence[CheckedProgram]) -> list[str]:
+def _counts(target: str, rows: Sequence[CheckedProgram], networks: int) -> list[str]:
     found = [sum(row.outcome == outcome for row in rows) for outcome in OUTCOMES]
-    share = 100 * found[0] / len(rows)
-    return [target, str(len(rows)), f"{found[0]} ({share:.0f} %)", *map(str, found[1:])]
+    right = f"{found[0]} ({100 * found[0] / len(rows):.0f} %)"
+    return [target, str(len(rows)), right, *map(str, found[1:]), str(networks - len(rows))]
 
 
 def _failures(rows: Sequence[CheckedProgram]) -> str:

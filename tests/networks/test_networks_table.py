@@ -26,8 +26,8 @@ ROWS = [
 
 def test_the_table_counts_and_names() -> None:
     text = networks_table(ROWS)
-    assert "| host | 2 | 1 (50 %) | 1 | 0 | 0 | 0 |" in text
-    assert "| cortex-a72 | 1 | 0 (0 %) | 0 | 0 | 1 | 0 |" in text
+    assert "| host | 2 | 1 (50 %) | 1 | 0 | 0 | 0 | 0 |" in text
+    assert "| cortex-a72 | 1 | 0 (0 %) | 0 | 0 | 1 | 0 | 1 |" in text
     assert "- two, host: refused: no code for roll\n- two, cortex-a72: crashed" in text
     assert "| one | 4.2e-07 | 12 | 1 | not run |  |  |" in text
     assert "| host | 3 | 4 | 0 | one, 5 |" in text
