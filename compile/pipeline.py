@@ -32,6 +32,7 @@ from shuffledeploy.compiler.passes.graph.lower_to_kernels import lower_to_kernel
 from shuffledeploy.compiler.passes.graph.merge_branches import merge_branches
 from shuffledeploy.compiler.passes.graph.own_answers import own_answers
 from shuffledeploy.compiler.passes.graph.pads_in_windows import pads_in_windows
+from shuffledeploy.compiler.passes.graph.shuffles_in_transposes import shuffles_in_transposes
 from shuffledeploy.compiler.passes.graph.simplify_pools import simplify_pools
 from shuffledeploy.compiler.passes.graph.write_in_read_order import write_in_read_order
 from shuffledeploy.compiler.passes.memory.compute_in_strips import compute_in_strips
@@ -131,6 +132,7 @@ def pipeline(
             **({"compute_in_int8": compute_in_int8} if target.precision == INT8 else {}),
             # Kernels, each with its neighbours inside; then whatever no kernel of ours covers.
             "lower_to_kernels": partial(lower_to_kernels, core=core),
+            "shuffles_in_transposes": shuffles_in_transposes,
             "fuse_rest": fuse_rest,
             # An input that is an answer is copied.
             "own_answers": own_answers,

@@ -51,9 +51,9 @@ def is_shuffle(function: tirx.PrimFunc) -> bool:
     """Whether a kernel is a pass over memory that brings channels into another order.
 
     That is one that gathers all channels by a table, swaps the two extents that channels were split
-    into, or joins the pieces of a single tensor. A layout that changes as a whole, a slice, a few
-    elements picked by a table and a concatenation of several tensors are none; neither is a kernel
-    of ours that reads or writes in another order while it computes.
+    into, or joins the pieces of a single tensor. A layout that changes as a whole, by a table too,
+    a slice, a few elements picked by a table and a concatenation of several tensors are none;
+    neither is a kernel of ours that reads or writes in another order while it computes.
     """
     kind = kind_of(function)
     if kind:
@@ -64,20 +64,33 @@ def is_shuffle(function: tirx.PrimFunc) -> bool:
         nonlocal found
         value = store.value
         if isinstance(value, tvm.ir.TensorLoad) and "float" in str(value.ty):
-            found = found or _gathers_channels(value) or _swaps_groups(store, value)
+            found = found or _gathers_channels(store, value) or _swaps_groups(store, value)
 
     structural_walk(function.body, ((tirx.BufferStore, visit),))
     return found
 
 
-def _gathers_channels(load: Any) -> bool:
-    """Whether all of an axis but the first is read by a table of one axis."""
-    axes = list(zip(load.indices, load.source.shape, strict=True))
-    return any(
-        len(table.indices) == 1 and int(table.source.shape[0]) >= int(extent)
-        for index, extent in axes[1:]
-        for table in loads_in(index)
-    )
+def _gathers_channels(store: Any, load: Any) -> bool:
+    """Whether all of an axis but the first is read by a table of one axis, the others in place."""
+    written, read = list(store.indices), list(load.indices)
+    gathered = [
+        axis
+        for axis, (index, extent) in enumerate(zip(read, load.source.shape, strict=True))
+        if axis and any(_is_whole(table, int(extent)) for table in loads_in(index))
+    ]
+    if len(written) != len(read):
+        return bool(gathered)
+    moved = [axis for axis, pair in enumerate(zip(written, read, strict=True)) if not _same(pair)]
+    return bool(gathered) and moved == gathered
+
+
+def _is_whole(table: Any, extent: int) -> bool:
+    """Whether a table of one axis names as many elements as there are."""
+    return len(table.indices) == 1 and int(table.source.shape[0]) >= extent
+
+
+def _same(indices: tuple[Any, Any]) -> bool:
+    return bool(indices[0].same_as(indices[1]))
 
 
 def _swaps_groups(store: Any, load: Any) -> bool:

@@ -76,6 +76,17 @@ class MoreBehind(nn.Module):
         return self.conv(functional.pad(x, (0, 1, 0, 1)))
 
 
+class ShuffledAnswer(nn.Module):
+    """The answer is in NCHW and in the program's order of channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(6, 12, 1, groups=3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.channel_shuffle(self.conv(x), 3)
+
+
 class Norms(nn.Module):
     """The first batch norm is in the convolution's weights, the second a product and a sum."""
 
@@ -327,6 +338,7 @@ LESSONS = {
         LayersInInt8(), (1, 3, 6, 5), target=INT8_ARM, attributes=TWO_IN_INT8
     ),
     "lower_to_kernels": Lesson(ConvolutionAndSum(), (1, 3, 8, 10)),
+    "shuffles_in_transposes": Lesson(ShuffledAnswer(), (1, 6, 4, 5)),
     "fuse_rest": Lesson(Gated(), (1, 3, 4, 5)),
     "own_answers": Lesson(Passed(), (1, 3, 2, 4)),
     "replace_kernels": Lesson(TwoProducts(), (1, 8, 4, 5)),
