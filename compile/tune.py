@@ -12,13 +12,18 @@ import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from shuffledeploy.compiler.cores import ARM, DEFAULT_CORE
+from shuffledeploy.compiler.ir.memory_layout import FLOAT
 from shuffledeploy.compiler.tuning.network_options import (
     NetworkFiles,
     add_network_options,
     read_network_files,
 )
 from shuffledeploy.compiler.tuning.output_options import add_output_options
-from shuffledeploy.compiler.tuning.precision_options import add_precision_options, refuse_precision
+from shuffledeploy.compiler.tuning.precision_options import (
+    AUTO,
+    add_precision_options,
+    refuse_precision,
+)
 from shuffledeploy.compiler.tuning.request import Request
 from shuffledeploy.compiler.tuning.search_options import add_search_options, require_search_agrees
 from shuffledeploy.compiler.tuning.several_runs import single_runs
@@ -219,7 +224,9 @@ def _request(options: argparse.Namespace, files: NetworkFiles) -> Request:
     from shuffledeploy.deploy.runtime.pictures import picture_input
     from shuffledeploy.model.resolution import parse_resolution
 
-    target = find_target(options.target or ARM).computing_in(options.precision)
+    chosen_later = options.precision == AUTO
+    precision = FLOAT if chosen_later else options.precision
+    target = find_target(options.target or ARM).computing_in(precision)
     target = target.on_threads(options.threads)
     if options.apple:
         target.require_apple()
@@ -246,6 +253,7 @@ def _request(options: argparse.Namespace, files: NetworkFiles) -> Request:
         labels=files.labels,
         calibrate=options.calibrate,
         keep_float32=tuple(options.keep_float32),
+        accuracy_drop=options.accuracy_drop if chosen_later else None,
         read_picture=picture_input,
     )
 

@@ -9,17 +9,25 @@ from shuffledeploy.compiler.cores import ARM, CORES, DEFAULT_CORE, no_half
 from shuffledeploy.compiler.ir.memory_layout import FLOAT, HALF, INT8, PRECISIONS
 from shuffledeploy.model.errors import UsageError
 
+#: In place of a precision: the fewest bits that answer as float32 does, as far as is allowed.
+AUTO = "auto"
+
 
 def add_precision_options(parser: argparse.ArgumentParser) -> None:
     """Add them to a command's."""
     add = parser.add_argument
-    add("--precision", choices=list(PRECISIONS), default=FLOAT,
+    add("--precision", choices=[*PRECISIONS, AUTO], default=FLOAT,
         help="what the network computes in, between inputs and outputs of float32; half precision"
         " (float16) on cores that have it, such as the cortex-a55 and cortex-a76;"
-        " int8 on every 64-bit ARM core")  # fmt: skip
+        " int8 on every 64-bit ARM core; auto: what --accuracy-drop allows")  # fmt: skip
+    add("--accuracy-drop", type=_percent, default=0.5, metavar="PERCENT",
+        help="with --precision auto: of the inputs of --calibrate, how many may be answered"
+        " otherwise than in float32 (default: 0.5). Tried are int8, int8 with the layers of most"
+        " noise in float32, float16, float32, taken to be the faster in that order: no time is"
+        " estimated")  # fmt: skip
     add("--calibrate", type=Path, metavar="FOLDER|FILE.npz",
-        help="with --precision int8: pictures, or an array of inputs, like those to come (100 are"
-        " enough; default: normal noise)")  # fmt: skip
+        help="with --precision int8 or auto: pictures, or an array of inputs, like those to come"
+        " (100 are enough; default: normal noise)")  # fmt: skip
     add("--keep-float32", action="append", default=[], metavar="NAME",
         help="with another precision: a layer that computes in float32, or a module whose layers"
         " do, by the names of run.py --layers; may repeat")  # fmt: skip
@@ -36,10 +44,19 @@ def refuse_precision(options: argparse.Namespace) -> None:
     core = CORES.get(DEFAULT_CORE if (options.target or ARM) == ARM else options.target)
     if options.precision == HALF and core is not None and not core.computes_in_half:
         raise UsageError(no_half(core.name))
-    if options.keep_float32 and options.precision == FLOAT:
+    if options.keep_float32 and options.precision in (FLOAT, AUTO):
         raise UsageError(f"--keep-float32 goes with --precision {HALF} or {INT8}")
+    if options.precision == AUTO and options.calibrate is None:
+        raise UsageError(f"--precision {AUTO} judges by inputs like those to come: --calibrate")
     if options.calibrate is not None:
-        if options.precision != INT8:
-            raise UsageError(f"--calibrate goes with --precision {INT8}")
+        if options.precision not in (INT8, AUTO):
+            raise UsageError(f"--calibrate goes with --precision {INT8} or {AUTO}")
         if not options.calibrate.exists():
             raise UsageError(f"--calibrate: there is no folder or file {options.calibrate}")
+
+
+def _percent(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < 100:
+        raise argparse.ArgumentTypeError("must be a percentage from 0 to 100")
+    return value

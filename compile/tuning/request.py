@@ -45,6 +45,9 @@ class Request:
         pictures.
     keep_float32 : tuple of str
         Layers, or modules of layers, that compute in float32 in a network of another precision.
+    accuracy_drop : float, optional
+        Percent of the inputs of `calibrate` that may be answered otherwise than in float32: the
+        precision is chosen by that.
     """
 
     target: CompileTarget
@@ -71,6 +74,7 @@ class Request:
     labels: tuple[str, ...] = ()
     calibrate: Path | None = None
     keep_float32: tuple[str, ...] = ()
+    accuracy_drop: float | None = None
     read_picture: ReadPicture | None = None
 
     @property

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -11,6 +13,7 @@ from rich.text import Text
 
 from shuffledeploy.compiler.bundle.folder import Bundle, check_output
 from shuffledeploy.compiler.bundle.manifest import ImageStatistics
+from shuffledeploy.compiler.chosen_precision import choose_precision
 from shuffledeploy.compiler.first_difference import fault_of
 from shuffledeploy.compiler.frontend.picture_program import require_fits
 from shuffledeploy.compiler.frontend.program import input_specs, load_program
@@ -75,6 +78,8 @@ def tune_network(request: Request, devices: Devices, console: Console | None = N
     require_fits(exported, normalisation, labels)
     say("running the graph passes")
     calibration = _calibration(request, exported, normalisation)
+    if request.accuracy_drop is not None:
+        request = _in_chosen_precision(request, exported, calibration, say)
     lowered = lower(exported, request.target, request.dump_ir, calibration, request.keep_float32)
     if lowered.kept:
         say(f"kept in float32: {', '.join(lowered.kept)}")
@@ -114,6 +119,19 @@ def tune_network(request: Request, devices: Devices, console: Console | None = N
         parity, sum(choice.refused for choice in chosen.values()), found.rejected,
         borrowed_targets(chosen), fault, shuffles_left(lowered.module), kept,
     )  # fmt: skip
+
+
+def _in_chosen_precision(
+    request: Request, exported: Any, calibration: list[list[Array]], say: Callable[[str], None]
+) -> Request:
+    """Ask for the precision that the accuracy which is wanted allows."""
+    assert request.accuracy_drop is not None
+    chosen = choose_precision(exported, request.target, calibration, request.accuracy_drop, say)
+    say(f"chosen for a drop of at most {request.accuracy_drop:g} %: {chosen.sentence}")
+    target = request.target.computing_in(chosen.precision)
+    request = dataclasses.replace(request, target=target, keep_float32=chosen.kept)
+    check_output(request.bundle_path)
+    return request
 
 
 def _calibration(
@@ -170,6 +188,7 @@ def _options(request: Request) -> dict[str, Any]:
         "seed": request.seed,
         "precision": request.target.precision,
         "keep_float32": list(request.keep_float32),
+        "accuracy_drop": request.accuracy_drop,
     }
 
 

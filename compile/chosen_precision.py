@@ -1,0 +1,192 @@
+"""The precision of fewest bits in which a network still answers as in float32, as far as allowed.
+
+Networks are tried in the order in which they are taken to be the faster: int8, int8 with the layers
+of most noise kept in float32, half precision, float32. Each runs on this machine, with the target's
+arithmetic but not its instructions, on the inputs that are given; what counts is how many it names
+as PyTorch does in float32. Nothing is timed or estimated here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import tvm
+from torch.export import ExportedProgram
+
+from shuffledeploy.compiler.bundle.layer_samples import layer_rows, layer_sample
+from shuffledeploy.compiler.host_machine import host_machine
+from shuffledeploy.compiler.int8_ranges import held_in_int8
+from shuffledeploy.compiler.ir.graph import ENTRY, Array
+from shuffledeploy.compiler.ir.memory_layout import FLOAT, HALF, INT8
+from shuffledeploy.compiler.kernels.schedules import scheduled
+from shuffledeploy.compiler.layer_values import layers_of, standing_for
+from shuffledeploy.compiler.network import Lowered, lower
+from shuffledeploy.compiler.pipeline import Phase, pipeline, run_steps, steps_of
+from shuffledeploy.compiler.proof_arrays import answering, unscheduled_writes
+from shuffledeploy.compiler.targets import HOST, CompileTarget, find_target
+from shuffledeploy.model.errors import UsageError
+
+#: Inputs that are run at most.
+MOST_RUNS = 200
+#: Layers that int8 may leave to float32, as a part of all.
+MOST_KEPT = 0.25
+
+
+@dataclasses.dataclass(frozen=True)
+class TriedPrecision:
+    """A network in some precision, and how often it answered as PyTorch does in float32.
+
+    Attributes
+    ----------
+    precision : str
+        What it computes in.
+    kept : tuple of str
+        Layers that stay float32.
+    differ, inputs : int
+        On how many of the inputs its largest answer was another.
+    refused : str
+        Why it cannot be compiled so; empty where it can.
+    """
+
+    precision: str
+    kept: tuple[str, ...]
+    differ: int
+    inputs: int
+    refused: str = ""
+
+    @property
+    def drop(self) -> float:
+        """Percent of the inputs on which it answers otherwise."""
+        return 100.0 * self.differ / self.inputs
+
+    @property
+    def sentence(self) -> str:
+        """Say what was tried and what came of it."""
+        what = self.precision
+        if self.kept:
+            what += f" with {', '.join(self.kept)} in {FLOAT}"
+        if self.refused:
+            return f"{what}: {self.refused}"
+        return f"{what}: {self.differ} of {self.inputs} answers differ ({self.drop:.2g} %)"
+
+
+def choose_precision(
+    exported: ExportedProgram,
+    target: CompileTarget,
+    inputs: Sequence[list[Array]],
+    drop: float,
+    say: Callable[[str], None] = lambda _: None,
+) -> TriedPrecision:
+    """Choose what a network is to compute in.
+
+    Parameters
+    ----------
+    exported : ExportedProgram
+        Its first answer has a number for each class on the last axis.
+    target : CompileTarget
+        In whatever precision.
+    inputs : sequence
+        Like those to come; the more, the finer a drop can be told.
+    drop : float
+        Percent of the inputs that may be answered otherwise than in float32.
+    say : Callable
+        Told what was tried.
+
+    Raises
+    ------
+    UsageError
+        If PyTorch gives all inputs one class: then nothing can be told.
+    """
+    runs = inputs[:MOST_RUNS]
+    ask = answering(exported)
+    wanted = _classes(ask(values)[0] for values in runs)
+    if np.unique(np.concatenate(wanted)).size == 1:
+        raise UsageError(
+            f"--precision auto: all {len(runs)} inputs have one class, which tells nothing of"
+            " accuracy: give pictures of several, and trained weights"
+        )
+    for precision, kept in _ways(exported, target, inputs):
+        tried = _tried(exported, target.computing_in(precision), inputs, kept, wanted)
+        say(tried.sentence)
+        if not tried.refused and tried.drop <= drop:
+            return tried
+    return TriedPrecision(FLOAT, (), 0, len(runs))
+
+
+def _ways(
+    exported: ExportedProgram, target: CompileTarget, inputs: Sequence[list[Array]]
+) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Yield precisions with the layers that they keep, the one taken to be the fastest first."""
+    yield INT8, ()
+    try:
+        noisiest = _noisiest(lower(exported, _run_as(target, INT8), None, inputs), inputs[0])
+    except UsageError:
+        noisiest = []
+    count = 1
+    while count <= MOST_KEPT * len(noisiest):
+        yield INT8, tuple(noisiest[:count])
+        count *= 2
+    if target.computes_in_half:
+        yield HALF, ()
+
+
+def _tried(
+    exported: ExportedProgram,
+    target: CompileTarget,
+    inputs: Sequence[list[Array]],
+    kept: tuple[str, ...],
+    wanted: list[Array],
+) -> TriedPrecision:
+    """Run a network in a precision on this machine, and count where its classes are others."""
+    run_as = _run_as(target, target.precision)
+    try:
+        lowered = lower(exported, run_as, None, inputs, kept)
+    except UsageError as error:
+        return TriedPrecision(target.precision, kept, 0, len(wanted), str(error))
+    functions = {name: scheduled(f, run_as.core) for name, f in lowered.kernels.items()}
+    module = run_steps(lowered.module, steps_of(pipeline(run_as, {}, functions), Phase.SCHEDULE))
+    with host_machine(module, find_target(HOST)) as machine:
+        found = _classes(_first_answer(machine[ENTRY], values) for values in inputs[: len(wanted)])
+    differ = sum(not np.array_equal(a, b) for a, b in zip(found, wanted, strict=True))
+    return TriedPrecision(target.precision, kept, differ, len(wanted))
+
+
+def _run_as(target: CompileTarget, precision: str) -> CompileTarget:
+    """Give the target whose kernels stand for a target's in a precision on this machine.
+
+    Its own, which compute the same numbers faster; in half precision those of the target where this
+    machine has no arithmetic for it.
+    """
+    host = find_target(HOST)
+    lacks = precision == HALF and not host.computes_in_half
+    return (target if lacks else host).computing_in(precision)
+
+
+def _noisiest(lowered: Lowered, inputs: list[Array]) -> list[str]:
+    """List layers by the noise that each adds to that of the layers before it, the most first."""
+    writes = unscheduled_writes(lowered.module, inputs)
+    held = held_in_int8(lowered.program.module)
+    layers, samples = layers_of(lowered.program, writes, inputs, 1.0, held)
+    added: dict[str, float] = {}
+    before = 0.0
+    for layer in layers:
+        written = standing_for(writes[layer.call][0], layer.scale, layer.zero)
+        actual, told = layer_sample(layer_rows(written)), samples[f"layer_{layer.call}"]
+        signal = float(np.square(told - told.mean()).sum())
+        noise = float(np.square(actual - told).sum()) / signal if signal else 0.0
+        added[layer.name] = max(added.get(layer.name, 0.0), noise - before)
+        before = noise
+    return sorted(added, key=lambda name: -added[name])
+
+
+def _first_answer(network: Callable[..., object], values: list[Array]) -> Array:
+    given = [tvm.runtime.tensor(np.asarray(value, order="C")) for value in values]
+    answer = network(*given)
+    return (answer if hasattr(answer, "numpy") else answer[0]).numpy()  # type: ignore[index]
+
+
+def _classes(answers: Iterator[Array]) -> list[Array]:
+    """Give the class of the largest number, of each row of an answer."""
+    return [answer.reshape(-1, answer.shape[-1]).argmax(axis=1) for answer in answers]
