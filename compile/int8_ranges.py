@@ -8,6 +8,7 @@ the least energy of what was seen: values beyond are cut off.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -125,13 +126,24 @@ def _parts(network: Callable[..., object], values: list[Array]) -> list[Watched]
     tensors = [tensor.numpy() for tensor in told]  # type: ignore[attr-defined]
     return [
         Watched(
-            values.reshape(-1)[:: max(1, values.size // KEPT)].copy(),
+            some_elements(values),
             float(np.abs(values).max()),
             float(values.min()),
             values.reshape(-1, values.shape[-1]).mean(axis=0),
         )
         for values in tensors
     ]
+
+
+def some_elements(values: Array) -> Array:
+    """Keep about `KEPT` elements of a tensor with channels last, of all channels alike.
+
+    A step that shares a factor with the number of channels would meet the same few again and again.
+    """
+    step = max(1, values.size // KEPT)
+    while math.gcd(step, values.shape[-1]) > 1:
+        step += 1
+    return values.reshape(-1)[::step].copy()
 
 
 def _joined(parts: Sequence[Watched]) -> Watched:

@@ -11,8 +11,8 @@ from shuffledeploy.compiler.ir.memory_layout import FLOAT, HALF, INT8
 
 #: Of float32: largest absolute error of a logit, for logits of order one (a few hundred layers'
 #: rounding). Of half and int8: largest error in parts of the spread of an answer's elements. In
-#: int8 a trained network stays far below it, one with random weights near it; of an answer that has
-#: nothing to do with PyTorch's it is 4.
+#: int8 it is wide: ShuffleNet 0.5x and MobileNet with random weights are off by 0.1; of an answer
+#: that has nothing to do with PyTorch's it is 4.
 TOLERANCES = {FLOAT: 1e-4, HALF: 5e-2, INT8: 1.5}
 #: More in a manifest would excuse wrong answers.
 LARGEST_TOLERANCES = {FLOAT: 1e-2, HALF: 0.1, INT8: 1.5}

@@ -19,7 +19,14 @@ from torch import nn
 
 from shuffledeploy.compiler.bundle.manifest import ImageStatistics
 from shuffledeploy.compiler.bundle.manifest import Tensor as Taken
-from shuffledeploy.compiler.int8_ranges import Watched, best_way, held_in_int8, with_int8_ranges
+from shuffledeploy.compiler.int8_ranges import (
+    KEPT,
+    Watched,
+    best_way,
+    held_in_int8,
+    some_elements,
+    with_int8_ranges,
+)
 from shuffledeploy.compiler.ir.graph import (
     ENTRY,
     Array,
@@ -229,6 +236,15 @@ def test_what_is_far_beyond_the_rest_is_cut_off() -> None:
     values = np.r_[np.random.default_rng(0).normal(size=40_000), 8.0, -8.0]
     found = best_way(Watched(values, 8.0, -8.0, values))
     assert found.scale < 0.95 * 8 / 127
+
+
+def test_no_channel_is_left_out_of_what_is_watched() -> None:
+    """A step of 24 over 512 channels met 64 of them, and what the others held was cut off."""
+    for rows, channels in ((196, 512), (49, 1024), (49, 480), (784, 120), (1, 1000), (4, 8)):
+        values = np.broadcast_to(np.arange(channels, dtype=np.float32), (1, rows, channels))
+        kept = some_elements(values)
+        assert set(kept) == set(range(channels))
+        assert min(values.size, KEPT // 2) <= kept.size <= 2 * KEPT
 
 
 @pytest.mark.parametrize(("factor", "complaint"), [(0.0, "are all zero"), (1e38, "are no numbers")])
