@@ -1,9 +1,10 @@
 """The precision of fewest bits in which a network still answers as in float32, as far as allowed.
 
 Networks are tried in the order in which they are taken to be the faster: int8, int8 with the layers
-of most noise kept in float32, half precision, float32. Each runs on this machine, with the target's
-arithmetic but not its instructions, on the inputs that are given; what counts is how many it names
-as PyTorch does in float32. Nothing is timed or estimated here.
+of most noise kept in float32, half precision, float32. Int8 is tried where the target has kernels
+that read it, half precision where it computes in it. Each network runs on this machine, with the
+target's arithmetic but not its instructions, on the inputs that are given; what counts is of how
+many of them the largest answer is that of PyTorch in float32. Nothing is timed or estimated here.
 """
 
 from __future__ import annotations
@@ -87,12 +88,18 @@ def choose_precision(
         Its first answer has a number for each class on the last axis.
     target : CompileTarget
         In whatever precision.
-    inputs : sequence
-        Like those to come; the more, the finer a drop can be told.
+    inputs : sequence of list of Array
+        Like those to come, each of the program's shapes and types; the first `MOST_RUNS` are run.
+        The more, the finer a drop can be told.
     drop : float
         Percent of the inputs that may be answered otherwise than in float32.
     say : Callable
-        Told what was tried.
+        Told of each network that was tried, in a line.
+
+    Returns
+    -------
+    TriedPrecision
+        The first that stays within the drop; float32 where no other does.
 
     Raises
     ------
@@ -119,15 +126,16 @@ def _ways(
     exported: ExportedProgram, target: CompileTarget, inputs: Sequence[list[Array]]
 ) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Yield precisions with the layers that they keep, the one taken to be the fastest first."""
-    yield INT8, ()
-    try:
-        noisiest = _noisiest(lower(exported, _run_as(target, INT8), None, inputs), inputs[0])
-    except UsageError:
-        noisiest = []
-    count = 1
-    while count <= MOST_KEPT * len(noisiest):
-        yield INT8, tuple(noisiest[:count])
-        count *= 2
+    if target.core.multiplies_int8:
+        yield INT8, ()
+        try:
+            noisiest = _noisiest(lower(exported, _run_as(target, INT8), None, inputs), inputs[0])
+        except UsageError:
+            noisiest = []
+        count = 1
+        while count <= MOST_KEPT * len(noisiest):
+            yield INT8, tuple(noisiest[:count])
+            count *= 2
     if target.computes_in_half:
         yield HALF, ()
 
@@ -154,10 +162,10 @@ def _tried(
 
 
 def _run_as(target: CompileTarget, precision: str) -> CompileTarget:
-    """Give the target whose kernels stand for a target's in a precision on this machine.
+    """Give the target whose kernels run here for those of a target in a precision.
 
-    Its own, which compute the same numbers faster; in half precision those of the target where this
-    machine has no arithmetic for it.
+    That is this machine, whose own kernels compute the same numbers faster. Where it has no
+    arithmetic of half precision, it runs the target's kernels.
     """
     host = find_target(HOST)
     lacks = precision == HALF and not host.computes_in_half
@@ -165,7 +173,11 @@ def _run_as(target: CompileTarget, precision: str) -> CompileTarget:
 
 
 def _noisiest(lowered: Lowered, inputs: list[Array]) -> list[str]:
-    """List layers by the noise that each adds to that of the layers before it, the most first."""
+    """List layers by the noise that each adds to the one before it, the most first.
+
+    Noise is the energy of what a tensor differs by from PyTorch's in float32, in parts of the
+    energy of that tensor about its mean.
+    """
     writes = unscheduled_writes(lowered.module, inputs)
     held = held_in_int8(lowered.program.module)
     layers, samples = layers_of(lowered.program, writes, inputs, 1.0, held)
@@ -182,6 +194,7 @@ def _noisiest(lowered: Lowered, inputs: list[Array]) -> list[str]:
 
 
 def _first_answer(network: Callable[..., object], values: list[Array]) -> Array:
+    """Run a network of TVM's virtual machine, and give its first answer."""
     given = [tvm.runtime.tensor(np.asarray(value, order="C")) for value in values]
     answer = network(*given)
     return (answer if hasattr(answer, "numpy") else answer[0]).numpy()  # type: ignore[index]

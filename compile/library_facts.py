@@ -1,17 +1,30 @@
-"""What a manifest tells of a library: read from the module that it is built of."""
+"""What a manifest tells of a library: read from the module and kernels that it is built of."""
 
 from __future__ import annotations
 
 import platform
+from collections.abc import Mapping
 from importlib import metadata
+from typing import TYPE_CHECKING
 
 import tvm
 
-from shuffledeploy.compiler.bundle.manifest import StripCall
-from shuffledeploy.compiler.ir.attributes import JOINED_IN_PLACE, STRIPS, attribute, kernel_of
+from shuffledeploy.compiler.bundle.manifest import KernelEntry, StripCall
+from shuffledeploy.compiler.ir.attributes import (
+    JOINED_IN_PLACE,
+    OPERATORS,
+    STRIPS,
+    attribute,
+    kernel_of,
+)
 from shuffledeploy.compiler.ir.graph import ENTRY
-from shuffledeploy.compiler.ir.inspection import kernel_functions
+from shuffledeploy.compiler.ir.inspection import element_of, kernel_functions, moves_only
+from shuffledeploy.compiler.kernels.images import multiply_adds_of
+from shuffledeploy.compiler.passes.memory.constants_in_place import constant_bytes
 from shuffledeploy.compiler.passes.memory.expose_intermediates import kernel_calls
+
+if TYPE_CHECKING:
+    from shuffledeploy.compiler.network import Chosen, Lowered
 
 
 def strip_calls(module: tvm.IRModule) -> tuple[StripCall, ...]:
@@ -37,3 +50,26 @@ def versions() -> dict[str, str]:
     names = ("apache-tvm", "apache-tvm-ffi", "torch", "numpy", "xgboost")
     found = {name: metadata.version(name) for name in names}
     return {**found, "python": platform.python_version()}
+
+
+def kernel_entries(lowered: Lowered, chosen: Mapping[str, Chosen]) -> tuple[KernelEntry, ...]:
+    """Describe each kernel for the manifest, the heaviest first."""
+    counts = {name: lowered.calls.count(name) for name in dict.fromkeys(lowered.calls)}
+    scores = {n: own.score if (own := chosen[n].own_record) is not None else None for n in counts}
+    work = {name: multiply_adds_of(lowered.kernels[name]) for name in counts}
+    scored = {name: score for name, score in scores.items() if score is not None}
+    sources = {c.record.source for c in chosen.values() if c.record is not None}
+    costs = scored if len(scored) == len(counts) and len(sources) == 1 else work
+    weights = {name: costs[name] * counts[name] for name in counts}
+    total = sum(weights.values()) or 1
+    constants = constant_bytes(lowered.module)
+    entries = [
+        KernelEntry(
+            name, counts[name], work[name], weights[name] / total,
+            chosen[name].record is not None, scores[name], moves_only(lowered.kernels[name]),
+            constants.get(name, 0), element_of(lowered.kernels[name]),
+            tuple(map(str, attribute(lowered.kernels[name], OPERATORS) or ())),
+        )
+        for name in counts
+    ]  # fmt: skip
+    return tuple(sorted(entries, key=lambda entry: -entry.share))

@@ -15,44 +15,35 @@ from torch.export import ExportedProgram
 
 from shuffledeploy.compiler.bundle import folder as bundles
 from shuffledeploy.compiler.bundle.folder import Bundle
-from shuffledeploy.compiler.bundle.manifest import (
-    ImageStatistics,
-    KernelEntry,
-    Manifest,
-    Precision,
-)
+from shuffledeploy.compiler.bundle.manifest import ImageStatistics, Layer, Manifest, Precision
 from shuffledeploy.compiler.bundle.tolerances import TOLERANCES
 from shuffledeploy.compiler.first_difference import agree, fault_of
 from shuffledeploy.compiler.frontend.program import Program, import_program
 from shuffledeploy.compiler.half_range import HalfRange, range_in_half
 from shuffledeploy.compiler.int8_ranges import held_in_int8, with_int8_ranges
-from shuffledeploy.compiler.ir.attributes import HALF_SCALE, OPERATORS, attribute
+from shuffledeploy.compiler.ir.attributes import HALF_SCALE
 from shuffledeploy.compiler.ir.graph import Array
-from shuffledeploy.compiler.ir.inspection import (
-    element_of,
-    is_shuffle,
-    kernel_functions,
-    moves_only,
-)
+from shuffledeploy.compiler.ir.inspection import is_shuffle, kernel_functions
 from shuffledeploy.compiler.ir.memory_layout import HALF, INT8
 from shuffledeploy.compiler.kept_float32 import with_kept_layers
-from shuffledeploy.compiler.kernels.images import multiply_adds_of, one_image
+from shuffledeploy.compiler.kernels.images import one_image
 from shuffledeploy.compiler.kernels.schedules import forms, scheduled
 from shuffledeploy.compiler.layer_values import layers_of
 from shuffledeploy.compiler.library import compile_program, machine_program
 from shuffledeploy.compiler.library_facts import (
     joined_in_place,
+    kernel_entries,
     strip_calls,
     symbols_of,
     versions,
 )
 from shuffledeploy.compiler.passes.graph.eliminate_channel_shuffle import count_shuffles
 from shuffledeploy.compiler.passes.graph.fold_batch_norm import fold_batch_norm
-from shuffledeploy.compiler.passes.memory.constants_in_place import constant_bytes
 from shuffledeploy.compiler.passes.memory.expose_intermediates import kernel_calls
 from shuffledeploy.compiler.pipeline import Dump, Phase, pipeline, run_steps, steps_of
 from shuffledeploy.compiler.proof_arrays import (
     SEEDS,
+    ProofArrays,
     proof_arrays,
     samples_of,
     unscheduled_program,
@@ -87,6 +78,11 @@ class Lowered:
     calls: tuple[str, ...]
     half: HalfRange | None = None
     kept: tuple[str, ...] = ()
+
+    @property
+    def half_scale(self) -> float:
+        """What tensors in half precision hold of what they stand for; 1 in other precisions."""
+        return 1.0 if self.half is None else self.half.scale
 
     @property
     def kernels(self) -> dict[str, Any]:
@@ -238,16 +234,12 @@ def write_bundle(  # noqa: PLR0913 - all but four by name
             compile_program, program, target, folder / bundles.LIBRARY, dump, in_parts=True
         )
         proof = proving.result()
-        np.savez(folder / bundles.REFERENCE, allow_pickle=False, **proof.arrays)
-        values, writes, expected = proof.values, proof.writes, proof.expected
-        if not agree(written_answers(lowered.module, writes), expected, target.precision):
+        answers = written_answers(lowered.module, proof.writes)
+        if not agree(answers, proof.expected, target.precision):
             progress("looking for what makes it differ from PyTorch")
-            if (fault := fault_of(lowered.program, target, values, expected)) is not None:
+            if fault := fault_of(lowered.program, target, proof.values, proof.expected):
                 raise fault
-        half_scale = 1.0 if lowered.half is None else lowered.half.scale
-        held = held_in_int8(lowered.program.module)
-        layers, told = layers_of(lowered.program, writes, values, half_scale, held)
-        np.savez(folder / bundles.INTERMEDIATES, allow_pickle=False, **samples_of(writes), **told)
+        layers = _write_proof(folder, lowered, proof)
         entries = kernel_entries(lowered, chosen)
         # Some programs compute the order: it is a constant once that is folded.
         shuffles = count_shuffles(fold_batch_norm(lowered.program.module))
@@ -278,9 +270,19 @@ def write_bundle(  # noqa: PLR0913 - all but four by name
             score_unit=", ".join(sorted(units)) or None, seeds=SEEDS,
             tolerance=TOLERANCES[target.precision],
             precision=msgspec.convert(target.precision, Precision), threads=target.threads,
-            half_scale=half_scale, layers=layers, kept_float32=lowered.kept,
+            half_scale=lowered.half_scale, layers=layers, kept_float32=lowered.kept,
         ))  # fmt: skip
     return bundles.load_bundle(output)
+
+
+def _write_proof(folder: Path, lowered: Lowered, proof: ProofArrays) -> tuple[Layer, ...]:
+    """Write the arrays of a proof into a bundle's folder; tell the layers that they have."""
+    held = held_in_int8(lowered.program.module)
+    layers, told = layers_of(lowered.program, proof.writes, proof.values, lowered.half_scale, held)
+    samples = samples_of(proof.writes) | told
+    np.savez(folder / bundles.REFERENCE, allow_pickle=False, **proof.arrays)
+    np.savez(folder / bundles.INTERMEDIATES, allow_pickle=False, **samples)
+    return layers
 
 
 def link_kernels(
@@ -295,26 +297,3 @@ def link_kernels(
     """
     steps = pipeline(target, lowered.kernels, functions)
     return run_steps(lowered.module, steps_of(steps, Phase.SCHEDULE, Phase.MEMORY), dump)
-
-
-def kernel_entries(lowered: Lowered, chosen: Mapping[str, Chosen]) -> tuple[KernelEntry, ...]:
-    """Describe each kernel for the manifest, the heaviest first."""
-    counts = {name: lowered.calls.count(name) for name in dict.fromkeys(lowered.calls)}
-    scores = {n: own.score if (own := chosen[n].own_record) is not None else None for n in counts}
-    work = {name: multiply_adds_of(lowered.kernels[name]) for name in counts}
-    scored = {name: score for name, score in scores.items() if score is not None}
-    sources = {c.record.source for c in chosen.values() if c.record is not None}
-    costs = scored if len(scored) == len(counts) and len(sources) == 1 else work
-    weights = {name: costs[name] * counts[name] for name in counts}
-    total = sum(weights.values()) or 1
-    constants = constant_bytes(lowered.module)
-    entries = [
-        KernelEntry(
-            name, counts[name], work[name], weights[name] / total,
-            chosen[name].record is not None, scores[name], moves_only(lowered.kernels[name]),
-            constants.get(name, 0), element_of(lowered.kernels[name]),
-            tuple(map(str, attribute(lowered.kernels[name], OPERATORS) or ())),
-        )
-        for name in counts
-    ]  # fmt: skip
-    return tuple(sorted(entries, key=lambda entry: -entry.share))

@@ -22,6 +22,7 @@ from shuffledeploy.compiler.tuning.output_options import add_output_options
 from shuffledeploy.compiler.tuning.precision_options import (
     AUTO,
     add_precision_options,
+    allowed_drop,
     refuse_precision,
 )
 from shuffledeploy.compiler.tuning.request import Request
@@ -106,7 +107,7 @@ def _checked(options: argparse.Namespace) -> tuple[Board | None, NetworkFiles, d
 
 
 def _tuned(run: _Run, request: Request) -> tuple[Outcome, dict[str, Any]]:
-    """Tune a network, say what came out, and give that for a file, too."""
+    """Tune a network and print what came out; give the outcome, and its fields for a JSON file."""
     from shuffledeploy.compiler.tuning.report.outcome_tables import print_outcome
     from shuffledeploy.compiler.tuning.session import tune_network
     from shuffledeploy.deploy.scoring.tuning_devices import TuningDevices
@@ -224,10 +225,8 @@ def _request(options: argparse.Namespace, files: NetworkFiles) -> Request:
     from shuffledeploy.deploy.runtime.pictures import picture_input
     from shuffledeploy.model.resolution import parse_resolution
 
-    chosen_later = options.precision == AUTO
-    precision = FLOAT if chosen_later else options.precision
-    target = find_target(options.target or ARM).computing_in(precision)
-    target = target.on_threads(options.threads)
+    precision = FLOAT if options.precision == AUTO else options.precision
+    target = find_target(options.target or ARM).computing_in(precision).on_threads(options.threads)
     if options.apple:
         target.require_apple()
     return Request(
@@ -253,7 +252,7 @@ def _request(options: argparse.Namespace, files: NetworkFiles) -> Request:
         labels=files.labels,
         calibrate=options.calibrate,
         keep_float32=tuple(options.keep_float32),
-        accuracy_drop=options.accuracy_drop if chosen_later else None,
+        accuracy_drop=allowed_drop(options),
         read_picture=picture_input,
     )
 
@@ -272,13 +271,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_inputs(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add(
-        "--target",
-        nargs="+",
-        metavar="TARGET",
+    add("--target", nargs="+", metavar="TARGET",
         help=f"{ARM} ({DEFAULT_CORE}), a core, host, a TVM tag or a JSON dict; one or more"
-        f" (default: the core of --board, else {ARM})",
-    )
+        f" (default: the core of --board, else {ARM})")  # fmt: skip
     add("--board", metavar="BOARD", help=BOARD_HELP)
     add_precision_options(parser)
     add("--threads", type=int, default=1, metavar="N",

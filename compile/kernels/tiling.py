@@ -58,6 +58,11 @@ class Core:
         return self.multiplies_by_lane and not self.dot_products
 
     @property
+    def multiplies_int8(self) -> bool:
+        """Whether kernels read int8 and add up its products; others compute with float32."""
+        return self.dot_products or self.multiplies_pairs
+
+    @property
     def masks(self) -> bool:
         """Whether vectors are read and written under masks: AVX-512, the only one of 16 lanes."""
         return (self.lanes, self.element) == (MASKED_LANES, FLOAT)

@@ -7,24 +7,30 @@ from pathlib import Path
 
 from shuffledeploy.compiler.cores import ARM, CORES, DEFAULT_CORE, no_half
 from shuffledeploy.compiler.ir.memory_layout import FLOAT, HALF, INT8, PRECISIONS
+from shuffledeploy.compiler.tuning.number_options import number_option
 from shuffledeploy.model.errors import UsageError
 
 #: In place of a precision: the fewest bits that answer as float32 does, as far as is allowed.
 AUTO = "auto"
+#: Percent of the inputs that may be answered otherwise where nothing is said.
+USUAL_DROP = 0.5
+_PERCENT = number_option(
+    float, lambda percent: 0 <= percent < 100, "must be a percentage from 0 to below 100"
+)
 
 
 def add_precision_options(parser: argparse.ArgumentParser) -> None:
-    """Add them to a command's."""
+    """Describe the options of a command line that say what a network computes in."""
     add = parser.add_argument
     add("--precision", choices=[*PRECISIONS, AUTO], default=FLOAT,
         help="what the network computes in, between inputs and outputs of float32; half precision"
         " (float16) on cores that have it, such as the cortex-a55 and cortex-a76;"
         " int8 on every 64-bit ARM core; auto: what --accuracy-drop allows")  # fmt: skip
-    add("--accuracy-drop", type=_percent, default=0.5, metavar="PERCENT",
+    add("--accuracy-drop", type=_PERCENT, metavar="PERCENT",
         help="with --precision auto: of the inputs of --calibrate, how many may be answered"
-        " otherwise than in float32 (default: 0.5). Tried are int8, int8 with the layers of most"
-        " noise in float32, float16, float32, taken to be the faster in that order: no time is"
-        " estimated")  # fmt: skip
+        f" otherwise than in float32 (default: {USUAL_DROP}). Tried are int8, int8 with the layers"
+        " of most noise in float32, float16, float32, taken to be the faster in that order: no time"
+        " is estimated")  # fmt: skip
     add("--calibrate", type=Path, metavar="FOLDER|FILE.npz",
         help="with --precision int8 or auto: pictures, or an array of inputs, like those to come"
         " (100 are enough; default: normal noise)")  # fmt: skip
@@ -47,7 +53,12 @@ def refuse_precision(options: argparse.Namespace) -> None:
     if options.keep_float32 and options.precision in (FLOAT, AUTO):
         raise UsageError(f"--keep-float32 goes with --precision {HALF} or {INT8}")
     if options.precision == AUTO and options.calibrate is None:
-        raise UsageError(f"--precision {AUTO} judges by inputs like those to come: --calibrate")
+        raise UsageError(
+            f"--precision {AUTO} compares answers on inputs like those to come: give them by"
+            " --calibrate"
+        )
+    if options.accuracy_drop is not None and options.precision != AUTO:
+        raise UsageError(f"--accuracy-drop goes with --precision {AUTO}")
     if options.calibrate is not None:
         if options.precision not in (INT8, AUTO):
             raise UsageError(f"--calibrate goes with --precision {INT8} or {AUTO}")
@@ -55,8 +66,8 @@ def refuse_precision(options: argparse.Namespace) -> None:
             raise UsageError(f"--calibrate: there is no folder or file {options.calibrate}")
 
 
-def _percent(text: str) -> float:
-    value = float(text)
-    if not 0 <= value < 100:
-        raise argparse.ArgumentTypeError("must be a percentage from 0 to 100")
-    return value
+def allowed_drop(options: argparse.Namespace) -> float | None:
+    """Give the drop of accuracy, in percent, that chooses the precision; None where it is named."""
+    if options.precision != AUTO:
+        return None
+    return USUAL_DROP if options.accuracy_drop is None else float(options.accuracy_drop)

@@ -5,9 +5,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from shuffledeploy.compiler.tuning.number_options import number_option
 from shuffledeploy.compiler.tuning.request import LOG_FOLDER
 from shuffledeploy.compiler.tuning.score import KINDS
 from shuffledeploy.model.errors import UsageError
+
+_COUNT = number_option(int, lambda count: count >= 0, "must be a whole number, 0 or more")
+_MINUTES = number_option(float, lambda minutes: 0 < minutes < 1e6, "must be a number above 0")
 
 
 def add_search_options(parser: argparse.ArgumentParser) -> None:
@@ -15,12 +19,12 @@ def add_search_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
         "--trials",
-        type=_count,
+        type=_COUNT,
         metavar="N",
         help="candidates to try in all, earlier runs' included "
         "(default: 32 for each kernel without a record; 0: none)",
     )
-    add("--minutes", type=_minutes, metavar="M",
+    add("--minutes", type=_MINUTES, metavar="M",
         help="stop tuning after so long; on this machine the whole network is then timed with what"
         " was found and with what it had, which takes about a minute more")  # fmt: skip
     add(
@@ -65,17 +69,3 @@ def require_search_agrees(options: argparse.Namespace) -> None:
             "--cluster estimates and counts, and times nothing: leave out --measure-shortlist and"
             " --score latency"
         )
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError("must not be negative")
-    return value
-
-
-def _minutes(text: str) -> float:
-    value = float(text)
-    if not 0 < value < 1e6:
-        raise argparse.ArgumentTypeError("must be a number above 0")
-    return value

@@ -23,7 +23,7 @@ def single_runs(options: argparse.Namespace) -> list[argparse.Namespace]:
         If an option belongs to one run, and there are several.
     """
     models, targets = options.model or [None], options.target or [None]
-    if models == [EVERY_NETWORK]:
+    if EVERY_NETWORK in models:
         # Its import brings PyTorch.
         from shuffledeploy.model.registry import names
 
@@ -37,5 +37,8 @@ def single_runs(options: argparse.Namespace) -> list[argparse.Namespace]:
     given += ["standalone NAME"] if options.standalone else []
     if len(runs) > 1 and given:
         option = f"--{given[0].replace('_', '-')}"
-        raise UsageError(f"{option} goes with one --model and one --target: there are {len(runs)}")
+        raise UsageError(
+            f"{option} goes with one network and one target: --model and --target ask for"
+            f" {len(runs)} bundles"
+        )
     return runs

@@ -126,7 +126,13 @@ class DaskCluster:
         return self._client.submit(call_on_machine, function, argument, pure=False, workers=allowed)
 
     def set_aside(self, machine: str, why: str) -> None:
-        """Use a machine no more."""
+        """Send a machine nothing more, and say why.
+
+        Raises
+        ------
+        Failure
+            If it was the last.
+        """
         if machine in self._unfit:
             return
         self._unfit.add(machine)
@@ -214,7 +220,8 @@ def connected(address: str, tell: Callable[[str], None]) -> Iterator[DaskCluster
     Raises
     ------
     UsageError
-        If `distributed` is not installed, or no scheduler answers within seconds.
+        If `distributed` is not installed, no scheduler answers within seconds, or a ``tls://``
+        address has no certificates.
     """
     try:
         from distributed import Client
@@ -229,6 +236,11 @@ def connected(address: str, tell: Callable[[str], None]) -> Iterator[DaskCluster
             warnings.simplefilter("ignore")
             client = Client(address, timeout=CONNECT_S, set_as_default=False)
     except Exception as error:
+        if address.startswith("tls://") and isinstance(error, TypeError):
+            raise UsageError(
+                f"--cluster: {address} needs certificates: name them in Dask's own configuration,"
+                " distributed.comm.tls"
+            ) from error
         raise UsageError(
             f"--cluster: no scheduler of Dask answers at {address} ({_last_line(error)}); start"
             " one with: dask scheduler --host 127.0.0.1"

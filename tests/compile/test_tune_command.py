@@ -153,13 +153,23 @@ def test_weights_tell_their_network_and_a_program_its_pictures(
 
 
 @pytest.mark.parametrize(
-    "arguments",
-    [["--trials", "-1"], ["--trials", "x"], ["--colour"], ["--model", "a", "--program", "b"]],
+    ("arguments", "told"),
+    [
+        (["--trials", "-1"], "--trials: must be a whole number, 0 or more"),
+        (["--trials", "x"], "--trials: must be a whole number, 0 or more"),
+        (["--minutes", "0"], "--minutes: must be a number above 0"),
+        (["--minutes", "nan"], "--minutes: must be a number above 0"),
+        (["--colour"], "unrecognized arguments: --colour"),
+        (["--model", "a", "b", "--program", "c"], "not allowed with argument --model"),
+    ],
 )
-def test_what_the_parser_refuses(arguments: list[str]) -> None:
+def test_what_the_parser_refuses(
+    arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as raised:
         main(arguments)
     assert raised.value.code == 2
+    assert told in capsys.readouterr().err
 
 
 def test_a_mistake_is_told_before_tvm_is_imported(tmp_path: Path) -> None:
@@ -329,7 +339,7 @@ def test_networks_and_targets_are_tuned_one_after_another(
 
 def test_all_is_every_network_of_the_zoo() -> None:
     single = dict.fromkeys(("output", "dump_ir", "plot", "beside", "board"))
-    asked = {"model": ["all"], "target": ["cortex-a72", "arm"], "standalone": None}
+    asked = {"model": ["all", "alexnet"], "target": ["cortex-a72", "arm"], "standalone": None}
     runs = single_runs(argparse.Namespace(**single, **asked))
     assert [run.model for run in runs] == [*names(), *names()]
     assert [run.target for run in runs[:: len(names())]] == ["cortex-a72", "arm"]

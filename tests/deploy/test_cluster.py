@@ -143,6 +143,7 @@ class _Counted:
     [
         (["--cluster", "tcp://127.0.0.1:9"], "no scheduler of Dask answers at tcp://127.0.0.1:9"),
         (["--cluster", "nonsense://x"], "no scheduler of Dask answers at nonsense://x"),
+        (["--cluster", "tls://127.0.0.1:9"], "needs certificates"),
         (["--cluster", "SCHEDULER"], "has no workers: start one with dask worker tcp://127.0.0.1"),
         (["--cluster", "SCHEDULER", "--score", "latency"], "times nothing"),
         (["--cluster", "SCHEDULER", "--target", "host"], "there is none for host-"),

@@ -100,7 +100,7 @@ def _convolution(site: Site) -> Kernel:
         lanes=lanes_for(outputs // groups, site.core), epilogue=ends.steps,
         dtype=site.core.element, written=ends.written,
     )  # fmt: skip
-    if held is not None and _adds_up_int8(site) and reads_words(conv):
+    if held is not None and site.core.multiplies_int8 and reads_words(conv):
         return _in_words(site, conv, site.current_value(data), weight, held)
     given = site.float_value(data)
     # What puts such layers together from parts writes no int8, nor adds one.
@@ -115,11 +115,6 @@ def _convolution(site: Site) -> Kernel:
         tables.append(relax.const(np.argsort(order_of_writes).astype(np.int32)))
     packed = relax.const(pack_weight(weight, conv))
     return convolution_kernel(conv, [given, packed, *ends.arguments], tables)
-
-
-def _adds_up_int8(site: Site) -> bool:
-    """Whether the target has instructions for products of int8; others compute with float32."""
-    return site.core.dot_products or site.core.multiplies_pairs
 
 
 def _in_words(site: Site, conv: Convolution, data: Any, weight: Array, held: Held) -> Kernel:
@@ -212,7 +207,7 @@ def _linear(site: Site) -> Kernel:
     assert weight is not None
     depth, outputs = weight.shape
     data, order = _reordered_input(site.chain.anchor.args[0], site, CHANNEL_AXIS)
-    in_words = order is None and _adds_up_int8(site) and depth >= FOUR
+    in_words = order is None and site.core.multiplies_int8 and depth >= FOUR
     held = site.held.get(data) if in_words else None
     data = site.float_value(data) if held is None else site.current_value(data)
     rows, stored = shape_of(data) or (1, depth)

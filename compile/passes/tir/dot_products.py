@@ -8,19 +8,19 @@ After, on cores with dot products (AArch64 since the Cortex-A55)::
 
     total[0:4] = sdot(total[0:4], int8x16(W[0:4]), int8x16(broadcast(int32(x[p:p+4]))))
 
+and elsewhere::
+
+    total[0:4] = total[0:4] + byte 0 of both multiplied + byte 1 ... + byte 3 ...
+
 Words of a column (``column(a, b, c, d)``) are four vectors of int8, interleaved twice::
 
     zip(zip(a, c), zip(b, d))
 
-Words of two pairs (``dot_of_pairs(total, pair(x[p]), pair(x[p+2]), V[0:4], W[0:4])``) are what
-AArch64 has without dot products: products of a pair stand side by side in 16 bits::
+Words of two pairs (``dot_of_pairs(total, pair(x[p]), pair(x[p+2]), V[0:4], W[0:4])``) are for
+AArch64 without dot products; the two products of a pair stand side by side, in 16 bits each::
 
     total[0:4] = sadalp(total[0:4], smlal(smull(broadcast(x[p:p+2]), V[0:4]),
                                           broadcast(x[p+2:p+4]), W[0:4]))
-
-and elsewhere::
-
-    total[0:4] = total[0:4] + byte 0 of both multiplied + byte 1 ... + byte 3 ...
 """
 
 from __future__ import annotations
