@@ -65,7 +65,8 @@ def convolution_forms(function: tirx.PrimFunc, core: Core) -> list[Form]:
     can_share = core.masks and rest in RESTS and tuple(kernel) == (1, 1) and run >= QUARTER
     # Of a quarter of a vector it saves most multiply-adds, on any core.
     shares = (rest == QUARTER or core.shuffles_beside) if can_share else None
-    neighbours = _picks_lanes(core) and run > 0 and run % QUARTER > 0
+    one_by_one = run % QUARTER > 0 and attribute(function, WORDS) is None
+    neighbours = one_by_one and _picks_lanes(core)
     shape = _ConvolutionShape(
         lanes, vectors, rest == 0, scattered, depth, tuple(kernel), shares, neighbours
     )

@@ -30,7 +30,7 @@ import tvm.sym
 from tvm import tirx
 from tvm_ffi import structural_equal, structural_map, structural_walk
 
-from shuffledeploy.compiler.ir.attributes import CONVOLUTION, attribute, kind_of
+from shuffledeploy.compiler.ir.attributes import CONVOLUTION, WORDS, attribute, kind_of
 from shuffledeploy.compiler.ir.memory_layout import FLOAT
 from shuffledeploy.compiler.ir.tir import is_conditional, picked, with_values
 
@@ -39,8 +39,13 @@ LANES = 4
 
 
 def reads_one_by_one(function: tirx.PrimFunc) -> bool:
-    """Whether a kernel is a convolution whose groups read no whole vectors of channels."""
-    run = int(attribute(function, "run")) if kind_of(function) == CONVOLUTION else LANES
+    """Whether a kernel is a convolution whose groups read no whole vectors of channels.
+
+    Words of int8 are read by other rules.
+    """
+    if kind_of(function) != CONVOLUTION or attribute(function, WORDS) is not None:
+        return False
+    run = int(attribute(function, "run"))
     return run == 0 or run % LANES != 0
 
 
