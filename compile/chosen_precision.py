@@ -17,14 +17,12 @@ import tvm
 from torch.export import ExportedProgram
 
 from shuffledeploy.compiler.bundle.layer_samples import layer_rows, layer_sample
-from shuffledeploy.compiler.host_machine import host_machine
+from shuffledeploy.compiler.host_machine import default_machine
 from shuffledeploy.compiler.int8_ranges import held_in_int8
 from shuffledeploy.compiler.ir.graph import ENTRY, Array
 from shuffledeploy.compiler.ir.memory_layout import FLOAT, HALF, INT8
-from shuffledeploy.compiler.kernels.schedules import scheduled
 from shuffledeploy.compiler.layer_values import layers_of, standing_for
 from shuffledeploy.compiler.network import Lowered, lower
-from shuffledeploy.compiler.pipeline import Phase, pipeline, run_steps, steps_of
 from shuffledeploy.compiler.proof_arrays import answering, unscheduled_writes
 from shuffledeploy.compiler.targets import HOST, CompileTarget, find_target
 from shuffledeploy.model.errors import UsageError
@@ -153,9 +151,7 @@ def _tried(
         lowered = lower(exported, run_as, None, inputs, kept)
     except UsageError as error:
         return TriedPrecision(target.precision, kept, 0, len(wanted), str(error))
-    functions = {name: scheduled(f, run_as.core) for name, f in lowered.kernels.items()}
-    module = run_steps(lowered.module, steps_of(pipeline(run_as, {}, functions), Phase.SCHEDULE))
-    with host_machine(module, find_target(HOST)) as machine:
+    with default_machine(lowered.module, run_as) as machine:
         found = _classes(_first_answer(machine[ENTRY], values) for values in inputs[: len(wanted)])
     differ = sum(not np.array_equal(a, b) for a, b in zip(found, wanted, strict=True))
     return TriedPrecision(target.precision, kept, differ, len(wanted))

@@ -8,8 +8,11 @@ from contextlib import contextmanager
 import tvm
 from tvm import relax
 
+from shuffledeploy.compiler.ir.inspection import kernel_functions
+from shuffledeploy.compiler.kernels.schedules import scheduled
 from shuffledeploy.compiler.library import compile_program, machine_program
-from shuffledeploy.compiler.targets import CompileTarget
+from shuffledeploy.compiler.pipeline import Phase, pipeline, run_steps, steps_of
+from shuffledeploy.compiler.targets import HOST, CompileTarget, find_target
 from shuffledeploy.model.scratch import scratch_folder
 
 
@@ -42,3 +45,25 @@ def loaded_program(program: tvm.IRModule, target: CompileTarget) -> Iterator[rel
         library = folder / "network.so"
         compile_program(program, target, library)
         yield relax.VirtualMachine(tvm.runtime.load_module(str(library)), tvm.cpu())
+
+
+@contextmanager
+def default_machine(lowered: tvm.IRModule, target: CompileTarget) -> Iterator[relax.VirtualMachine]:
+    """Run a lowered network here for the length of a block, with a target's default schedules.
+
+    Parameters
+    ----------
+    lowered : tvm.IRModule
+        Calls of unscheduled kernels.
+    target : CompileTarget
+        Whose schedules kernels get; the code is this machine's.
+
+    Yields
+    ------
+    tvm.relax.VirtualMachine
+        What :func:`host_machine` gives, with the same errors.
+    """
+    functions = {name: scheduled(f, target.core) for name, f in kernel_functions(lowered).items()}
+    module = run_steps(lowered, steps_of(pipeline(target, {}, functions), Phase.SCHEDULE))
+    with host_machine(module, find_target(HOST)) as machine:
+        yield machine

@@ -15,16 +15,14 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from shuffledeploy.compiler.host_machine import host_machine
+from shuffledeploy.compiler.host_machine import default_machine
 from shuffledeploy.compiler.ir.attributes import INT8_MEANS, INT8_SCALES, INT8_ZEROS
 from shuffledeploy.compiler.ir.graph import Array, rewrite
-from shuffledeploy.compiler.ir.inspection import kernel_functions
 from shuffledeploy.compiler.ir.memory_layout import Held
 from shuffledeploy.compiler.kernels.int8_weights import MOST
-from shuffledeploy.compiler.kernels.schedules import scheduled
 from shuffledeploy.compiler.passes.graph.compute_in_int8 import held_alike, int8_tensors
 from shuffledeploy.compiler.pipeline import Phase, pipeline, run_steps, steps_of
-from shuffledeploy.compiler.targets import CompileTarget, find_target
+from shuffledeploy.compiler.targets import CompileTarget
 from shuffledeploy.model.errors import UsageError
 
 #: Elements of a tensor that are kept of each input.
@@ -114,9 +112,7 @@ def _watched(
     lowered: tvm.IRModule, target: CompileTarget, inputs: Sequence[list[Array]]
 ) -> list[Watched]:
     """Run kernels with default schedules on this machine; the answer has the tensors to watch."""
-    functions = {name: scheduled(f, target.core) for name, f in kernel_functions(lowered).items()}
-    replaced = steps_of(pipeline(target, {}, functions), Phase.SCHEDULE)
-    with host_machine(run_steps(lowered, replaced), find_target("host")) as machine:
+    with default_machine(lowered, target) as machine:
         parts = [_parts(machine["main"], values) for values in inputs]
     return [_joined([part[number] for part in parts]) for number in range(len(parts[0]))]
 
@@ -136,9 +132,19 @@ def _parts(network: Callable[..., object], values: list[Array]) -> list[Watched]
 
 
 def some_elements(values: Array) -> Array:
-    """Keep about `KEPT` elements of a tensor with channels last, of all channels alike.
+    """Keep about `KEPT` elements of a tensor, of all channels alike.
 
     A step that shares a factor with the number of channels would meet the same few again and again.
+
+    Parameters
+    ----------
+    values : Array
+        Of any shape, channels last.
+
+    Returns
+    -------
+    Array
+        One axis.
     """
     step = max(1, values.size // KEPT)
     while math.gcd(step, values.shape[-1]) > 1:

@@ -128,14 +128,14 @@ def layer_names(program: Program, computed: Sequence[Array], inputs: list[Array]
     program : Program
         The network.
     computed : sequence of Array
-        Computed anew, channels maybe last and in another order.
+        What kernels computed; channels may be last, and in another order than the program's.
     inputs : list of Array
-        What for.
+        From which they were computed: what the program takes, of its shapes and types.
 
     Returns
     -------
     list of str
-        ``""`` for a tensor that stands for none of the program's.
+        A name for each tensor; ``""`` for one that stands for none of the program's.
     """
     tensors, orders = _tensors(program, inputs), dict[int, list[Array]]()
     names = []
@@ -177,7 +177,10 @@ def _extents(values: Array) -> tuple[int, ...]:
 def _found(
     values: Array, tensors: Sequence[_Tensor], orders: dict[int, list[Array]], noise: float
 ) -> tuple[_Tensor, Array] | None:
-    """Find the tensor that stands for values; `orders` notes those of channels, by their number."""
+    """Find the program's tensor that a kernel's values are of, and what PyTorch has there.
+
+    `orders` has the orders of channels that were found, by the number of channels; it is added to.
+    """
     shape, rows = _extents(values), layer_rows(values)
     alike = _nearest(rows, (tensor for tensor in tensors if tensor.shape == shape))
     return _stands_for(rows, alike, orders.setdefault(rows.shape[1], []), noise)

@@ -19,7 +19,7 @@ INT8_SCALES = "shuffledeploy.int8_scales"
 INT8_ZEROS = "shuffledeploy.int8_zeros"
 #: The mean of each channel of these tensors, one tensor's after another's.
 INT8_MEANS = "shuffledeploy.int8_means"
-#: Which of `layer_chains` stay float32 in a network of another precision.
+#: Places in `kept_layers.layer_chains` of the layers that stay float32 in another precision.
 KEPT_FLOAT32 = "shuffledeploy.kept_float32"
 
 # Of unscheduled kernels.
@@ -34,8 +34,8 @@ ELEMENTWISE = "elementwise"
 TRANSFORM = "transform"
 #: Floats in the vectors that a kernel computes with.
 LANES = "lanes"
-#: Of a kernel that reads int8 in words of four and adds up their products: parts of a word, one
-#: where it is multiplied as a whole, two where as pairs.
+#: Of a kernel that reads int8 in words of four and adds up their products: the parts that a word is
+#: multiplied in. It is 1 where a word is multiplied as a whole, and 2 where it is two pairs.
 WORDS = "words"
 #: Images that a kernel computes one after another, and which of its parameters are tensors of them.
 IMAGES = "images"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import tvm
 from tvm import tirx
 from tvm.s_tir import Schedule
@@ -56,13 +58,9 @@ def _word_forms(function: tirx.PrimFunc, core: Core) -> list[Form]:
     """List the forms of a depthwise convolution in int8, by loads and interleavings a sum."""
     probe = Schedule(tvm.IRModule({"main": function}))
     _, channels, words, kw = extents_of(probe, probe.get_sblock(ACCUMULATE))
-    columns = int(function.params[-1].shape[2])
-    stride = -(-int(function.params[0].shape[2]) // columns)
-    tiles = divisors(columns, MOST_PIXELS_IN_TILE)
+    tiles, stride = _tiles_of_row(function)
     found = []
-    # Where the last vector overlaps the one before, each goes alone.
-    overlaps = channels > int(function.params[-1].shape[3])
-    for width in (2 * core.lanes,) if overlaps else divisors(channels, 4 * core.lanes):
+    for width in _widths(function, channels, core):
         vectors = -(-width // core.lanes)
         # Sums, weights, and two words of a column.
         fitting = [m for m in tiles if (m + words * kw + 2) * vectors <= core.registers] or [1]
@@ -83,12 +81,10 @@ def _pair_forms(function: tirx.PrimFunc, core: Core) -> list[Form]:
     """List the forms of a depthwise convolution that multiplies two columns at a time, by loads."""
     probe = Schedule(tvm.IRModule({"main": function}))
     _, channels, kh, pairs = extents_of(probe, probe.get_sblock(ACCUMULATE))
-    columns, kw = int(function.params[-1].shape[2]), int(function.params[1].shape[1])
-    stride = -(-int(function.params[0].shape[2]) // columns)
-    tiles = divisors(columns, MOST_PIXELS_IN_TILE)
+    kw = int(function.params[1].shape[1])
+    tiles, stride = _tiles_of_row(function)
     found = []
-    overlaps = channels > int(function.params[-1].shape[3])
-    for width in (2 * core.lanes,) if overlaps else divisors(channels, 4 * core.lanes):
+    for width in _widths(function, channels, core):
         vectors = -(-width // core.lanes)
         # Of sixteen channels a register: weights, two columns and products beside the sums.
         eights = -(-width // (4 * core.lanes))
@@ -102,6 +98,20 @@ def _pair_forms(function: tirx.PrimFunc, core: Core) -> list[Form]:
             for outside in (True, False)
         ]
     return [form for _, form in sorted(found, key=lambda pair: pair[0])][:8]
+
+
+def _tiles_of_row(function: tirx.PrimFunc) -> tuple[list[int], int]:
+    """List how many pixels of a row a tile can have, and tell the stride of their windows."""
+    columns = int(function.params[-1].shape[2])
+    stride = -(-int(function.params[0].shape[2]) // columns)
+    return divisors(columns, MOST_PIXELS_IN_TILE), stride
+
+
+def _widths(function: tirx.PrimFunc, channels: int, core: Core) -> Sequence[int]:
+    """List how many channels of int8 a tile can have, of those that are computed."""
+    # Where the last vector overlaps the one before, each goes alone.
+    overlaps = channels > int(function.params[-1].shape[3])
+    return (2 * core.lanes,) if overlaps else divisors(channels, 4 * core.lanes)
 
 
 def _window_form(

@@ -105,7 +105,7 @@ class Evaluation(Protocol):
 
     @property
     def warnings(self) -> Sequence[str]:
-        """What it has to say at the end, such as a board or a machine that was set aside."""
+        """Sentences for the end of a search, such as of a board or a machine that was set aside."""
 
     def warm_up(self) -> None:
         """Start what takes a while to start, and do not wait for it."""

@@ -49,12 +49,12 @@ _CONVERTERS = {
     "litert-int8": ("torch",),
     "executorch": ("torch", "executorch"),
 }
-#: Modules of this package that convert in a process of their own.
+#: Modules of this package that convert in a process of their own, and others that they take.
 _MODULES = {
-    "litert": "litert_conversion",
-    "litert-int8": "litert_int8_conversion",
-    "executorch": "executorch_conversion",
-    "onnx-int8": "onnx_int8_conversion",
+    "litert": ("litert_conversion",),
+    "litert-int8": ("litert_int8_conversion", "litert_conversion", "calibration_images"),
+    "executorch": ("executorch_conversion",),
+    "onnx-int8": ("onnx_int8_conversion", "calibration_images"),
 }
 #: Formats that are made of a network in ONNX.
 _OF_ONNX = ("mnn", "onnx-int8")
@@ -127,11 +127,8 @@ def _key(model_format: str) -> dict[str, str]:
     if model_format in ("litert", "litert-int8"):
         key["converter"] = CONVERTER
     if model_format in _MODULES:
-        names = [
-            _MODULES[model_format],
-            *(["calibration_images"] if "int8" in model_format else []),
-        ]
-        code = b"".join(Path(__file__).with_name(f"{name}.py").read_bytes() for name in names)
+        files = [Path(__file__).with_name(f"{name}.py") for name in _MODULES[model_format]]
+        code = b"".join(file.read_bytes() for file in files)
         key["module"] = hashlib.sha256(code).hexdigest()
     digest = hashlib.sha256()
     for source in sorted((PACKAGE / "model").glob("*.py")):
@@ -202,7 +199,7 @@ def _to_litert_int8(subject: Subject, folder: Path, _: Files) -> None:
 
 
 def _to_onnx_int8(subject: Subject, folder: Path, source: Files) -> None:
-    module = f"{__package__}.{_MODULES['onnx-int8']}"
+    module = f"{__package__}.{_MODULES['onnx-int8'][0]}"
     command = [sys.executable, "-m", module, source["model"], _NAMES["onnx-int8"]["model"]]
     _convert("ONNX Runtime's quantiser", command, subject, folder, "onnx-int8")
 
@@ -220,7 +217,7 @@ def _convert_program(
     with torch.no_grad():
         torch.export.save(torch.export.export(_network(subject), example), program)
     command = [
-        str(python), "-m", f"{__package__}.{_MODULES[model_format]}", program.name,
+        str(python), "-m", f"{__package__}.{_MODULES[model_format][0]}", program.name,
         _NAMES[model_format]["model"],
     ]  # fmt: skip
     _convert(tool, command, subject, folder, model_format)

@@ -94,7 +94,18 @@ class CandidateAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def evaluate_candidate(task: bytes) -> bytes:
-    """Build and score a candidate in this thread's own warm process (runs on the machine)."""
+    """Build and score a candidate in this thread's own warm process (runs on the machine).
+
+    Parameters
+    ----------
+    task : bytes
+        A `CandidateTask` in JSON.
+
+    Returns
+    -------
+    bytes
+        A `CandidateAnswer` in JSON.
+    """
     wanted = msgspec.json.decode(task, type=CandidateTask)
     unlike = wanted.facts.difference_from(facts_of_this_machine())
     if unlike is not None:
@@ -114,7 +125,7 @@ def evaluate_candidate(task: bytes) -> bytes:
 
 
 def build_task(task: bytes, path: str) -> None:
-    """Build a candidate into an object file (runs in the warm process)."""
+    """Build the candidate of a task into an object file at a path (runs in the warm process)."""
     from shuffledeploy.compiler.targets import CompileTarget
 
     wanted = msgspec.json.decode(task, type=CandidateTask)
@@ -123,7 +134,7 @@ def build_task(task: bytes, path: str) -> None:
 
 
 def score_task(task: bytes, path: str) -> bytes:
-    """Score a candidate's object (runs in the warm process)."""
+    """Score the object that `build_task` wrote; a `CandidateAnswer` (runs in the warm process)."""
     wanted = msgspec.json.decode(task, type=CandidateTask)
     try:
         score = _score(wanted.unit, wanted.core)

@@ -1,4 +1,4 @@
-"""A search's candidates on a cluster: built and scored where there is room, the same scores."""
+"""A search's candidates on a cluster: built and scored by whichever machine is free."""
 
 from __future__ import annotations
 
@@ -32,7 +32,19 @@ MOST_DEATHS = 3
 
 @dataclasses.dataclass
 class _Errand:
-    """A candidate that is under way."""
+    """A candidate that is under way.
+
+    Attributes
+    ----------
+    task : bytes
+        A `CandidateTask` in JSON.
+    future : distributed.Future
+        Of the call that has it at present.
+    deaths : int
+        Machines that died under it.
+    result : float, str or None
+        Its score, or why it has none; None until one of them is known.
+    """
 
     task: bytes
     future: DaskFuture[Any]
@@ -46,7 +58,7 @@ class ClusterEvaluation:
     Parameters
     ----------
     cluster : DaskCluster
-        Who builds and scores.
+        The machines that build and score.
     target : CompileTarget
         What to build for.
     core : str

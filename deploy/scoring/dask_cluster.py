@@ -1,4 +1,4 @@
-"""A cluster of Dask's `distributed` that somebody started: reached, checked, and lost.
+"""A connection to a cluster of Dask's `distributed` that somebody started.
 
 Of Dask this uses the plainest part: a function of this project and one argument, bytes, go to
 whichever machine is free, and bytes come back. Dask itself notices a machine that dies and gives
@@ -94,7 +94,7 @@ class DaskCluster:
         try:
             found = self._client.nthreads()
         except Exception as error:
-            raise Failure(f"{self._lost('the scheduler')} ({_last_line(error)})") from error
+            raise Failure(f"{self._lost('the scheduler')} ({_first_line(error)})") from error
         return {name: count for name, count in found.items() if name not in self._unfit}
 
     def require_like_this(self) -> None:
@@ -189,7 +189,7 @@ class DaskCluster:
         except Exception as error:
             raise Failure(
                 f"the cluster at {self._address} does not run what it is sent"
-                f" ({_last_line(error)}); what was found until then is in the log"
+                f" ({_first_line(error)}); what was found until then is in the log"
             ) from error
         return str(machine), bytes(answer)
 
@@ -242,7 +242,7 @@ def connected(address: str, tell: Callable[[str], None]) -> Iterator[DaskCluster
                 " distributed.comm.tls"
             ) from error
         raise UsageError(
-            f"--cluster: no scheduler of Dask answers at {address} ({_last_line(error)}); start"
+            f"--cluster: no scheduler of Dask answers at {address} ({_first_line(error)}); start"
             " one with: dask scheduler --host 127.0.0.1"
         ) from error
     try:
@@ -255,7 +255,7 @@ def connected(address: str, tell: Callable[[str], None]) -> Iterator[DaskCluster
 def _complaint(answer: Any, here: MachineFacts) -> str | None:
     """Say why a machine that described itself cannot be used."""
     if isinstance(answer, BaseException):
-        return f"it cannot run this project ({_last_line(answer)})"
+        return f"it cannot run this project ({_first_line(answer)})"
     try:
         machine = msgspec.json.decode(answer, type=ClusterMachine)
     except (msgspec.DecodeError, TypeError):
@@ -265,13 +265,14 @@ def _complaint(answer: Any, here: MachineFacts) -> str | None:
     return here.difference_from(machine.facts)
 
 
-def _last_line(error: BaseException) -> str:
+def _first_line(error: BaseException) -> str:
+    """Give an error's kind and the first line of what it says."""
     lines = str(error).strip().splitlines() or [""]
     return f"{type(error).__name__}: {lines[0]}".rstrip(": ")
 
 
 def _quiet() -> None:
-    """Leave it to this module to say what is wrong with a cluster."""
+    """Let `distributed` log nothing: this module says what is wrong with a cluster."""
     for name in ["distributed", *logging.root.manager.loggerDict]:
         if name.split(".")[0] == "distributed":
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)

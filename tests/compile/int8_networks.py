@@ -9,9 +9,14 @@ import tvm
 from stages import draw, imported, seeded
 from torch import Tensor, nn
 from torch.nn import functional
+from tvm import tirx
 
 from shuffledeploy.compiler.int8_ranges import with_int8_ranges
+from shuffledeploy.compiler.ir.graph import ENTRY
 from shuffledeploy.compiler.ir.memory_layout import INT8
+from shuffledeploy.compiler.kernels.schedules import scheduled
+from shuffledeploy.compiler.library import compiled_kernels
+from shuffledeploy.compiler.pipeline import Phase, pipeline, run_steps, steps_of
 from shuffledeploy.compiler.targets import CompileTarget, find_target
 
 A76: CompileTarget = find_target("cortex-a76").computing_in(INT8)
@@ -67,3 +72,10 @@ def ranged(network: type[nn.Module]) -> tvm.IRModule:
     """Import a seeded network, with how its tensors are to be held."""
     program, value = imported(seeded(network()), *SHAPE), draw(*SHAPE).numpy()
     return with_int8_ranges(program.module, A76, [[value], [-value]])
+
+
+def assembly(kernel: tirx.PrimFunc, target: CompileTarget) -> str:
+    """Compile an unscheduled kernel with its default schedule; give its code as text."""
+    finished = scheduled(kernel, target.core).with_attr("global_symbol", ENTRY)
+    module = run_steps(tvm.IRModule({ENTRY: finished}), steps_of(pipeline(target), Phase.KERNEL))
+    return str(compiled_kernels(module, target).mod.inspect_source("s"))

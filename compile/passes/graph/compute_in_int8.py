@@ -15,9 +15,9 @@ back what that changes of the channel's mean. A tensor has one scale, and zero i
 the end where nothing is negative; both come with the module (:mod:`compiler.int8_ranges`). The
 parts of a concatenation are held as the whole. What no kernel reads in int8 (the input of a
 maximum or of TVM's own rules) stays float32, and so does a convolution of fewer than four channels.
-A linear layer reads what a mean or another linear layer wrote. What a layer reads that the module's
-attribute `KEPT_FLOAT32` names is not held in int8, so that it computes in float32, with its own
-weights; what it writes is held as that of others.
+A linear layer reads what a mean or another linear layer wrote. The module's attribute
+`KEPT_FLOAT32` names layers that stay float32: what they read is not held in int8, and their weights
+are not rounded. What they write is held as that of others.
 """
 
 from __future__ import annotations

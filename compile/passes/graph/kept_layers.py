@@ -16,6 +16,11 @@ def layer_chains(module: tvm.IRModule) -> tuple[Chain, ...]:
     ----------
     module : tvm.IRModule
         Float32, batch norms folded, layouts chosen.
+
+    Returns
+    -------
+    tuple of Chain
+        An attribute names layers by their places in it.
     """
     return tuple(find_chains(module, is_covered).values())
 

@@ -8,8 +8,8 @@ After::
 
     x[NHWC] -> shuffled_transposition(x, order)
 
-That is so where a shuffled tensor is an answer, or where an operator that no kernel here covers
-reads it. The shuffle was a kernel of its own, and a pass over memory beside the transposition's.
+Such a transposition stands where a shuffled tensor is an answer, or where an operator that no
+kernel here covers reads it. Alone the shuffle would be a kernel, and a pass over memory of its own.
 """
 
 from __future__ import annotations
