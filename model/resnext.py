@@ -55,6 +55,11 @@ class ResNeXtUnit(nn.Module):
                 nn.BatchNorm2d(out_channels),
             )
 
+    @property
+    def last_norm(self) -> nn.BatchNorm2d:
+        """The batch norm that ends the branch."""
+        return self.expand_norm
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map ``(batch, in_channels, h, w)`` to ``(batch, out_channels, h', w')``."""
         branch = torch.relu(self.compress_norm(self.compress(x)))

@@ -112,6 +112,11 @@ class ShuffleUnit(nn.Module):
         self.expand_norm = nn.BatchNorm2d(branch)
         self.pool = nn.AvgPool2d(3, stride, padding=1) if stride == 2 else None
 
+    @property
+    def last_norm(self) -> nn.BatchNorm2d:
+        """The batch norm that ends the branch."""
+        return self.expand_norm
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map ``(batch, in_channels, h, w)`` to ``(batch, out_channels, h', w')``."""
         branch = torch.relu(self.compress_norm(self.compress(x)))

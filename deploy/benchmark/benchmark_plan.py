@@ -41,15 +41,12 @@ class Subject:
         Height and width of the image.
     threads : int
         That the engine may use.
-    scale : float
-        What its numbers inside are made smaller by: see `model.kept_small`.
     """
 
     engine: str
     model: str
     size: tuple[int, int]
     threads: int = 1
-    scale: float = 1.0
 
     @property
     def resolution(self) -> str:

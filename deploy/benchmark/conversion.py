@@ -29,7 +29,6 @@ from shuffledeploy.deploy.benchmark.subject_networks import (
 )
 from shuffledeploy.model.errors import Failure
 from shuffledeploy.model.folders import BUILD, PACKAGE, SEARCH_PATH
-from shuffledeploy.model.kept_small import kept_small
 from shuffledeploy.model.scratch import scratch_folder
 
 MODELS_FOLDER = BUILD / "bench" / "models"
@@ -85,12 +84,8 @@ def converted(subject: Subject, model_format: str, folder: Path = MODELS_FOLDER)
         A converter failed; its last words are in the message.
     """
     # Converters and the emulated board run in folders of their own.
-    part = f"-part-{subject.scale}" if subject.scale != 1 else ""
-    home = (
-        folder.absolute()
-        / f"{folder_name(subject.model)}-{subject.resolution}{part}"
-        / model_format
-    )
+    network = f"{folder_name(subject.model)}-{subject.resolution}"
+    home = folder.absolute() / network / model_format
     key = _key(model_format)
     if not _is_made_by(home, key):
         source = converted(subject, "onnx", folder) if model_format in _OF_ONNX else {}
@@ -143,11 +138,6 @@ def _is_made_by(home: Path, key: Mapping[str, str]) -> bool:
         return False
 
 
-def _network(subject: Subject) -> torch.nn.Module:
-    network = network_of(subject.model)
-    return network if subject.scale == 1 else kept_small(network, subject.scale)
-
-
 def _to_onnx(subject: Subject, folder: Path, _: Files) -> None:
     example = (example_of(subject.model, subject.size),)
     disabled = logging.root.manager.disable
@@ -156,7 +146,7 @@ def _to_onnx(subject: Subject, folder: Path, _: Files) -> None:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             torch.onnx.export(
-                _network(subject), example, str(folder / _NAMES["onnx"]["model"]),
+                network_of(subject.model), example, str(folder / _NAMES["onnx"]["model"]),
                 opset_version=OPSET, dynamo=True, external_data=False, optimize=True,
                 verbose=False, input_names=["image"], output_names=["logits"],
             )  # fmt: skip
@@ -180,7 +170,7 @@ def _to_ncnn(subject: Subject, folder: Path, _: Files) -> None:
     example = example_of(subject.model, subject.size)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        traced = torch.jit.trace(_network(subject), example)
+        traced = torch.jit.trace(network_of(subject.model), example)
         torch.jit.save(traced, str(folder / "network.pt"))
     # Weights are written as fp16 unless one says otherwise.
     command = [
@@ -215,7 +205,7 @@ def _convert_program(
     example = (example_of(subject.model, subject.size),)
     program = folder / "network.pt2"
     with torch.no_grad():
-        torch.export.save(torch.export.export(_network(subject), example), program)
+        torch.export.save(torch.export.export(network_of(subject.model), example), program)
     command = [
         str(python), "-m", f"{__package__}.{_MODULES[model_format][0]}", program.name,
         _NAMES[model_format]["model"],

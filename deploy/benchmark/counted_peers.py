@@ -156,9 +156,7 @@ def _row(
     if job.engine.name == OURS:
         files = {"library": str(bundle.library.absolute())}
     else:
-        # What ends half precision's range in our bundle would end it there, too.
-        scale = bundle.manifest.half_scale
-        subject = Subject(job.engine.name, job.model, job.size, scale=scale)
+        subject = Subject(job.engine.name, job.model, job.size)
         files = converted(subject, job.engine.model_format)
     key = _key(job, files, model.source, board)
     where = board.name if board else core

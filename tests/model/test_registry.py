@@ -54,6 +54,20 @@ def test_random_logits_are_of_order_one(name: str) -> None:
         assert spread.max() < 3
 
 
+@pytest.mark.parametrize(
+    "name", ["shufflenet-g1-x0.25", "shufflenet-g3-x1", "resnext50-32x4d", "mobilenet-x0.25"]
+)
+def test_numbers_inside_are_of_a_trained_networks_size(name: str) -> None:
+    network, reached = build(name), []
+    for layer in network.modules():
+        layer.register_forward_hook(lambda _, __, y: reached.append(float(y.abs().max())))
+    network(torch.randn(1, 3, 96, 96, generator=torch.Generator().manual_seed(7)))
+    assert 4 < max(reached) < 64
+    # Weights of the classifier make up for large numbers: less than 2**-14 is coarse in half.
+    *_, classifier = (layer for layer in network.modules() if isinstance(layer, nn.Linear))
+    assert classifier.weight.abs().max() > 0.01
+
+
 @pytest.mark.smoke
 def test_weights_depend_on_the_seed_and_on_nothing_else() -> None:
     torch.manual_seed(1)
