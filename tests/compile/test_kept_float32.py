@@ -38,13 +38,19 @@ class _Outer(nn.Module):
 
 
 @functools.cache
+def _units() -> nn.Module:
+    """Give the network: one, so that it is traced once."""
+    return seeded(Units())
+
+
+@functools.cache
 def _of_int8(*names: str) -> tvm.IRModule:
     return _lowered(A76, *names)
 
 
 def _lowered(target: CompileTarget, *names: str) -> tvm.IRModule:
     """Lower the network, some of its layers kept."""
-    program = imported(seeded(Units()), *SHAPE)
+    program = imported(_units(), *SHAPE)
     module = program.module
     if names:
         kept, found = with_kept_layers(program, target, names)
@@ -74,7 +80,7 @@ def test_a_layer_kept_from_int8_reads_and_multiplies_float32() -> None:
 
 def test_fewer_layers_in_int8_come_nearer_to_pytorch() -> None:
     with torch.no_grad():
-        expected = seeded(Units())(draw(*SHAPE)).numpy()
+        expected = _units()(draw(*SHAPE)).numpy()
     answers = [
         run(with_schedules(_of_int8(*names), A76.core), draw(*SHAPE).numpy())[0]
         for names in ((), ("compress", "depthwise", "expand", "whole", "classifier"))
@@ -93,16 +99,15 @@ def test_a_layer_kept_from_half_computes_in_float32() -> None:
 
 
 def test_a_module_keeps_all_of_its_layers_and_a_wrong_name_tells_the_nearest() -> None:
-    network = seeded(Units())
-    _, found = with_kept_layers(imported(_Outer(network), *SHAPE), A76, ["inside"])
+    _, found = with_kept_layers(imported(_Outer(_units()), *SHAPE), A76, ["inside"])
     assert {"inside.compress", "inside.expand", "inside.classifier"} <= set(found)
     with pytest.raises(UsageError, match=r"no layer of this network is called 'expnd'.* expand"):
-        with_kept_layers(imported(network, *SHAPE), A76, ["expnd"])
+        with_kept_layers(imported(_units(), *SHAPE), A76, ["expnd"])
 
 
 def test_a_bundle_tells_which_layers_are_kept(tmp_path: Path) -> None:
     bundle = shuffledeploy.compile(
-        seeded(Units()), (draw(*SHAPE),), "cortex-a76", output=tmp_path / "bundle",
+        _units(), (draw(*SHAPE),), "cortex-a76", output=tmp_path / "bundle",
         precision="int8", keep_float32=["expand", "whole"],
     )  # fmt: skip
     assert set(bundle.manifest.kept_float32) == {"expand", "whole"}
@@ -116,4 +121,4 @@ def test_keeping_goes_with_another_precision(capsys: pytest.CaptureFixture[str])
 
 def test_nothing_is_kept_in_a_network_of_float32() -> None:
     with pytest.raises(UsageError, match="goes with --precision float16 or int8"):
-        with_kept_layers(imported(seeded(Units()), *SHAPE), find_target("cortex-a76"), ["expand"])
+        with_kept_layers(imported(_units(), *SHAPE), find_target("cortex-a76"), ["expand"])
