@@ -26,8 +26,9 @@ from shuffledeploy.compiler.targets import CompileTarget
 from shuffledeploy.model.errors import Failure, UsageError
 
 # What is beyond so many tolerances of parity is no rounding: unscheduled kernels add one number
-# after the other, and round more than the library that parity judges.
-WRONG = {FLOAT: 10.0, HALF: 2.0, INT8: 1.0}
+# after the other, and round more than the library that parity judges. Some networks lose more in
+# int8 than parity allows; a layer that is computed wrongly loses far more.
+WRONG = {FLOAT: 10.0, HALF: 2.0, INT8: 5.0}
 
 
 def agree(actual: Sequence[Array], expected: Sequence[Array], precision: str = FLOAT) -> bool:

@@ -11,11 +11,11 @@ from shuffledeploy.compiler.ir.memory_layout import FLOAT, HALF, INT8
 
 #: Of float32: largest absolute error of a logit, for logits of order one (a few hundred layers'
 #: rounding). Of half and int8: largest error in parts of the spread of an answer's elements. In
-#: int8 it is wide: ShuffleNet 0.5x and MobileNet with random weights are off by 0.1; of an answer
-#: that has nothing to do with PyTorch's it is 4.
-TOLERANCES = {FLOAT: 1e-4, HALF: 5e-2, INT8: 1.5}
+#: int8 it is three times that of the network of the zoo that is off most, MobileNet with 0.10; an
+#: answer that has nothing to do with PyTorch's is off by 4.
+TOLERANCES = {FLOAT: 1e-4, HALF: 5e-2, INT8: 0.3}
 #: More in a manifest would excuse wrong answers.
-LARGEST_TOLERANCES = {FLOAT: 1e-2, HALF: 0.1, INT8: 1.5}
+LARGEST_TOLERANCES = {FLOAT: 1e-2, HALF: 0.1, INT8: 0.6}
 
 
 def magnitude(values: Array) -> float:
@@ -42,7 +42,7 @@ def error_unit(values: Array, precision: str) -> float:
 
 def tolerance_text(tolerance: float) -> str:
     """Write a tolerance: a power of ten and its factor, or a number of spreads."""
-    return f"{tolerance:g}" if tolerance >= 1 else f"{tolerance:.0e}"
+    return f"{tolerance:g}" if tolerance >= 0.1 else f"{tolerance:.0e}"
 
 
 def allowed_error(unit: float, tolerance: float, precision: str) -> float:

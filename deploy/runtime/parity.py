@@ -22,6 +22,10 @@ from shuffledeploy.deploy.runtime.execution import LoadedNetwork, RunningNetwork
 from shuffledeploy.model.errors import Failure
 
 GRAPH = "none: every kernel writes what it should, so the graph passes differ from PyTorch"
+COARSE = (
+    "none: every kernel writes what it should, so the precision is too coarse for the network;"
+    " run.py BUNDLE --layers says where, --keep-float32 NAME keeps layers from it"
+)
 NOT_TOLD = "not told: only the bundle's own library keeps what each kernel writes"
 
 
@@ -201,7 +205,7 @@ def first_wrong_kernel(network: RunningNetwork, bundle: Bundle, inputs: list[Arr
         allowed = bundle.manifest.tolerance * max(least, magnitude(expected))
         if not _error(sample(actual), expected) <= allowed:
             return f"{name} (call {i + 1} of {len(names)})"
-    return GRAPH
+    return GRAPH if bundle.manifest.precision == FLOAT else COARSE
 
 
 def _error(actual: Array, expected: Array) -> float:

@@ -144,8 +144,8 @@ def test_answers_in_int8_may_be_off_as_those_of_our_bundles(tmp_path: Path) -> N
     question = questions(tiny_bundle("host"), tmp_path)[0]
     logits = np.asarray(question.logits)
     spread = float(np.std(logits.astype(np.float64)))
-    near, far = logits + np.float32(1.4 * spread), logits + np.float32(1.6 * spread)
-    assert 0 < error_of(near, question, "int8") < 1.5 * spread
+    near, far = logits + np.float32(0.28 * spread), logits + np.float32(0.32 * spread)
+    assert 0 < error_of(near, question, "int8") < 0.3 * spread
     with pytest.raises(WrongAnswer, match="off by"):
         error_of(far, question, "int8")
 

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
+
+import msgspec
 import numpy as np
 import pytest
 from tiny import lowered, tiny_bundle
 
 from shuffledeploy.deploy.runtime.execution import open_network
-from shuffledeploy.deploy.runtime.parity import check_parity, compare_outputs
+from shuffledeploy.deploy.runtime.parity import (
+    COARSE,
+    GRAPH,
+    check_parity,
+    compare_outputs,
+    first_wrong_kernel,
+)
 from shuffledeploy.model.errors import Failure
 
 
@@ -32,6 +41,16 @@ def test_a_wrong_kernel_is_named() -> None:
     assert parity.first_wrong_kernel == f"{name} (call 2 of {len(bundle.manifest.kernel_order)})"
     with pytest.raises(Failure, match=name):
         parity.require("local")
+
+
+def test_right_kernels_leave_the_passes_or_the_precision_to_blame() -> None:
+    bundle = tiny_bundle()
+    eight = msgspec.structs.replace(bundle.manifest, precision="int8", tolerance=0.3)
+    inputs = bundle.reference_inputs()[0]
+    with open_network(bundle, "local") as network:
+        assert first_wrong_kernel(network, bundle, inputs) == GRAPH
+        coarse = dataclasses.replace(bundle, manifest=eight)
+        assert first_wrong_kernel(network, coarse, inputs) == COARSE
 
 
 @pytest.mark.parametrize(
