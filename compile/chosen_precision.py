@@ -23,7 +23,7 @@ from shuffledeploy.compiler.ir.graph import ENTRY, Array
 from shuffledeploy.compiler.ir.memory_layout import FLOAT, HALF, INT8
 from shuffledeploy.compiler.layer_values import layers_of, standing_for
 from shuffledeploy.compiler.network import Lowered, lower
-from shuffledeploy.compiler.proof_arrays import answering, unscheduled_writes
+from shuffledeploy.compiler.proof_arrays import answering, arrays_of, unscheduled_writes
 from shuffledeploy.compiler.targets import HOST, CompileTarget, find_target
 from shuffledeploy.model.errors import UsageError
 
@@ -192,8 +192,7 @@ def _noisiest(lowered: Lowered, inputs: list[Array]) -> list[str]:
 def _first_answer(network: Callable[..., object], values: list[Array]) -> Array:
     """Run a network of TVM's virtual machine, and give its first answer."""
     given = [tvm.runtime.tensor(np.asarray(value, order="C")) for value in values]
-    answer = network(*given)
-    return (answer if hasattr(answer, "numpy") else answer[0]).numpy()  # type: ignore[index]
+    return arrays_of(network(*given))[0]
 
 
 def _classes(answers: Iterator[Array]) -> list[Array]:

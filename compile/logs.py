@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -16,11 +15,10 @@ from shuffledeploy.compiler.ir.memory_layout import FLOAT, PRECISIONS
 from shuffledeploy.compiler.tuning.records.log_upkeep import find_log, merge, prune
 from shuffledeploy.compiler.tuning.records.record_log import SHORTLIST, Log, log_path, read_log
 from shuffledeploy.compiler.tuning.request import LOG_FOLDER
-from shuffledeploy.model.errors import FAILURE_STATUS, UsageError, command, program_name
+from shuffledeploy.model.errors import FAILURE_STATUS, command, program_name
 from shuffledeploy.model.plain_console import plain_console
 
 if TYPE_CHECKING:
-    from shuffledeploy.compiler.targets import CompileTarget
     from shuffledeploy.compiler.tuning.records.record import Record
     from shuffledeploy.compiler.tuning.report.coverage import KnownKernel, TaskCoverage
 
@@ -95,20 +93,11 @@ def _kernels(options: argparse.Namespace) -> dict[str, KnownKernel]:
         if options.action != "prune":
             targets = [target.computing_in(options.precision)]
         else:
-            targets = _in_each_precision(target)
+            targets = target.in_each_precision
         kernels: dict[str, KnownKernel] = {}
         for one in targets:
             kernels |= known_kernels(one, models, options.program, sizes, tell)
         return kernels
-
-
-def _in_each_precision(target: CompileTarget) -> list[CompileTarget]:
-    """Give a target for each precision in which its core computes: a log holds records of all."""
-    found = []
-    for precision in PRECISIONS:
-        with contextlib.suppress(UsageError):
-            found.append(target.computing_in(precision))
-    return found
 
 
 def _print_log(path: Path) -> None:

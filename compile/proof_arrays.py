@@ -23,7 +23,7 @@ from shuffledeploy.compiler.passes.memory.expose_intermediates import (
     kernel_calls,
 )
 from shuffledeploy.compiler.program_values import one_thread
-from shuffledeploy.compiler.targets import CompileTarget, find_target
+from shuffledeploy.compiler.targets import HOST, CompileTarget, find_target
 
 SEEDS = (1, 2, 3, 4)
 
@@ -99,14 +99,14 @@ def unscheduled_program(module: tvm.IRModule) -> tvm.IRModule:
 
     It is made of Relax functions, which TVM lets one thread of a process build at a time.
     """
-    return machine_program(expose_intermediates(module), _unoptimised(find_target("host")))
+    return machine_program(expose_intermediates(module), _unoptimised(find_target(HOST)))
 
 
 def writes_of(program: tvm.IRModule, inputs: list[Array]) -> list[list[Array]]:
     """Compile and run what `unscheduled_program` made, in any thread."""
-    with loaded_program(program, _unoptimised(find_target("host"))) as machine:
+    with loaded_program(program, _unoptimised(find_target(HOST))) as machine:
         results = machine[INTERMEDIATES](*(tvm.runtime.tensor(value) for value in inputs))
-        return [_tensors(value) for value in results]
+        return [arrays_of(value) for value in results]
 
 
 def proof_arrays(
@@ -160,6 +160,7 @@ def written_answers(module: tvm.IRModule, writes: list[list[Array]]) -> list[Arr
     return found(module[ENTRY].body.body)
 
 
-def _tensors(value: Any) -> list[Array]:
+def arrays_of(value: Any) -> list[Array]:
+    """Give what TVM's virtual machine answered: a tensor, or several."""
     parts = [value] if hasattr(value, "numpy") else value
     return [part.numpy() for part in parts]

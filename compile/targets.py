@@ -19,7 +19,7 @@ from shuffledeploy.compiler.cores import (
     HALF_FEATURE,
     no_half,
 )
-from shuffledeploy.compiler.ir.memory_layout import FLOAT, HALF
+from shuffledeploy.compiler.ir.memory_layout import FLOAT, HALF, PRECISIONS
 from shuffledeploy.compiler.ir.tvm_edges import has_feature, known_cpus, system_cpu
 from shuffledeploy.compiler.kernels.tiling import Core
 from shuffledeploy.model.errors import UsageError
@@ -140,6 +140,11 @@ class CompileTarget:
         features = (*self.features, *sorted(more - set(self.features)))
         return dataclasses.replace(self, precision=precision, features=features)
 
+    @property
+    def in_each_precision(self) -> list[CompileTarget]:
+        """The same for each precision in which it computes."""
+        return [self.computing_in(p) for p in PRECISIONS if p != HALF or self.computes_in_half]
+
     def require_apple(self) -> None:
         """Refuse a target that is built for a processor which no system of Apple's has today.
 
@@ -210,8 +215,7 @@ def _options_of_tag(name: str) -> dict[str, str | int | list[str]]:
 
 
 def _host() -> CompileTarget:
-    cpu = system_cpu()
-    machine = platform.machine()
+    cpu, machine = system_cpu(), platform.machine()
     triple = {"x86_64": X86_TRIPLE, "aarch64": AARCH64_TRIPLE}.get(machine)
     if triple is None:
         raise UsageError(f"this machine is {machine!r}: only x86_64 and aarch64 are supported")

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 from tvm import tirx
 from tvm.tirx.script.builder import ir as T
 
-from shuffledeploy.compiler.ir.memory_layout import INT8, INT16, INT32
-from shuffledeploy.compiler.kernels.blocks import ACCUMULATE, axes, named, place
+from shuffledeploy.compiler.ir.memory_layout import INT16, INT32
+from shuffledeploy.compiler.kernels.blocks import ACCUMULATE, axes, named
 from shuffledeploy.compiler.kernels.int8_products import TWO
-from shuffledeploy.compiler.kernels.window_words import channel_at, computed_channels
+from shuffledeploy.compiler.kernels.window_words import computed_channels, element
 
 if TYPE_CHECKING:
     from shuffledeploy.compiler.kernels.window import Window
@@ -61,12 +61,5 @@ def accumulate_pairs(window: Window, x: Any, weight: Any, start: Any) -> Any:
 def _product(window: Window, x: Any, weight: Any, at: tuple[Any, Any, Any, Any]) -> Any:
     """Multiply what a window has in a row and a column with its weight."""
     pixel, channel, kh, kw = at
-    columns = window.output_width
-    row = place(window, 0, window.height, tirx.floordiv(pixel, columns), kh)
-    column = place(window, 1, window.width, tirx.floormod(pixel, columns), kw)
-    value = x[0, row.index, column.index, channel_at(window, channel)]
-    outside = tirx.IntImm(INT8, window.outside)
-    for edge in (column, row):
-        if edge.inside is not None:
-            value = tirx.Select(edge.inside, value, outside)
+    value = element(window, x, pixel, (kh, kw), channel)
     return tirx.Cast(INT16, value) * tirx.Cast(INT16, weight[kh, kw, channel])

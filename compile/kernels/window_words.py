@@ -76,7 +76,8 @@ def accumulate_columns(window: Window, x: Any, weight: Any, start: Any) -> Any:
     with T.grid(pixels, *taps, channels) as loops:
         with T.sblock(TAKEN):
             p, word, kw, c = axes("SSSS", "p word kw c", loops)
-            apart = [_element(window, x, p, word * FOUR + row, kw, c) for row in range(FOUR)]
+            rows = [_row_of_tap(window, word * FOUR + place) for place in range(FOUR)]
+            apart = [element(window, x, p, (row, kw), c) for row in rows]
             T.buffer_store(taken, column(*apart), [p, word, kw, c])
     total = named("total", T.sblock_alloc_buffer((pixels, channels), INT32))
     with T.grid(pixels, channels, *taps) as loops:
@@ -89,10 +90,19 @@ def accumulate_columns(window: Window, x: Any, weight: Any, start: Any) -> Any:
     return total
 
 
-def _element(window: Window, x: Any, pixel: Any, tap: Any, kw: Any, channel: Any) -> Any:
-    """Read what a window has in a row and a column; beyond its last row, that again."""
-    columns, height = window.output_width, window.kernel[0]
-    kh = tirx.min(tap, height - 1) if height % FOUR else tap
+def _row_of_tap(window: Window, tap: Any) -> Any:
+    """Tell which row of a window stands at a place of words; beyond its last row, that again."""
+    height = window.kernel[0]
+    return tirx.min(tap, height - 1) if height % FOUR else tap
+
+
+def element(window: Window, x: Any, pixel: Any, at_tap: tuple[Any, Any], channel: Any) -> Any:
+    """Read what the window of a pixel has in a row and a column, at one of the computed channels.
+
+    Outside of the image it has the int8 that stands for zero.
+    """
+    kh, kw = at_tap
+    columns = window.output_width
     row = place(window, 0, window.height, tirx.floordiv(pixel, columns), kh)
     at = place(window, 1, window.width, tirx.floormod(pixel, columns), kw)
     outside = tirx.IntImm(INT8, window.outside)

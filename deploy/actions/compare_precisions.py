@@ -9,8 +9,6 @@ from typing import Any
 
 from rich.table import Table
 
-from shuffledeploy.compiler.cores import CORES
-from shuffledeploy.compiler.ir.memory_layout import HALF, PRECISIONS
 from shuffledeploy.compiler.targets import CompileTarget, find_target
 from shuffledeploy.deploy.actions.fashion_check import (
     Accuracy,
@@ -91,8 +89,7 @@ def compare_precisions(options: argparse.Namespace, board: Board) -> int:
 
 def targets_of(board: Board) -> list[CompileTarget]:
     """List a board's core in each precision that it computes in."""
-    target, in_half = find_target(board.core), CORES[board.core].computes_in_half
-    return [target.computing_in(p) for p in PRECISIONS if p != HALF or in_half]
+    return find_target(board.core).in_each_precision
 
 
 def _row(

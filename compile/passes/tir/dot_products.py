@@ -71,7 +71,7 @@ def write_dot_products(function: tirx.PrimFunc, core: Core) -> tirx.PrimFunc:
         if name in _WIDTHS:
             return _read_together(call.args[0], *_WIDTHS[name])
         if name == DOT_OF_PAIRS:
-            return (_smull if core.multiplies_by_lane else _by_pairs)(*call.args)
+            return (_smull if core.multiplies_by_lane else _by_bytes)(*call.args)
         if name != DOT:
             # A dot product writes the column that it takes.
             return call
@@ -128,7 +128,7 @@ def _smull(total: Any, *pairs: Any) -> Any:
     """Multiply four lanes of pairs at a time, and add up what stands side by side."""
     lanes, parts = _lanes(total), []
     if lanes % _SDOT_LANES:
-        return _by_pairs(total, *pairs)
+        return _by_bytes(total, *pairs)
     for first in range(0, lanes, _SDOT_LANES):
         own = range(first, first + _SDOT_LANES)
         taken = [tirx.reinterpret(f"{INT8}x8", _lanes_of(pair, own)) for pair in pairs]
@@ -203,23 +203,24 @@ def _by_rows(total: Any, apart: Sequence[Any], right: Any) -> Any:
     return total
 
 
-def _by_bytes(total: Any, left: Any, right: Any) -> Any:
-    for place in range(FOUR):
-        total = total + _byte(left, place) * _byte(right, place)
-    return total
-
-
-def _by_pairs(total: Any, *pairs: Any) -> Any:
-    for left, right in zip(pairs[:2], pairs[2:], strict=True):
-        for place in range(TWO):
+def _by_bytes(total: Any, *factors: Any) -> Any:
+    """Add the products of the bytes in words, or pairs, of which the first half are numbers."""
+    half = len(factors) // 2
+    for left, right in zip(factors[:half], factors[half:], strict=True):
+        for place in range(_bits(left) // _BITS):
             product = _byte(left, place) * _byte(right, place)
             total = total + tirx.Cast(str(total.ty.dtype), product)
     return total
 
 
+def _bits(vector: Any) -> int:
+    """Count the bits of an element."""
+    return int(tvm.DataType(str(vector.ty.dtype)).bits)
+
+
 def _byte(vector: Any, place: int) -> Any:
     """Take one signed byte of each word or pair."""
-    high = tvm.DataType(str(vector.ty.dtype)).bits - _BITS
+    high = _bits(vector) - _BITS
     up = tirx.const(high - 8 * place, str(vector.ty.dtype))
     return tirx.shift_right(tirx.shift_left(vector, up), tirx.const(high, str(vector.ty.dtype)))
 

@@ -25,7 +25,7 @@ import tvm.sym
 from tvm import s_tir, tirx
 from tvm_ffi import structural_map, structural_visit
 
-from shuffledeploy.compiler.ir.tir import with_values
+from shuffledeploy.compiler.ir.tir import with_root, with_values
 
 
 def part_last_tile(function: tirx.PrimFunc, bounds: tuple[Any, Any] | None = None) -> tirx.PrimFunc:
@@ -66,12 +66,8 @@ def part_last_tile(function: tirx.PrimFunc, bounds: tuple[Any, Any] | None = Non
         return tirx.SeqStmt([within, tirx.IfThenElse(end > last, rest, None)])
 
     body = structural_map(root.body, (tirx.For, parted))
-    block = s_tir.SBlock(
-        root.iter_vars, root.reads, root.writes, root.name_hint, body, root.init,
-        [*root.alloc_buffers, *others.values()], root.match_buffers, root.annotations,
-    )  # fmt: skip
-    realize = s_tir.SBlockRealize(function.body.iter_values, function.body.predicate, block)
-    return function.with_body(realize)
+    allocated = [*root.alloc_buffers, *others.values()]
+    return function.with_body(with_root(function.body, body, allocated))
 
 
 def conditional_loop(body: Any) -> tirx.For | None:

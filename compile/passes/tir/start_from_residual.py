@@ -25,7 +25,7 @@ from typing import Any
 
 import tvm
 from tvm import s_tir, tirx
-from tvm_ffi import structural_equal, structural_map, structural_visit
+from tvm_ffi import structural_equal, structural_map, structural_walk
 
 from shuffledeploy.compiler.ir.attributes import CONVOLUTION, kind_of
 from shuffledeploy.compiler.ir.tir import loads_in, with_values
@@ -61,28 +61,20 @@ def start_from_residual(function: tirx.PrimFunc) -> tirx.PrimFunc:
     if kind_of(function) != CONVOLUTION:
         return function
     blocks: list[Any] = []
-    structural_visit(function.body, [(s_tir.SBlock, _collect(blocks))])
-    found = [sums for block in blocks if (sums := _sums_that_start_in(block, blocks))]
-    if not found:
+    structural_walk(function.body, (s_tir.SBlock, blocks.append))
+    changed = [
+        pair
+        for block in blocks
+        if (sums := _sums_that_start_in(block, blocks))
+        for pair in ((sums.first, _started(sums)), (sums.last, _finished(sums)))
+    ]
+    if not changed:
         return function
-    changed = {
-        block: new
-        for sums in found
-        for block, new in ((sums.first, _started(sums)), (sums.last, _finished(sums)))
-    }
 
     def exchange(block: Any) -> Any:
-        return next((new for old, new in changed.items() if old.same_as(block)), block)
+        return next((new for old, new in changed if old.same_as(block)), block)
 
     return function.with_body(structural_map(function.body, (s_tir.SBlock, exchange)))
-
-
-def _collect(blocks: list[Any]) -> Any:
-    def on_block(block: Any, visitor: Any) -> None:
-        blocks.append(block)
-        visitor.default_visit(block)
-
-    return on_block
 
 
 def _sums_that_start_in(first: Any, blocks: Sequence[Any]) -> _Sums | None:
@@ -110,16 +102,15 @@ def _added_to(total: Any, store: Any) -> Any | None:
     """Find what an element of the output's shape is added to a sum, the only one that is read."""
     found: list[Any] = []
 
-    def on_addition(addition: tirx.Add, visitor: Any) -> None:
+    def on_addition(addition: tirx.Add) -> None:
         for one, other in ((addition.a, addition.b), (addition.b, addition.a)):
             if not (isinstance(one, tvm.ir.TensorLoad) and isinstance(other, tvm.ir.TensorLoad)):
                 continue
             beside = structural_equal(other.indices, store.indices)
             if beside and one.source.same_as(total):
                 found.append(other)
-        visitor.default_visit(addition)
 
-    structural_visit(store.value, [(tirx.Add, on_addition)])
+    structural_walk(store.value, (tirx.Add, on_addition))
     reads = sum(load.source.same_as(total) for load in loads_in(store.value))
     return found[0] if len(found) == 1 and reads == 1 else None
 
