@@ -16,7 +16,7 @@ import numpy as np
 from torch import fx
 
 from shuffledeploy.compiler.bundle.layer_samples import layer_rows, layer_sample
-from shuffledeploy.compiler.bundle.manifest import Layer
+from shuffledeploy.compiler.bundle.manifest_entries import Layer
 from shuffledeploy.compiler.frontend.importing import tensor_calls
 from shuffledeploy.compiler.frontend.program import Program
 from shuffledeploy.compiler.ir.graph import Array

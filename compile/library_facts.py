@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import tvm
 
-from shuffledeploy.compiler.bundle.manifest import KernelEntry, StripCall
+from shuffledeploy.compiler.bundle.manifest_entries import KernelEntry, StripCall
 from shuffledeploy.compiler.ir.attributes import (
     JOINED_IN_PLACE,
     OPERATORS,

@@ -15,7 +15,8 @@ from torch.export import ExportedProgram
 
 from shuffledeploy.compiler.bundle import folder as bundles
 from shuffledeploy.compiler.bundle.folder import Bundle
-from shuffledeploy.compiler.bundle.manifest import ImageStatistics, Layer, Manifest, Precision
+from shuffledeploy.compiler.bundle.manifest import Manifest
+from shuffledeploy.compiler.bundle.manifest_entries import ImageStatistics, Layer, Precision
 from shuffledeploy.compiler.bundle.tolerances import TOLERANCES
 from shuffledeploy.compiler.first_difference import agree, fault_of
 from shuffledeploy.compiler.frontend.program import Program, import_program

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves, tree_unflatten
 from tvm import relax
 
 from shuffledeploy.compiler.bundle import folder as bundles
-from shuffledeploy.compiler.bundle.manifest import Tensor, data_type
+from shuffledeploy.compiler.bundle.manifest_entries import Tensor, data_type
 from shuffledeploy.compiler.host_machine import loaded_program
 from shuffledeploy.compiler.ir.graph import ENTRY, Array, bindings_of, operator, shape_of
 from shuffledeploy.compiler.library import machine_program

@@ -31,11 +31,10 @@ from shuffledeploy.compiler.bundle.layer_samples import LAYER_SAMPLES
 from shuffledeploy.compiler.bundle.manifest import (
     LONGEST_MANIFEST,
     Manifest,
-    Standalone,
-    Tensor,
     manifest_json,
     parse_manifest,
 )
+from shuffledeploy.compiler.bundle.manifest_entries import Standalone, Tensor
 from shuffledeploy.model.errors import UsageError
 from shuffledeploy.model.scratch import scratch_folder
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.export import ExportedProgram
 
-from shuffledeploy.compiler.bundle.manifest import Tensor
+from shuffledeploy.compiler.bundle.manifest_entries import Tensor
 from shuffledeploy.compiler.frontend.program import input_specs
 from shuffledeploy.model.errors import UsageError
 from shuffledeploy.model.registry import Normalisation

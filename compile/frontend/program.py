@@ -16,7 +16,7 @@ import tvm
 from torch.export import ExportedProgram
 from tvm import relax
 
-from shuffledeploy.compiler.bundle.manifest import Tensor, data_type
+from shuffledeploy.compiler.bundle.manifest_entries import Tensor, data_type
 from shuffledeploy.compiler.frontend.core_program import core_program
 from shuffledeploy.compiler.frontend.guarded_loading import no_code_from_programs
 from shuffledeploy.compiler.frontend.importing import imported

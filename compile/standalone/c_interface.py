@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Sequence
 
-from shuffledeploy.compiler.bundle.manifest import DataType, ImageStatistics, Tensor
+from shuffledeploy.compiler.bundle.manifest_entries import DataType, ImageStatistics, Tensor
 from shuffledeploy.compiler.ir.memory_layout import ALIGNMENT
 from shuffledeploy.model.errors import UsageError
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import tvm
 
-from shuffledeploy.compiler.bundle.manifest import ImageStatistics, Standalone, Tensor
+from shuffledeploy.compiler.bundle.manifest_entries import ImageStatistics, Standalone, Tensor
 from shuffledeploy.compiler.ir.attributes import CALLS, STRIPS, WORKSPACE, attribute, kernel_of
 from shuffledeploy.compiler.ir.inspection import kernel_functions
 from shuffledeploy.compiler.ir.memory_layout import ALIGNMENT

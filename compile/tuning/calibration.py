@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from shuffledeploy.compiler.bundle.arrays import read_rows
-from shuffledeploy.compiler.bundle.manifest import ImageStatistics, Tensor
+from shuffledeploy.compiler.bundle.manifest_entries import ImageStatistics, Tensor
 from shuffledeploy.compiler.ir.graph import Array
 from shuffledeploy.compiler.ir.memory_layout import FLOAT
 from shuffledeploy.model.errors import UsageError

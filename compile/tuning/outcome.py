@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from shuffledeploy.compiler.bundle.folder import Bundle
-from shuffledeploy.compiler.bundle.manifest import Standalone
+from shuffledeploy.compiler.bundle.manifest_entries import Standalone
 from shuffledeploy.compiler.bundle.precision_text import precision_text
 from shuffledeploy.compiler.tuning.kept_schedules import KeptSchedules
 from shuffledeploy.compiler.tuning.report.history import SearchResult

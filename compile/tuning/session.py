@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from shuffledeploy.compiler.bundle.folder import Bundle, check_output
-from shuffledeploy.compiler.bundle.manifest import ImageStatistics
+from shuffledeploy.compiler.bundle.manifest_entries import ImageStatistics
 from shuffledeploy.compiler.chosen_precision import choose_precision
 from shuffledeploy.compiler.first_difference import fault_of
 from shuffledeploy.compiler.frontend.picture_program import require_fits

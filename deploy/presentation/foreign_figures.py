@@ -8,7 +8,7 @@ from typing import Annotated, Literal, TypeVar
 import msgspec
 from msgspec import Meta
 
-from shuffledeploy.compiler.bundle.manifest import Name, Precision
+from shuffledeploy.compiler.bundle.manifest_entries import Name, Precision
 from shuffledeploy.model.errors import UsageError
 
 _LONGEST_FILE = 1 << 26

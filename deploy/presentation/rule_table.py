@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
-from shuffledeploy.compiler.bundle.manifest import KernelEntry, Manifest
+from shuffledeploy.compiler.bundle.manifest import Manifest
+from shuffledeploy.compiler.bundle.manifest_entries import KernelEntry
 from shuffledeploy.model.plain_console import plain_console
 
 _MOST_KERNELS = 8

@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Mapping
 
 from shuffledeploy.compiler.bundle.folder import Bundle, size_text
-from shuffledeploy.compiler.bundle.manifest import Manifest, Tensor
+from shuffledeploy.compiler.bundle.manifest import Manifest
+from shuffledeploy.compiler.bundle.manifest_entries import Tensor
 from shuffledeploy.compiler.bundle.precision_text import precision_text
 from shuffledeploy.compiler.tuning.score import MEASURED_UNIT
 from shuffledeploy.deploy.report_page.figures import Bar, BarPicture, Fact, Kind, Section

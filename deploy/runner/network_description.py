@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from shuffledeploy.compiler.bundle.manifest import Manifest, Standalone
+from shuffledeploy.compiler.bundle.manifest import Manifest
+from shuffledeploy.compiler.bundle.manifest_entries import Standalone
 from shuffledeploy.compiler.standalone.c_interface import readable_in_c
 from shuffledeploy.model.errors import UsageError
 

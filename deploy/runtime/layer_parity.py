@@ -15,7 +15,8 @@ import numpy as np
 
 from shuffledeploy.compiler.bundle.folder import Bundle
 from shuffledeploy.compiler.bundle.layer_samples import layer_rows, layer_sample
-from shuffledeploy.compiler.bundle.manifest import Layer, Manifest
+from shuffledeploy.compiler.bundle.manifest import Manifest
+from shuffledeploy.compiler.bundle.manifest_entries import Layer
 from shuffledeploy.compiler.bundle.tolerances import allowed_error, error_unit, spread
 from shuffledeploy.compiler.ir.graph import Array
 from shuffledeploy.compiler.ir.memory_layout import HALF

@@ -12,7 +12,8 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from shuffledeploy.compiler.bundle.arrays import Array
-from shuffledeploy.compiler.bundle.manifest import ImageStatistics, Manifest
+from shuffledeploy.compiler.bundle.manifest import Manifest
+from shuffledeploy.compiler.bundle.manifest_entries import ImageStatistics
 from shuffledeploy.model.errors import UsageError
 
 #: ImageNet's evaluation: the shorter side to 256, the middle 224 of it (torchvision, the paper).

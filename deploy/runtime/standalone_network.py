@@ -14,7 +14,7 @@ import numpy as np
 import tvm
 
 from shuffledeploy.compiler.bundle.folder import Bundle
-from shuffledeploy.compiler.bundle.manifest import Standalone
+from shuffledeploy.compiler.bundle.manifest_entries import Standalone
 from shuffledeploy.compiler.ir.graph import Array
 from shuffledeploy.deploy.devices.opening import Device
 from shuffledeploy.deploy.devices.tvm_rpc_edges import CALL_C

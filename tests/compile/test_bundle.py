@@ -28,7 +28,7 @@ from shuffledeploy.compiler.bundle.folder import (
     write_manifest,
     written_beside,
 )
-from shuffledeploy.compiler.bundle.manifest import Tensor
+from shuffledeploy.compiler.bundle.manifest_entries import Tensor
 from shuffledeploy.compiler.frontend.program import trace
 from shuffledeploy.compiler.ir.graph import Array
 from shuffledeploy.compiler.program_values import tensors_of_calls

@@ -17,8 +17,8 @@ from PIL import Image
 from stages import HOST, count, draw, imported, run, seeded, with_schedules
 from torch import nn
 
-from shuffledeploy.compiler.bundle.manifest import ImageStatistics
-from shuffledeploy.compiler.bundle.manifest import Tensor as Taken
+from shuffledeploy.compiler.bundle.manifest_entries import ImageStatistics
+from shuffledeploy.compiler.bundle.manifest_entries import Tensor as Taken
 from shuffledeploy.compiler.int8_ranges import (
     KEPT,
     Watched,

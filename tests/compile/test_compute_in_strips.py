@@ -29,7 +29,7 @@ from torch import nn
 from tvm import relax
 
 from shuffledeploy.compiler.bundle.folder import load_bundle
-from shuffledeploy.compiler.bundle.manifest import StripCall
+from shuffledeploy.compiler.bundle.manifest_entries import StripCall
 from shuffledeploy.compiler.frontend.program import trace
 from shuffledeploy.compiler.ir.inspection import kernel_functions
 from shuffledeploy.compiler.kernels.schedules import scheduled

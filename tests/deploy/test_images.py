@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 from tiny import NORMALISATION, SIDE, tiny_bundle
 
-from shuffledeploy.compiler.bundle.manifest import ImageStatistics, Manifest, Tensor
+from shuffledeploy.compiler.bundle.manifest import Manifest
+from shuffledeploy.compiler.bundle.manifest_entries import ImageStatistics, Tensor
 from shuffledeploy.deploy.runtime.pictures import image_input, top_predictions
 from shuffledeploy.model.errors import UsageError
 from shuffledeploy.model.fashion_data import CLASSES

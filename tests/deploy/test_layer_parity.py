@@ -15,7 +15,8 @@ from tiny import lowered, tiny_bundle
 
 from shuffledeploy.compiler.bundle.folder import MANIFEST, Bundle
 from shuffledeploy.compiler.bundle.layer_samples import layer_rows, layer_sample
-from shuffledeploy.compiler.bundle.manifest import Layer, Manifest
+from shuffledeploy.compiler.bundle.manifest import Manifest
+from shuffledeploy.compiler.bundle.manifest_entries import Layer
 from shuffledeploy.deploy.presentation.layer_report import advice, first_line
 from shuffledeploy.deploy.run import main
 from shuffledeploy.deploy.runtime.execution import open_network
