@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
@@ -19,9 +18,8 @@ from shuffledeploy.compiler.bundle.folder import MANIFEST, load_bundle
 from shuffledeploy.compiler.frontend.program import trace
 from shuffledeploy.compiler.tune import main
 from shuffledeploy.compiler.tuning.records.record_log import log_path, read_log
-from shuffledeploy.compiler.tuning.several_runs import single_runs
 from shuffledeploy.model.fashion_data import CLASSES
-from shuffledeploy.model.registry import FASHION_CHECKPOINT, names
+from shuffledeploy.model.registry import FASHION_CHECKPOINT
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -201,48 +199,6 @@ def test_a_device_that_is_not_there_fails_before_a_network_is_traced(
     assert not any(tmp_path.iterdir())
 
 
-def test_targets_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--list-targets"]) == 0
-    text = capsys.readouterr().out
-    assert "Raspberry Pi 4" in text
-    assert "neoverse-n1" in text
-    tables, _, _ = text.partition("networks: ")
-    assert max(map(len, tables.splitlines())) <= 80
-    (row,) = (line for line in tables.splitlines() if "rk3588-big" in line and "76" in line)
-    cells = [cell.strip() for cell in row.split("│")]
-    assert cells[1:-1] == ["rk3588-big", "cortex-a76", "2.4", "64, 512, 3072", "10464"]
-    # What stands in for a figure that nobody published is told.
-    assert "│ oneplus-7t *" in text
-    assert "* memcpy of oneplus-7t: that of rk3588-big" in text
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--board", "raspberry-pi-44"], "did you mean raspberry-pi-4"),
-        (["--board", "raspberry-pi-4", "--target", "cortex-a53"],
-         "raspberry-pi-4 has a cortex-a72: leave out --target cortex-a53"),
-        (["--board", "raspberry-pi-4", "--target", "host"], "leave out --target host"),
-        (["--board", "raspberry-pi-3b+", "--target", "arm"], "leave out --target arm"),
-        (["--board", "raspberry-pi-4", "--device", "emulated:cortex-a53"],
-         "raspberry-pi-4 has a cortex-a72: name --device emulated:cortex-a72"),
-        (["--board", "mine.toml"], "mine has a cortex-a77, which is no target"),
-    ],
-)  # fmt: skip
-def test_a_board_that_cannot_be_is_refused_at_once(
-    arguments: list[str],
-    message: str,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("mine.toml").write_text('core = "cortex-a77"\nclock_ghz = 2.8\nmemcpy_mb_s = 9000\n')
-    assert main(arguments) == 2
-    assert message in capsys.readouterr().err
-    assert [path.name for path in tmp_path.iterdir()] == ["mine.toml"]
-
-
 def test_a_program_is_tuned_compiled_and_checked(
     program: Path,
     tmp_path: Path,
@@ -335,11 +291,3 @@ def test_networks_and_targets_are_tuned_one_after_another(
     assert main(["--model", "alexnet", "shufflenet-g3-x9", "--trials", "0"]) == 2
     assert main(["--model", "alexnet", "--target", "cortex-a72", "cortex-m4", "--trials", "0"]) == 2
     assert capsys.readouterr().out == ""
-
-
-def test_all_is_every_network_of_the_zoo() -> None:
-    single = dict.fromkeys(("output", "dump_ir", "plot", "beside", "board"))
-    asked = {"model": ["all", "alexnet"], "target": ["cortex-a72", "arm"], "standalone": None}
-    runs = single_runs(argparse.Namespace(**single, **asked))
-    assert [run.model for run in runs] == [*names(), *names()]
-    assert [run.target for run in runs[:: len(names())]] == ["cortex-a72", "arm"]
