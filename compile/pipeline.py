@@ -17,7 +17,7 @@ from typing import Any
 import tvm
 from tvm import relax, tirx
 
-from shuffledeploy.compiler.ir.attributes import SHARED, WORDS, attribute, kind_of
+from shuffledeploy.compiler.ir.attributes import ATTENTION, SHARED, WORDS, attribute, kind_of
 from shuffledeploy.compiler.ir.memory_layout import HALF, INT8
 from shuffledeploy.compiler.ir.tvm_edges import default_lowering
 from shuffledeploy.compiler.passes.graph.absorb_flatten import absorb_flatten
@@ -27,6 +27,7 @@ from shuffledeploy.compiler.passes.graph.compute_in_int8 import compute_in_int8
 from shuffledeploy.compiler.passes.graph.eliminate_channel_shuffle import eliminate_channel_shuffle
 from shuffledeploy.compiler.passes.graph.flatten_concatenations import flatten_concatenations
 from shuffledeploy.compiler.passes.graph.fold_batch_norm import fold_batch_norm
+from shuffledeploy.compiler.passes.graph.fuse_attention import MOST_ON_STACK, fuse_attention
 from shuffledeploy.compiler.passes.graph.fuse_rest import fuse_rest
 from shuffledeploy.compiler.passes.graph.lower_to_kernels import lower_to_kernels
 from shuffledeploy.compiler.passes.graph.merge_branches import merge_branches
@@ -53,6 +54,7 @@ from shuffledeploy.compiler.passes.tir.masked_vectors import has_masks, mask_odd
 from shuffledeploy.compiler.passes.tir.maximum_instructions import write_maximums
 from shuffledeploy.compiler.passes.tir.neighbour_loads import load_neighbours, reads_one_by_one
 from shuffledeploy.compiler.passes.tir.odd_vectors import cut_odd_vectors
+from shuffledeploy.compiler.passes.tir.one_step_buffers import hold_one_step
 from shuffledeploy.compiler.passes.tir.shared_vectors import mark_shared, share_vectors
 from shuffledeploy.compiler.passes.tir.start_from_residual import start_from_residual
 from shuffledeploy.compiler.passes.tir.tiles_in_registers import keep_on_stack, load_whole_vectors
@@ -132,6 +134,12 @@ def pipeline(
             **({"compute_in_int8": compute_in_int8} if target.precision == INT8 else {}),
             # Kernels, each with its neighbours inside; then whatever no kernel of ours covers.
             "lower_to_kernels": partial(lower_to_kernels, core=core),
+            "fuse_attention": partial(
+                fuse_attention,
+                core=core,
+                # Threads have the buffers of their part on their stack.
+                most_bytes=None if target.threads == 1 else MOST_ON_STACK,
+            ),
             "shuffles_in_transposes": shuffles_in_transposes,
             "fuse_rest": fuse_rest,
             # An input that is an answer is copied.
@@ -160,6 +168,7 @@ def pipeline(
             "cut_odd_vectors": each(cut_odd_vectors, kind_of),
             **({"fetch_next_weights": each(fetch_next_weights, kind_of)} if target.fetches else {}),
             "part_last_tile": each(part_last_tile, kind_of),
+            "hold_one_step": each(hold_one_step, _is_attention),
         },
         Phase.PLAN: {
             "constants_in_place": constants_in_place,
@@ -282,6 +291,10 @@ def run_steps(module: tvm.IRModule, steps: Iterable[Step], dump: Dump = Dump()) 
 def _lower_tir(module: tvm.IRModule) -> tvm.IRModule:
     lower, *_ = default_lowering()
     return lower(module)
+
+
+def _is_attention(function: tirx.PrimFunc) -> bool:
+    return kind_of(function) == ATTENTION
 
 
 def _reads_words(function: tirx.PrimFunc) -> bool:

@@ -32,6 +32,8 @@ JOINED = "joined"
 ELEMENTWISE = "elementwise"
 #: Kind of what is done to the numbers of a layer before and after its products.
 TRANSFORM = "transform"
+#: Kind of attentions: two products and the softmax between them.
+ATTENTION = "attention"
 #: Floats in the vectors that a kernel computes with.
 LANES = "lanes"
 #: Of a kernel that reads int8 in words of four and adds up their products: the parts that a word is

@@ -11,6 +11,9 @@ from tvm import s_tir, tirx
 from tvm.ir import PointerType, PrimType
 from tvm_ffi import structural_equal, structural_map, structural_visit, structural_walk
 
+#: Scope of register tiles that TVM would else let share the memory of larger buffers.
+LOCAL = "local"
+
 _IF_THEN_ELSE = tirx.if_then_else(tirx.Var("holds", "bool"), 1, 0).op
 
 

@@ -12,6 +12,7 @@ from tvm import s_tir, tirx
 from tvm.s_tir import Schedule
 
 from shuffledeploy.compiler.ir.attributes import (
+    ATTENTION,
     CONVOLUTION,
     ELEMENTWISE,
     JOINED,
@@ -20,6 +21,7 @@ from shuffledeploy.compiler.ir.attributes import (
     kind_of,
 )
 from shuffledeploy.compiler.ir.inspection import element_of
+from shuffledeploy.compiler.kernels.attention_forms import attention_forms
 from shuffledeploy.compiler.kernels.block_sum_forms import block_sum_forms
 from shuffledeploy.compiler.kernels.concatenation import PART
 from shuffledeploy.compiler.kernels.convolution_forms import convolution_forms
@@ -36,8 +38,8 @@ def forms(function: tirx.PrimFunc, core: Core) -> list[Form]:
         return block_sum_forms(function, core)
     if kind == CONVOLUTION:
         return convolution_forms(function, core)
-    if kind == WINDOW:
-        return window_forms(function, core)
+    if kind in (WINDOW, ATTENTION):
+        return (window_forms if kind == WINDOW else attention_forms)(function, core)
     if kind == JOINED:
         return [_joined_form(core)]
     if kind == ELEMENTWISE:

@@ -46,6 +46,19 @@ HALF_ARM = find_target("cortex-a76").computing_in("float16")
 INT8_ARM = find_target("cortex-a76").computing_in("int8")
 
 
+class TwoHeads(nn.Module):
+    """What a linear layer writes is read by one kernel, which writes what the next one reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv, self.last = nn.Linear(8, 24), nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(x).reshape(1, 5, 3, 2, 4).permute(2, 0, 3, 1, 4).unbind(0)
+        x = functional.scaled_dot_product_attention(q, k, v)
+        return self.last(x.transpose(1, 2).reshape(1, 5, 8))
+
+
 class Passed(nn.Module):
     """One answer is the input in another shape, and is copied."""
 
@@ -338,6 +351,7 @@ LESSONS = {
         LayersInInt8(), (1, 3, 6, 5), target=INT8_ARM, attributes=TWO_IN_INT8
     ),
     "lower_to_kernels": Lesson(ConvolutionAndSum(), (1, 3, 8, 10)),
+    "fuse_attention": Lesson(TwoHeads(), (1, 5, 8)),
     "shuffles_in_transposes": Lesson(ShuffledAnswer(), (1, 6, 4, 5)),
     "fuse_rest": Lesson(Gated(), (1, 3, 4, 5)),
     "own_answers": Lesson(Passed(), (1, 3, 2, 4)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -90,13 +91,13 @@ def _move(value: Any, movement: Any) -> Movement | None:
     name = operator(value)
     if name in ("relax.concat", "relax.stack"):
         return _join(name, value, movement)
-    if name not in _MOVES:
+    if name not in MOVES:
         return None
     source = movement(value.args[0])
     shape = shape_of(value)
     if source is None or shape is None:
         return None
-    elements = _MOVES[name](value, source.elements)
+    elements = MOVES[name](value, source.elements)
     return None if elements is None else dataclasses.replace(source, elements=elements)
 
 
@@ -172,7 +173,8 @@ def _flip(value: Any, elements: Array) -> Array:
     return np.flip(elements, int(value.attrs.axis))
 
 
-_MOVES = {
+#: By operator: where the elements of its result stand, of where those of its first argument do.
+MOVES: dict[str, Callable[[Any, Array], Array | None]] = {
     "relax.flip": _flip,
     "relax.reshape": _to_result_shape,
     "relax.flatten": _to_result_shape,

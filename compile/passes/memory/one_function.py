@@ -37,7 +37,7 @@ from tvm import s_tir, tirx
 from tvm.ir import PrimType
 from tvm_ffi import structural_map, structural_walk
 
-from shuffledeploy.compiler.ir.attributes import CALLS, INTERNAL, WORKSPACE, kind_of
+from shuffledeploy.compiler.ir.attributes import ATTENTION, CALLS, INTERNAL, WORKSPACE, kind_of
 from shuffledeploy.compiler.ir.constants import (
     CONSTANTS,
     constant_at,
@@ -47,6 +47,7 @@ from shuffledeploy.compiler.ir.constants import (
 from shuffledeploy.compiler.ir.inspection import kernel_functions
 from shuffledeploy.compiler.ir.memory_layout import aligned
 from shuffledeploy.compiler.ir.tir import (
+    LOCAL,
     as_pointers,
     is_tensor,
     moved,
@@ -154,13 +155,17 @@ def _types_of(function: tirx.PrimFunc) -> list[str]:
 
 
 def large_buffers(function: tirx.PrimFunc) -> tuple[tuple[Any, ...], int]:
-    """List what a kernel of TVM's rules allocates, and its size, where that is no stack's.
+    """List what a kernel allocates beside tiles, and its size, where that is no stack's.
 
-    Kernels of ours only have tiles, which stand in registers or on the stack.
+    Of kernels of ours, attentions alone have more than tiles, which stand in registers or on the
+    stack.
     """
-    if kind_of(function) or not isinstance(function.body, s_tir.SBlockRealize):
+    if kind_of(function) not in ("", ATTENTION):
         return (), 0
-    buffers = tuple(function.body.block.alloc_buffers)
+    if not isinstance(function.body, s_tir.SBlockRealize):
+        return (), 0
+    allocated = function.body.block.alloc_buffers
+    buffers = tuple(buffer for buffer in allocated if buffer.scope() != LOCAL)
     size = sum(aligned(tensor_bytes(buffer.shape, buffer.dtype)) for buffer in buffers)
     return (buffers, size) if size > STACK_BYTES else ((), 0)
 
@@ -176,7 +181,8 @@ def _internal(function: tirx.PrimFunc, large: tuple[Any, ...]) -> tirx.PrimFunc:
         for buffer in large:
             views.append(tirx.DeclBuffer(buffer, data=moved(scratch, start, str(buffer.dtype))))
             start += aligned(tensor_bytes(buffer.shape, buffer.dtype))
-        body = with_root(body, body.block.body, [])
+        tiles = [b for b in body.block.alloc_buffers if not any(b.same_as(o) for o in large)]
+        body = with_root(body, body.block.body, tiles)
     made = with_parameters(function, parameters, tirx.SeqStmt([*views, body]))
     return made.with_attr({INTERNAL: True, **PLAIN_CALLS})
 

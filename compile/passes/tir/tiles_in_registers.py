@@ -8,8 +8,15 @@ import tvm
 from tvm import tirx
 from tvm_ffi import structural_map
 
-from shuffledeploy.compiler.ir.attributes import FETCHES, INTERNAL, LANES, attribute
-from shuffledeploy.compiler.ir.tir import picked, tiles_in
+from shuffledeploy.compiler.ir.attributes import (
+    ATTENTION,
+    FETCHES,
+    INTERNAL,
+    LANES,
+    attribute,
+    kind_of,
+)
+from shuffledeploy.compiler.ir.tir import LOCAL, picked, tiles_in
 from shuffledeploy.compiler.ir.tvm_edges import ON_STACK
 
 
@@ -54,10 +61,13 @@ def keep_on_stack(function: tirx.PrimFunc) -> tirx.PrimFunc:
     device, and of a workspace LLVM thinks that a fetch of weights may read it: sums then went there
     in every step, and layers of 14x14 pixels took 1.25 times as long.
     """
-    if attribute(function, INTERNAL) is None and attribute(function, FETCHES) is None:
+    whole = attribute(function, INTERNAL) is not None or attribute(function, FETCHES) is not None
+    if not whole and kind_of(function) != ATTENTION:
         return function
 
     def keep(allocation: Any) -> Any:
+        if not whole and allocation.buffer.scope() != LOCAL:
+            return allocation
         kept = {ON_STACK: tirx.IntImm("bool", 1)}
         return tirx.AllocBuffer(allocation.buffer, {**dict(allocation.annotations or {}), **kept})
 

@@ -19,7 +19,12 @@ LARGEST_NUMBER = 4096
 MOST_OPTIONS = 64
 MOST_NODES = 64
 
-_BLOCKS = frozenset({"accumulate", "output", "taken", "finished", "partial", "root"})
+_BLOCKS = frozenset({
+    "accumulate", "output", "taken", "finished", "partial", "root",
+    # Of attentions.
+    "packed_keys", "packed_values", "score_totals", "scores", "largest_of_lanes", "largest",
+    "powers", "sum_of_lanes", "sum", "inverse", "shares", "weighted", "written",
+})  # fmt: skip
 _BLOCK_OF_A_PART = re.compile(r"part_\d{1,3}")
 _AXES = frozenset({"g", "kh", "kw", "k", "o"})
 #: The one annotation that templates make (`compiler.ir.attributes.SHARED`).

@@ -1,0 +1,311 @@
+"""Attention: each row's scores against all keys, their softmax, and a sum of values by it.
+
+One kernel computes, for each query row ``m`` of each pair of batch indices::
+
+    score[t] = scale * sum over k of query[m, k] * key[t, k]  (+ added[m, t])
+    out[m, d] = sum over t of exp(score[t] - max) * value[t, d] / sum over t of exp(score[t] - max)
+
+Scores of a block of rows stand in the cache and never in memory. Keys are transposed, and keys and
+values padded to whole vectors, once for each batch. Operands are read, and rows written, where
+strides say: slices and transpositions around an attention cost nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from tvm import tirx
+from tvm.script.ir_builder import IRBuilder
+from tvm.tirx.script.builder import ir as T
+
+from shuffledeploy.compiler.ir.memory_layout import FLOAT, FLOAT_BYTES
+from shuffledeploy.compiler.ir.tvm_edges import NO_ALIAS
+from shuffledeploy.compiler.kernels.blocks import axes, named
+
+#: Blocks of the kernel, in order.
+KEYS, VALUES = "packed_keys", "packed_values"
+TOTAL, SCORES = "score_totals", "scores"
+LARGEST_OF_LANES, LARGEST = "largest_of_lanes", "largest"
+POWERS = "powers"
+SUM_OF_LANES, SUM = "sum_of_lanes", "sum"
+INVERSE, SHARES = "inverse", "shares"
+WEIGHTED, WRITTEN = "weighted", "written"
+#: Those that are computed for a block of rows before sums of values.
+BLOCKS_OF_ROWS = (
+    TOTAL, SCORES, LARGEST_OF_LANES, LARGEST, POWERS, SUM_OF_LANES, SUM, INVERSE, SHARES,
+)  # fmt: skip
+
+# Rows whose scores are computed before their softmax, at most, and rows of a register tile.
+MOST_ROWS = 32
+MOST_ROWS_IN_TILE = 12
+# Vectors of a register tile, at most: no larger number of vectors of keys is a prime.
+_WIDEST_TILE = 8
+# Below all scores: what stands for a key that only fills a vector.
+_LOWEST = -3.0e38
+# Below any sum of powers with a finite score, of which the largest is 1.
+_SMALLEST_SUM = 1.0e-30
+
+
+@dataclasses.dataclass(frozen=True)
+class Strided:
+    """Where a tensor's elements stand in the memory of another one.
+
+    Attributes
+    ----------
+    size : int
+        Elements of the other tensor.
+    offset : int
+        Of the first element.
+    strides : tuple of int
+        From one outer batch, inner batch, row and column to the next.
+    """
+
+    size: int
+    offset: int
+    strides: tuple[int, int, int, int]
+
+    def at(self, *indices: Any) -> Any:
+        """Give the place of an element in memory; extents of one have stride 0."""
+        place: Any = tirx.IntImm("int32", self.offset)
+        for index, stride in zip(indices, self.strides, strict=True):
+            if stride:
+                place = place + index * stride
+        return place
+
+
+@dataclasses.dataclass(frozen=True)
+class Attention:
+    """What one attention computes.
+
+    Attributes
+    ----------
+    batch : tuple of int
+        Outer and inner extent.
+    rows, keys, depth, outputs : int
+        Query rows, keys and values, elements of a query, elements of a value.
+    query, key, value, out : Strided
+        Their columns are elements of a query (``depth``) and of a value (``outputs``).
+    scale : float
+        What scores are multiplied with.
+    added : Strided or None
+        What is added to the scaled scores; its columns are keys.
+    zero_rows : bool
+        Whether a row of scores that are all minus infinity gives zeros; else NaN.
+    lanes : int
+        Floats in a vector.
+    """
+
+    batch: tuple[int, int]
+    rows: int
+    keys: int
+    depth: int
+    outputs: int
+    query: Strided
+    key: Strided
+    value: Strided
+    out: Strided
+    scale: float
+    added: Strided | None
+    zero_rows: bool
+    lanes: int
+
+    @property
+    def block(self) -> int:
+        """Rows of a block: the last one overlaps the one before where blocks do not fill `rows`."""
+        return rows_of_block(self.rows)
+
+    @property
+    def blocks(self) -> int:
+        """Blocks of rows."""
+        return -(-self.rows // self.block)
+
+    @property
+    def padded_keys(self) -> int:
+        """Keys with those that fill the last vector, and the last register tile."""
+        vectors = -(-self.keys // self.lanes)
+        while vectors > _WIDEST_TILE and all(vectors % n for n in range(2, _WIDEST_TILE + 1)):
+            vectors += 1
+        return vectors * self.lanes
+
+    @property
+    def padded_outputs(self) -> int:
+        """Elements of a value with those that fill the last vector."""
+        return -(-self.outputs // self.lanes) * self.lanes
+
+    @property
+    def bytes_kept(self) -> int:
+        """Of one batch's keys and values, and of a block's scores, powers and shares."""
+        packed = self.depth * self.padded_keys + self.keys * self.padded_outputs
+        return FLOAT_BYTES * (packed + 3 * self.block * self.padded_keys)
+
+    @property
+    def multiply_adds(self) -> int:
+        """Of one call."""
+        outer, inner = self.batch
+        return outer * inner * self.rows * self.keys * (self.depth + self.outputs)
+
+
+def rows_of_block(rows: int) -> int:
+    """Choose the rows of a block: few are computed twice, and register tiles fill it.
+
+    The most rows a block and a tile may have, among the choices that compute the fewest rows.
+    """
+    tiles = range(1, min(rows, MOST_ROWS_IN_TILE) + 1)
+    found = [tile * times for tile in tiles for times in range(1, MOST_ROWS // tile + 1)]
+
+    def cost(block: int) -> tuple[float, int]:
+        tile = max(t for t in tiles if block % t == 0)
+        # Loads of a row and of a vector, of which tiles of few rows have more each.
+        loads = 1 + 1 / tile
+        return -(-rows // block) * block * loads, -block
+
+    return min((block for block in found if block <= rows), key=cost)
+
+
+def primitive_function(attention: Attention) -> tirx.PrimFunc:
+    """Write the kernel as an unscheduled TIR function.
+
+    Returns
+    -------
+    tirx.PrimFunc
+        Parameters: memory of the query, the key, the value and of what is added where there is
+        such, each ``(size,)``; output, ``(size,)``.
+    """
+    with IRBuilder() as builder:
+        with T.prim_func(s_tir=True):
+            T.func_attr({NO_ALIAS: True})
+            _body(attention)
+    return builder.get()
+
+
+def _body(a: Attention) -> None:
+    query = T.arg("query", T.buffer((a.query.size,), FLOAT))
+    key = T.arg("key", T.buffer((a.key.size,), FLOAT))
+    value = T.arg("value", T.buffer((a.value.size,), FLOAT))
+    added = T.arg("added", T.buffer((a.added.size,), FLOAT)) if a.added else None
+    out = T.arg("out", T.buffer((a.out.size,), FLOAT))
+    keys = _pack(
+        KEYS, key, (*a.batch, a.depth, a.padded_keys), a.keys,
+        lambda b, c, row, column: a.key.at(b, c, column, row),
+    )  # fmt: skip
+    values = _pack(VALUES, value, (*a.batch, a.keys, a.padded_outputs), a.outputs, a.value.at)
+    scores = _scores(a, query, keys, added)
+    shares = _softmax(a, scores)
+    _write(a, shares, values, out)
+
+
+def _buffer(name: str, *extents: int) -> Any:
+    return named(name, T.sblock_alloc_buffer(extents, FLOAT))
+
+
+def _pack(name: str, memory: Any, extents: tuple[int, ...], filled: int, place: Any) -> Any:
+    """Copy an operand of each batch; columns from `filled` on are zero."""
+    packed = _buffer(name, *extents)
+    with T.grid(*extents) as loops:
+        with T.sblock(name):
+            b, c, row, column = axes("SSSS", "b c row column", loops)
+            if filled == extents[3]:
+                read = memory[place(b, c, row, column)]
+            else:
+                nearest = memory[place(b, c, row, tirx.min(column, filled - 1))]
+                read = tirx.Select(column < filled, nearest, T.float32(0))
+            T.buffer_store(packed, read, [b, c, row, column])
+    return packed
+
+
+def _row(a: Attention, block: Any, row: Any) -> Any:
+    """Tell which row of the tensor a row of a block is."""
+    if a.rows % a.block == 0:
+        return block * a.block + row
+    return tirx.min(block * a.block, a.rows - a.block) + row
+
+
+def _scores(a: Attention, query: Any, keys: Any, added: Any) -> Any:
+    extents = (*a.batch, a.blocks, a.block, a.padded_keys)
+    total, scores = _buffer(TOTAL, *extents), _buffer(SCORES, *extents)
+    with T.grid(*extents, a.depth) as loops:
+        with T.sblock(TOTAL):
+            b, c, i, r, t, k = axes("SSSSSR", "b c i r t k", loops)
+            with T.init():
+                T.buffer_store(total, T.float32(0), [b, c, i, r, t])
+            product = query[a.query.at(b, c, _row(a, i, r), k)] * keys[b, c, k, t]
+            T.buffer_store(total, total[b, c, i, r, t] + product, [b, c, i, r, t])
+    with T.grid(*extents) as loops:
+        with T.sblock(SCORES):
+            b, c, i, r, t = axes("SSSSS", "b c i r t", loops)
+            score = total[b, c, i, r, t]
+            if a.scale != 1:
+                score = score * T.float32(a.scale)
+            if a.added is not None:
+                column = t if a.keys == a.padded_keys else tirx.min(t, a.keys - 1)
+                score = score + added[a.added.at(b, c, _row(a, i, r), column)]
+            if a.keys != a.padded_keys:
+                score = tirx.Select(t < a.keys, score, T.float32(_LOWEST))
+            T.buffer_store(scores, score, [b, c, i, r, t])
+    return scores
+
+
+def _softmax(a: Attention, scores: Any) -> Any:
+    """Write powers of e of all scores, at most 1, over each row's sum of them."""
+    rows = (*a.batch, a.blocks, a.block)
+    vectors = a.padded_keys // a.lanes
+
+    def reduced(lanes_name: str, name: str, of: Any, start: float, add: Any) -> Any:
+        lanes, whole = _buffer(lanes_name, *rows, a.lanes), _buffer(name, *rows)
+        with T.grid(*rows, a.lanes, vectors) as loops:
+            with T.sblock(lanes_name):
+                b, c, i, r, lane, v = axes("SSSSSR", "b c i r lane v", loops)
+                with T.init():
+                    T.buffer_store(lanes, T.float32(start), [b, c, i, r, lane])
+                read = of[b, c, i, r, v * a.lanes + lane]
+                T.buffer_store(lanes, add(lanes[b, c, i, r, lane], read), [b, c, i, r, lane])
+        with T.grid(*rows, a.lanes) as loops:
+            with T.sblock(name):
+                b, c, i, r, lane = axes("SSSSR", "b c i r lane", loops)
+                with T.init():
+                    T.buffer_store(whole, T.float32(start), [b, c, i, r])
+                read = lanes[b, c, i, r, lane]
+                T.buffer_store(whole, add(whole[b, c, i, r], read), [b, c, i, r])
+        return whole
+
+    lowest = _LOWEST if a.zero_rows else -3.4028234e38
+    largest = reduced(LARGEST_OF_LANES, LARGEST, scores, lowest, tirx.max)
+    powers = _buffer(POWERS, *rows, a.padded_keys)
+    with T.grid(*rows, a.padded_keys) as loops:
+        with T.sblock(POWERS):
+            b, c, i, r, t = axes("SSSSS", "b c i r t", loops)
+            power = tirx.exp(scores[b, c, i, r, t] - largest[b, c, i, r])
+            T.buffer_store(powers, power, [b, c, i, r, t])
+    sums = reduced(SUM_OF_LANES, SUM, powers, 0.0, lambda left, right: left + right)
+    inverses, shares = _buffer(INVERSE, *rows), _buffer(SHARES, *rows, a.padded_keys)
+    with T.grid(*rows) as loops:
+        with T.sblock(INVERSE):
+            b, c, i, r = axes("SSSS", "b c i r", loops)
+            total = sums[b, c, i, r]
+            if a.zero_rows:
+                total = tirx.max(total, T.float32(_SMALLEST_SUM))
+            T.buffer_store(inverses, T.float32(1) / total, [b, c, i, r])
+    with T.grid(*rows, a.padded_keys) as loops:
+        with T.sblock(SHARES):
+            b, c, i, r, t = axes("SSSSS", "b c i r t", loops)
+            share = powers[b, c, i, r, t] * inverses[b, c, i, r]
+            T.buffer_store(shares, share, [b, c, i, r, t])
+    return shares
+
+
+def _write(a: Attention, shares: Any, values: Any, out: Any) -> None:
+    rows = (*a.batch, a.blocks, a.block)
+    weighted = _buffer(WEIGHTED, *rows, a.padded_outputs)
+    with T.grid(*rows, a.padded_outputs, a.keys) as loops:
+        with T.sblock(WEIGHTED):
+            b, c, i, r, d, t = axes("SSSSSR", "b c i r d t", loops)
+            with T.init():
+                T.buffer_store(weighted, T.float32(0), [b, c, i, r, d])
+            product = shares[b, c, i, r, t] * values[b, c, t, d]
+            T.buffer_store(weighted, weighted[b, c, i, r, d] + product, [b, c, i, r, d])
+    with T.grid(*rows, a.outputs) as loops:
+        with T.sblock(WRITTEN):
+            b, c, i, r, d = axes("SSSSS", "b c i r d", loops)
+            place = a.out.at(b, c, _row(a, i, r), d)
+            T.buffer_store(out, weighted[b, c, i, r, d], [place])
