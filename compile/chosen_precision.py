@@ -1,10 +1,11 @@
-"""The precision of fewest bits in which a network still answers as in float32, as far as allowed.
+"""The precision, of fewest bits or least time, in which a network still answers as in float32.
 
 Networks are tried in the order in which they are taken to be the faster: int8, int8 with the layers
 of most noise kept in float32, half precision, float32. Int8 is tried where the target has kernels
 that read it, half precision where it computes in it. Each network runs on this machine, with the
 target's arithmetic but not its instructions, on the inputs that are given; what counts is of how
-many of them the largest answer is that of PyTorch in float32. Nothing is timed or estimated here.
+many of them the largest answer is that of PyTorch in float32. Where somebody can estimate what a
+network takes, the fastest of those that stay within the drop is taken, one of each precision.
 """
 
 from __future__ import annotations
@@ -61,14 +62,18 @@ class TriedPrecision:
         return 100.0 * self.differ / self.inputs
 
     @property
+    def name(self) -> str:
+        """What computes in what."""
+        if self.kept:
+            return f"{self.precision} with {', '.join(self.kept)} in {FLOAT}"
+        return self.precision
+
+    @property
     def sentence(self) -> str:
         """Say what was tried and what came of it."""
-        what = self.precision
-        if self.kept:
-            what += f" with {', '.join(self.kept)} in {FLOAT}"
         if self.refused:
-            return f"{what}: {self.refused}"
-        return f"{what}: {self.differ} of {self.inputs} answers differ ({self.drop:.2g} %)"
+            return f"{self.name}: {self.refused}"
+        return f"{self.name}: {self.differ} of {self.inputs} answers differ ({self.drop:.2g} %)"
 
 
 def choose_precision(
@@ -77,6 +82,7 @@ def choose_precision(
     inputs: Sequence[list[Array]],
     drop: float,
     say: Callable[[str], None] = lambda _: None,
+    estimate: Callable[[TriedPrecision], float] | None = None,
 ) -> TriedPrecision:
     """Choose what a network is to compute in.
 
@@ -93,11 +99,14 @@ def choose_precision(
         Percent of the inputs that may be answered otherwise than in float32.
     say : Callable
         Told of each network that was tried, in a line.
+    estimate : Callable, optional
+        Gives the milliseconds that a network takes.
 
     Returns
     -------
     TriedPrecision
-        The first that stays within the drop; float32 where no other does.
+        The first that stays within the drop, float32 where no other does; with an `estimate` the
+        one of least milliseconds among the first of each precision.
 
     Raises
     ------
@@ -112,30 +121,59 @@ def choose_precision(
             f"--precision auto: all {len(runs)} inputs have one class, which tells nothing of"
             " accuracy: give pictures of several, and trained weights"
         )
-    for precision, kept in _ways(exported, target, inputs):
-        tried = _tried(exported, target.computing_in(precision), inputs, kept, wanted)
-        say(tried.sentence)
-        if not tried.refused and tried.drop <= drop:
-            return tried
-    return TriedPrecision(FLOAT, (), 0, len(runs))
+    within = _within(exported, target, inputs, wanted, drop, say)
+    if estimate is None:
+        return next(within)
+    times: dict[TriedPrecision, float] = {}
+    for tried in within:
+        times[tried] = estimate(tried)
+        say(f"{tried.name}: {times[tried]:.3g} ms (estimated)")
+    return min(times, key=times.__getitem__)
 
 
-def _ways(
-    exported: ExportedProgram, target: CompileTarget, inputs: Sequence[list[Array]]
-) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Yield precisions with the layers that they keep, the one taken to be the fastest first."""
-    if target.core.multiplies_int8:
-        yield INT8, ()
-        try:
-            noisiest = _noisiest(lower(exported, _run_as(target, INT8), None, inputs), inputs[0])
-        except UsageError:
-            noisiest = []
-        count = 1
-        while count <= MOST_KEPT * len(noisiest):
-            yield INT8, tuple(noisiest[:count])
-            count *= 2
-    if target.computes_in_half:
-        yield HALF, ()
+def _within(
+    exported: ExportedProgram,
+    target: CompileTarget,
+    inputs: Sequence[list[Array]],
+    wanted: list[Array],
+    drop: float,
+    say: Callable[[str], None],
+) -> Iterator[TriedPrecision]:
+    """Yield of each precision the first network that stays within the drop, float32 last."""
+    for precision in _precisions(target):
+        for kept in _keeping(precision, exported, target, inputs):
+            tried = _tried(exported, target.computing_in(precision), inputs, kept, wanted)
+            say(tried.sentence)
+            if not tried.refused and tried.drop <= drop:
+                yield tried
+                break
+    yield TriedPrecision(FLOAT, (), 0, len(wanted))
+
+
+def _precisions(target: CompileTarget) -> list[str]:
+    """List what a target computes in beside float32, the one taken to be the fastest first."""
+    int8 = [INT8] if target.core.multiplies_int8 else []
+    return [*int8, HALF] if target.computes_in_half else int8
+
+
+def _keeping(
+    precision: str,
+    exported: ExportedProgram,
+    target: CompileTarget,
+    inputs: Sequence[list[Array]],
+) -> Iterator[tuple[str, ...]]:
+    """Yield layers to keep in float32: none, then of int8 the noisiest, twice as many each time."""
+    yield ()
+    if precision != INT8:
+        return
+    try:
+        noisiest = _noisiest(lower(exported, _run_as(target, INT8), None, inputs), inputs[0])
+    except UsageError:
+        return
+    count = 1
+    while count <= MOST_KEPT * len(noisiest):
+        yield tuple(noisiest[:count])
+        count *= 2
 
 
 def _tried(

@@ -78,7 +78,7 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     # All are looked at before the first is tuned, which may take hours.
     runs = [_Run(one, *_checked(one)) for one in single_runs(options)]
-    requests = [_request(run.options, run.files) for run in runs]
+    requests = [_request(run) for run in runs]
     done = [_tuned(run, request) for run, request in zip(runs, requests, strict=True)]
     if len(runs) > 1:
         from shuffledeploy.compiler.tuning.report.outcome_tables import print_runs
@@ -220,11 +220,13 @@ def _refuse_early(options: argparse.Namespace) -> dict[str, float]:
     return peer_latencies(options.beside, options.model, f"{shape[2]}x{shape[3]}")
 
 
-def _request(options: argparse.Namespace, files: NetworkFiles) -> Request:
+def _request(run: _Run) -> Request:
     from shuffledeploy.compiler.targets import find_target
+    from shuffledeploy.deploy.runtime.network_estimate import time_on
     from shuffledeploy.deploy.runtime.pictures import picture_input
     from shuffledeploy.model.resolution import parse_resolution
 
+    options, files = run.options, run.files
     precision = FLOAT if options.precision == AUTO else options.precision
     target = find_target(options.target or ARM).computing_in(precision).on_threads(options.threads)
     if options.apple:
@@ -254,6 +256,7 @@ def _request(options: argparse.Namespace, files: NetworkFiles) -> Request:
         keep_float32=tuple(options.keep_float32),
         accuracy_drop=allowed_drop(options),
         read_picture=picture_input,
+        estimate_ms=time_on(run.board) if run.board else None,
     )
 
 

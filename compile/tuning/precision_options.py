@@ -10,7 +10,8 @@ from shuffledeploy.compiler.ir.memory_layout import FLOAT, HALF, INT8, PRECISION
 from shuffledeploy.compiler.tuning.number_options import number_option
 from shuffledeploy.model.errors import UsageError
 
-#: In place of a precision: the fewest bits that answer as float32 does, as far as is allowed.
+#: In place of a precision: the fewest bits, or on a board the least time, in which a network
+#: answers as float32 does, as far as is allowed.
 AUTO = "auto"
 #: Percent of the inputs that may be answered otherwise where nothing is said.
 USUAL_DROP = 0.5
@@ -29,8 +30,8 @@ def add_precision_options(parser: argparse.ArgumentParser) -> None:
     add("--accuracy-drop", type=_PERCENT, metavar="PERCENT",
         help="with --precision auto: of the inputs of --calibrate, how many may be answered"
         f" otherwise than in float32 (default: {USUAL_DROP}). Tried are int8, int8 with the layers"
-        " of most noise in float32, float16, float32, taken to be the faster in that order: no time"
-        " is estimated")  # fmt: skip
+        " of most noise in float32, float16, float32, taken to be the faster in that order; with"
+        " --board the fastest by the estimate is taken")  # fmt: skip
     add("--calibrate", type=Path, metavar="FOLDER|FILE.npz",
         help="with --precision int8 or auto: pictures, or an array of inputs, like those to come"
         " (100 are enough; default: normal noise)")  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,10 +13,13 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
     # Only named here: a command that refuses its arguments should not have to import TVM for it.
+    from shuffledeploy.compiler.bundle.folder import Bundle
     from shuffledeploy.compiler.targets import CompileTarget
     from shuffledeploy.compiler.tuning.calibration import ReadPicture
     from shuffledeploy.model.foreign.checkpoint import Checkpoint
     from shuffledeploy.model.registry import Normalisation
+
+    EstimateMs = Callable[[Bundle], float]
 
 LOG_FOLDER = records_folder()
 BUNDLE_FOLDER = BUILD / "bundles"
@@ -48,6 +52,9 @@ class Request:
     accuracy_drop : float, optional
         Percent of the inputs of `calibrate` that may be answered otherwise than in float32: the
         precision is chosen by that.
+    estimate_ms : Callable, optional
+        Estimates the milliseconds of a bundle on the board that was named: the precision is chosen
+        by that, too.
     """
 
     target: CompileTarget
@@ -76,6 +83,7 @@ class Request:
     keep_float32: tuple[str, ...] = ()
     accuracy_drop: float | None = None
     read_picture: ReadPicture | None = None
+    estimate_ms: EstimateMs | None = None
 
     @property
     def network(self) -> str:

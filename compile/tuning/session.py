@@ -29,6 +29,7 @@ from shuffledeploy.compiler.shuffles_left import shuffles_left
 from shuffledeploy.compiler.tuning.calibration import calibration_inputs
 from shuffledeploy.compiler.tuning.kept_schedules import keep_what_wins
 from shuffledeploy.compiler.tuning.outcome import Outcome
+from shuffledeploy.compiler.tuning.precision_times import times_of_precisions
 from shuffledeploy.compiler.tuning.records.log_files import require_appendable
 from shuffledeploy.compiler.tuning.records.record_log import log_path, read_log
 from shuffledeploy.compiler.tuning.records.related_records import own_records, usable_records
@@ -126,7 +127,10 @@ def _in_chosen_precision(
 ) -> Request:
     """Ask for the precision that the accuracy which is wanted allows."""
     assert request.accuracy_drop is not None
-    chosen = choose_precision(exported, request.target, calibration, request.accuracy_drop, say)
+    estimate = times_of_precisions(request, exported, calibration)
+    chosen = choose_precision(
+        exported, request.target, calibration, request.accuracy_drop, say, estimate
+    )
     say(f"chosen for a drop of at most {request.accuracy_drop:g} %: {chosen.sentence}")
     target = request.target.computing_in(chosen.precision)
     request = dataclasses.replace(request, target=target, keep_float32=chosen.kept)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from shuffledeploy.compiler.bundle.folder import Bundle
@@ -97,6 +97,11 @@ def estimate_bundle(bundle: Bundle, board: Board) -> BoardCycles:
         on_board = estimate_network(network, board).on_board
     assert on_board is not None
     return on_board
+
+
+def time_on(board: Board) -> Callable[[Bundle], float]:
+    """Give what estimates the milliseconds of a bundle on a board, see `estimate_bundle`."""
+    return lambda bundle: estimate_bundle(bundle, board).milliseconds
 
 
 def on_board_json(cycles: BoardCycles | None) -> dict[str, Any]:

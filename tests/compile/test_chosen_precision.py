@@ -14,7 +14,7 @@ from stages import AVX512, avx512, seeded
 from torch.export import ExportedProgram
 
 from shuffledeploy.compiler import chosen_precision
-from shuffledeploy.compiler.bundle.folder import load_bundle
+from shuffledeploy.compiler.bundle.folder import Bundle, load_bundle
 from shuffledeploy.compiler.chosen_precision import TriedPrecision, choose_precision
 from shuffledeploy.compiler.frontend.program import trace
 from shuffledeploy.compiler.ir.graph import Array
@@ -22,6 +22,10 @@ from shuffledeploy.compiler.ir.memory_layout import FLOAT, HALF, INT8
 from shuffledeploy.compiler.network import lower
 from shuffledeploy.compiler.targets import CompileTarget, find_target
 from shuffledeploy.compiler.tune import main as tune
+from shuffledeploy.deploy.estimate.board_cycles import BoardCycles
+from shuffledeploy.deploy.estimate.boards import Board
+from shuffledeploy.deploy.estimate.memory_cycles import CyclesWithMemory
+from shuffledeploy.deploy.runtime import network_estimate
 from shuffledeploy.model.errors import UsageError
 
 INPUTS = 50
@@ -78,6 +82,68 @@ def test_the_first_that_answers_as_float32_is_taken(
         assert told[0] == "int8: 3 of 50 answers differ (6 %)"
     # At most a quarter of the layers is kept.
     assert not any("bad, a" in line for line in told)
+
+
+@pytest.mark.parametrize(
+    ("times", "expected"),
+    [
+        ({INT8: 3.0, HALF: 2.0, FLOAT: 5.0}, HALF),
+        ({INT8: 3.0, HALF: 4.0, FLOAT: 2.0}, FLOAT),
+        ({INT8: 1.0, HALF: 2.0, FLOAT: 5.0}, INT8),
+    ],
+)
+def test_the_fastest_is_taken_where_time_can_be_estimated(
+    times: dict[str, float], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def tried(_: object, target: CompileTarget, __: object, kept: Any, wanted: Any) -> Any:
+        return TriedPrecision(target.precision, kept, 2 - len(kept), len(wanted))
+
+    monkeypatch.setattr(chosen_precision, "_tried", tried)
+    monkeypatch.setattr(chosen_precision, "_noisiest", lambda *_: list("abcdefgh"))
+    monkeypatch.setattr(chosen_precision, "lower", lambda *_: None)
+    estimated: list[tuple[str, tuple[str, ...]]] = []
+    told: list[str] = []
+
+    def estimate(one: TriedPrecision) -> float:
+        estimated.append((one.precision, one.kept))
+        return times[one.precision]
+
+    target = find_target("cortex-a76")
+    chosen = choose_precision(_network(), target, _inputs(), 4.0, told.append, estimate)
+    assert chosen.precision == expected
+    # One of each precision: int8 with more layers in float32 would only take longer.
+    assert estimated == [(INT8, ()), (HALF, ()), (FLOAT, ())]
+    assert f"float16: {times[HALF]:g} ms (estimated)" in told
+    chosen = choose_precision(_network(), target, _inputs(), 2.0, told.append, estimate)
+    assert estimated[3:] == [(INT8, ("a",)), (FLOAT, ())]
+    assert chosen.precision == (FLOAT if times[FLOAT] < times[INT8] else INT8)
+
+
+def test_a_network_is_compiled_in_the_precision_that_is_fastest_on_a_board(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    program, inputs, output = tmp_path / "a.pt2", tmp_path / "inputs.npz", tmp_path / "bundle"
+    torch.export.save(_network(), program)
+    np.savez(inputs, np.concatenate([values for (values,) in _inputs()]))
+    times = {INT8: 3.0, FLOAT: 2.0}
+
+    def estimate(bundle: Bundle, board: Board) -> BoardCycles:
+        cycles = times[bundle.manifest.precision] * board.clock_ghz * 1e6
+        return BoardCycles(board.name, board.clock_ghz, CyclesWithMemory(cycles, 0, 0, 0, 0))
+
+    monkeypatch.setattr(network_estimate, "estimate_bundle", estimate)
+    # All are within the drop; that is not what is asked here.
+    monkeypatch.setattr(
+        chosen_precision, "_tried",
+        lambda _, target, *__: TriedPrecision(target.precision, (), 0, INPUTS),
+    )  # fmt: skip
+    asked = ["--board", "raspberry-pi-4", "--precision", "auto", "--accuracy-drop", "20"]
+    files = ["--program", str(program), "--calibrate", str(inputs), "--output", str(output)]
+    assert tune([*asked, *files, "--trials", "0", "--no-check"]) == 0
+    told = " ".join(capsys.readouterr().err.split())
+    assert "int8: 3 ms (estimated)" in told
+    assert "float32: 2 ms (estimated)" in told
+    assert load_bundle(output).manifest.precision == FLOAT
 
 
 def test_a_network_is_compiled_in_the_precision_that_is_chosen(
