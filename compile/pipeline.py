@@ -33,6 +33,7 @@ from shuffledeploy.compiler.passes.graph.lower_to_kernels import lower_to_kernel
 from shuffledeploy.compiler.passes.graph.merge_branches import merge_branches
 from shuffledeploy.compiler.passes.graph.own_answers import own_answers
 from shuffledeploy.compiler.passes.graph.pads_in_windows import pads_in_windows
+from shuffledeploy.compiler.passes.graph.products_of_rows import products_of_rows
 from shuffledeploy.compiler.passes.graph.shuffles_in_transposes import shuffles_in_transposes
 from shuffledeploy.compiler.passes.graph.simplify_pools import simplify_pools
 from shuffledeploy.compiler.passes.graph.write_in_read_order import write_in_read_order
@@ -128,6 +129,8 @@ def pipeline(
             # Where channels stand.
             "choose_layouts": choose_layouts,
             "absorb_flatten": absorb_flatten,
+            # Layers over tokens.
+            "products_of_rows": products_of_rows,
             "simplify_pools": simplify_pools,
             "flatten_concatenations": flatten_concatenations,
             **({"compute_in_half": compute_in_half} if target.precision == HALF else {}),

@@ -46,6 +46,17 @@ HALF_ARM = find_target("cortex-a76").computing_in("float16")
 INT8_ARM = find_target("cortex-a76").computing_in("int8")
 
 
+class LinearOverTokens(nn.Module):
+    """Product, sum, activation and residual follow each other on rows, no other shape between."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + functional.gelu(self.linear(x))
+
+
 class TwoHeads(nn.Module):
     """What a linear layer writes is read by one kernel, which writes what the next one reads."""
 
@@ -344,6 +355,7 @@ LESSONS = {
     "write_in_read_order": Lesson(UnitReadInRuns(), (1, 12, 4, 5)),
     "choose_layouts": Lesson(PoolBetween(), (1, 3, 8, 10)),
     "absorb_flatten": Lesson(Flattened(), (1, 3, 4, 3)),
+    "products_of_rows": Lesson(LinearOverTokens(), (2, 5, 8)),
     "simplify_pools": Lesson(AdaptivePools(), (1, 2, 6, 8)),
     "flatten_concatenations": Lesson(DenseBlock(), (1, 2, 4, 5)),
     "compute_in_half": Lesson(GatedAtTheEnd(), (1, 3, 6, 5), target=HALF_ARM),
