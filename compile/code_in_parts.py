@@ -1,4 +1,4 @@
-"""A program of the virtual machine in two parts, to be compiled at once.
+"""A program of the virtual machine in parts, to be compiled at once, and kept.
 
 Before::
 
@@ -6,10 +6,10 @@ Before::
 
 After::
 
-    main: k1(x, y), "strips"(y, z)    k1              strips -> rows, rows
+    main: k1(x, y), "strips"(y, z); k1      strips -> rows, rows
 
-The machine finds the second part's kernels by their names in the library. Kernels that call others
-stay with them.
+The machine finds kernels by their names in the library. Kernels that call others stay with them,
+and one kernel with the Relax functions: TVM makes no library of what has no code.
 """
 
 from __future__ import annotations
@@ -23,14 +23,11 @@ from tvm_ffi import structural_map, structural_visit, structural_walk
 
 from shuffledeploy.compiler.ir.connected_sets import connected
 
-#: Kernels from which LLVM has so much to do that a second thread is worth its start.
-FEWEST_KERNELS = 6
-# What LLVM and TVM take for a kernel beside its stores, in stores: the checks of its arguments.
-_STORES_A_KERNEL = 250
+Kernels = dict[GlobalVar, tirx.PrimFunc]
 
 
-def in_two_parts(module: tvm.IRModule) -> tuple[tvm.IRModule, tvm.IRModule | None]:
-    """Cut a program in two parts of about as much code.
+def in_parts(module: tvm.IRModule) -> tuple[tvm.IRModule, list[tvm.IRModule]]:
+    """Part a program from its kernels, and these from each other.
 
     Parameters
     ----------
@@ -40,27 +37,26 @@ def in_two_parts(module: tvm.IRModule) -> tuple[tvm.IRModule, tvm.IRModule | Non
     Returns
     -------
     tuple
-        The Relax functions with some kernels; the other kernels, or ``None`` where there are few,
-        or all call each other.
+        The Relax functions, which call kernels by name, with the smallest kernel; the others, each
+        with those that it calls, those first that take long to compile.
     """
     kernels = {gv: f for gv, f in module.functions.items() if isinstance(f, tirx.PrimFunc)}
-    chosen = _half(_together(kernels)) if len(kernels) >= FEWEST_KERNELS else {}
-    if not chosen:
-        return module, None
-    names = {gv.name_hint for gv in chosen}
+    parts = sorted(_together(kernels), key=lambda part: -sum(map(_size, part.values())))
+    own = parts.pop() if parts else {}
 
     def by_name(variable: GlobalVar) -> Any:
-        return relax.ExternFunc(variable.name_hint) if variable.name_hint in names else variable
+        return relax.ExternFunc(variable.name_hint) if variable.name_hint in apart else variable
 
+    apart = {variable.name_hint for part in parts for variable in part}
     rest = {
-        gv: structural_map(f, (GlobalVar, by_name)) if isinstance(f, relax.Function) else f
+        gv: f if isinstance(f, tirx.PrimFunc) else structural_map(f, (GlobalVar, by_name))
         for gv, f in module.functions.items()
-        if gv not in chosen
+        if gv in own or gv not in kernels
     }
-    return tvm.IRModule(rest, attrs=module.attrs), tvm.IRModule(chosen)
+    return tvm.IRModule(rest, attrs=module.attrs), [tvm.IRModule(part) for part in parts]
 
 
-def _together(kernels: dict[GlobalVar, tirx.PrimFunc]) -> list[dict[GlobalVar, tirx.PrimFunc]]:
+def _together(kernels: Kernels) -> list[Kernels]:
     """Group kernels that call each other, over others or directly."""
     groups = connected({gv.name_hint, *_called(f)} for gv, f in kernels.items())
     return [{gv: f for gv, f in kernels.items() if gv.name_hint in group} for group in groups]
@@ -70,20 +66,6 @@ def _called(function: tirx.PrimFunc) -> set[str]:
     names: set[str] = set()
     structural_walk(function.body, ((GlobalVar, lambda found: names.add(found.name_hint)),))
     return names
-
-
-def _half(groups: list[dict[GlobalVar, tirx.PrimFunc]]) -> dict[GlobalVar, tirx.PrimFunc]:
-    """Choose groups that take about half of the time."""
-    sizes = [sum(_STORES_A_KERNEL + _size(f) for f in group.values()) for group in groups]
-    chosen: dict[GlobalVar, tirx.PrimFunc] = {}
-    here, there = 0, 0
-    for place in sorted(range(len(groups)), key=lambda place: -sizes[place]):
-        if here < there:
-            chosen |= groups[place]
-            here += sizes[place]
-        else:
-            there += sizes[place]
-    return chosen
 
 
 def _size(function: tirx.PrimFunc) -> int:

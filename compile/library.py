@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextvars
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import tvm
 
-from shuffledeploy.compiler.code_in_parts import in_two_parts
+from shuffledeploy.compiler.code_in_parts import in_parts
 from shuffledeploy.compiler.ir.constants import CONSTANTS, constants_object
 from shuffledeploy.compiler.ir.tvm_edges import (
     argument_checks,
@@ -19,6 +21,7 @@ from shuffledeploy.compiler.ir.tvm_edges import (
     pack_imports,
     register_lowering,
 )
+from shuffledeploy.compiler.kept_objects import forget_old_objects, kept_object
 from shuffledeploy.compiler.native_tools import linker, run_tool
 from shuffledeploy.compiler.pipeline import Dump, Phase, Step, pipeline, run_steps, steps_of
 from shuffledeploy.compiler.targets import CompileTarget
@@ -73,40 +76,76 @@ def compile_program(
     target: CompileTarget,
     path: Path,
     dump: Dump = Dump(),
-    *,
-    in_parts: bool = False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
     """Compile what `machine_program` made, and link it.
 
-    Several threads may do so at once; with `in_parts` two compile a part of one program each,
-    unless it is shown after each step.
+    Several threads may do so at once. Kernels that were compiled for an earlier program are not
+    compiled again (:mod:`compiler.kept_objects`), unless the program is shown after each step.
+
+    Parameters
+    ----------
+    module : tvm.IRModule
+        The program.
+    target : CompileTarget
+        What to compile for.
+    path : Path
+        The library to write.
+    dump : Dump
+        Where the module is shown after each step.
+    progress : Callable
+        Told how many objects of kernels are done, and of how many.
+
+    Raises
+    ------
+    Failure
+        If TVM cannot compile it, or linking fails; its own words are in the message.
     """
     steps = pipeline(target)
-    first, second = in_two_parts(module) if in_parts and dump.folder is None else (module, None)
+    program, kernels = in_parts(module) if dump.folder is None else (module, [])
     # The objects are as large as the library, and nobody needs them once it is linked.
-    with (
-        scratch_folder(f".{path.stem}.", path.parent) as objects,
-        ThreadPoolExecutor(1) as beside,
-    ):
-        added, kernels = [], objects / "kernels.o"
-        if second is not None:
-            done = beside.submit(_kernels_object, second, target, kernels)
-            added.append(str(kernels))
-        with target.tvm_target, tvm.transform.PassContext(opt_level=3), _code_steps(steps, dump):
-            added += constants_object(first, target.architecture, objects)
-            compiled = _compiled(first.without_attr(CONSTANTS), target)
-        if second is not None:
-            done.result()
+    with scratch_folder(f".{path.stem}.", path.parent) as objects:
+        with _objects_of(kernels, target, objects, progress) as added:
+            context = tvm.transform.PassContext(opt_level=3)
+            with target.tvm_target, context, _code_steps(steps, dump):
+                constants = constants_object(program, target.architecture, objects)
+                compiled = _compiled(program.without_attr(CONSTANTS), target)
         compiled.export_library(
             str(path), fcompile=link, fpack_imports=pack_imports, workspace_dir=str(objects),
-            addons=added,
+            addons=[*added, *constants],
         )  # fmt: skip
 
 
-def _kernels_object(module: tvm.IRModule, target: CompileTarget, path: Path) -> None:
+@contextmanager
+def _objects_of(
+    parts: Sequence[tvm.IRModule],
+    target: CompileTarget,
+    folder: Path,
+    progress: Callable[[int, int], None],
+) -> Iterator[list[str]]:
+    """Compile kernels beside a block, an object for each part; they are there at its end."""
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as beside:
+        paths = [folder / f"kernels_{place}.o" for place in range(len(parts))]
+        done = [
+            beside.submit(kept_object, part, target, path, partial(_write_object, part, target))
+            for part, path in zip(parts, paths, strict=True)
+        ]
+        progress(0, len(done))
+        try:
+            yield [str(path) for path in paths]
+            for count, one in enumerate(as_completed(done), 1):
+                one.result()
+                progress(count, len(done))
+        finally:
+            for one in done:
+                one.cancel()
+    forget_old_objects()
+
+
+def _write_object(kernels: tvm.IRModule, target: CompileTarget, path: Path) -> None:
     """Compile kernels into an object of a library."""
     with target.tvm_target, tvm.transform.PassContext(opt_level=3), _plainly_failing(target):
-        compiled_kernels(module, target).mod.write_to_file(str(path), "o")
+        compiled_kernels(kernels, target).mod.write_to_file(str(path), "o")
 
 
 def _compiled(module: tvm.IRModule, target: CompileTarget) -> Any:

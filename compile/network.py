@@ -54,6 +54,7 @@ from shuffledeploy.compiler.standalone.package import write_standalone
 from shuffledeploy.compiler.targets import CompileTarget
 from shuffledeploy.compiler.tuning.records.record import Record
 from shuffledeploy.compiler.tuning.records.recorded_schedules import apply_record, kernel_key
+from shuffledeploy.model.progress import saying_what_is_left
 
 
 @dataclasses.dataclass(frozen=True)
@@ -232,7 +233,12 @@ def write_bundle(  # noqa: PLR0913 - all but four by name
         program = machine_program(module, target, dump)
         progress(f"building the library for {target.name}")
         library = beside.submit(
-            compile_program, program, target, folder / bundles.LIBRARY, dump, in_parts=True
+            compile_program,
+            program,
+            target,
+            folder / bundles.LIBRARY,
+            dump,
+            saying_what_is_left(progress, "kernel"),
         )
         proof = proving.result()
         answers = written_answers(lowered.module, proof.writes)

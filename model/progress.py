@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import time
+from collections.abc import Callable
 
 #: Seconds between two lines where nobody can see a table change, such as in a file.
 LINE_EVERY_S = 15.0
@@ -24,3 +26,33 @@ def clock(seconds: float) -> str:
     """Write a time in minutes and seconds."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
+
+
+def saying_what_is_left(say: Callable[[str], None], what: str) -> Callable[[int, int], None]:
+    """Say now and then how far work is whose steps are alike, and how long it may go on.
+
+    Parameters
+    ----------
+    say : Callable
+        Says a line.
+    what : str
+        Name of a step.
+
+    Returns
+    -------
+    Callable
+        Takes how many steps are done, and of how many; the clock starts where none is.
+    """
+    began = said = 0.0
+
+    def tell(done: int, total: int) -> None:
+        nonlocal began, said
+        now = time.monotonic()
+        if done == 0:
+            began = said = now
+        left = seconds_left(done, total, now - began)
+        if left is not None and now - said >= LINE_EVERY_S:
+            said = now
+            say(f"{what} {done} of {total}, about {clock(left)} left")
+
+    return tell

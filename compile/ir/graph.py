@@ -77,8 +77,9 @@ def is_permutation(order: Array, channels: int) -> bool:
 
 def constant(value: Array) -> Any:
     """Make a constant tensor of an array, its type kept (`relax.const` narrows 64 bits to 32)."""
-    # Not `np.ascontiguousarray`: it gives a number an axis.
-    return relax.const(np.asarray(value, order="C"), str(value.dtype))
+    # Not `np.ascontiguousarray`: it gives a number an axis. Of an array TVM makes two copies.
+    tensor = tvm.runtime.tensor(np.asarray(value, order="C"))
+    return relax.const(tensor, str(value.dtype))
 
 
 def evaluated(expr: Any) -> Any:

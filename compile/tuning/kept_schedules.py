@@ -16,7 +16,6 @@ one call, and all calls of one kernel.
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,7 +35,7 @@ from shuffledeploy.compiler.tuning.score import MEASURED_UNIT, Devices
 from shuffledeploy.compiler.tuning.search.candidates import Workers
 from shuffledeploy.compiler.tuning.search.tasks import Task, default_schedule
 from shuffledeploy.model.command_output import counted
-from shuffledeploy.model.progress import LINE_EVERY_S, clock, seconds_left
+from shuffledeploy.model.progress import saying_what_is_left
 from shuffledeploy.model.scratch import scratch_folder
 
 BEFORE, DEFAULT, FOUND, BEST = "before", "default numbers", "found", "the best of each part"
@@ -132,7 +131,7 @@ def keep_what_wins(
         measure_shortlist(request, changed, devices, device, log, console)
     found = _found(request, tasks)
     variants: dict[str, Records] = {BEFORE: before, DEFAULT: {}, FOUND: found}
-    inputs, tell = seeded_inputs(lowered.program.inputs, 0), _telling(say)
+    inputs, tell = seeded_inputs(lowered.program.inputs, 0), saying_what_is_left(say, "round")
     with scratch_folder("whole-network-") as folder:
         built = NetworkLibraries(lowered, target, folder)
         for name, records in variants.items():
@@ -156,23 +155,6 @@ def keep_what_wins(
     lost = [task for task in tasks if task.key in differ]
     _forget(lost, variants[kept], request, devices, device, log)
     return KeptSchedules(kept, whole, tuple(task.name for task in lost))
-
-
-def _telling(say: Callable[[str], None]) -> Callable[[int, int], None]:
-    """Say now and then how many rounds of timing are left."""
-    began = said = 0.0
-
-    def tell(done: int, total: int) -> None:
-        nonlocal began, said
-        now = time.monotonic()
-        if done == 0:
-            began = said = now
-        left = seconds_left(done, total, now - began)
-        if left is not None and now - said >= LINE_EVERY_S:
-            said = now
-            say(f"round {done} of {total}, about {clock(left)} left")
-
-    return tell
 
 
 def _found(request: Request, tasks: Sequence[Task]) -> dict[str, Record]:

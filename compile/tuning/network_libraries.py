@@ -63,7 +63,7 @@ class NetworkLibraries:
         module = link_kernels(self._lowered, functions, self._target)
         path = self._folder / f"library_{len(self.paths)}.so"
         program = machine_program(module, self._target)
-        compile_program(program, self._target, path, in_parts=True)
+        compile_program(program, self._target, path)
         by_name: dict[str, tuple[str, ...]] = {n: (k,) for n, k in symbols_of(module).items()}
         by_name |= {call.name: call.kernels for call in strip_calls(module)}
         self._places[name] = len(self.paths)
