@@ -17,7 +17,7 @@ from typing import Any
 import tvm
 from tvm import relax, tirx
 
-from shuffledeploy.compiler.ir.attributes import ATTENTION, SHARED, WORDS, attribute, kind_of
+from shuffledeploy.compiler.ir.attributes import ATTENTION, NORM, SHARED, WORDS, attribute, kind_of
 from shuffledeploy.compiler.ir.memory_layout import HALF, INT8
 from shuffledeploy.compiler.ir.tvm_edges import default_lowering
 from shuffledeploy.compiler.passes.graph.absorb_flatten import absorb_flatten
@@ -29,6 +29,7 @@ from shuffledeploy.compiler.passes.graph.flatten_concatenations import flatten_c
 from shuffledeploy.compiler.passes.graph.fold_batch_norm import fold_batch_norm
 from shuffledeploy.compiler.passes.graph.fuse_attention import MOST_ON_STACK, fuse_attention
 from shuffledeploy.compiler.passes.graph.fuse_rest import fuse_rest
+from shuffledeploy.compiler.passes.graph.layer_norms import lower_layer_norms
 from shuffledeploy.compiler.passes.graph.lower_to_kernels import lower_to_kernels
 from shuffledeploy.compiler.passes.graph.merge_branches import merge_branches
 from shuffledeploy.compiler.passes.graph.own_answers import own_answers
@@ -143,6 +144,7 @@ def pipeline(
                 # Threads have the buffers of their part on their stack.
                 most_bytes=None if target.threads == 1 else MOST_ON_STACK,
             ),
+            "lower_layer_norms": partial(lower_layer_norms, core=core),
             "shuffles_in_transposes": shuffles_in_transposes,
             "fuse_rest": fuse_rest,
             # An input that is an answer is copied.
@@ -171,7 +173,7 @@ def pipeline(
             "cut_odd_vectors": each(cut_odd_vectors, kind_of),
             **({"fetch_next_weights": each(fetch_next_weights, kind_of)} if target.fetches else {}),
             "part_last_tile": each(part_last_tile, kind_of),
-            "hold_one_step": each(hold_one_step, _is_attention),
+            "hold_one_step": each(hold_one_step, _has_buffers),
         },
         Phase.PLAN: {
             "constants_in_place": constants_in_place,
@@ -296,8 +298,8 @@ def _lower_tir(module: tvm.IRModule) -> tvm.IRModule:
     return lower(module)
 
 
-def _is_attention(function: tirx.PrimFunc) -> bool:
-    return kind_of(function) == ATTENTION
+def _has_buffers(function: tirx.PrimFunc) -> bool:
+    return kind_of(function) in (ATTENTION, NORM)
 
 
 def _reads_words(function: tirx.PrimFunc) -> bool:

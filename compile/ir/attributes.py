@@ -34,6 +34,8 @@ ELEMENTWISE = "elementwise"
 TRANSFORM = "transform"
 #: Kind of attentions: two products and the softmax between them.
 ATTENTION = "attention"
+#: Kind of layer norms.
+NORM = "norm"
 #: Floats in the vectors that a kernel computes with.
 LANES = "lanes"
 #: Of a kernel that reads int8 in words of four and adds up their products: the parts that a word is

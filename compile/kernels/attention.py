@@ -22,6 +22,7 @@ from tvm.tirx.script.builder import ir as T
 from shuffledeploy.compiler.ir.memory_layout import FLOAT, FLOAT_BYTES
 from shuffledeploy.compiler.ir.tvm_edges import NO_ALIAS
 from shuffledeploy.compiler.kernels.blocks import axes, named
+from shuffledeploy.compiler.kernels.row_blocks import count_blocks, row_of, rows_of_block
 
 #: Blocks of the kernel, in order.
 KEYS, VALUES = "packed_keys", "packed_values"
@@ -36,9 +37,6 @@ BLOCKS_OF_ROWS = (
     TOTAL, SCORES, LARGEST_OF_LANES, LARGEST, POWERS, SUM_OF_LANES, SUM, INVERSE, SHARES,
 )  # fmt: skip
 
-# Rows whose scores are computed before their softmax, at most, and rows of a register tile.
-MOST_ROWS = 32
-MOST_ROWS_IN_TILE = 12
 # Vectors of a register tile, at most: no larger number of vectors of keys is a prime.
 _WIDEST_TILE = 8
 # Below all scores: what stands for a key that only fills a vector.
@@ -112,13 +110,13 @@ class Attention:
 
     @property
     def block(self) -> int:
-        """Rows of a block: the last one overlaps the one before where blocks do not fill `rows`."""
+        """Rows whose scores are computed before their softmax."""
         return rows_of_block(self.rows)
 
     @property
     def blocks(self) -> int:
         """Blocks of rows."""
-        return -(-self.rows // self.block)
+        return count_blocks(self.rows, self.block)
 
     @property
     def padded_keys(self) -> int:
@@ -144,23 +142,6 @@ class Attention:
         """Of one call."""
         outer, inner = self.batch
         return outer * inner * self.rows * self.keys * (self.depth + self.outputs)
-
-
-def rows_of_block(rows: int) -> int:
-    """Choose the rows of a block: few are computed twice, and register tiles fill it.
-
-    The most rows a block and a tile may have, among the choices that compute the fewest rows.
-    """
-    tiles = range(1, min(rows, MOST_ROWS_IN_TILE) + 1)
-    found = [tile * times for tile in tiles for times in range(1, MOST_ROWS // tile + 1)]
-
-    def cost(block: int) -> tuple[float, int]:
-        tile = max(t for t in tiles if block % t == 0)
-        # Loads of a row and of a vector, of which tiles of few rows have more each.
-        loads = 1 + 1 / tile
-        return -(-rows // block) * block * loads, -block
-
-    return min((block for block in found if block <= rows), key=cost)
 
 
 def primitive_function(attention: Attention) -> tirx.PrimFunc:
@@ -215,10 +196,7 @@ def _pack(name: str, memory: Any, extents: tuple[int, ...], filled: int, place: 
 
 
 def _row(a: Attention, block: Any, row: Any) -> Any:
-    """Tell which row of the tensor a row of a block is."""
-    if a.rows % a.block == 0:
-        return block * a.block + row
-    return tirx.min(block * a.block, a.rows - a.block) + row
+    return row_of(a.rows, a.block, block, row)
 
 
 def _scores(a: Attention, query: Any, keys: Any, added: Any) -> Any:

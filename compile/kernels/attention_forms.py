@@ -19,6 +19,8 @@ from shuffledeploy.compiler.kernels.tiling import (
     Form,
     divisors,
     extents_of,
+    reduce_by_lanes,
+    reduce_lanes,
     tile_in_registers,
 )
 
@@ -99,15 +101,9 @@ def _form(lanes: int, of_scores: _Tiles, of_values: _Tiles) -> Form:
             schedule.vectorize(schedule.split(column, [None, lanes])[1])
         schedule.vectorize(schedule.get_loops(get(blocks.SHARES))[-1])
         for name in (blocks.LARGEST_OF_LANES, blocks.SUM_OF_LANES):
-            *_, lane, vector = schedule.get_loops(get(name))
-            schedule.reorder(vector, lane)
-            schedule.vectorize(lane)
-            first = schedule.decompose_reduction(get(name), vector)
-            schedule.vectorize(schedule.get_loops(first)[-1])
+            reduce_by_lanes(schedule, get(name))
         for name in (blocks.LARGEST, blocks.SUM):
-            *_, lane = schedule.get_loops(get(name))
-            schedule.unroll(lane)
-            schedule.decompose_reduction(get(name), lane)
+            reduce_lanes(schedule, get(name))
         for name, loop in ((blocks.TOTAL, depth), (blocks.WEIGHTED, values[2])):
             # Else TVM would let a tile share the memory of a block's rows.
             schedule.set_scope(get(name), 0, LOCAL)

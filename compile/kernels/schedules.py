@@ -16,6 +16,7 @@ from shuffledeploy.compiler.ir.attributes import (
     CONVOLUTION,
     ELEMENTWISE,
     JOINED,
+    NORM,
     WINDOW,
     attribute,
     kind_of,
@@ -27,6 +28,7 @@ from shuffledeploy.compiler.kernels.concatenation import PART
 from shuffledeploy.compiler.kernels.convolution_forms import convolution_forms
 from shuffledeploy.compiler.kernels.elementwise import elementwise_form
 from shuffledeploy.compiler.kernels.images import for_each_image
+from shuffledeploy.compiler.kernels.norm import norm_form
 from shuffledeploy.compiler.kernels.tiling import Choose, Core, Form, divisors, vectorize_copy
 from shuffledeploy.compiler.kernels.window_forms import window_forms
 
@@ -38,13 +40,11 @@ def forms(function: tirx.PrimFunc, core: Core) -> list[Form]:
         return block_sum_forms(function, core)
     if kind == CONVOLUTION:
         return convolution_forms(function, core)
-    if kind in (WINDOW, ATTENTION):
-        return (window_forms if kind == WINDOW else attention_forms)(function, core)
-    if kind == JOINED:
-        return [_joined_form(core)]
-    if kind == ELEMENTWISE:
-        return [elementwise_form(core)]
-    return []
+    several = {WINDOW: window_forms, ATTENTION: attention_forms}.get(kind)
+    if several is not None:
+        return several(function, core)
+    single = {JOINED: _joined_form, ELEMENTWISE: elementwise_form, NORM: norm_form}.get(kind)
+    return [] if single is None else [single(core)]
 
 
 def scheduled(function: tirx.PrimFunc, core: Core) -> tirx.PrimFunc:

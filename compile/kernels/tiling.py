@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from tvm.s_tir import Schedule
 
 from shuffledeploy.compiler.ir.memory_layout import ELEMENT_BYTES, FLOAT
+from shuffledeploy.compiler.ir.tir import LOCAL
 
 MOST_PIXELS_IN_TILE = 28
 # Longest sum over a window that is written out.
@@ -117,3 +118,24 @@ def vectorize_copy(schedule: Schedule, block: Any, lanes: int) -> None:
     whole = [d for d in divisors(extent, VECTORS_IN_COPY * lanes) if d % lanes == 0]
     longest = max(whole or divisors(extent, VECTORS_IN_COPY * lanes))
     schedule.vectorize(schedule.split(loop, [None, longest])[1])
+
+
+def reduce_by_lanes(schedule: Schedule, block: Any) -> None:
+    """Go through a row by vectors, of which each lane is reduced for itself.
+
+    The last two loops of the block are over lanes and over vectors.
+    """
+    *_, lane, vector = schedule.get_loops(block)
+    schedule.reorder(vector, lane)
+    schedule.vectorize(lane)
+    # Else the lanes would share the memory of larger buffers, and be stored in every step.
+    schedule.set_scope(block, 0, LOCAL)
+    first = schedule.decompose_reduction(block, vector)
+    schedule.vectorize(schedule.get_loops(first)[-1])
+
+
+def reduce_lanes(schedule: Schedule, block: Any) -> None:
+    """Reduce what `reduce_by_lanes` left, lane after lane: the last loop of the block."""
+    *_, lane = schedule.get_loops(block)
+    schedule.unroll(lane)
+    schedule.decompose_reduction(block, lane)

@@ -27,7 +27,8 @@ from tvm.s_tir import Schedule
 from shuffledeploy.compiler.ir.attributes import ATTENTION, kind_of
 from shuffledeploy.compiler.ir.graph import Array
 from shuffledeploy.compiler.ir.inspection import kernel_functions
-from shuffledeploy.compiler.kernels.attention import MOST_ROWS, Strided, rows_of_block
+from shuffledeploy.compiler.kernels.attention import Strided
+from shuffledeploy.compiler.kernels.row_blocks import MOST_ROWS, rows_of_block
 from shuffledeploy.compiler.kernels.schedules import forms
 from shuffledeploy.compiler.kernels.tiling import Core
 from shuffledeploy.compiler.passes.graph.strided_views import strided

@@ -57,6 +57,17 @@ class LinearOverTokens(nn.Module):
         return x + functional.gelu(self.linear(x))
 
 
+class NormedTokens(nn.Module):
+    """The norm is a kernel that reads and writes rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(x)
+
+
 class TwoHeads(nn.Module):
     """What a linear layer writes is read by one kernel, which writes what the next one reads."""
 
@@ -364,6 +375,7 @@ LESSONS = {
     ),
     "lower_to_kernels": Lesson(ConvolutionAndSum(), (1, 3, 8, 10)),
     "fuse_attention": Lesson(TwoHeads(), (1, 5, 8)),
+    "lower_layer_norms": Lesson(NormedTokens(), (2, 5, 8)),
     "shuffles_in_transposes": Lesson(ShuffledAnswer(), (1, 6, 4, 5)),
     "fuse_rest": Lesson(Gated(), (1, 3, 4, 5)),
     "own_answers": Lesson(Passed(), (1, 3, 2, 4)),

@@ -13,6 +13,7 @@ from shuffledeploy.compiler.ir.attributes import (
     FETCHES,
     INTERNAL,
     LANES,
+    NORM,
     attribute,
     kind_of,
 )
@@ -62,7 +63,7 @@ def keep_on_stack(function: tirx.PrimFunc) -> tirx.PrimFunc:
     in every step, and layers of 14x14 pixels took 1.25 times as long.
     """
     whole = attribute(function, INTERNAL) is not None or attribute(function, FETCHES) is not None
-    if not whole and kind_of(function) != ATTENTION:
+    if not whole and kind_of(function) not in (ATTENTION, NORM):
         return function
 
     def keep(allocation: Any) -> Any:

@@ -21,9 +21,10 @@ MOST_NODES = 64
 
 _BLOCKS = frozenset({
     "accumulate", "output", "taken", "finished", "partial", "root",
-    # Of attentions.
+    # Of attentions and layer norms.
     "packed_keys", "packed_values", "score_totals", "scores", "largest_of_lanes", "largest",
     "powers", "sum_of_lanes", "sum", "inverse", "shares", "weighted", "written",
+    "mean", "squares_of_lanes", "squares", "factor",
 })  # fmt: skip
 _BLOCK_OF_A_PART = re.compile(r"part_\d{1,3}")
 _AXES = frozenset({"g", "kh", "kw", "k", "o"})
