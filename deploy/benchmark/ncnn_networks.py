@@ -27,7 +27,7 @@ from shuffledeploy.model.scratch import scratch_folder
 #: Releases of ncnn on PyPI whose aarch64 packages the board's Python runs.
 RELEASES = (
     "1.0.20221128", "1.0.20230517", "1.0.20230816", "1.0.20240102", "1.0.20240410", "1.0.20240820",
-    "1.0.20250503",
+    "1.0.20250503", "1.0.20260114",
 )  # fmt: skip
 #: Network -> pixels of a side of its input, three channels (`benchncnn.cpp`).
 INPUTS = {
