@@ -13,6 +13,7 @@ strides say: slices and transpositions around an attention cost nothing.
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 from tvm import tirx
@@ -213,11 +214,12 @@ def _scores(a: Attention, query: Any, keys: Any, added: Any) -> Any:
         with T.sblock(SCORES):
             b, c, i, r, t = axes("SSSSS", "b c i r t", loops)
             score = total[b, c, i, r, t]
-            if a.scale != 1:
-                score = score * T.float32(a.scale)
+            # Powers of two cost less than those of e.
+            score = score * T.float32(a.scale * math.log2(math.e))
             if a.added is not None:
                 column = t if a.keys == a.padded_keys else tirx.min(t, a.keys - 1)
-                score = score + added[a.added.at(b, c, _row(a, i, r), column)]
+                summand = added[a.added.at(b, c, _row(a, i, r), column)]
+                score = score + summand * T.float32(math.log2(math.e))
             if a.keys != a.padded_keys:
                 score = tirx.Select(t < a.keys, score, T.float32(_LOWEST))
             T.buffer_store(scores, score, [b, c, i, r, t])
@@ -225,7 +227,7 @@ def _scores(a: Attention, query: Any, keys: Any, added: Any) -> Any:
 
 
 def _softmax(a: Attention, scores: Any) -> Any:
-    """Write powers of e of all scores, at most 1, over each row's sum of them."""
+    """Write powers of two of all scores, at most 1, over each row's sum of them."""
     rows = (*a.batch, a.blocks, a.block)
     vectors = a.padded_keys // a.lanes
 
@@ -253,7 +255,7 @@ def _softmax(a: Attention, scores: Any) -> Any:
     with T.grid(*rows, a.padded_keys) as loops:
         with T.sblock(POWERS):
             b, c, i, r, t = axes("SSSSS", "b c i r t", loops)
-            power = tirx.exp(scores[b, c, i, r, t] - largest[b, c, i, r])
+            power = tirx.exp2(scores[b, c, i, r, t] - largest[b, c, i, r])
             T.buffer_store(powers, power, [b, c, i, r, t])
     sums = reduced(SUM_OF_LANES, SUM, powers, 0.0, lambda left, right: left + right)
     inverses, shares = _buffer(INVERSE, *rows), _buffer(SHARES, *rows, a.padded_keys)

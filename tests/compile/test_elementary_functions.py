@@ -86,6 +86,19 @@ def test_errors_are_a_few_units_in_the_last_place(name: str) -> None:
     assert np.abs(actual[finite][~normal]).max() <= SMALLEST_NORMAL
 
 
+def test_powers_of_two_are_right_from_the_smallest_on_that_are_not_taken_for_zero() -> None:
+    values = _drawn()
+    parts = np.split(values, values.size // COUNT)
+    actual = np.concatenate([_computed(_compiled("exp2"), part) for part in parts])
+    np.testing.assert_array_equal(np.isnan(actual), np.isnan(values))
+    assert np.isinf(actual[values >= 128]).all()
+    assert not actual[values <= -126].any()
+    within = (values >= -125.49) & (values < 128)
+    exact = np.exp2(values[within].astype(np.float64))
+    errors = np.abs(actual[within] - exact) / np.spacing(exact.astype(np.float32))
+    assert errors.max() <= 2.0
+
+
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_vectors_of_any_width_compute_the_same(name: str) -> None:
     values = np.linspace(-20, 20, COUNT).astype(np.float32)

@@ -9,9 +9,9 @@ After::
     out[0:16] = x[0:16] * (let n = x[0:16] * -1.4427 + magic in ... 1 / (1 + e))
 
 LLVM has no vectors of `exp`, `tanh` and `erf`: it would call a function of libm for each lane. The
-largest errors over all of float32, in units in the last place, are 1 (`exp`), 2 (`tanh`, `erf`) and
-3 (`sigmoid`); infinities and NaN give what PyTorch gives. Vectors that are wider than the target's
-are taken apart, so that what stands between is in registers.
+largest errors over all of float32, in units in the last place, are 1 (`exp`), 2 (`tanh`, `erf`,
+`exp2` from 2**-125.5 on) and 3 (`sigmoid`); infinities and NaN give what PyTorch gives. Vectors
+that are wider than the target's are taken apart, so that what stands between is in registers.
 """
 
 from __future__ import annotations
@@ -36,6 +36,13 @@ EXPONENTIAL = (
     1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1,
     5.0000001201e-1,
 )  # fmt: skip
+# 2**r on half a unit around zero, as a polynomial (Cephes, exp2f).
+POWER_OF_TWO = (
+    1.535336188319500e-4, 1.339887440266574e-3, 9.618437357674640e-3, 5.550332471162809e-2,
+    2.402264791363012e-1, 6.931472028550421e-1, 1.0,
+)  # fmt: skip
+# Beyond these 2**x is infinite, or taken for zero.
+HIGHEST_POWER, LOWEST_POWER = 128.0, -126.0
 # tanh(x) below 0.625 is x + x**3 times this polynomial of x**2 (Cephes, tanhf).
 TANH = (-5.70498872745e-3, 2.06390887954e-2, -5.37397155531e-2, 1.33314422036e-1, -3.33332819422e-1)
 TANH_BELOW = 0.625
@@ -109,6 +116,28 @@ def _normal_exponential(value: Any) -> Any:
     return _power(value, (LOWEST_NORMAL, HIGHEST_NORMAL), scaled)
 
 
+def _binary_power(value: Any) -> Any:
+    """Write two to the power of a value; what would be below 2**-125.5 is zero.
+
+    So it is for a softmax, for which such a share is none: x86 takes a hundred times as long for
+    products that are too small to be normal numbers.
+    """
+    rounding = ROUNDING - LOWEST_POWER
+
+    def with_rounded(x: Any, rounded: Any) -> Any:
+        # The exponent of half the result: that of the lowest power is zero's.
+        half = _as_float(tirx.shift_left(_as_int(rounded), _like(_as_int(rounded), MANTISSA_BITS)))
+        twice = [2 * coefficient for coefficient in POWER_OF_TWO]
+        rest = x - (rounded - _like(rounded, rounding))
+        return _let(rest, lambda r: _polynomial(twice, r) * half)
+
+    return _within(
+        value,
+        (LOWEST_POWER, HIGHEST_POWER),
+        lambda x: _let(x + _like(x, rounding), lambda rounded: with_rounded(x, rounded)),
+    )
+
+
 def _power(value: Any, bounds: tuple[float, float], scaled: Callable[[Any, Any], Any]) -> Any:
     """Write ``scaled(e**r, bits)`` of a value ``n ln 2 + r``; the last of the bits are n + 127."""
     rounding = ROUNDING + EXPONENT_BIAS
@@ -172,6 +201,7 @@ def _odd(value: Any, bound: float, near: Callable[[Any, Any], Any], far: _Body) 
 #: By TVM's intrinsic: what stands for a call of it.
 _FUNCTIONS: dict[str, _Body] = {
     "tirx.exp": _exponential,
+    "tirx.exp2": _binary_power,
     "tirx.sigmoid": _sigmoid,
     "tirx.tanh": _tanh,
     "tirx.erf": _erf,
