@@ -16,6 +16,8 @@ Readers = Mapping["relax.Var", Sequence["relax.Var | None"]]
 Rewrite = Callable[[relax.BlockBuilder, "relax.Var", Any, Current], Any]
 
 ENTRY = "main"
+#: Bytes of a constant that is made of a smaller one, at most.
+MOST_EVALUATED = 1 << 24
 
 
 def operator(expr: Any) -> str:
@@ -83,21 +85,35 @@ def constant(value: Array) -> Any:
 
 
 def evaluated(expr: Any) -> Any:
-    """Evaluate a range, a transposed or reshaped constant; anything else stays as it is."""
+    """Evaluate a range, a moved constant or what is taken of one; anything else stays as it is."""
     name = operator(expr)
     if name == "relax.arange":
         bounds: list[Any] = [getattr(bound, "value", None) for bound in expr.args]
         fixed = all(isinstance(bound, int | float) for bound in bounds)
         return constant(np.arange(*bounds, dtype=str(expr.attrs.dtype))) if fixed else expr
-    if name not in ("relax.permute_dims", "relax.reshape"):
+    if name not in ("relax.permute_dims", "relax.reshape", "relax.take"):
         return expr
     value = constant_of(expr.args[0])
     if value is None:
         return expr
+    if name == "relax.take":
+        return _taken(expr, value)
     if name == "relax.permute_dims":
         axes = expr.attrs.axes
         return constant(np.transpose(value, axes and [int(a) for a in axes]))
     return constant(value.reshape([int(extent) for extent in expr.args[1]]))
+
+
+def _taken(take: Any, value: Array) -> Any:
+    """Evaluate what is taken of a constant by another, where no index is out of range."""
+    index, axis = constant_of(take.args[1]), take.attrs.axis
+    if index is None or axis is None:
+        return take
+    extent, bytes_taken = value.shape[int(axis)], index.size * value.nbytes
+    within = index.size > 0 and index.min() >= 0 and index.max() < extent
+    if not within or bytes_taken > extent * MOST_EVALUATED:
+        return take
+    return constant(np.take(value, index, int(axis)))
 
 
 def bindings_of(module: tvm.IRModule) -> Iterator[tuple[relax.Var, Any]]:

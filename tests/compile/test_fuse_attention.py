@@ -22,10 +22,11 @@ from stages import (
 )
 from torch import Tensor, nn
 from torch.nn import functional
+from tvm import relax
 from tvm.s_tir import Schedule
 
 from shuffledeploy.compiler.ir.attributes import ATTENTION, kind_of
-from shuffledeploy.compiler.ir.graph import Array
+from shuffledeploy.compiler.ir.graph import Array, constant_of, evaluated
 from shuffledeploy.compiler.ir.inspection import kernel_functions
 from shuffledeploy.compiler.kernels.attention import Strided
 from shuffledeploy.compiler.kernels.row_blocks import MOST_ROWS, rows_of_block
@@ -57,19 +58,21 @@ class Heads(nn.Module):
 
 
 class Biased(nn.Module):
-    """Attention as LeViT writes it: values are wider than keys, a tensor is added to scores."""
+    """Attention as LeViT writes it: values wider than keys, a number is added for each offset."""
 
     def __init__(self, tokens: int, heads: int = 3) -> None:
         super().__init__()
         self.heads, self.qkv = heads, nn.Linear(16, heads * (4 + 4 + 7))
         generator = torch.Generator().manual_seed(5)
-        self.added = nn.Parameter(torch.randn(heads, tokens, tokens, generator=generator))
+        self.added = nn.Parameter(torch.randn(heads, tokens, generator=generator))
+        places = torch.arange(tokens)
+        self.register_buffer("offsets", (places[None] - places[:, None]).abs())
 
     def forward(self, x: Tensor) -> Tensor:
         images, tokens, _ = x.shape
         q, k, v = self.qkv(x).view(images, tokens, self.heads, -1).split([4, 4, 7], dim=3)
         q, k, v = q.permute(0, 2, 1, 3), k.permute(0, 2, 3, 1), v.permute(0, 2, 1, 3)
-        scores = q @ k * 0.5 + self.added
+        scores = q @ k * 0.5 + self.added[:, self.offsets]
         return (scores.softmax(dim=-1) @ v).transpose(1, 2).reshape(images, tokens, -1)
 
 
@@ -118,6 +121,21 @@ def test_answers_are_those_of_pytorch(
     module = lowered(imported(seeded(network), *shape).module, core)
     assert len(_attentions(module)) == 1
     assert_module_is(with_schedules(module, core), network, *shape)
+
+
+def test_parts_of_a_split_and_offsets_by_a_table_cost_no_kernel() -> None:
+    module = lowered(imported(seeded(Biased(21)), 2, 21, 16).module)
+    names = [name for _, name in kernel_calls(module)]
+    assert names == ["conv1x1_16x45_42x1", "attention_6x21x21x4"]
+
+
+def test_what_is_taken_of_a_constant_is_one_where_no_index_is_outside() -> None:
+    table = relax.const(np.arange(6, dtype=np.float32).reshape(2, 3))
+    within = evaluated(relax.op.take(table, relax.const([[2, 0]], "int64"), axis=1))
+    np.testing.assert_array_equal(constant_of(within), [[[2, 0]], [[5, 3]]])
+    for outside in ([[3]], [[-1]]):
+        taken = relax.op.take(table, relax.const(outside, "int64"), axis=1)
+        assert evaluated(taken) is taken
 
 
 def test_rows_of_minus_infinity_give_zeros() -> None:

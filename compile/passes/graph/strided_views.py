@@ -16,7 +16,7 @@ from tvm import relax
 
 from shuffledeploy.compiler.ir.graph import Array, constant_of, operator, shape_of
 from shuffledeploy.compiler.kernels.attention import Strided
-from shuffledeploy.compiler.passes.graph.data_movement import MOVES
+from shuffledeploy.compiler.passes.graph.data_movement import MOVES, shape_of_type
 
 Definitions = Mapping["relax.Var", Any]
 
@@ -61,6 +61,10 @@ def view_of(expr: Any, definitions: Definitions) -> View:
         view = view_of(value.args[0], definitions)
         elements = np.broadcast_to(view.elements, shape_of(value) or ())
         return dataclasses.replace(view, elements=elements)
+    if isinstance(value, relax.TupleGetItem):
+        split: Any = definitions.get(value.tuple_value)
+        if operator(split) == "relax.split":
+            return _part(view_of(split.args[0], definitions), split, int(value.index))
     if name in MOVES and isinstance(value.args[0], relax.Var):
         view = view_of(value.args[0], definitions)
         moved = MOVES[name](value, view.elements)
@@ -72,6 +76,15 @@ def view_of(expr: Any, definitions: Definitions) -> View:
         return dataclasses.replace(view, factor=view.factor * factor[1])
     shape = shape_of(expr) or ()
     return View(expr, np.arange(int(np.prod(shape)), dtype=np.int64).reshape(shape))
+
+
+def _part(view: View, split: Any, number: int) -> View:
+    """Give a part of a split tensor."""
+    axis = int(split.attrs.axis)
+    extents = [(shape_of_type(field) or ())[axis] for field in split.ty.fields]
+    first = sum(extents[:number])
+    elements = np.take(view.elements, np.arange(first, first + extents[number]), axis)
+    return dataclasses.replace(view, elements=elements)
 
 
 def factor_of(value: Any) -> tuple[Any, float] | None:
