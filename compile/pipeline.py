@@ -17,10 +17,19 @@ from typing import Any
 import tvm
 from tvm import relax, tirx
 
-from shuffledeploy.compiler.ir.attributes import ATTENTION, NORM, SHARED, WORDS, attribute, kind_of
+from shuffledeploy.compiler.ir.attributes import (
+    ATTENTION,
+    NORM,
+    PRODUCT,
+    SHARED,
+    WORDS,
+    attribute,
+    kind_of,
+)
 from shuffledeploy.compiler.ir.memory_layout import HALF, INT8
 from shuffledeploy.compiler.ir.tvm_edges import default_lowering
 from shuffledeploy.compiler.passes.graph.absorb_flatten import absorb_flatten
+from shuffledeploy.compiler.passes.graph.batched_products import lower_batched_products
 from shuffledeploy.compiler.passes.graph.choose_layouts import choose_layouts
 from shuffledeploy.compiler.passes.graph.compute_in_half import compute_in_half
 from shuffledeploy.compiler.passes.graph.compute_in_int8 import compute_in_int8
@@ -116,6 +125,8 @@ def pipeline(
     core = target.core
     # Groups of layers go by strips of a single thread.
     cache = target.cache if target.threads == 1 else target.with_whole_layers.cache
+    # Threads have the buffers of their part on their stack.
+    kept = None if target.threads == 1 else MOST_ON_STACK
     passes: dict[Phase, dict[str, Pass]] = {
         Phase.GRAPH: {
             # What windows pad themselves.
@@ -138,12 +149,8 @@ def pipeline(
             **({"compute_in_int8": compute_in_int8} if target.precision == INT8 else {}),
             # Kernels, each with its neighbours inside; then whatever no kernel of ours covers.
             "lower_to_kernels": partial(lower_to_kernels, core=core),
-            "fuse_attention": partial(
-                fuse_attention,
-                core=core,
-                # Threads have the buffers of their part on their stack.
-                most_bytes=None if target.threads == 1 else MOST_ON_STACK,
-            ),
+            "fuse_attention": partial(fuse_attention, core=core, most_bytes=kept),
+            "lower_batched_products": partial(lower_batched_products, core=core, most_bytes=kept),
             "lower_layer_norms": partial(lower_layer_norms, core=core),
             "shuffles_in_transposes": shuffles_in_transposes,
             "fuse_rest": fuse_rest,
@@ -299,7 +306,7 @@ def _lower_tir(module: tvm.IRModule) -> tvm.IRModule:
 
 
 def _has_buffers(function: tirx.PrimFunc) -> bool:
-    return kind_of(function) in (ATTENTION, NORM)
+    return kind_of(function) in (ATTENTION, NORM, PRODUCT)
 
 
 def _reads_words(function: tirx.PrimFunc) -> bool:

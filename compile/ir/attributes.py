@@ -34,6 +34,8 @@ ELEMENTWISE = "elementwise"
 TRANSFORM = "transform"
 #: Kind of attentions: two products and the softmax between them.
 ATTENTION = "attention"
+#: Kind of products of two tensors that the network computes.
+PRODUCT = "product"
 #: Kind of layer norms.
 NORM = "norm"
 #: Floats in the vectors that a kernel computes with.

@@ -23,7 +23,9 @@ from tvm.tirx.script.builder import ir as T
 from shuffledeploy.compiler.ir.memory_layout import FLOAT, FLOAT_BYTES
 from shuffledeploy.compiler.ir.tvm_edges import NO_ALIAS
 from shuffledeploy.compiler.kernels.blocks import axes, named
+from shuffledeploy.compiler.kernels.matrix_tiles import padded_columns
 from shuffledeploy.compiler.kernels.row_blocks import count_blocks, row_of, rows_of_block
+from shuffledeploy.compiler.kernels.strided import Strided, packed
 
 #: Blocks of the kernel, in order.
 KEYS, VALUES = "packed_keys", "packed_values"
@@ -38,39 +40,10 @@ BLOCKS_OF_ROWS = (
     TOTAL, SCORES, LARGEST_OF_LANES, LARGEST, POWERS, SUM_OF_LANES, SUM, INVERSE, SHARES,
 )  # fmt: skip
 
-# Vectors of a register tile, at most: no larger number of vectors of keys is a prime.
-_WIDEST_TILE = 8
 # Below all scores: what stands for a key that only fills a vector.
 _LOWEST = -3.0e38
 # Below any sum of powers with a finite score, of which the largest is 1.
 _SMALLEST_SUM = 1.0e-30
-
-
-@dataclasses.dataclass(frozen=True)
-class Strided:
-    """Where a tensor's elements stand in the memory of another one.
-
-    Attributes
-    ----------
-    size : int
-        Elements of the other tensor.
-    offset : int
-        Of the first element.
-    strides : tuple of int
-        From one outer batch, inner batch, row and column to the next.
-    """
-
-    size: int
-    offset: int
-    strides: tuple[int, int, int, int]
-
-    def at(self, *indices: Any) -> Any:
-        """Give the place of an element in memory; extents of one have stride 0."""
-        place: Any = tirx.IntImm("int32", self.offset)
-        for index, stride in zip(indices, self.strides, strict=True):
-            if stride:
-                place = place + index * stride
-        return place
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,10 +95,7 @@ class Attention:
     @property
     def padded_keys(self) -> int:
         """Keys with those that fill the last vector, and the last register tile."""
-        vectors = -(-self.keys // self.lanes)
-        while vectors > _WIDEST_TILE and all(vectors % n for n in range(2, _WIDEST_TILE + 1)):
-            vectors += 1
-        return vectors * self.lanes
+        return padded_columns(self.keys, self.lanes)
 
     @property
     def padded_outputs(self) -> int:
@@ -167,11 +137,9 @@ def _body(a: Attention) -> None:
     value = T.arg("value", T.buffer((a.value.size,), FLOAT))
     added = T.arg("added", T.buffer((a.added.size,), FLOAT)) if a.added else None
     out = T.arg("out", T.buffer((a.out.size,), FLOAT))
-    keys = _pack(
-        KEYS, key, (*a.batch, a.depth, a.padded_keys), a.keys,
-        lambda b, c, row, column: a.key.at(b, c, column, row),
-    )  # fmt: skip
-    values = _pack(VALUES, value, (*a.batch, a.keys, a.padded_outputs), a.outputs, a.value.at)
+    columns, padded = (*a.batch, a.depth, a.padded_keys), (*a.batch, a.keys, a.padded_outputs)
+    keys = packed(KEYS, key, a.key.transposed, columns, a.keys)
+    values = packed(VALUES, value, a.value, padded, a.outputs)
     scores = _scores(a, query, keys, added)
     shares = _softmax(a, scores)
     _write(a, shares, values, out)
@@ -179,21 +147,6 @@ def _body(a: Attention) -> None:
 
 def _buffer(name: str, *extents: int) -> Any:
     return named(name, T.sblock_alloc_buffer(extents, FLOAT))
-
-
-def _pack(name: str, memory: Any, extents: tuple[int, ...], filled: int, place: Any) -> Any:
-    """Copy an operand of each batch; columns from `filled` on are zero."""
-    packed = _buffer(name, *extents)
-    with T.grid(*extents) as loops:
-        with T.sblock(name):
-            b, c, row, column = axes("SSSS", "b c row column", loops)
-            if filled == extents[3]:
-                read = memory[place(b, c, row, column)]
-            else:
-                nearest = memory[place(b, c, row, tirx.min(column, filled - 1))]
-                read = tirx.Select(column < filled, nearest, T.float32(0))
-            T.buffer_store(packed, read, [b, c, row, column])
-    return packed
 
 
 def _row(a: Attention, block: Any, row: Any) -> Any:

@@ -17,12 +17,14 @@ from shuffledeploy.compiler.ir.attributes import (
     ELEMENTWISE,
     JOINED,
     NORM,
+    PRODUCT,
     WINDOW,
     attribute,
     kind_of,
 )
 from shuffledeploy.compiler.ir.inspection import element_of
 from shuffledeploy.compiler.kernels.attention_forms import attention_forms
+from shuffledeploy.compiler.kernels.batched_product import product_forms
 from shuffledeploy.compiler.kernels.block_sum_forms import block_sum_forms
 from shuffledeploy.compiler.kernels.concatenation import PART
 from shuffledeploy.compiler.kernels.convolution_forms import convolution_forms
@@ -40,7 +42,9 @@ def forms(function: tirx.PrimFunc, core: Core) -> list[Form]:
         return block_sum_forms(function, core)
     if kind == CONVOLUTION:
         return convolution_forms(function, core)
-    several = {WINDOW: window_forms, ATTENTION: attention_forms}.get(kind)
+    several = {
+        WINDOW: window_forms, ATTENTION: attention_forms, PRODUCT: product_forms,
+    }.get(kind)  # fmt: skip
     if several is not None:
         return several(function, core)
     single = {JOINED: _joined_form, ELEMENTWISE: elementwise_form, NORM: norm_form}.get(kind)

@@ -68,6 +68,13 @@ class NormedTokens(nn.Module):
         return self.norm(x)
 
 
+class Covariance(nn.Module):
+    """The product reads the same tensor twice, once by its columns."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.transpose(1, 2) @ x
+
+
 class TwoHeads(nn.Module):
     """What a linear layer writes is read by one kernel, which writes what the next one reads."""
 
@@ -375,6 +382,7 @@ LESSONS = {
     ),
     "lower_to_kernels": Lesson(ConvolutionAndSum(), (1, 3, 8, 10)),
     "fuse_attention": Lesson(TwoHeads(), (1, 5, 8)),
+    "lower_batched_products": Lesson(Covariance(), (2, 5, 8)),
     "lower_layer_norms": Lesson(NormedTokens(), (2, 5, 8)),
     "shuffles_in_transposes": Lesson(ShuffledAnswer(), (1, 6, 4, 5)),
     "fuse_rest": Lesson(Gated(), (1, 3, 4, 5)),

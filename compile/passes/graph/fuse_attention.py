@@ -45,6 +45,7 @@ from shuffledeploy.compiler.passes.graph.data_movement import MOVES
 from shuffledeploy.compiler.passes.graph.sites import OPAQUE_PATTERN, reshaped
 from shuffledeploy.compiler.passes.graph.strided_views import (
     factor_of,
+    flat_memory,
     in_order,
     strided,
     view_of,
@@ -130,10 +131,7 @@ def _called(builder: relax.BlockBuilder, found: _Found, current: Current) -> rel
     batch = math.prod(layer.batch)
     name = f"attention_{batch}x{layer.rows}x{layer.keys}x{layer.depth}"
     kernel = builder.add_func(primitive_function(layer).with_attrs(attributes), name)
-    arguments = []
-    for source in found.sources:
-        tensor = current(source) if isinstance(source, relax.Var) else source
-        arguments.append(reshaped(builder, tensor, (math.prod(shape_of(source) or (1,)),)))
+    arguments = [flat_memory(builder, source, current) for source in found.sources]
     written = relax.TensorType((layer.out.size,), FLOAT)
     flat = builder.emit(relax.call_tir(kernel, relax.Tuple(arguments), written))
     shape = shape_of(found.variable)

@@ -8,15 +8,17 @@ A kernel that knows strides reads such a tensor where its elements lie.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from tvm import relax
 
-from shuffledeploy.compiler.ir.graph import Array, constant_of, operator, shape_of
-from shuffledeploy.compiler.kernels.attention import Strided
+from shuffledeploy.compiler.ir.graph import Array, Current, constant_of, operator, shape_of
+from shuffledeploy.compiler.kernels.strided import Strided
 from shuffledeploy.compiler.passes.graph.data_movement import MOVES, shape_of_type
+from shuffledeploy.compiler.passes.graph.sites import reshaped
 
 Definitions = Mapping["relax.Var", Any]
 
@@ -117,6 +119,12 @@ def in_order(expr: Any, definitions: Definitions) -> tuple[Any, list[relax.Var]]
         passed.append(expr)
         expr = value.args[0]
     return expr, passed
+
+
+def flat_memory(builder: relax.BlockBuilder, source: Any, current: Current) -> Any:
+    """Give what stands for a view's source now as a tensor of one axis, as kernels read it."""
+    tensor = current(source) if isinstance(source, relax.Var) else source
+    return reshaped(builder, tensor, (math.prod(shape_of(source) or (1,)),))
 
 
 def strided(elements: Array, size: int) -> Strided | None:

@@ -37,7 +37,14 @@ from tvm import s_tir, tirx
 from tvm.ir import PrimType
 from tvm_ffi import structural_map, structural_walk
 
-from shuffledeploy.compiler.ir.attributes import ATTENTION, CALLS, INTERNAL, WORKSPACE, kind_of
+from shuffledeploy.compiler.ir.attributes import (
+    ATTENTION,
+    CALLS,
+    INTERNAL,
+    PRODUCT,
+    WORKSPACE,
+    kind_of,
+)
 from shuffledeploy.compiler.ir.constants import (
     CONSTANTS,
     constant_at,
@@ -157,10 +164,10 @@ def _types_of(function: tirx.PrimFunc) -> list[str]:
 def large_buffers(function: tirx.PrimFunc) -> tuple[tuple[Any, ...], int]:
     """List what a kernel allocates beside tiles, and its size, where that is no stack's.
 
-    Of kernels of ours, attentions alone have more than tiles, which stand in registers or on the
-    stack.
+    Of kernels of ours, attentions and products alone have more than tiles, which stand in registers
+    or on the stack.
     """
-    if kind_of(function) not in ("", ATTENTION):
+    if kind_of(function) not in ("", ATTENTION, PRODUCT):
         return (), 0
     if not isinstance(function.body, s_tir.SBlockRealize):
         return (), 0

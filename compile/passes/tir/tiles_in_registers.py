@@ -14,6 +14,7 @@ from shuffledeploy.compiler.ir.attributes import (
     INTERNAL,
     LANES,
     NORM,
+    PRODUCT,
     attribute,
     kind_of,
 )
@@ -63,7 +64,7 @@ def keep_on_stack(function: tirx.PrimFunc) -> tirx.PrimFunc:
     in every step, and layers of 14x14 pixels took 1.25 times as long.
     """
     whole = attribute(function, INTERNAL) is not None or attribute(function, FETCHES) is not None
-    if not whole and kind_of(function) not in (ATTENTION, NORM):
+    if not whole and kind_of(function) not in (ATTENTION, NORM, PRODUCT):
         return function
 
     def keep(allocation: Any) -> Any:

@@ -21,7 +21,8 @@ MOST_NODES = 64
 
 _BLOCKS = frozenset({
     "accumulate", "output", "taken", "finished", "partial", "root",
-    # Of attentions and layer norms.
+    # Of products, attentions and layer norms.
+    "packed_columns",
     "packed_keys", "packed_values", "score_totals", "scores", "largest_of_lanes", "largest",
     "powers", "sum_of_lanes", "sum", "inverse", "shares", "weighted", "written",
     "mean", "squares_of_lanes", "squares", "factor",

@@ -1,0 +1,111 @@
+"""Products of two tensors that the network computes become kernels of this project.
+
+Before::
+
+    x[1,4,12,1024] -> reshape[4,12,1024] ----------------------> matmul -> reshape[1,4,12,12]
+    y[1,4,12,1024] -> permute[1,4,1024,12] -> reshape ----------> matmul
+
+After::
+
+    x, y -> reshape -> one kernel that reads both where they lie -> reshape[1,4,12,12]
+
+Few rows would not pay for packing the right operand: such products are left to TVM's own rules.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import tvm
+from tvm import relax
+
+from shuffledeploy.compiler.ir.attributes import KIND, LANES, PRODUCT
+from shuffledeploy.compiler.ir.graph import Current, bindings_of, operator, rewrite, shape_of
+from shuffledeploy.compiler.ir.memory_layout import FLOAT
+from shuffledeploy.compiler.ir.tvm_edges import FUSION
+from shuffledeploy.compiler.kernels.batched_product import Product, primitive_function
+from shuffledeploy.compiler.kernels.tiling import Core, divisors
+from shuffledeploy.compiler.passes.graph.sites import OPAQUE_PATTERN, reshaped
+from shuffledeploy.compiler.passes.graph.strided_views import (
+    Definitions,
+    View,
+    flat_memory,
+    strided,
+    view_of,
+)
+
+# Rows of the left operand for which the right one is packed.
+_FEWEST_ROWS = 4
+
+
+def lower_batched_products(
+    module: tvm.IRModule, core: Core, most_bytes: int | None = None
+) -> tvm.IRModule:
+    """Call kernels in the place of products; see the module's docstring.
+
+    Parameters
+    ----------
+    module : tvm.IRModule
+        In which products with constants, and attentions, are kernels already.
+    core : Core
+        What the kernel's form needs to know of the target.
+    most_bytes : int, optional
+        What a kernel may keep of its right operand; a larger product stays as it is.
+    """
+    definitions, lanes = dict(bindings_of(module)), core.of(FLOAT).lanes
+
+    def replace(builder: relax.BlockBuilder, _: relax.Var, value: Any, current: Current) -> Any:
+        found = _product(value, definitions, lanes)
+        if found is None or (most_bytes is not None and found[0].bytes_kept > most_bytes):
+            return None
+        product, views = found
+        attributes = {
+            KIND: PRODUCT, FUSION: OPAQUE_PATTERN, LANES: lanes,
+            "multiply_adds": product.multiply_adds,
+        }  # fmt: skip
+        batch = math.prod(product.batch)
+        name = f"product_{batch}x{product.rows}x{product.columns}x{product.depth}"
+        kernel = builder.add_func(primitive_function(product).with_attrs(attributes), name)
+        arguments = relax.Tuple([flat_memory(builder, view.source, current) for view in views])
+        written = relax.TensorType((product.out.size,), FLOAT)
+        flat = builder.emit(relax.call_tir(kernel, arguments, written))
+        return reshaped(builder, flat, shape_of(value) or (product.out.size,))
+
+    return rewrite(module, replace)
+
+
+def _product(
+    value: Any, definitions: Definitions, lanes: int
+) -> tuple[Product, tuple[View, View]] | None:
+    """Read a product that a kernel covers; ``None`` for any other value."""
+    if operator(value) != "relax.matmul" or str(value.ty.dtype) != FLOAT:
+        return None
+    left, right = (view_of(argument, definitions) for argument in value.args)
+    shape, rank = shape_of(value) or (), len(shape_of(value) or ())
+    if min(left.elements.ndim, right.elements.ndim, rank) < 2 or shape[-2] < _FEWEST_ROWS:
+        return None
+    if any(str(view.source.ty.dtype) != FLOAT for view in (left, right)):
+        return None
+    depth, (*over, rows, columns) = left.elements.shape[-1], shape
+    batch = math.prod(over)
+    places = np.arange(batch * rows * columns, dtype=np.int64).reshape(shape)
+    matrices = [
+        (np.broadcast_to(left.elements, (*over, rows, depth)), left.size),
+        (np.broadcast_to(right.elements, (*over, depth, columns)), right.size),
+        (places, places.size),
+    ]
+    for inner in reversed(divisors(batch, batch)):
+        split = [
+            strided(matrix.reshape(batch // inner, inner, *matrix.shape[-2:]), size)
+            for matrix, size in matrices
+        ]
+        lefts, rights, written = split
+        if lefts is not None and rights is not None and written is not None:
+            product = Product(
+                (batch // inner, inner), rows, columns, depth, lefts, rights, written,
+                left.factor * right.factor, lanes,
+            )  # fmt: skip
+            return product, (left, right)
+    return None
