@@ -17,15 +17,7 @@ from typing import Any
 import tvm
 from tvm import relax, tirx
 
-from shuffledeploy.compiler.ir.attributes import (
-    ATTENTION,
-    NORM,
-    PRODUCT,
-    SHARED,
-    WORDS,
-    attribute,
-    kind_of,
-)
+from shuffledeploy.compiler.ir.attributes import SHARED, WORDS, attribute, kind_of
 from shuffledeploy.compiler.ir.memory_layout import HALF, INT8
 from shuffledeploy.compiler.ir.tvm_edges import default_lowering
 from shuffledeploy.compiler.passes.graph.absorb_flatten import absorb_flatten
@@ -36,7 +28,7 @@ from shuffledeploy.compiler.passes.graph.compute_in_int8 import compute_in_int8
 from shuffledeploy.compiler.passes.graph.eliminate_channel_shuffle import eliminate_channel_shuffle
 from shuffledeploy.compiler.passes.graph.flatten_concatenations import flatten_concatenations
 from shuffledeploy.compiler.passes.graph.fold_batch_norm import fold_batch_norm
-from shuffledeploy.compiler.passes.graph.fuse_attention import MOST_ON_STACK, fuse_attention
+from shuffledeploy.compiler.passes.graph.fuse_attention import fuse_attention
 from shuffledeploy.compiler.passes.graph.fuse_rest import fuse_rest
 from shuffledeploy.compiler.passes.graph.layer_norms import lower_layer_norms
 from shuffledeploy.compiler.passes.graph.lower_to_kernels import lower_to_kernels
@@ -125,8 +117,6 @@ def pipeline(
     core = target.core
     # Groups of layers go by strips of a single thread.
     cache = target.cache if target.threads == 1 else target.with_whole_layers.cache
-    # Threads have the buffers of their part on their stack.
-    kept = None if target.threads == 1 else MOST_ON_STACK
     passes: dict[Phase, dict[str, Pass]] = {
         Phase.GRAPH: {
             # What windows pad themselves.
@@ -149,8 +139,8 @@ def pipeline(
             **({"compute_in_int8": compute_in_int8} if target.precision == INT8 else {}),
             # Kernels, each with its neighbours inside; then whatever no kernel of ours covers.
             "lower_to_kernels": partial(lower_to_kernels, core=core),
-            "fuse_attention": partial(fuse_attention, core=core, most_bytes=kept),
-            "lower_batched_products": partial(lower_batched_products, core=core, most_bytes=kept),
+            "fuse_attention": partial(fuse_attention, core=core),
+            "lower_batched_products": partial(lower_batched_products, core=core),
             "lower_layer_norms": partial(lower_layer_norms, core=core),
             "shuffles_in_transposes": shuffles_in_transposes,
             "fuse_rest": fuse_rest,
@@ -180,7 +170,7 @@ def pipeline(
             "cut_odd_vectors": each(cut_odd_vectors, kind_of),
             **({"fetch_next_weights": each(fetch_next_weights, kind_of)} if target.fetches else {}),
             "part_last_tile": each(part_last_tile, kind_of),
-            "hold_one_step": each(hold_one_step, _has_buffers),
+            "hold_one_step": each(hold_one_step, kind_of),
         },
         Phase.PLAN: {
             "constants_in_place": constants_in_place,
@@ -303,10 +293,6 @@ def run_steps(module: tvm.IRModule, steps: Iterable[Step], dump: Dump = Dump()) 
 def _lower_tir(module: tvm.IRModule) -> tvm.IRModule:
     lower, *_ = default_lowering()
     return lower(module)
-
-
-def _has_buffers(function: tirx.PrimFunc) -> bool:
-    return kind_of(function) in (ATTENTION, NORM, PRODUCT)
 
 
 def _reads_words(function: tirx.PrimFunc) -> bool:

@@ -38,6 +38,8 @@ ATTENTION = "attention"
 PRODUCT = "product"
 #: Kind of layer norms.
 NORM = "norm"
+#: Kinds of kernels that have buffers beside their tiles.
+BUFFERED = (ATTENTION, NORM, PRODUCT)
 #: Floats in the vectors that a kernel computes with.
 LANES = "lanes"
 #: Of a kernel that reads int8 in words of four and adds up their products: the parts that a word is

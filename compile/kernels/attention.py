@@ -20,7 +20,7 @@ from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script.builder import ir as T
 
-from shuffledeploy.compiler.ir.memory_layout import FLOAT, FLOAT_BYTES
+from shuffledeploy.compiler.ir.memory_layout import FLOAT
 from shuffledeploy.compiler.ir.tvm_edges import NO_ALIAS
 from shuffledeploy.compiler.kernels.blocks import axes, named
 from shuffledeploy.compiler.kernels.matrix_tiles import padded_columns
@@ -101,12 +101,6 @@ class Attention:
     def padded_outputs(self) -> int:
         """Elements of a value with those that fill the last vector."""
         return -(-self.outputs // self.lanes) * self.lanes
-
-    @property
-    def bytes_kept(self) -> int:
-        """Of one batch's keys and values, and of a block's scores, powers and shares."""
-        packed = self.depth * self.padded_keys + self.keys * self.padded_outputs
-        return FLOAT_BYTES * (packed + 3 * self.block * self.padded_keys)
 
     @property
     def multiply_adds(self) -> int:

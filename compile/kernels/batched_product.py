@@ -19,7 +19,7 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script.builder import ir as T
 
 from shuffledeploy.compiler.ir.attributes import LANES
-from shuffledeploy.compiler.ir.memory_layout import FLOAT, FLOAT_BYTES
+from shuffledeploy.compiler.ir.memory_layout import FLOAT
 from shuffledeploy.compiler.ir.tvm_edges import NO_ALIAS
 from shuffledeploy.compiler.kernels.blocks import ACCUMULATE, OUTPUT, axes, named
 from shuffledeploy.compiler.kernels.matrix_tiles import (
@@ -70,11 +70,6 @@ class Product:
     def padded(self) -> int:
         """Columns with those that fill the last vector."""
         return padded_columns(self.columns, self.lanes)
-
-    @property
-    def bytes_kept(self) -> int:
-        """Of one batch's right matrix."""
-        return FLOAT_BYTES * self.depth * self.padded
 
     @property
     def multiply_adds(self) -> int:

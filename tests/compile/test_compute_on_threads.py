@@ -88,6 +88,20 @@ class Small(nn.Module):
         return self.linear(torch.fmod(self.conv(x), 2.0).mean((2, 3)))
 
 
+class Tokens(nn.Module):
+    """A norm, an attention of three heads, and a product of channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.qkv = nn.LayerNorm(24), nn.Linear(24, 72)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        parts = self.qkv(self.norm(x)).reshape(1, 37, 3, 3, 8).permute(2, 0, 3, 1, 4)
+        q, k, v = parts.unbind(0)
+        x = nn.functional.scaled_dot_product_attention(q, k, v)
+        return x.transpose(2, 3) @ v
+
+
 @pytest.fixture(scope="module")
 def units() -> nn.Module:
     """Give a network with residuals, shuffles, pools and a concatenation."""
@@ -138,6 +152,17 @@ def test_a_drawn_network_on_three_threads(seed: int) -> None:
     network = seeded(Drawn(seed), seed)
     before, after = on_threads(network, 1, 3, 37, 11, threads=3)
     assert_threads_agree(before, after, draw(1, 3, 37, 11).numpy(), target=QUICK)
+
+
+def test_rows_of_tokens_and_heads_are_shared_out() -> None:
+    before, after = on_threads(seeded(Tokens()), 1, 37, 24, threads=2)
+    functions = kernel_functions(after)
+    assert [name.split("_")[0] for name in calls(after)] == [
+        "norm", "conv1x1", "attention", "product",
+    ]  # fmt: skip
+    assert all(int(attribute(functions[name], PARTS)) == 2 for name in calls(after))
+    finished = [run_steps(m, steps_of(pipeline(HOST), Phase.KERNEL)) for m in (before, after)]
+    assert_threads_agree(*finished, draw(1, 37, 24).numpy(), target=QUICK)
 
 
 @pytest.mark.parametrize("outputs", [1000, 4096])

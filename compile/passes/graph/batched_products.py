@@ -40,9 +40,7 @@ from shuffledeploy.compiler.passes.graph.strided_views import (
 _FEWEST_ROWS = 4
 
 
-def lower_batched_products(
-    module: tvm.IRModule, core: Core, most_bytes: int | None = None
-) -> tvm.IRModule:
+def lower_batched_products(module: tvm.IRModule, core: Core) -> tvm.IRModule:
     """Call kernels in the place of products; see the module's docstring.
 
     Parameters
@@ -51,14 +49,12 @@ def lower_batched_products(
         In which products with constants, and attentions, are kernels already.
     core : Core
         What the kernel's form needs to know of the target.
-    most_bytes : int, optional
-        What a kernel may keep of its right operand; a larger product stays as it is.
     """
     definitions, lanes = dict(bindings_of(module)), core.of(FLOAT).lanes
 
     def replace(builder: relax.BlockBuilder, _: relax.Var, value: Any, current: Current) -> Any:
         found = _product(value, definitions, lanes)
-        if found is None or (most_bytes is not None and found[0].bytes_kept > most_bytes):
+        if found is None:
             return None
         product, views = found
         attributes = {

@@ -54,11 +54,8 @@ from shuffledeploy.compiler.passes.graph.strided_views import (
 # From the condition of `where` back to the scores: is no score of a row above minus infinity?
 _ALL_LOWEST = ("logical_not", "astype", "max", "astype", "logical_not", "equal")
 
-#: Bytes that a thread's stack has room for on every system: Android's is 1 MB.
-MOST_ON_STACK = 1 << 19
 
-
-def fuse_attention(module: tvm.IRModule, core: Core, most_bytes: int | None = None) -> tvm.IRModule:
+def fuse_attention(module: tvm.IRModule, core: Core) -> tvm.IRModule:
     """Replace attentions by calls of kernels; see the module's docstring.
 
     Parameters
@@ -67,8 +64,6 @@ def fuse_attention(module: tvm.IRModule, core: Core, most_bytes: int | None = No
         Of which convolutions and linear layers are kernels already.
     core : Core
         What the kernel's form needs to know of the target.
-    most_bytes : int, optional
-        What a kernel may keep of keys, values and scores; a larger attention stays as it is.
     """
     finder = _Finder(module)
     lanes, found = core.of(FLOAT).lanes, {}
@@ -77,8 +72,7 @@ def fuse_attention(module: tvm.IRModule, core: Core, most_bytes: int | None = No
         if attention is None:
             continue
         layer = dataclasses.replace(attention.layer, lanes=lanes)
-        if most_bytes is None or layer.bytes_kept <= most_bytes:
-            found[attention.variable] = dataclasses.replace(attention, layer=layer)
+        found[attention.variable] = dataclasses.replace(attention, layer=layer)
 
     def replace(builder: relax.BlockBuilder, variable: relax.Var, _: Any, current: Current) -> Any:
         attention = found.get(variable)

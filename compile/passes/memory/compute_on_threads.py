@@ -34,14 +34,17 @@ from shuffledeploy.compiler.ir.inspection import kernel_functions
 from shuffledeploy.compiler.ir.tvm_edges import NO_ALIAS
 from shuffledeploy.compiler.kernels.images import multiply_adds_of
 from shuffledeploy.compiler.passes.memory.expose_intermediates import kernel_calls
-from shuffledeploy.compiler.passes.memory.one_function import large_buffers
+from shuffledeploy.compiler.passes.memory.one_function import STACK_BYTES, large_buffers
 from shuffledeploy.compiler.passes.tir.fetch_weights import fetch_next_weights
+from shuffledeploy.compiler.passes.tir.one_step_buffers import hold_one_step
 from shuffledeploy.compiler.threads.parts import only_part, part_call, part_of
 
 # Multiply-adds of a network below which threads wait for each other longer than they compute: on
 # two threads one of 0.7 M took 2.4 times as long as on one, one of 38 M 0.63 times (measured, as in
 # compile/README.md).
 LEAST_WORK = 5_000_000
+#: Bytes that a kernel's buffers may take of a thread's stack, which has 1 MB on Android.
+MOST_ON_STACK = 1 << 19
 
 
 def compute_on_threads(
@@ -69,9 +72,10 @@ def compute_on_threads(
     if threads == 1 or _work(module) < least_work:
         return module
     functions: dict[Any, Any] = dict(module.functions)
-    for variable, function in module.functions.items():
-        if not _is_called(function):
+    for variable, given in module.functions.items():
+        if not _is_called(given):
             continue
+        function = hold_one_step(given)
         whole = fetch_next_weights(function) if fetches and kind_of(function) else function
         part = part_of(whole, threads)
         parts = threads if part is not None else 1
@@ -95,7 +99,8 @@ def _is_called(function: Any) -> bool:
     """Whether the network calls a function, of which each thread has all buffers for itself."""
     if not isinstance(function, tirx.PrimFunc) or attribute(function, INTERNAL) is not None:
         return False
-    return not large_buffers(function)[0]
+    most = MOST_ON_STACK if kind_of(function) else STACK_BYTES
+    return not large_buffers(hold_one_step(function), most)[0]
 
 
 def _shared_out(function: tirx.PrimFunc, part: tvm.ir.GlobalVar, parts: int) -> tirx.PrimFunc:

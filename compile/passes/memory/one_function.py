@@ -38,10 +38,9 @@ from tvm.ir import PrimType
 from tvm_ffi import structural_map, structural_walk
 
 from shuffledeploy.compiler.ir.attributes import (
-    ATTENTION,
+    BUFFERED,
     CALLS,
     INTERNAL,
-    PRODUCT,
     WORKSPACE,
     kind_of,
 )
@@ -161,20 +160,20 @@ def _types_of(function: tirx.PrimFunc) -> list[str]:
     return [str(p.dtype) if is_tensor(p) else "" for p in function.params]
 
 
-def large_buffers(function: tirx.PrimFunc) -> tuple[tuple[Any, ...], int]:
+def large_buffers(function: tirx.PrimFunc, most: int = STACK_BYTES) -> tuple[tuple[Any, ...], int]:
     """List what a kernel allocates beside tiles, and its size, where that is no stack's.
 
-    Of kernels of ours, attentions and products alone have more than tiles, which stand in registers
-    or on the stack.
+    Of kernels of ours, some kinds alone have more than tiles, which stand in registers or on the
+    stack.
     """
-    if kind_of(function) not in ("", ATTENTION, PRODUCT):
+    if kind_of(function) not in ("", *BUFFERED):
         return (), 0
     if not isinstance(function.body, s_tir.SBlockRealize):
         return (), 0
     allocated = function.body.block.alloc_buffers
     buffers = tuple(buffer for buffer in allocated if buffer.scope() != LOCAL)
     size = sum(aligned(tensor_bytes(buffer.shape, buffer.dtype)) for buffer in buffers)
-    return (buffers, size) if size > STACK_BYTES else ((), 0)
+    return (buffers, size) if size > most else ((), 0)
 
 
 def _internal(function: tirx.PrimFunc, large: tuple[Any, ...]) -> tirx.PrimFunc:

@@ -28,11 +28,15 @@ import tvm.sym
 from tvm import s_tir, tirx
 from tvm_ffi import structural_map, structural_walk
 
+from shuffledeploy.compiler.ir.attributes import BUFFERED, kind_of
 from shuffledeploy.compiler.ir.tir import loads_in, with_root, with_values
 
 
 def hold_one_step(function: tirx.PrimFunc) -> tirx.PrimFunc:
     """Shorten the axes of a scheduled kernel's buffers; see the module's docstring."""
+    if kind_of(function) not in BUFFERED or not isinstance(function.body, s_tir.SBlockRealize):
+        # Another kernel, or a thread's part of one, of which that was done.
+        return function
     root = function.body.block
     shorter = {}
     steps = _steps(root.body, root.alloc_buffers)

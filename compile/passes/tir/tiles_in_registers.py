@@ -9,12 +9,10 @@ from tvm import tirx
 from tvm_ffi import structural_map
 
 from shuffledeploy.compiler.ir.attributes import (
-    ATTENTION,
+    BUFFERED,
     FETCHES,
     INTERNAL,
     LANES,
-    NORM,
-    PRODUCT,
     attribute,
     kind_of,
 )
@@ -64,7 +62,7 @@ def keep_on_stack(function: tirx.PrimFunc) -> tirx.PrimFunc:
     in every step, and layers of 14x14 pixels took 1.25 times as long.
     """
     whole = attribute(function, INTERNAL) is not None or attribute(function, FETCHES) is not None
-    if not whole and kind_of(function) not in (ATTENTION, NORM, PRODUCT):
+    if not whole and kind_of(function) not in BUFFERED:
         return function
 
     def keep(allocation: Any) -> Any:
