@@ -51,7 +51,7 @@ smoke: $(READY)
 
 test: lint board
 	-$(RUN) model/fetch_fashion.py
-	$(RUN) -m pytest --numprocesses 2 --dist loadfile
+	$(RUN) -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # Each round starts from another seed; the first that finds something ends it.
 fuzz: $(READY)

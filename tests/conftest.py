@@ -17,6 +17,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="write tests/compile/golden anew")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start long files first: what is left at the end is short."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
 class Leftovers:
     """What a program leaves behind: processes of its, files in its temporary folder.
 

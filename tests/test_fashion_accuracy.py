@@ -15,6 +15,8 @@ from shuffledeploy.deploy.runtime.execution import open_network
 from shuffledeploy.model.errors import Failure, UsageError
 from shuffledeploy.model.fashion_data import FASHION, Split, fetch, read_split
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def images() -> Split:

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.long
+
 #: C, C++, tables and the parts of a page: what is no Python and comes along.
 KINDS = (".c", ".cpp", ".h", ".csv", ".toml", ".j2", ".css")
 PROJECT = Path(__file__).resolve().parents[1]

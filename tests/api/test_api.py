@@ -17,6 +17,8 @@ import shuffledeploy
 from shuffledeploy import UsageError, api
 from shuffledeploy.compiler.bundle.folder import Bundle
 
+pytestmark = pytest.mark.long
+
 
 class TwoInputs(nn.Module):
     """Adds one image to a convolution of another."""

@@ -41,6 +41,8 @@ from shuffledeploy.compiler.passes.graph.output_parts import in_parts
 from shuffledeploy.compiler.passes.graph.sites import lanes_for
 from shuffledeploy.compiler.passes.tir.tiles_in_registers import load_whole_vectors
 
+pytestmark = pytest.mark.long
+
 #: 512, 256 and 128 bits; the last two run on any machine that has the first.
 CORES = [Core(16, 32), Core(8, 16), Core(4, 32)]
 

@@ -35,6 +35,8 @@ from shuffledeploy.deploy.runner.bench_runner import program_flags
 from shuffledeploy.model.errors import UsageError
 from shuffledeploy.model.registry import build, input_shape
 
+pytestmark = pytest.mark.long
+
 #: A C library is built for each set of flags: these are the bench runner's, so that it is there.
 MUSL = program_flags(HOST.architecture)
 

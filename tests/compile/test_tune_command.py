@@ -21,6 +21,8 @@ from shuffledeploy.compiler.tuning.records.record_log import log_path, read_log
 from shuffledeploy.model.fashion_data import CLASSES
 from shuffledeploy.model.registry import FASHION_CHECKPOINT
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

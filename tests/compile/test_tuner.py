@@ -25,6 +25,8 @@ from shuffledeploy.compiler.tuning.search.latency_score import LocalLatency
 from shuffledeploy.compiler.tuning.search.tasks import Progress, Task
 from shuffledeploy.compiler.tuning.search.trial_plan import BATCH
 
+pytestmark = pytest.mark.long
+
 
 @pytest.mark.smoke
 def test_tasks_are_kernels_with_forms_the_heaviest_first(tasks: list[Task]) -> None:

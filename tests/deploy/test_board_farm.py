@@ -13,7 +13,7 @@ from shuffledeploy.compiler.tuning.score import KernelObject
 from shuffledeploy.deploy.scoring.board_farm import STRIKES, BoardFarm, FarmBoard
 from shuffledeploy.model.errors import Failure
 
-pytestmark = pytest.mark.smoke
+pytestmark = [pytest.mark.smoke, pytest.mark.long]
 
 
 def _kernels(count: int, first: int = 0) -> list[KernelObject]:

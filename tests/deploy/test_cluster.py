@@ -29,6 +29,8 @@ from shuffledeploy.deploy.scoring.dask_cluster import connected
 from shuffledeploy.deploy.scoring.scores import CountedInstructions
 from shuffledeploy.model.errors import Failure
 
+pytestmark = pytest.mark.long
+
 ARM = find_target("arm")
 CORE = "cortex-a72"
 

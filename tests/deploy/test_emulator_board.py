@@ -22,7 +22,7 @@ from shuffledeploy.deploy.devices.board_process import Board, list_boards, runni
 from shuffledeploy.deploy.devices.opening import Device, open_device
 from shuffledeploy.model.errors import Failure, UsageError
 
-pytestmark = pytest.mark.emulated
+pytestmark = [pytest.mark.emulated, pytest.mark.long]
 
 _COMMAND = [sys.executable, str(Path(__file__).parents[2] / "deploy" / "device.py")]
 

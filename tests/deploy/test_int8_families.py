@@ -19,6 +19,8 @@ from shuffledeploy.model.random_weights import randomise
 from shuffledeploy.model.resnext import ResNeXtUnit
 from shuffledeploy.model.shufflenet import ShuffleUnit
 
+pytestmark = pytest.mark.long
+
 SHAPE = (1, 3, 32, 40)
 STEM, WIDTH, CLASSES = 24, 48, 10
 

@@ -40,7 +40,7 @@ from shuffledeploy.deploy.runtime.execution import start_network
 from shuffledeploy.deploy.scoring.tuning_devices import require
 from shuffledeploy.model.errors import Failure, UsageError
 
-pytestmark = pytest.mark.emulated
+pytestmark = [pytest.mark.emulated, pytest.mark.long]
 
 
 def _pushed(phone: PhoneProcess) -> list[str]:

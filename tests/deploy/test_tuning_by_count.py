@@ -17,6 +17,8 @@ from shuffledeploy.compiler.tuning.search.tuner import tune
 from shuffledeploy.deploy.board.qemu import Emulator
 from shuffledeploy.deploy.scoring.scores import CountedInstructions
 
+pytestmark = pytest.mark.long
+
 ARM = find_target("arm")
 
 

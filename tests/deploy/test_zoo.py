@@ -11,6 +11,8 @@ from shuffledeploy.deploy.actions.zoo_check import ZooRow, check, print_rows
 from shuffledeploy.deploy.runtime.parity import Parity
 from shuffledeploy.model.registry import names
 
+pytestmark = pytest.mark.long
+
 SMALL = (64, 64)
 
 

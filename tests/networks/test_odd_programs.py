@@ -15,6 +15,8 @@ import shuffledeploy
 from shuffledeploy.compiler.frontend.program import load_program
 from shuffledeploy.model.errors import UsageError
 
+pytestmark = pytest.mark.long
+
 ODD = {**LAYERS, **FUNCTIONS}
 #: What cannot be compiled, with a word of the line that says so.
 REFUSED = {
