@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,7 @@ from shuffledeploy.deploy.estimate.silicon_errors import (
 )
 from shuffledeploy.model.errors import UsageError
 
+README = Path(__file__).resolve().parents[2] / "deploy" / "README.md"
 TINY = """\
 7767517
 3 3
@@ -114,6 +116,27 @@ def test_the_kept_errors_are_of_this_estimator_and_hold_what_the_readme_says() -
         assert known.errors.median_error <= median
         assert known.errors.largest_error <= largest
         assert known.errors.rank_correlation >= rank
+
+
+@pytest.mark.smoke
+def test_the_readme_has_the_errors_that_are_kept() -> None:
+    table = re.findall(
+        r"^\| (\S+) \(([^)]*)\) \| (\d+) \| ([\d.]+) \| ([\d.]+) % \| (\d+) %"
+        r" \| ([\d.]+) \| ([\d.]+) \|$",
+        README.read_text(encoding="utf-8"), re.MULTILINE,
+    )  # fmt: skip
+    kept = {board: known for board in BOARDS if (known := known_errors(board)) is not None}
+    assert sorted(board for board, *_ in table) == sorted(kept)
+    for board, label, networks, ratio, median, largest, spread, rank in table:
+        known = kept[board]
+        assert ("blind" in label) == known.blind
+        assert int(networks) == known.errors.networks
+        assert float(ratio) == pytest.approx(known.errors.ratio_mean, abs=0.0051)
+        digits = 0.051 if "." in median else 0.51
+        assert float(median) == pytest.approx(100 * known.errors.median_error, abs=digits)
+        assert float(largest) == pytest.approx(100 * known.errors.largest_error, abs=0.51)
+        assert float(spread) == pytest.approx(known.errors.spread, abs=0.00051)
+        assert float(rank) == pytest.approx(known.errors.rank_correlation, abs=0.00051)
 
 
 @pytest.mark.smoke
