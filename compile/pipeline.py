@@ -135,11 +135,12 @@ def pipeline(
             "products_of_rows": products_of_rows,
             "simplify_pools": simplify_pools,
             "flatten_concatenations": flatten_concatenations,
+            # Of float32, whatever is computed around them.
+            "fuse_attention": partial(fuse_attention, core=core),
             **({"compute_in_half": compute_in_half} if target.precision == HALF else {}),
             **({"compute_in_int8": compute_in_int8} if target.precision == INT8 else {}),
             # Kernels, each with its neighbours inside; then whatever no kernel of ours covers.
             "lower_to_kernels": partial(lower_to_kernels, core=core),
-            "fuse_attention": partial(fuse_attention, core=core),
             "lower_batched_products": partial(lower_batched_products, core=core),
             "lower_layer_norms": partial(lower_layer_norms, core=core),
             "shuffles_in_transposes": shuffles_in_transposes,

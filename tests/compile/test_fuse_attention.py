@@ -34,6 +34,8 @@ from shuffledeploy.compiler.kernels.strided import Strided
 from shuffledeploy.compiler.kernels.tiling import Core
 from shuffledeploy.compiler.passes.graph.strided_views import strided
 from shuffledeploy.compiler.passes.memory.expose_intermediates import kernel_calls
+from shuffledeploy.compiler.pipeline import Phase, pipeline, run_steps, steps_of
+from shuffledeploy.compiler.targets import find_target
 from shuffledeploy.compiler.tuning.records.plain_traces import require_plain
 from shuffledeploy.compiler.tuning.records.recorded_schedules import make_record, recorded_schedule
 from shuffledeploy.compiler.tuning.search.tasks import default_schedule
@@ -122,6 +124,15 @@ def test_answers_are_those_of_pytorch(
     module = lowered(imported(seeded(network), *shape).module, core)
     assert len(_attentions(module)) == 1
     assert_module_is(with_schedules(module, core), network, *shape)
+
+
+def test_attentions_stay_float32_in_half_precision() -> None:
+    target = find_target("cortex-a76").computing_in("float16")
+    steps = steps_of(pipeline(target), Phase.GRAPH)
+    module = run_steps(imported(seeded(Heads()), 1, 19, 24).module, steps)
+    kinds = [name.split("_")[0].rstrip("0123456789") for _, name in kernel_calls(module)]
+    # A cast at either border, and around the attention.
+    assert kinds == ["cast", "conv1x", "cast", "attention", "cast", "conv1x", "cast"]
 
 
 def test_parts_of_a_split_and_offsets_by_a_table_cost_no_kernel() -> None:

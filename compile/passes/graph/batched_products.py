@@ -64,7 +64,7 @@ def lower_batched_products(module: tvm.IRModule, core: Core) -> tvm.IRModule:
         batch = math.prod(product.batch)
         name = f"product_{batch}x{product.rows}x{product.columns}x{product.depth}"
         kernel = builder.add_func(primitive_function(product).with_attrs(attributes), name)
-        arguments = relax.Tuple([flat_memory(builder, view.source, current) for view in views])
+        arguments = flat_memory(builder, [view.source for view in views], current)
         written = relax.TensorType((product.out.size,), FLOAT)
         flat = builder.emit(relax.call_tir(kernel, arguments, written))
         return reshaped(builder, flat, shape_of(value) or (product.out.size,))

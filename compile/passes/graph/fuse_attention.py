@@ -61,7 +61,7 @@ def fuse_attention(module: tvm.IRModule, core: Core) -> tvm.IRModule:
     Parameters
     ----------
     module : tvm.IRModule
-        Of which convolutions and linear layers are kernels already.
+        In float32; layouts are chosen.
     core : Core
         What the kernel's form needs to know of the target.
     """
@@ -125,9 +125,9 @@ def _called(builder: relax.BlockBuilder, found: _Found, current: Current) -> rel
     batch = math.prod(layer.batch)
     name = f"attention_{batch}x{layer.rows}x{layer.keys}x{layer.depth}"
     kernel = builder.add_func(primitive_function(layer).with_attrs(attributes), name)
-    arguments = [flat_memory(builder, source, current) for source in found.sources]
+    arguments = flat_memory(builder, found.sources, current)
     written = relax.TensorType((layer.out.size,), FLOAT)
-    flat = builder.emit(relax.call_tir(kernel, relax.Tuple(arguments), written))
+    flat = builder.emit(relax.call_tir(kernel, arguments, written))
     shape = shape_of(found.variable)
     assert shape is not None
     return reshaped(builder, flat, shape)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -121,10 +121,16 @@ def in_order(expr: Any, definitions: Definitions) -> tuple[Any, list[relax.Var]]
     return expr, passed
 
 
-def flat_memory(builder: relax.BlockBuilder, source: Any, current: Current) -> Any:
-    """Give what stands for a view's source now as a tensor of one axis, as kernels read it."""
-    tensor = current(source) if isinstance(source, relax.Var) else source
-    return reshaped(builder, tensor, (math.prod(shape_of(source) or (1,)),))
+def flat_memory(
+    builder: relax.BlockBuilder, sources: Sequence[Any], current: Current
+) -> relax.Tuple:
+    """Give what stands for views' sources now as tensors of one axis, as kernels read them."""
+    flat: dict[Any, Any] = {}
+    for source in sources:
+        if source not in flat:
+            tensor = current(source) if isinstance(source, relax.Var) else source
+            flat[source] = reshaped(builder, tensor, (math.prod(shape_of(source) or (1,)),))
+    return relax.Tuple([flat[source] for source in sources])
 
 
 def strided(elements: Array, size: int) -> Strided | None:
