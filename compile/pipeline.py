@@ -38,6 +38,7 @@ from shuffledeploy.compiler.passes.graph.pads_in_windows import pads_in_windows
 from shuffledeploy.compiler.passes.graph.products_of_rows import products_of_rows
 from shuffledeploy.compiler.passes.graph.shuffles_in_transposes import shuffles_in_transposes
 from shuffledeploy.compiler.passes.graph.simplify_pools import simplify_pools
+from shuffledeploy.compiler.passes.graph.softmaxes import lower_softmaxes
 from shuffledeploy.compiler.passes.graph.write_in_read_order import write_in_read_order
 from shuffledeploy.compiler.passes.memory.compute_in_strips import compute_in_strips
 from shuffledeploy.compiler.passes.memory.compute_on_threads import LEAST_WORK, compute_on_threads
@@ -143,6 +144,7 @@ def pipeline(
             "lower_to_kernels": partial(lower_to_kernels, core=core),
             "lower_batched_products": partial(lower_batched_products, core=core),
             "lower_layer_norms": partial(lower_layer_norms, core=core),
+            "lower_softmaxes": partial(lower_softmaxes, core=core),
             "shuffles_in_transposes": shuffles_in_transposes,
             "fuse_rest": fuse_rest,
             # An input that is an answer is copied.

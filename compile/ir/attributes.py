@@ -38,8 +38,10 @@ ATTENTION = "attention"
 PRODUCT = "product"
 #: Kind of layer norms.
 NORM = "norm"
+#: Kind of softmaxes that stand alone.
+SOFTMAX = "softmax"
 #: Kinds of kernels that have buffers beside their tiles.
-BUFFERED = (ATTENTION, NORM, PRODUCT)
+BUFFERED = (ATTENTION, NORM, PRODUCT, SOFTMAX)
 #: Floats in the vectors that a kernel computes with.
 LANES = "lanes"
 #: Of a kernel that reads int8 in words of four and adds up their products: the parts that a word is

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import operator
 from typing import Any
 
 from tvm import tirx
@@ -25,19 +26,22 @@ from shuffledeploy.compiler.ir.tvm_edges import NO_ALIAS
 from shuffledeploy.compiler.kernels.blocks import axes, named
 from shuffledeploy.compiler.kernels.matrix_tiles import padded_columns
 from shuffledeploy.compiler.kernels.row_blocks import count_blocks, row_of, rows_of_block
+from shuffledeploy.compiler.kernels.row_reductions import (
+    OF_LANES,
+    numbers_of_rows,
+    reduced_rows,
+)
+from shuffledeploy.compiler.kernels.softmax import INVERSE, LARGEST, LOWEST, POWERS, SUM
 from shuffledeploy.compiler.kernels.strided import Strided, packed
 
 #: Blocks of the kernel, in order.
 KEYS, VALUES = "packed_keys", "packed_values"
 TOTAL, SCORES = "score_totals", "scores"
-LARGEST_OF_LANES, LARGEST = "largest_of_lanes", "largest"
-POWERS = "powers"
-SUM_OF_LANES, SUM = "sum_of_lanes", "sum"
-INVERSE, SHARES = "inverse", "shares"
+SHARES = "shares"
 WEIGHTED, WRITTEN = "weighted", "written"
 #: Those that are computed for a block of rows before sums of values.
 BLOCKS_OF_ROWS = (
-    TOTAL, SCORES, LARGEST_OF_LANES, LARGEST, POWERS, SUM_OF_LANES, SUM, INVERSE, SHARES,
+    TOTAL, SCORES, LARGEST + OF_LANES, LARGEST, POWERS, SUM + OF_LANES, SUM, INVERSE, SHARES,
 )  # fmt: skip
 
 # Below all scores: what stands for a key that only fills a vector.
@@ -176,43 +180,22 @@ def _scores(a: Attention, query: Any, keys: Any, added: Any) -> Any:
 def _softmax(a: Attention, scores: Any) -> Any:
     """Write powers of two of all scores, at most 1, over each row's sum of them."""
     rows = (*a.batch, a.blocks, a.block)
-    vectors = a.padded_keys // a.lanes
-
-    def reduced(lanes_name: str, name: str, of: Any, start: float, add: Any) -> Any:
-        lanes, whole = _buffer(lanes_name, *rows, a.lanes), _buffer(name, *rows)
-        with T.grid(*rows, a.lanes, vectors) as loops:
-            with T.sblock(lanes_name):
-                b, c, i, r, lane, v = axes("SSSSSR", "b c i r lane v", loops)
-                with T.init():
-                    T.buffer_store(lanes, T.float32(start), [b, c, i, r, lane])
-                read = of[b, c, i, r, v * a.lanes + lane]
-                T.buffer_store(lanes, add(lanes[b, c, i, r, lane], read), [b, c, i, r, lane])
-        with T.grid(*rows, a.lanes) as loops:
-            with T.sblock(name):
-                b, c, i, r, lane = axes("SSSSR", "b c i r lane", loops)
-                with T.init():
-                    T.buffer_store(whole, T.float32(start), [b, c, i, r])
-                read = lanes[b, c, i, r, lane]
-                T.buffer_store(whole, add(whole[b, c, i, r], read), [b, c, i, r])
-        return whole
-
-    lowest = _LOWEST if a.zero_rows else -3.4028234e38
-    largest = reduced(LARGEST_OF_LANES, LARGEST, scores, lowest, tirx.max)
+    columns = (a.padded_keys // a.lanes, a.lanes)
+    largest = reduced_rows(LARGEST, rows, columns, lambda *at: scores[at], LOWEST, tirx.max)
     powers = _buffer(POWERS, *rows, a.padded_keys)
     with T.grid(*rows, a.padded_keys) as loops:
         with T.sblock(POWERS):
             b, c, i, r, t = axes("SSSSS", "b c i r t", loops)
             power = tirx.exp2(scores[b, c, i, r, t] - largest[b, c, i, r])
             T.buffer_store(powers, power, [b, c, i, r, t])
-    sums = reduced(SUM_OF_LANES, SUM, powers, 0.0, lambda left, right: left + right)
-    inverses, shares = _buffer(INVERSE, *rows), _buffer(SHARES, *rows, a.padded_keys)
-    with T.grid(*rows) as loops:
-        with T.sblock(INVERSE):
-            b, c, i, r = axes("SSSS", "b c i r", loops)
-            total = sums[b, c, i, r]
-            if a.zero_rows:
-                total = tirx.max(total, T.float32(_SMALLEST_SUM))
-            T.buffer_store(inverses, T.float32(1) / total, [b, c, i, r])
+    sums = reduced_rows(SUM, rows, columns, lambda *at: powers[at], 0.0, operator.add)
+
+    def inverse(*at: Any) -> Any:
+        total = tirx.max(sums[at], T.float32(_SMALLEST_SUM)) if a.zero_rows else sums[at]
+        return T.float32(1) / total
+
+    inverses = numbers_of_rows(INVERSE, rows, inverse)
+    shares = _buffer(SHARES, *rows, a.padded_keys)
     with T.grid(*rows, a.padded_keys) as loops:
         with T.sblock(SHARES):
             b, c, i, r, t = axes("SSSSS", "b c i r t", loops)

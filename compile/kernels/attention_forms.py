@@ -18,6 +18,8 @@ from shuffledeploy.compiler.kernels.matrix_tiles import (
     register_tiles,
     write_by_vectors,
 )
+from shuffledeploy.compiler.kernels.row_reductions import OF_LANES
+from shuffledeploy.compiler.kernels.softmax import LARGEST, POWERS, SUM
 from shuffledeploy.compiler.kernels.tiling import (
     Choose,
     Core,
@@ -67,12 +69,11 @@ def _form(lanes: int, of_scores: RegisterTiles, of_values: RegisterTiles) -> For
         schedule.reverse_compute_at(get(blocks.SCORES), scores.tile, preserve_unit_loops=True)
         for name in (blocks.WRITTEN, blocks.SCORES):
             write_by_vectors(schedule, get(name), lanes)
-        for name in (blocks.KEYS, blocks.VALUES, blocks.POWERS):
+        for name in (blocks.KEYS, blocks.VALUES, POWERS):
             copy_by_vectors(schedule, get(name), lanes)
         schedule.vectorize(schedule.get_loops(get(blocks.SHARES))[-1])
-        for name in (blocks.LARGEST_OF_LANES, blocks.SUM_OF_LANES):
-            reduce_by_lanes(schedule, get(name))
-        for name in (blocks.LARGEST, blocks.SUM):
+        for name in (LARGEST, SUM):
+            reduce_by_lanes(schedule, get(name + OF_LANES))
             reduce_lanes(schedule, get(name))
         begin_in_registers(schedule, get(blocks.TOTAL), scores)
         begin_in_registers(schedule, get(blocks.WEIGHTED), values)

@@ -18,6 +18,7 @@ from shuffledeploy.compiler.ir.attributes import (
     JOINED,
     NORM,
     PRODUCT,
+    SOFTMAX,
     WINDOW,
     attribute,
     kind_of,
@@ -30,7 +31,7 @@ from shuffledeploy.compiler.kernels.concatenation import PART
 from shuffledeploy.compiler.kernels.convolution_forms import convolution_forms
 from shuffledeploy.compiler.kernels.elementwise import elementwise_form
 from shuffledeploy.compiler.kernels.images import for_each_image
-from shuffledeploy.compiler.kernels.norm import norm_form
+from shuffledeploy.compiler.kernels.rows_form import rows_form
 from shuffledeploy.compiler.kernels.tiling import Choose, Core, Form, divisors, vectorize_copy
 from shuffledeploy.compiler.kernels.window_forms import window_forms
 
@@ -47,7 +48,12 @@ def forms(function: tirx.PrimFunc, core: Core) -> list[Form]:
     }.get(kind)  # fmt: skip
     if several is not None:
         return several(function, core)
-    single = {JOINED: _joined_form, ELEMENTWISE: elementwise_form, NORM: norm_form}.get(kind)
+    single = {
+        JOINED: _joined_form,
+        ELEMENTWISE: elementwise_form,
+        NORM: rows_form,
+        SOFTMAX: rows_form,
+    }.get(kind)
     return [] if single is None else [single(core)]
 
 

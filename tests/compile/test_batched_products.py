@@ -45,7 +45,7 @@ class OfImages(nn.Module):
         return x @ x[:, :, 1:].tanh()
 
 
-class Shared(nn.Module):
+class TimesTheFirst(nn.Module):
     """All images are multiplied with the first."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -55,7 +55,7 @@ class Shared(nn.Module):
 CASES = [
     (OfChannels(), (2, 33, 28)),
     (OfImages(), (3, 19, 19)),
-    (Shared(), (3, 24, 24)),
+    (TimesTheFirst(), (3, 24, 24)),
 ]
 
 
@@ -75,9 +75,9 @@ def test_slices_transpositions_and_numbers_leave_no_kernel() -> None:
 
 
 def test_products_of_few_rows_go_by_other_rules() -> None:
-    module = lowered(imported(Shared(), 1, 3, 3).module)
+    module = lowered(imported(TimesTheFirst(), 1, 3, 3).module)
     assert not _products(module)
-    assert_module_is(with_schedules(module), Shared(), 1, 3, 3)
+    assert_module_is(with_schedules(module), TimesTheFirst(), 1, 3, 3)
 
 
 @pytest.mark.parametrize("core", CORES, ids=lambda core: f"{core.lanes}-lanes")

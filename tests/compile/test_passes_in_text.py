@@ -75,6 +75,13 @@ class Covariance(nn.Module):
         return x.transpose(1, 2) @ x
 
 
+class SharesOfTokens(nn.Module):
+    """The softmax is a kernel that reads and writes rows."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.softmax(-1)
+
+
 class TwoHeads(nn.Module):
     """What a linear layer writes is read by one kernel, which writes what the next one reads."""
 
@@ -384,6 +391,7 @@ LESSONS = {
     "fuse_attention": Lesson(TwoHeads(), (1, 5, 8)),
     "lower_batched_products": Lesson(Covariance(), (2, 5, 8)),
     "lower_layer_norms": Lesson(NormedTokens(), (2, 5, 8)),
+    "lower_softmaxes": Lesson(SharesOfTokens(), (2, 5, 8)),
     "shuffles_in_transposes": Lesson(ShuffledAnswer(), (1, 6, 4, 5)),
     "fuse_rest": Lesson(Gated(), (1, 3, 4, 5)),
     "own_answers": Lesson(Passed(), (1, 3, 2, 4)),

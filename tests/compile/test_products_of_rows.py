@@ -38,7 +38,7 @@ class OfTransposed(nn.Module):
         return y.transpose(1, 2) - x.mean()
 
 
-class OfImages(nn.Module):
+class MatrixOfEachImage(nn.Module):
     """A matrix for each image, and one that is computed, are no linear layers."""
 
     def __init__(self) -> None:
@@ -75,10 +75,10 @@ def test_a_weight_that_is_broadcast_is_one_matrix() -> None:
 
 
 def test_other_products_stay_as_they_are() -> None:
-    module = imported(OfImages(), 3, 5, 6).module
+    module = imported(MatrixOfEachImage(), 3, 5, 6).module
     products = [v for _, v in bindings_of(products_of_rows(module)) if _is_product(v)]
     assert [shape_of(product) for product in products] == [(3, 5, 4), (3, 5, 5)]
-    assert_module_is(products_of_rows(module), OfImages(), 3, 5, 6)
+    assert_module_is(products_of_rows(module), MatrixOfEachImage(), 3, 5, 6)
 
 
 def _is_product(value: object) -> bool:

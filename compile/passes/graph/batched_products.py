@@ -30,7 +30,7 @@ from shuffledeploy.compiler.kernels.tiling import Core, divisors
 from shuffledeploy.compiler.passes.graph.sites import OPAQUE_PATTERN, reshaped
 from shuffledeploy.compiler.passes.graph.strided_views import (
     Definitions,
-    View,
+    StridedView,
     flat_memory,
     strided,
     view_of,
@@ -74,7 +74,7 @@ def lower_batched_products(module: tvm.IRModule, core: Core) -> tvm.IRModule:
 
 def _product(
     value: Any, definitions: Definitions, lanes: int
-) -> tuple[Product, tuple[View, View]] | None:
+) -> tuple[Product, tuple[StridedView, StridedView]] | None:
     """Read a product that a kernel covers; ``None`` for any other value."""
     if operator(value) != "relax.matmul" or str(value.ty.dtype) != FLOAT:
         return None

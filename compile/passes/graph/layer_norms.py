@@ -25,8 +25,8 @@ from shuffledeploy.compiler.kernels.norm import Norm, primitive_function
 from shuffledeploy.compiler.kernels.tiling import Core
 from shuffledeploy.compiler.passes.graph.sites import OPAQUE_PATTERN, reshaped
 
-# Lanes of the shortest vectors that are worth a kernel.
-_FEWEST_LANES = 4
+#: Lanes of the shortest vectors that are worth a kernel.
+FEWEST_LANES = 4
 
 
 def lower_layer_norms(module: tvm.IRModule, core: Core) -> tvm.IRModule:
@@ -61,6 +61,6 @@ def _norm(value: Any, core: Core) -> Norm | None:
     if not shape or [int(axis) % len(shape) for axis in attrs.axes] != [len(shape) - 1]:
         return None
     lanes = math.gcd(shape[-1], core.of(FLOAT).lanes)
-    if lanes < _FEWEST_LANES or not attrs.center or not attrs.scale:
+    if lanes < FEWEST_LANES or not attrs.center or not attrs.scale:
         return None
     return Norm(math.prod(shape[:-1]), shape[-1], float(attrs.epsilon), lanes)

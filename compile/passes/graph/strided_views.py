@@ -24,7 +24,7 @@ Definitions = Mapping["relax.Var", Any]
 
 
 @dataclasses.dataclass(frozen=True)
-class View:
+class StridedView:
     """What a tensor is of another one.
 
     Attributes
@@ -47,7 +47,7 @@ class View:
         return int(np.prod(shape_of(self.source) or (1,)))
 
 
-def view_of(expr: Any, definitions: Definitions) -> View:
+def view_of(expr: Any, definitions: Definitions) -> StridedView:
     """Look through moves of elements and products with numbers.
 
     Parameters
@@ -77,10 +77,10 @@ def view_of(expr: Any, definitions: Definitions) -> View:
         view = view_of(factor[0], definitions)
         return dataclasses.replace(view, factor=view.factor * factor[1])
     shape = shape_of(expr) or ()
-    return View(expr, np.arange(int(np.prod(shape)), dtype=np.int64).reshape(shape))
+    return StridedView(expr, np.arange(int(np.prod(shape)), dtype=np.int64).reshape(shape))
 
 
-def _part(view: View, split: Any, number: int) -> View:
+def _part(view: StridedView, split: Any, number: int) -> StridedView:
     """Give a part of a split tensor."""
     axis = int(split.attrs.axis)
     extents = [(shape_of_type(field) or ())[axis] for field in split.ty.fields]
