@@ -13,7 +13,7 @@ from shuffledeploy.compiler.passes.graph.products_of_rows import products_of_row
 from shuffledeploy.compiler.passes.memory.expose_intermediates import kernel_calls
 
 
-class Block(nn.Module):
+class HalfBlock(nn.Module):
     """The second half of a transformer's block, with a scale of channels and a number."""
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class MatrixOfEachImage(nn.Module):
 
 @pytest.mark.parametrize(
     ("network", "shape", "kernels"),
-    [(Block(), (1, 7, 12), 2), (Block(), (3, 7, 12), 2), (Block(), (2, 3, 5, 12), 2)],
+    [(HalfBlock(), (1, 7, 12), 2), (HalfBlock(), (3, 7, 12), 2), (HalfBlock(), (2, 3, 5, 12), 2)],
     ids=["tokens", "images", "map"],
 )
 def test_all_that_follows_a_product_is_its_epilogue(
