@@ -47,6 +47,8 @@ def window_forms(function: tirx.PrimFunc, core: Core) -> list[Form]:
         rest = width % core.lanes
         in_pieces = rest and not (width > core.lanes and rest.bit_count() == 1)
         cost += 1.0 if in_pieces and not core.masks else 0.0
+        # Between steps of a loop over the window such sums stand in memory.
+        cost += 1.0 if rest and width > core.lanes and kh * kw > MOST_WRITTEN_OUT else 0.0
         found += [
             (cost, _window_form(width, fitting, most, kh * kw, outside))
             for outside in (True, False)

@@ -35,7 +35,7 @@ from shuffledeploy.compiler.ir.attributes import LANES
 from shuffledeploy.compiler.ir.inspection import kernel_functions
 from shuffledeploy.compiler.kernels.convolution_shape import Convolution, contiguous_run
 from shuffledeploy.compiler.kernels.schedules import forms, scheduled
-from shuffledeploy.compiler.kernels.tiling import Core
+from shuffledeploy.compiler.kernels.tiling import Core, extents_of
 from shuffledeploy.compiler.kernels.winograd import Winograd, transform_input, transform_output
 from shuffledeploy.compiler.passes.graph.output_parts import in_parts
 from shuffledeploy.compiler.passes.graph.sites import lanes_for
@@ -163,6 +163,19 @@ def test_no_kernel_reads_outside_its_buffers(tmp_path: Path) -> None:
 
 def with_global_symbol(function: Any, name: str) -> Any:
     return function.with_attr("global_symbol", name)
+
+
+@pytest.mark.parametrize("channels", [40, 88])
+def test_sums_over_long_windows_stand_in_one_register(channels: int) -> None:
+    """A depthwise layer of 7x7 windows and 40 channels took nine times as long by vectors of 40."""
+    core = CORES[0]
+    network = nn.Conv2d(channels, channels, 7, padding=3, groups=channels)
+    module = lowered(imported(network, 1, channels, 9, 8).module, core)
+    (function,) = (f for n, f in kernel_functions(module).items() if n.startswith("depthwise"))
+    state = Schedule(tvm.IRModule({"main": function}))
+    forms(function, core)[0](state, lambda options, default: default)
+    *_, lanes = extents_of(state, state.get_sblock("accumulate_update"))
+    assert lanes <= core.lanes
 
 
 @pytest.mark.smoke
