@@ -73,6 +73,8 @@ class Lowered:
         How large its numbers get, of a network that computes in half precision.
     kept : tuple of str
         Layers that compute in float32 since that was asked for.
+    stored_inputs : tuple
+        Inputs on which a network in int8 is to prove itself: of those that its ranges are made for.
     """
 
     program: Program
@@ -80,6 +82,7 @@ class Lowered:
     calls: tuple[str, ...]
     half: HalfRange | None = None
     kept: tuple[str, ...] = ()
+    stored_inputs: tuple[list[Array], ...] = ()
 
     @property
     def half_scale(self) -> float:
@@ -130,7 +133,7 @@ def lower(
         Names of layers that are to compute in float32 in half precision or int8.
     """
     program, steps = import_program(exported), pipeline(target)
-    half, kept = None, tuple[str, ...]()
+    half, kept, stored = None, tuple[str, ...](), tuple[list[Array], ...]()
     if keep_float32:
         program, kept = with_kept_layers(program, target, keep_float32)
     if target.precision == HALF:
@@ -140,12 +143,13 @@ def lower(
     if target.precision == INT8:
         proof = [bundles.seeded_inputs(program.inputs, seed) for seed in (0, *SEEDS)]
         scaled = with_int8_ranges(program.module, target, calibration or proof)
+        stored = tuple(calibration[: len(proof)])
         program = dataclasses.replace(program, module=scaled)
     dump = Dump.of(dump_folder, steps)
     dump(program.module, "import")
     module = run_steps(program.module, steps_of(steps, Phase.GRAPH), dump)
     calls = tuple(name for _, name in kernel_calls(module))
-    return Lowered(program, module, calls, half, kept)
+    return Lowered(program, module, calls, half, kept, stored)
 
 
 def record_keys(lowered: Lowered, target: CompileTarget) -> set[str]:
@@ -225,7 +229,11 @@ def write_bundle(  # noqa: PLR0913 - all but four by name
         # LLVM and PyTorch leave Python's lock to each other.
         inputs = lowered.program.inputs
         proving = beside.submit(
-            proof_arrays, lowered.program.exported, inputs, unscheduled_program(lowered.module)
+            proof_arrays,
+            lowered.program.exported,
+            inputs,
+            unscheduled_program(lowered.module),
+            lowered.stored_inputs,
         )
         functions = {name: choice.function for name, choice in chosen.items()}
         dump = Dump.of(dump_folder, pipeline(target))
@@ -274,7 +282,9 @@ def write_bundle(  # noqa: PLR0913 - all but four by name
                                 if is_shuffle(lowered.kernels[e.name])),
             program_shuffles=shuffles,
             score_source=", ".join(sorted(sources)) or None,
-            score_unit=", ".join(sorted(units)) or None, seeds=SEEDS,
+            score_unit=", ".join(sorted(units)) or None,
+            seeds=() if lowered.stored_inputs else SEEDS,
+            stored_inputs=len(lowered.stored_inputs) or 1,
             tolerance=TOLERANCES[target.precision],
             precision=msgspec.convert(target.precision, Precision), threads=target.threads,
             half_scale=lowered.half_scale, layers=layers, kept_float32=lowered.kept,

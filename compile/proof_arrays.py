@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -25,6 +25,7 @@ from shuffledeploy.compiler.passes.memory.expose_intermediates import (
 from shuffledeploy.compiler.program_values import one_thread
 from shuffledeploy.compiler.targets import HOST, CompileTarget, find_target
 
+#: Of the inputs of a proof beside the first, whose seed is 0.
 SEEDS = (1, 2, 3, 4)
 
 
@@ -35,7 +36,7 @@ class ProofArrays:
     Attributes
     ----------
     arrays : dict
-        The first input and PyTorch's answers to all inputs, as a bundle keeps them.
+        The inputs that are kept and PyTorch's answers to all, as a bundle keeps them.
     outputs : tuple of Tensor
         Names, shapes and types of an answer.
     values, expected : list of Array
@@ -52,18 +53,29 @@ class ProofArrays:
 
 
 def reference(
-    exported: ExportedProgram, inputs: tuple[Tensor, ...]
+    exported: ExportedProgram, inputs: tuple[Tensor, ...], stored: Sequence[list[Array]] = ()
 ) -> tuple[dict[str, Array], tuple[Tensor, ...]]:
-    """Ask PyTorch for the outputs of the reference input (seed 0) and of each of `SEEDS`."""
+    """Ask PyTorch for its answers to a proof's inputs.
+
+    Parameters
+    ----------
+    exported : ExportedProgram
+        The network.
+    inputs : tuple of Tensor
+        What it takes.
+    stored : sequence
+        The proof's inputs, which are kept with the answers. Without any they are drawn from seed 0
+        and each of `SEEDS`, and the first is kept.
+    """
     arrays: dict[str, Array] = {}
     outputs: list[Array] = []
     ask = answering(exported)
-    for case, seed in enumerate((0, *SEEDS)):
-        values = bundles.seeded_inputs(inputs, seed)
+    cases = stored or [bundles.seeded_inputs(inputs, seed) for seed in (0, *SEEDS)]
+    for case, values in enumerate(cases):
         outputs = ask(values)
         arrays |= {f"output_{case}_{i}": value for i, value in enumerate(outputs)}
-        if case == 0:
-            arrays |= {f"input_{i}": value for i, value in enumerate(values)}
+        if case == 0 or stored:
+            arrays |= {bundles.input_name(case, i): value for i, value in enumerate(values)}
     specs = tuple(
         Tensor(f"output_{i}", tuple(value.shape), data_type(str(value.dtype)))
         for i, value in enumerate(outputs)
@@ -110,8 +122,9 @@ def writes_of(program: tvm.IRModule, inputs: list[Array]) -> list[list[Array]]:
 
 
 def proof_arrays(
-    exported: ExportedProgram, inputs: tuple[Tensor, ...], program: tvm.IRModule
-) -> ProofArrays:
+    exported: ExportedProgram, inputs: tuple[Tensor, ...], program: tvm.IRModule,
+    stored: Sequence[list[Array]] = (),
+) -> ProofArrays:  # fmt: skip
     """Ask PyTorch for its answers, and run every kernel unscheduled on the first input.
 
     Parameters
@@ -122,8 +135,10 @@ def proof_arrays(
         What it takes.
     program : tvm.IRModule
         Its kernels, as :func:`unscheduled_program` gave them.
+    stored : sequence
+        As of :func:`reference`.
     """
-    arrays, outputs = reference(exported, inputs)
+    arrays, outputs = reference(exported, inputs, stored)
     values = [arrays[f"input_{i}"] for i in range(len(inputs))]
     expected = [arrays[f"output_0_{i}"] for i in range(len(outputs))]
     return ProofArrays(arrays, outputs, values, expected, writes_of(program, values))

@@ -86,17 +86,18 @@ class Bundle:
         return f"{header}, and {archive} or {library}"
 
     def reference_inputs(self) -> list[list[Array]]:
-        """List the inputs of each parity check: the stored reference, then one for each seed."""
-        arrays = read_arrays(self.path / REFERENCE, _inputs(self.manifest))
-        seeded = (seeded_inputs(self.manifest.inputs, seed) for seed in self.manifest.seeds)
-        return [list(arrays.values()), *seeded]
+        """List the inputs of each parity check: those that are stored, then one for each seed."""
+        arrays = iter(read_arrays(self.path / REFERENCE, _inputs(self.manifest)).values())
+        manifest = self.manifest
+        stored = [[next(arrays) for _ in manifest.inputs] for _ in range(manifest.stored_inputs)]
+        return [*stored, *(seeded_inputs(manifest.inputs, seed) for seed in manifest.seeds)]
 
     def reference_outputs(self) -> list[list[Array]]:
         """Give PyTorch's outputs for each of :meth:`reference_inputs`."""
         arrays = read_arrays(self.path / REFERENCE, _outputs(self.manifest))
         return [
             [arrays[f"output_{case}_{i}"] for i in range(len(self.manifest.outputs))]
-            for case in range(1 + len(self.manifest.seeds))
+            for case in range(self.manifest.cases)
         ]
 
     def intermediate_samples(self) -> list[Array]:
@@ -115,13 +116,22 @@ def size_text(count: int) -> str:
 
 
 def _inputs(manifest: Manifest) -> dict[str, Expected]:
-    return {f"input_{i}": (t.shape, t.dtype) for i, t in enumerate(manifest.inputs)}
+    return {
+        input_name(case, i): (tensor.shape, tensor.dtype)
+        for case in range(manifest.stored_inputs)
+        for i, tensor in enumerate(manifest.inputs)
+    }
+
+
+def input_name(case: int, place: int) -> str:
+    """Name a tensor of a stored input in the file of references."""
+    return f"input_{place}" if case == 0 else f"input_{case}_{place}"
 
 
 def _outputs(manifest: Manifest) -> dict[str, Expected]:
     return {
         f"output_{case}_{i}": (tensor.shape, tensor.dtype)
-        for case in range(1 + len(manifest.seeds))
+        for case in range(manifest.cases)
         for i, tensor in enumerate(manifest.outputs)
     }
 

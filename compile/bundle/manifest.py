@@ -93,6 +93,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     half_scale: Annotated[float, Meta(gt=0, le=1)] = 1.0
     layers: Annotated[tuple[Layer, ...], Meta(max_length=100_000)] = ()
     kept_float32: Annotated[tuple[Name, ...], Meta(max_length=100_000)] = ()
+    stored_inputs: Annotated[int, Meta(ge=1, le=MOST_SEEDS)] = 1
     files: Annotated[dict[Name, Hash], Meta(max_length=64)] = {}
     format: int = FORMAT
 
@@ -117,6 +118,11 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         ):
             if not known.keys() >= named:
                 raise ValueError(f"{what} names a kernel that is not listed")
+
+    @property
+    def cases(self) -> int:
+        """Inputs of a parity check: those that are stored, then one for each seed."""
+        return self.stored_inputs + len(self.seeds)
 
     @property
     def kernel_calls(self) -> int:

@@ -91,7 +91,7 @@ def _wishes(options: argparse.Namespace) -> RunnerWishes:
 def _by_device(bundle: Bundle, options: argparse.Namespace) -> tuple[dict[str, Any], Result]:
     """Load the network on a device and call it there."""
     image = image_input(options.input, bundle.manifest) if options.input else None
-    total = 2 + len(bundle.manifest.seeds) + (image is not None) + options.layers
+    total = 1 + bundle.manifest.cases + (image is not None) + options.layers
     opened = open_standalone if options.standalone else open_network
     with steps(f"opening {options.device or 'the device'}", total + 1) as tell:
         with opened(bundle, options.device, options.core) as network:

@@ -108,7 +108,7 @@ def judge(bundle: Bundle, answer: RunnerAnswer, place: DeviceName) -> RunnerResu
     """
     manifest, allowed = bundle.manifest, bundle.manifest.tolerance
     precision = manifest.precision
-    wanted = [len(manifest.outputs)] * (1 + len(manifest.seeds))
+    wanted = [len(manifest.outputs)] * manifest.cases
     compared = [len(case.errors) for case in answer.cases]
     if compared != wanted:
         raise Failure(f"{place.text}: the runner compared {len(compared)} of {len(wanted)} inputs")

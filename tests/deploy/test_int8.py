@@ -40,6 +40,23 @@ def classifier(core: str, precision: str) -> Bundle:
     )  # fmt: skip
 
 
+def test_a_network_proves_itself_on_inputs_that_it_learned_from(tmp_path: Path) -> None:
+    """Of noise, which is far outside of these ranges, int8 answers nothing like PyTorch."""
+    dark = 0.02 * np.random.default_rng(9).random((16, 3, 64, 48), np.float32) - 0.4
+    np.savez(tmp_path / "inputs.npz", dark)
+    bundle = shuffledeploy.compile(
+        Classifier().eval(), (torch.zeros(1, 3, 64, 48),), "host", name="dark",
+        output=tmp_path / "dark", precision="int8", calibrate=tmp_path / "inputs.npz",
+    )  # fmt: skip
+    assert (bundle.manifest.cases, bundle.manifest.seeds) == (5, ())
+    assert len(bundle.reference_outputs()) == 5
+    for (stored,), given in zip(bundle.reference_inputs(), dark, strict=False):
+        np.testing.assert_array_equal(stored, given[None])
+    parity = shuffledeploy.check_parity(bundle)
+    assert parity.passed
+    assert parity.cases == 5
+
+
 @pytest.mark.emulated
 @pytest.mark.parametrize("core", ["cortex-a76", "cortex-a55"])
 def test_answers_on_cores_with_dot_products_are_near_pytorchs(core: str, board_built: None) -> None:
