@@ -225,12 +225,15 @@ register_lowering(_TIR_PIPELINE, _tir_pipeline)
 def link(output: str, objects: Sequence[str], options: Sequence[str] | None = None) -> None:
     """Link objects into a shared library; undefined symbols are the TVM runtime's and libc's.
 
+    What TVM tells debuggers of its functions, a tenth of ShuffleNet 0.5x's library, is left out.
+
     Raises
     ------
     Failure
         With the linker's first complaint.
     """
-    command = [*linker(), "-shared", "--gc-sections", "-z", f"max-page-size={PAGE_SIZE}",
+    command = [*linker(), "-shared", "--gc-sections", "--strip-debug",
+               "-z", f"max-page-size={PAGE_SIZE}",
                "-o", str(output), *map(str, objects), *(options or ())]  # fmt: skip
     run_tool(command, f"link {Path(output).name}")
 
