@@ -18,6 +18,7 @@ import tvm
 from shuffledeploy.compiler import TVM_VERSION
 from shuffledeploy.compiler.targets import CompileTarget
 from shuffledeploy.model.cache_folder import cache_folder
+from shuffledeploy.model.command_output import replaced
 from shuffledeploy.model.errors import UsageError
 
 #: Bytes that objects may take in the cache: some twenty thousand kernels. Beyond it those go that
@@ -29,7 +30,7 @@ _HASH_BYTES = hashlib.sha256().digest_size
 
 def kept_object(
     kernels: tvm.IRModule, target: CompileTarget, path: Path, make: Callable[[Path], None]
-) -> None:
+) -> bool:
     """Write an object: what an earlier compilation kept, or what is made now.
 
     Parameters
@@ -42,15 +43,21 @@ def kept_object(
         The object to write.
     make : Callable
         Compiles the kernels to an object at a path.
+
+    Returns
+    -------
+    bool
+        Whether it was made now.
     """
     place = _place(kernels, target)
     found = None if place is None else _read(place)
     if found is not None:
         path.write_bytes(found)
-        return
+        return False
     make(path)
     if place is not None:
         _keep(path.read_bytes(), place)
+    return True
 
 
 def forget_old_objects(most: int = MOST_BYTES) -> None:
@@ -114,10 +121,6 @@ def _read(place: Path) -> bytes | None:
 
 
 def _keep(content: bytes, place: Path) -> None:
-    """Write an object, beside its place first; without room for it, it is not kept."""
-    beside = place.with_name(f".{os.getpid()}.{place.name}")
-    try:
+    """Write an object; without room for it, it is not kept."""
+    with contextlib.suppress(UsageError), replaced(place) as beside:
         beside.write_bytes(hashlib.sha256(content).digest() + content)
-        beside.replace(place)
-    except OSError:
-        beside.unlink(missing_ok=True)

@@ -133,13 +133,15 @@ def _objects_of(
         progress(0, len(done))
         try:
             yield [str(path) for path in paths]
+            made = False
             for count, one in enumerate(as_completed(done), 1):
-                one.result()
+                made = one.result() or made
                 progress(count, len(done))
         finally:
             for one in done:
                 one.cancel()
-    forget_old_objects()
+    if made:
+        forget_old_objects()
 
 
 def _write_object(kernels: tvm.IRModule, target: CompileTarget, path: Path) -> None:

@@ -18,12 +18,10 @@ import operator
 from typing import Any
 
 from tvm import tirx
-from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script.builder import ir as T
 
 from shuffledeploy.compiler.ir.memory_layout import FLOAT
-from shuffledeploy.compiler.ir.tvm_edges import NO_ALIAS
-from shuffledeploy.compiler.kernels.blocks import axes, named
+from shuffledeploy.compiler.kernels.blocks import axes, named, written
 from shuffledeploy.compiler.kernels.matrix_tiles import padded_columns
 from shuffledeploy.compiler.kernels.row_blocks import count_blocks, row_of, rows_of_block
 from shuffledeploy.compiler.kernels.row_reductions import (
@@ -122,11 +120,7 @@ def primitive_function(attention: Attention) -> tirx.PrimFunc:
         Parameters: memory of the query, the key, the value and of what is added where there is
         such, each ``(size,)``; output, ``(size,)``.
     """
-    with IRBuilder() as builder:
-        with T.prim_func(s_tir=True):
-            T.func_attr({NO_ALIAS: True})
-            _body(attention)
-    return builder.get()
+    return written(lambda: _body(attention))
 
 
 def _body(a: Attention) -> None:
@@ -153,7 +147,7 @@ def _row(a: Attention, block: Any, row: Any) -> Any:
 
 def _scores(a: Attention, query: Any, keys: Any, added: Any) -> Any:
     extents = (*a.batch, a.blocks, a.block, a.padded_keys)
-    total, scores = _buffer(TOTAL, *extents), _buffer(SCORES, *extents)
+    total = _buffer(TOTAL, *extents)
     with T.grid(*extents, a.depth) as loops:
         with T.sblock(TOTAL):
             b, c, i, r, t, k = axes("SSSSSR", "b c i r t k", loops)
@@ -161,20 +155,19 @@ def _scores(a: Attention, query: Any, keys: Any, added: Any) -> Any:
                 T.buffer_store(total, T.float32(0), [b, c, i, r, t])
             product = query[a.query.at(b, c, _row(a, i, r), k)] * keys[b, c, k, t]
             T.buffer_store(total, total[b, c, i, r, t] + product, [b, c, i, r, t])
-    with T.grid(*extents) as loops:
-        with T.sblock(SCORES):
-            b, c, i, r, t = axes("SSSSS", "b c i r t", loops)
-            score = total[b, c, i, r, t]
-            # Powers of two cost less than those of e.
-            score = score * T.float32(a.scale * math.log2(math.e))
-            if a.added is not None:
-                column = t if a.keys == a.padded_keys else tirx.min(t, a.keys - 1)
-                summand = added[a.added.at(b, c, _row(a, i, r), column)]
-                score = score + summand * T.float32(math.log2(math.e))
-            if a.keys != a.padded_keys:
-                score = tirx.Select(t < a.keys, score, T.float32(_LOWEST))
-            T.buffer_store(scores, score, [b, c, i, r, t])
-    return scores
+
+    def score(b: Any, c: Any, i: Any, r: Any, t: Any) -> Any:
+        # Powers of two cost less than those of e.
+        found = total[b, c, i, r, t] * T.float32(a.scale * math.log2(math.e))
+        if a.added is not None:
+            column = t if a.keys == a.padded_keys else tirx.min(t, a.keys - 1)
+            summand = added[a.added.at(b, c, _row(a, i, r), column)]
+            found = found + summand * T.float32(math.log2(math.e))
+        if a.keys != a.padded_keys:
+            found = tirx.Select(t < a.keys, found, T.float32(_LOWEST))
+        return found
+
+    return numbers_of_rows(SCORES, extents, score)
 
 
 def _softmax(a: Attention, scores: Any) -> Any:
@@ -182,12 +175,9 @@ def _softmax(a: Attention, scores: Any) -> Any:
     rows = (*a.batch, a.blocks, a.block)
     columns = (a.padded_keys // a.lanes, a.lanes)
     largest = reduced_rows(LARGEST, rows, columns, lambda *at: scores[at], LOWEST, tirx.max)
-    powers = _buffer(POWERS, *rows, a.padded_keys)
-    with T.grid(*rows, a.padded_keys) as loops:
-        with T.sblock(POWERS):
-            b, c, i, r, t = axes("SSSSS", "b c i r t", loops)
-            power = tirx.exp2(scores[b, c, i, r, t] - largest[b, c, i, r])
-            T.buffer_store(powers, power, [b, c, i, r, t])
+    powers = numbers_of_rows(
+        POWERS, (*rows, a.padded_keys), lambda *at: tirx.exp2(scores[at] - largest[at[:-1]])
+    )
     sums = reduced_rows(SUM, rows, columns, lambda *at: powers[at], 0.0, operator.add)
 
     def inverse(*at: Any) -> Any:
@@ -195,13 +185,9 @@ def _softmax(a: Attention, scores: Any) -> Any:
         return T.float32(1) / total
 
     inverses = numbers_of_rows(INVERSE, rows, inverse)
-    shares = _buffer(SHARES, *rows, a.padded_keys)
-    with T.grid(*rows, a.padded_keys) as loops:
-        with T.sblock(SHARES):
-            b, c, i, r, t = axes("SSSSS", "b c i r t", loops)
-            share = powers[b, c, i, r, t] * inverses[b, c, i, r]
-            T.buffer_store(shares, share, [b, c, i, r, t])
-    return shares
+    return numbers_of_rows(
+        SHARES, (*rows, a.padded_keys), lambda *at: powers[at] * inverses[at[:-1]]
+    )
 
 
 def _write(a: Attention, shares: Any, values: Any, out: Any) -> None:

@@ -15,13 +15,11 @@ import dataclasses
 import tvm
 from tvm import tirx
 from tvm.s_tir import Schedule
-from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script.builder import ir as T
 
 from shuffledeploy.compiler.ir.attributes import LANES
 from shuffledeploy.compiler.ir.memory_layout import FLOAT
-from shuffledeploy.compiler.ir.tvm_edges import NO_ALIAS
-from shuffledeploy.compiler.kernels.blocks import ACCUMULATE, OUTPUT, axes, named
+from shuffledeploy.compiler.kernels.blocks import ACCUMULATE, OUTPUT, axes, named, written
 from shuffledeploy.compiler.kernels.matrix_tiles import (
     RegisterTiles,
     begin_in_registers,
@@ -86,11 +84,7 @@ def primitive_function(product: Product) -> tirx.PrimFunc:
     tirx.PrimFunc
         Parameters: memory of the left and of the right operand, output, each ``(size,)``.
     """
-    with IRBuilder() as builder:
-        with T.prim_func(s_tir=True):
-            T.func_attr({NO_ALIAS: True})
-            _body(product)
-    return builder.get()
+    return written(lambda: _body(product))
 
 
 def _body(p: Product) -> None:

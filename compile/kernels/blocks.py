@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import enum
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 from tvm import tirx
@@ -13,6 +13,7 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script.builder import ir as T
 
 from shuffledeploy.compiler.ir.memory_layout import FLOAT, INT8
+from shuffledeploy.compiler.ir.tvm_edges import NO_ALIAS
 from shuffledeploy.compiler.kernels.operations import OPERATIONS, WRITTEN_TIMES, number
 
 ACCUMULATE = "accumulate"
@@ -60,6 +61,15 @@ def named(name: str, value: Any) -> Any:
     """Give a buffer or variable the name it has in a dumped module."""
     IRBuilder.name(name, value)
     return value
+
+
+def written(body: Callable[[], None]) -> tirx.PrimFunc:
+    """Write a kernel as an unscheduled TIR function, no two buffers of which overlap."""
+    with IRBuilder() as builder:
+        with T.prim_func(s_tir=True):
+            T.func_attr({NO_ALIAS: True})
+            body()
+    return builder.get()
 
 
 def axes(kinds: str, names: str, loops: Any) -> list[Any]:

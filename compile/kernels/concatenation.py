@@ -5,11 +5,15 @@ from __future__ import annotations
 import dataclasses
 
 from tvm import tirx
-from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script.builder import ir as T
 
-from shuffledeploy.compiler.ir.tvm_edges import NO_ALIAS
-from shuffledeploy.compiler.kernels.blocks import EpilogueStep, apply_steps, axes, epilogue_operands
+from shuffledeploy.compiler.kernels.blocks import (
+    EpilogueStep,
+    apply_steps,
+    axes,
+    epilogue_operands,
+    written,
+)
 
 PART = "part"
 
@@ -73,11 +77,7 @@ def primitive_function(joined: Joined) -> tirx.PrimFunc:
         Parameters: the parts, the epilogue's operands in order, the tables of channels of the
         gathered parts, output.
     """
-    with IRBuilder() as builder:
-        with T.prim_func(s_tir=True):
-            T.func_attr({NO_ALIAS: True})
-            _body(joined)
-    return builder.get()
+    return written(lambda: _body(joined))
 
 
 def _body(joined: Joined) -> None:

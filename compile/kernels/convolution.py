@@ -17,11 +17,9 @@ import contextlib
 from typing import Any
 
 from tvm import tirx
-from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script.builder import ir as T
 
 from shuffledeploy.compiler.ir.memory_layout import FLOAT, INT16, INT32
-from shuffledeploy.compiler.ir.tvm_edges import NO_ALIAS
 from shuffledeploy.compiler.kernels.blocks import (
     ACCUMULATE,
     FINISHED,
@@ -36,6 +34,7 @@ from shuffledeploy.compiler.kernels.blocks import (
     named,
     place,
     starting_bias,
+    written,
 )
 from shuffledeploy.compiler.kernels.convolution_shape import (
     Convolution,
@@ -66,11 +65,7 @@ def primitive_function(conv: Convolution) -> tirx.PrimFunc:
         ``(O,)``, residuals have the output's shape), the tables of channels that are read and
         written where there are such, output.
     """
-    with IRBuilder() as builder:
-        with T.prim_func(s_tir=True):
-            T.func_attr({NO_ALIAS: True})
-            _body(conv)
-    return builder.get()
+    return written(lambda: _body(conv))
 
 
 def _body(conv: Convolution) -> None:

@@ -7,12 +7,10 @@ import operator
 from typing import Any
 
 from tvm import tirx
-from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script.builder import ir as T
 
 from shuffledeploy.compiler.ir.memory_layout import FLOAT
-from shuffledeploy.compiler.ir.tvm_edges import NO_ALIAS
-from shuffledeploy.compiler.kernels.blocks import OUTPUT, axes
+from shuffledeploy.compiler.kernels.blocks import OUTPUT, axes, written
 from shuffledeploy.compiler.kernels.row_blocks import count_blocks, row_of, rows_of_block
 from shuffledeploy.compiler.kernels.row_reductions import numbers_of_rows, reduced_rows
 
@@ -50,11 +48,7 @@ def primitive_function(norm: Norm) -> tirx.PrimFunc:
     tirx.PrimFunc
         Parameters: input ``(rows, channels)``, weight and bias ``(channels,)``, output.
     """
-    with IRBuilder() as builder:
-        with T.prim_func(s_tir=True):
-            T.func_attr({NO_ALIAS: True})
-            _body(norm)
-    return builder.get()
+    return written(lambda: _body(norm))
 
 
 def _body(norm: Norm) -> None:

@@ -65,7 +65,10 @@ def reduced_rows(
 
 
 def numbers_of_rows(name: str, rows: Sequence[int], value: Callable[..., Any]) -> Any:
-    """Write the block that computes a number of each row, by the indices of the row."""
+    """Write the block that computes a number of each row, by the indices of the row.
+
+    With an axis of columns behind those of rows, it is a number of each element.
+    """
     numbers = named(name, T.sblock_alloc_buffer(rows, FLOAT))
     names = " ".join(f"r{axis}" for axis in range(len(rows)))
     with T.grid(*rows) as loops:

@@ -11,10 +11,9 @@ from collections.abc import Callable
 from typing import Any
 
 from tvm import tirx
-from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script.builder import ir as T
 
-from shuffledeploy.compiler.ir.tvm_edges import NO_ALIAS
+from shuffledeploy.compiler.kernels.blocks import written
 
 Shape = tuple[int, ...]
 
@@ -50,7 +49,7 @@ def running(shape: Shape, axis: int, source: str, dtype: str, *, product: bool) 
                 joined = before * value if product else before + value
                 T.buffer_store(out, tirx.if_then_else(k > 0, joined, value), [o, k, i])
 
-    return _written(body)
+    return written(body)
 
 
 def sorting(shape: Shape, axis: int, source: str, dtype: str, *, descending: bool) -> tirx.PrimFunc:
@@ -94,7 +93,7 @@ def sorting(shape: Shape, axis: int, source: str, dtype: str, *, descending: boo
                 with T.serial(0, extent) as k:
                     T.buffer_store(out, runs[passes % 2, k].astype(dtype), [o, k, i])
 
-    return _written(body)
+    return written(body)
 
 
 def scattering(
@@ -137,7 +136,7 @@ def scattering(
                 joined = {"update": new, "add": old + new, "mul": old * new}[reduction]
                 T.buffer_store(out, joined, at)
 
-    return _written(body)
+    return written(body)
 
 
 def _coordinates(flat: Any, shape: Shape) -> list[Any]:
@@ -179,11 +178,3 @@ def _before(a: Any, b: Any, descending: bool) -> Any:
 
 def _around(shape: Shape, axis: int) -> tuple[int, int, int]:
     return math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :])
-
-
-def _written(body: Callable[[], None]) -> tirx.PrimFunc:
-    with IRBuilder() as builder:
-        with T.prim_func(s_tir=True):
-            T.func_attr({NO_ALIAS: True})
-            body()
-    return builder.get()

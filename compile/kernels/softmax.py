@@ -8,12 +8,10 @@ import operator
 from typing import Any
 
 from tvm import tirx
-from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script.builder import ir as T
 
 from shuffledeploy.compiler.ir.memory_layout import FLOAT
-from shuffledeploy.compiler.ir.tvm_edges import NO_ALIAS
-from shuffledeploy.compiler.kernels.blocks import OUTPUT, axes, named
+from shuffledeploy.compiler.kernels.blocks import OUTPUT, axes, written
 from shuffledeploy.compiler.kernels.row_blocks import count_blocks, row_of, rows_of_block
 from shuffledeploy.compiler.kernels.row_reductions import numbers_of_rows, reduced_rows
 
@@ -48,11 +46,7 @@ def primitive_function(softmax: Softmax) -> tirx.PrimFunc:
     tirx.PrimFunc
         Parameters: input and output, ``(rows, channels)``.
     """
-    with IRBuilder() as builder:
-        with T.prim_func(s_tir=True):
-            T.func_attr({NO_ALIAS: True})
-            _body(softmax)
-    return builder.get()
+    return written(lambda: _body(softmax))
 
 
 def _body(softmax: Softmax) -> None:
@@ -66,13 +60,12 @@ def _body(softmax: Softmax) -> None:
         return x[row_of(softmax.rows, block, i, r), c]
 
     largest = reduced_rows(LARGEST, rows, columns, element, LOWEST, tirx.max)
-    powers = named(POWERS, T.sblock_alloc_buffer((*rows, softmax.channels), FLOAT))
-    with T.grid(*rows, softmax.channels) as loops:
-        with T.sblock(POWERS):
-            i, r, c = axes("SSS", "i r c", loops)
-            # Powers of two cost less than those of e.
-            below = (element(i, r, c) - largest[i, r]) * T.float32(math.log2(math.e))
-            T.buffer_store(powers, tirx.exp2(below), [i, r, c])
+
+    def power(i: Any, r: Any, c: Any) -> Any:
+        # Powers of two cost less than those of e.
+        return tirx.exp2((element(i, r, c) - largest[i, r]) * T.float32(math.log2(math.e)))
+
+    powers = numbers_of_rows(POWERS, (*rows, softmax.channels), power)
     sums = reduced_rows(SUM, rows, columns, lambda i, r, c: powers[i, r, c], 0.0, operator.add)
     inverses = numbers_of_rows(INVERSE, rows, lambda i, r: T.float32(1) / sums[i, r])
     with T.grid(*rows, softmax.channels) as loops:

@@ -10,11 +10,9 @@ import dataclasses
 from typing import Any
 
 from tvm import tirx
-from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script.builder import ir as T
 
 from shuffledeploy.compiler.ir.memory_layout import FLOAT, HALF, INT8, INT32
-from shuffledeploy.compiler.ir.tvm_edges import NO_ALIAS
 from shuffledeploy.compiler.kernels.blocks import (
     ACCUMULATE,
     OUTPUT,
@@ -28,6 +26,7 @@ from shuffledeploy.compiler.kernels.blocks import (
     output_extent,
     place,
     starting_bias,
+    written,
 )
 from shuffledeploy.compiler.kernels.int8_products import words_of
 from shuffledeploy.compiler.kernels.int8_sums import (
@@ -174,11 +173,7 @@ def primitive_function(window: Window) -> tirx.PrimFunc:
         unless they go in pairs, with a scale of each channel, and an offset where sums are scaled
         at once), the epilogue's operands in order, output.
     """
-    with IRBuilder() as builder:
-        with T.prim_func(s_tir=True):
-            T.func_attr({NO_ALIAS: True})
-            _body(window)
-    return builder.get()
+    return written(lambda: _body(window))
 
 
 def _body(window: Window) -> None:

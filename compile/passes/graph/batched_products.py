@@ -24,15 +24,14 @@ from tvm import relax
 from shuffledeploy.compiler.ir.attributes import KIND, LANES, PRODUCT
 from shuffledeploy.compiler.ir.graph import Current, bindings_of, operator, rewrite, shape_of
 from shuffledeploy.compiler.ir.memory_layout import FLOAT
-from shuffledeploy.compiler.ir.tvm_edges import FUSION
 from shuffledeploy.compiler.kernels.batched_product import Product, primitive_function
-from shuffledeploy.compiler.kernels.tiling import Core, divisors
-from shuffledeploy.compiler.passes.graph.sites import OPAQUE_PATTERN, reshaped
+from shuffledeploy.compiler.kernels.tiling import Core
+from shuffledeploy.compiler.passes.graph.sites import emit_alone, reshaped
 from shuffledeploy.compiler.passes.graph.strided_views import (
     Definitions,
     StridedView,
     flat_memory,
-    strided,
+    strided_batches,
     view_of,
 )
 
@@ -57,17 +56,14 @@ def lower_batched_products(module: tvm.IRModule, core: Core) -> tvm.IRModule:
         if found is None:
             return None
         product, views = found
-        attributes = {
-            KIND: PRODUCT, FUSION: OPAQUE_PATTERN, LANES: lanes,
-            "multiply_adds": product.multiply_adds,
-        }  # fmt: skip
+        attributes = {KIND: PRODUCT, LANES: lanes, "multiply_adds": product.multiply_adds}
         batch = math.prod(product.batch)
         name = f"product_{batch}x{product.rows}x{product.columns}x{product.depth}"
-        kernel = builder.add_func(primitive_function(product).with_attrs(attributes), name)
         arguments = flat_memory(builder, [view.source for view in views], current)
-        written = relax.TensorType((product.out.size,), FLOAT)
-        flat = builder.emit(relax.call_tir(kernel, arguments, written))
-        return reshaped(builder, flat, shape_of(value) or (product.out.size,))
+        size = (product.out.size,)
+        function = primitive_function(product)
+        flat = emit_alone(builder, function, name, arguments, size, attributes)
+        return reshaped(builder, flat, shape_of(value) or size)
 
     return rewrite(module, replace)
 
@@ -92,16 +88,10 @@ def _product(
         (np.broadcast_to(right.elements, (*over, depth, columns)), right.size),
         (places, places.size),
     ]
-    for inner in reversed(divisors(batch, batch)):
-        split = [
-            strided(matrix.reshape(batch // inner, inner, *matrix.shape[-2:]), size)
-            for matrix, size in matrices
-        ]
-        lefts, rights, written = split
-        if lefts is not None and rights is not None and written is not None:
-            product = Product(
-                (batch // inner, inner), rows, columns, depth, lefts, rights, written,
-                left.factor * right.factor, lanes,
-            )  # fmt: skip
-            return product, (left, right)
-    return None
+    found = strided_batches(batch, matrices)
+    if found is None:
+        return None
+    parted, (lefts, rights, written) = found
+    scale = left.factor * right.factor
+    product = Product(parted, rows, columns, depth, lefts, rights, written, scale, lanes)
+    return product, (left, right)

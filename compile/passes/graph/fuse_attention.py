@@ -38,16 +38,15 @@ from shuffledeploy.compiler.ir.graph import (
     shape_of,
 )
 from shuffledeploy.compiler.ir.memory_layout import FLOAT
-from shuffledeploy.compiler.ir.tvm_edges import FUSION
 from shuffledeploy.compiler.kernels.attention import Attention, primitive_function
-from shuffledeploy.compiler.kernels.tiling import Core, divisors
+from shuffledeploy.compiler.kernels.tiling import Core
 from shuffledeploy.compiler.passes.graph.data_movement import MOVES
-from shuffledeploy.compiler.passes.graph.sites import OPAQUE_PATTERN, reshaped
+from shuffledeploy.compiler.passes.graph.sites import emit_alone, reshaped
 from shuffledeploy.compiler.passes.graph.strided_views import (
     factor_of,
     flat_memory,
     in_order,
-    strided,
+    strided_batches,
     view_of,
 )
 
@@ -118,16 +117,12 @@ class _Scores:
 
 def _called(builder: relax.BlockBuilder, found: _Found, current: Current) -> relax.Var:
     layer = found.layer
-    attributes = {
-        KIND: ATTENTION, FUSION: OPAQUE_PATTERN, LANES: layer.lanes,
-        "multiply_adds": layer.multiply_adds,
-    }  # fmt: skip
+    attributes = {KIND: ATTENTION, LANES: layer.lanes, "multiply_adds": layer.multiply_adds}
     batch = math.prod(layer.batch)
     name = f"attention_{batch}x{layer.rows}x{layer.keys}x{layer.depth}"
-    kernel = builder.add_func(primitive_function(layer).with_attrs(attributes), name)
     arguments = flat_memory(builder, found.sources, current)
-    written = relax.TensorType((layer.out.size,), FLOAT)
-    flat = builder.emit(relax.call_tir(kernel, arguments, written))
+    function = primitive_function(layer)
+    flat = emit_alone(builder, function, name, arguments, (layer.out.size,), attributes)
     shape = shape_of(found.variable)
     assert shape is not None
     return reshaped(builder, flat, shape)
@@ -253,22 +248,15 @@ class _Finder:
         ]
         if scores.shape is not None:
             matrices.append((np.broadcast_to(views[3].elements, scores.shape), views[3].size))
-        for inner in reversed(divisors(batch, batch)):
-            over = (batch // inner, inner)
-            found = [
-                strides
-                for matrix, size in matrices
-                if (strides := strided(matrix.reshape(*over, *matrix.shape[-2:]), size)) is not None
-            ]
-            if len(found) == len(matrices):
-                queries, keyed, valued, written, *added = found
-                layer = Attention(
-                    over, rows, keys, depth, outputs, queries, keyed, valued, written,
-                    query.factor * key.factor * scores.factor, added[0] if added else None,
-                    zero_rows, 1,
-                )  # fmt: skip
-                return _Found(last.variable, layer, tuple(view.source for view in views))
-        return None
+        found = strided_batches(batch, matrices)
+        if found is None:
+            return None
+        over, (queries, keyed, valued, written, *added) = found
+        layer = Attention(
+            over, rows, keys, depth, outputs, queries, keyed, valued, written,
+            query.factor * key.factor * scores.factor, added[0] if added else None, zero_rows, 1,
+        )  # fmt: skip
+        return _Found(last.variable, layer, tuple(view.source for view in views))
 
     def _last_move(self, variable: relax.Var) -> _Moved:
         """Follow what was computed through the moves that alone read it."""

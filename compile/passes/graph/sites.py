@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from tvm import relax
+from tvm import relax, tirx
 
 from shuffledeploy.compiler.ir.attributes import CONVOLUTION, KIND
 from shuffledeploy.compiler.ir.graph import (
@@ -130,6 +130,31 @@ def emit_call(site: Site, kernel: Kernel, operands: list[Any]) -> Any:
     element = element_of(kernel.function)
     result = relax.TensorType(over_shape(kernel.output_shape, site), element)
     return site.builder.emit(relax.call_tir(reference, relax.Tuple(arguments), result))
+
+
+def emit_alone(
+    builder: relax.BlockBuilder,
+    function: tirx.PrimFunc,
+    name: str,
+    arguments: relax.Tuple,
+    shape: tuple[int, ...],
+    attributes: Mapping[str, Any],
+) -> relax.Var:
+    """Emit the call of a kernel of float32 that takes no epilogue.
+
+    Parameters
+    ----------
+    function, name : tirx.PrimFunc, str
+        The kernel.
+    arguments : relax.Tuple
+        What it reads.
+    shape : tuple of int
+        Of what it writes.
+    attributes : mapping
+        Of the kernel, its kind among them.
+    """
+    kernel = builder.add_func(function.with_attrs({**attributes, FUSION: OPAQUE_PATTERN}), name)
+    return builder.emit(relax.call_tir(kernel, arguments, relax.TensorType(shape, FLOAT)))
 
 
 def over_shape(shape: tuple[int, int, int, int], site: Site) -> tuple[int, int, int, int]:

@@ -11,20 +11,16 @@ After::
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import tvm
 from tvm import relax
 
 from shuffledeploy.compiler.ir.attributes import KIND, LANES, SOFTMAX
-from shuffledeploy.compiler.ir.graph import Current, operator, rewrite, shape_of, substitute
-from shuffledeploy.compiler.ir.memory_layout import FLOAT
-from shuffledeploy.compiler.ir.tvm_edges import FUSION
+from shuffledeploy.compiler.ir.graph import Current, operator, rewrite
 from shuffledeploy.compiler.kernels.softmax import Softmax, primitive_function
 from shuffledeploy.compiler.kernels.tiling import Core
-from shuffledeploy.compiler.passes.graph.layer_norms import FEWEST_LANES
-from shuffledeploy.compiler.passes.graph.sites import OPAQUE_PATTERN, reshaped
+from shuffledeploy.compiler.passes.graph.calls_on_rows import call_on_rows, rows_of
 
 
 def lower_softmaxes(module: tvm.IRModule, core: Core) -> tvm.IRModule:
@@ -37,26 +33,16 @@ def lower_softmaxes(module: tvm.IRModule, core: Core) -> tvm.IRModule:
         softmax = _softmax(value, core)
         if softmax is None:
             return None
-        attributes = {
-            KIND: SOFTMAX, FUSION: OPAQUE_PATTERN, LANES: softmax.lanes, "multiply_adds": 0,
-        }  # fmt: skip
-        function = primitive_function(softmax).with_attrs(attributes)
-        kernel = builder.add_func(function, f"softmax_{softmax.rows}x{softmax.channels}")
-        rows = (softmax.rows, softmax.channels)
-        data = reshaped(builder, substitute(value.args[0], current), rows)
-        written = relax.TensorType(rows, FLOAT)
-        called = builder.emit(relax.call_tir(kernel, relax.Tuple([data]), written))
-        return reshaped(builder, called, shape_of(value) or rows)
+        function = primitive_function(softmax)
+        attributes = {KIND: SOFTMAX, LANES: softmax.lanes}
+        return call_on_rows(builder, value, current, function, "softmax", attributes)
 
     return rewrite(module, replace)
 
 
 def _softmax(value: Any, core: Core) -> Softmax | None:
     """Read a softmax that a kernel covers; ``None`` for any other value."""
-    shape = shape_of(value) if operator(value) == "relax.nn.softmax" else None
-    if not shape or str(value.ty.dtype) != FLOAT:
+    if operator(value) != "relax.nn.softmax":
         return None
-    lanes = math.gcd(shape[-1], core.of(FLOAT).lanes)
-    if int(value.attrs.axis) % len(shape) != len(shape) - 1 or lanes < FEWEST_LANES:
-        return None
-    return Softmax(math.prod(shape[:-1]), shape[-1], lanes)
+    rows = rows_of(value, [value.attrs.axis], core)
+    return None if rows is None else Softmax(*rows)

@@ -17,6 +17,7 @@ from tvm import relax
 
 from shuffledeploy.compiler.ir.graph import Array, Current, constant_of, operator, shape_of
 from shuffledeploy.compiler.kernels.strided import Strided
+from shuffledeploy.compiler.kernels.tiling import divisors
 from shuffledeploy.compiler.passes.graph.data_movement import MOVES, shape_of_type
 from shuffledeploy.compiler.passes.graph.sites import reshaped
 
@@ -131,6 +132,36 @@ def flat_memory(
             tensor = current(source) if isinstance(source, relax.Var) else source
             flat[source] = reshaped(builder, tensor, (math.prod(shape_of(source) or (1,)),))
     return relax.Tuple([flat[source] for source in sources])
+
+
+def strided_batches(
+    batch: int, matrices: Sequence[tuple[Array, int]]
+) -> tuple[tuple[int, int], list[Strided]] | None:
+    """Part a batch in two axes, along which all matrices of it lie at regular places.
+
+    Parameters
+    ----------
+    batch : int
+        Matrices of each tensor.
+    matrices : sequence
+        Of each tensor the elements, flat indices in the shape ``(..., rows, columns)``, and the
+        size of what they are elements of.
+
+    Returns
+    -------
+    tuple, optional
+        Outer and inner extent, the inner as large as can be; the strides of each tensor.
+    """
+    for inner in reversed(divisors(batch, batch)):
+        over = (batch // inner, inner)
+        found = [
+            strides
+            for elements, size in matrices
+            if (strides := strided(elements.reshape(*over, *elements.shape[-2:]), size)) is not None
+        ]
+        if len(found) == len(matrices):
+            return over, found
+    return None
 
 
 def strided(elements: Array, size: int) -> Strided | None:
