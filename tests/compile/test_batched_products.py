@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable
-from typing import Any
-
 import pytest
-import tvm
+from kernels_of_kind import assert_a_record_fits, called_of_kind, with_form
 from stages import assert_module_is, assert_same, draw, imported, lowered, run, with_schedules
 from torch import Tensor, nn
-from tvm.s_tir import Schedule
 
-from shuffledeploy.compiler.ir.attributes import PRODUCT, kind_of
+from shuffledeploy.compiler.ir.attributes import PRODUCT
 from shuffledeploy.compiler.ir.inspection import kernel_functions
 from shuffledeploy.compiler.kernels.schedules import forms
 from shuffledeploy.compiler.kernels.tiling import Core
 from shuffledeploy.compiler.passes.memory.expose_intermediates import kernel_calls
-from shuffledeploy.compiler.tuning.records.plain_traces import require_plain
-from shuffledeploy.compiler.tuning.records.recorded_schedules import make_record, recorded_schedule
-from shuffledeploy.compiler.tuning.search.tasks import default_schedule
 
 CORES = [Core(16, 32), Core(8, 16), Core(4, 32)]
 
@@ -65,7 +57,7 @@ def test_answers_are_those_of_pytorch(
     network: nn.Module, shape: tuple[int, ...], core: Core
 ) -> None:
     module = lowered(imported(network, *shape).module, core)
-    assert len(_products(module)) == 1
+    assert len(called_of_kind(module, PRODUCT)) == 1
     assert_module_is(with_schedules(module, core), network, *shape)
 
 
@@ -76,7 +68,7 @@ def test_slices_transpositions_and_numbers_leave_no_kernel() -> None:
 
 def test_products_of_few_rows_go_by_other_rules() -> None:
     module = lowered(imported(TimesTheFirst(), 1, 3, 3).module)
-    assert not _products(module)
+    assert not called_of_kind(module, PRODUCT)
     assert_module_is(with_schedules(module), TimesTheFirst(), 1, 3, 3)
 
 
@@ -84,32 +76,10 @@ def test_products_of_few_rows_go_by_other_rules() -> None:
 def test_every_form_computes_the_same_and_leaves_a_plain_trace(core: Core) -> None:
     network, shape = OfImages(), (1, 33, 33)
     module = lowered(imported(network, *shape).module, core)
-    (name,) = _products(module)
+    (name,) = called_of_kind(module, PRODUCT)
     function = kernel_functions(module)[name]
     value = draw(*shape)
     for number in range(len(forms(function, core))):
-        scheduled = with_schedules(module, core, _with_form(number))
+        scheduled = with_schedules(module, core, with_form(PRODUCT, number))
         assert_same(run(scheduled, value.numpy()), network, value, what=f"form {number}, ")
-    record = make_record(name, "k", default_schedule(function, core), 1.0, "ns", "measured", 1)
-    require_plain(record.trace)
-    assert recorded_schedule(function, record) is not None
-
-
-def _with_form(number: int) -> Callable[[Any, Core], Any]:
-    """Schedule products with the form of a number, its free numbers drawn."""
-    generator = random.Random(number)
-
-    def schedule(function: Any, core: Core) -> Any:
-        if kind_of(function) != PRODUCT:
-            return function
-        state = Schedule(tvm.IRModule({"main": function}), debug_mask="all")
-        forms(function, core)[number](state, lambda options, _: generator.choice(list(options)))
-        return state.mod["main"]
-
-    return schedule
-
-
-def _products(module: tvm.IRModule) -> list[str]:
-    functions = kernel_functions(module)
-    calls = [name for _, name in kernel_calls(module)]
-    return [name for name in calls if kind_of(functions[name]) == PRODUCT]
+    assert_a_record_fits(name, function, core)

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
-import tvm
+from kernels_of_kind import assert_a_record_fits, called_of_kind, with_form
 from stages import (
     assert_module_is,
     assert_same,
@@ -23,9 +19,8 @@ from stages import (
 from torch import Tensor, nn
 from torch.nn import functional
 from tvm import relax
-from tvm.s_tir import Schedule
 
-from shuffledeploy.compiler.ir.attributes import ATTENTION, kind_of
+from shuffledeploy.compiler.ir.attributes import ATTENTION
 from shuffledeploy.compiler.ir.graph import Array, constant_of, evaluated
 from shuffledeploy.compiler.ir.inspection import kernel_functions
 from shuffledeploy.compiler.kernels.row_blocks import MOST_ROWS, rows_of_block
@@ -36,9 +31,6 @@ from shuffledeploy.compiler.passes.graph.strided_views import strided
 from shuffledeploy.compiler.passes.memory.expose_intermediates import kernel_calls
 from shuffledeploy.compiler.pipeline import Phase, pipeline, run_steps, steps_of
 from shuffledeploy.compiler.targets import find_target
-from shuffledeploy.compiler.tuning.records.plain_traces import require_plain
-from shuffledeploy.compiler.tuning.records.recorded_schedules import make_record, recorded_schedule
-from shuffledeploy.compiler.tuning.search.tasks import default_schedule
 
 CORES = [Core(16, 32), Core(8, 16), Core(4, 32)]
 
@@ -97,12 +89,6 @@ class Shown(nn.Module):
         return shares @ x, shares
 
 
-def _attentions(module: tvm.IRModule) -> list[str]:
-    functions = kernel_functions(module)
-    calls = [name for _, name in kernel_calls(module)]
-    return [name for name in calls if kind_of(functions[name]) == ATTENTION]
-
-
 def test_no_slice_transposition_or_softmax_is_left() -> None:
     module = lowered(imported(seeded(Heads()), 1, 19, 24).module)
     names = [name for _, name in kernel_calls(module)]
@@ -122,7 +108,7 @@ def test_answers_are_those_of_pytorch(
     network: nn.Module, shape: tuple[int, ...], core: Core
 ) -> None:
     module = lowered(imported(seeded(network), *shape).module, core)
-    assert len(_attentions(module)) == 1
+    assert len(called_of_kind(module, ATTENTION)) == 1
     assert_module_is(with_schedules(module, core), network, *shape)
 
 
@@ -153,7 +139,7 @@ def test_what_is_taken_of_a_constant_is_one_where_no_index_is_outside() -> None:
 def test_rows_of_minus_infinity_give_zeros() -> None:
     network, value = Masked(), draw(1, 3, 2, 8)
     module = lowered(imported(network, 1, 3, 2, 8).module)
-    assert len(_attentions(module)) == 1
+    assert len(called_of_kind(module, ATTENTION)) == 1
     (answer,) = run(with_schedules(module), value.numpy())
     assert_same([answer], network, value)
     assert not answer[:, :, 1].any()
@@ -161,7 +147,7 @@ def test_rows_of_minus_infinity_give_zeros() -> None:
 
 def test_shares_that_are_an_answer_stay() -> None:
     module = lowered(imported(Shown(), 1, 5, 24).module)
-    assert not _attentions(module)
+    assert not called_of_kind(module, ATTENTION)
     assert_module_is(with_schedules(module), Shown(), 1, 5, 24)
 
 
@@ -169,31 +155,15 @@ def test_shares_that_are_an_answer_stay() -> None:
 def test_every_form_computes_the_same_and_leaves_a_plain_trace(core: Core) -> None:
     network, shape = seeded(Heads(20, 2)), (1, 21, 20)
     module = lowered(imported(network, *shape).module, core)
-    (name,) = _attentions(module)
+    (name,) = called_of_kind(module, ATTENTION)
     function = kernel_functions(module)[name]
     found = forms(function, core)
     assert len(found) > 1
     value = draw(*shape)
     for number in range(len(found)):
-        scheduled = with_schedules(module, core, _with_form(number))
+        scheduled = with_schedules(module, core, with_form(ATTENTION, number))
         assert_same(run(scheduled, value.numpy()), network, value, what=f"form {number}, ")
-    record = make_record(name, "k", default_schedule(function, core), 1.0, "ns", "measured", 1)
-    require_plain(record.trace)
-    assert recorded_schedule(function, record) is not None
-
-
-def _with_form(number: int) -> Callable[[Any, Core], Any]:
-    """Schedule attentions with the form of a number, its free numbers drawn."""
-    generator = random.Random(number)
-
-    def schedule(function: Any, core: Core) -> Any:
-        if kind_of(function) != ATTENTION:
-            return function
-        state = Schedule(tvm.IRModule({"main": function}), debug_mask="all")
-        forms(function, core)[number](state, lambda options, _: generator.choice(list(options)))
-        return state.mod["main"]
-
-    return schedule
+    assert_a_record_fits(name, function, core)
 
 
 @pytest.mark.smoke

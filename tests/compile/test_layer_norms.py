@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-import tvm
+from kernels_of_kind import assert_a_record_fits, called_of_kind
 from stages import assert_module_is, draw, imported, lowered, run, with_schedules
 from torch import Tensor, nn
 
-from shuffledeploy.compiler.ir.attributes import LANES, NORM, kind_of
+from shuffledeploy.compiler.ir.attributes import LANES, NORM
 from shuffledeploy.compiler.ir.inspection import kernel_functions
 from shuffledeploy.compiler.kernels.schedules import forms
 from shuffledeploy.compiler.kernels.tiling import Core
-from shuffledeploy.compiler.passes.memory.expose_intermediates import kernel_calls
-from shuffledeploy.compiler.tuning.records.plain_traces import require_plain
-from shuffledeploy.compiler.tuning.records.recorded_schedules import make_record, recorded_schedule
-from shuffledeploy.compiler.tuning.search.tasks import default_schedule
 
 CORES = [Core(16, 32), Core(8, 16), Core(4, 32)]
 
@@ -49,13 +45,13 @@ def test_answers_are_those_of_pytorch(
     network: nn.Module, shape: tuple[int, ...], core: Core
 ) -> None:
     module = lowered(imported(network, *shape).module, core)
-    assert len(_norms(module)) == 1
+    assert len(called_of_kind(module, NORM)) == 1
     assert_module_is(with_schedules(module, core), network, *shape)
 
 
 def test_rows_that_fill_no_vectors_go_by_other_rules() -> None:
     module = lowered(imported(Normed(6), 5, 6).module)
-    assert not _norms(module)
+    assert not called_of_kind(module, NORM)
     assert_module_is(with_schedules(module), Normed(6), 5, 6)
 
 
@@ -69,15 +65,7 @@ def test_means_far_from_zero_cost_no_digits() -> None:
 def test_a_record_of_a_norm_fits_it() -> None:
     core = CORES[0]
     module = lowered(imported(Normed(48), 1, 17, 48).module, core)
-    (name,) = _norms(module)
+    (name,) = called_of_kind(module, NORM)
     function = kernel_functions(module)[name]
     assert function.attrs[LANES] == 16 and len(forms(function, core)) == 1
-    record = make_record(name, "k", default_schedule(function, core), 1.0, "ns", "measured", 1)
-    require_plain(record.trace)
-    assert recorded_schedule(function, record) is not None
-
-
-def _norms(module: tvm.IRModule) -> list[str]:
-    functions = kernel_functions(module)
-    calls = [name for _, name in kernel_calls(module)]
-    return [name for name in calls if kind_of(functions[name]) == NORM]
+    assert_a_record_fits(name, function, core)
