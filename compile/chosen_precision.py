@@ -23,7 +23,7 @@ from shuffledeploy.compiler.int8_ranges import held_in_int8
 from shuffledeploy.compiler.ir.graph import ENTRY, Array
 from shuffledeploy.compiler.ir.memory_layout import FLOAT, HALF, INT8
 from shuffledeploy.compiler.layer_values import layers_of, standing_for
-from shuffledeploy.compiler.network import Lowered, lower
+from shuffledeploy.compiler.lowered_network import Lowered, lower
 from shuffledeploy.compiler.proof_arrays import answering, arrays_of, unscheduled_writes
 from shuffledeploy.compiler.targets import HOST, CompileTarget, find_target
 from shuffledeploy.model.errors import UsageError

@@ -24,7 +24,8 @@ from shuffledeploy.compiler.passes.memory.constants_in_place import constant_byt
 from shuffledeploy.compiler.passes.memory.expose_intermediates import kernel_calls
 
 if TYPE_CHECKING:
-    from shuffledeploy.compiler.network import Chosen, Lowered
+    from shuffledeploy.compiler.lowered_network import Lowered
+    from shuffledeploy.compiler.network import Chosen
 
 
 def strip_calls(module: tvm.IRModule) -> tuple[StripCall, ...]:

@@ -288,12 +288,11 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
 def _add_devices(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
-        "--device",
-        metavar="DEVICE",
+        "--device", metavar="DEVICE",
         help="local, emulated[:CORE], adb[:SERIAL], ssh://[USER@]HOST[:PORT], rpc://HOST:PORT or"
         " tracker://HOST:PORT/KEY, which takes all boards that are free (default: local where the"
         " library fits this machine, else emulated)",
-    )
+    )  # fmt: skip
     add("--core", metavar="CORE", help=CORE_HELP)
 
 

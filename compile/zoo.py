@@ -12,7 +12,8 @@ from torch.export import ExportedProgram
 from shuffledeploy.compiler.bundle.folder import Bundle
 from shuffledeploy.compiler.frontend.program import trace
 from shuffledeploy.compiler.ir.graph import Array
-from shuffledeploy.compiler.network import choose_schedules, lower, record_keys, write_bundle
+from shuffledeploy.compiler.lowered_network import lower, record_keys
+from shuffledeploy.compiler.network import choose_schedules, write_bundle
 from shuffledeploy.compiler.targets import CompileTarget
 from shuffledeploy.compiler.tuning.records.related_records import usable_records
 from shuffledeploy.model.errors import UsageError

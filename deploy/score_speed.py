@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from shuffledeploy.compiler.cores import DEFAULT_CORE
-from shuffledeploy.compiler.network import lower
+from shuffledeploy.compiler.lowered_network import lower
 from shuffledeploy.compiler.targets import CompileTarget, find_target
 from shuffledeploy.compiler.tuning.score import DetailedScore, KernelObject
 from shuffledeploy.compiler.tuning.search.candidates import Workers, build_candidates

@@ -23,7 +23,7 @@ from typing import Any
 from rich.console import Console
 
 from shuffledeploy.compiler.bundle.folder import seeded_inputs
-from shuffledeploy.compiler.network import Lowered
+from shuffledeploy.compiler.lowered_network import Lowered
 from shuffledeploy.compiler.tuning.network_libraries import NetworkLibraries, Records
 from shuffledeploy.compiler.tuning.records.record import Record
 from shuffledeploy.compiler.tuning.records.record_log import log_path, read_log, replace_kind

@@ -12,7 +12,8 @@ from tvm_ffi import structural_equal
 from shuffledeploy.compiler.ir.connected_sets import connected
 from shuffledeploy.compiler.library import compile_program, machine_program
 from shuffledeploy.compiler.library_facts import strip_calls, symbols_of
-from shuffledeploy.compiler.network import Chosen, Lowered, choose_schedules, link_kernels
+from shuffledeploy.compiler.lowered_network import Lowered
+from shuffledeploy.compiler.network import Chosen, choose_schedules, link_kernels
 from shuffledeploy.compiler.targets import CompileTarget
 from shuffledeploy.compiler.tuning.records.record import Record
 from shuffledeploy.compiler.tuning.records.recorded_schedules import kernel_key

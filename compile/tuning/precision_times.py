@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from shuffledeploy.compiler.chosen_precision import TriedPrecision
 from shuffledeploy.compiler.ir.graph import Array
-from shuffledeploy.compiler.network import choose_schedules, lower, write_bundle
+from shuffledeploy.compiler.lowered_network import lower
+from shuffledeploy.compiler.network import choose_schedules, write_bundle
 from shuffledeploy.compiler.tuning.records.related_records import usable_records
 from shuffledeploy.compiler.tuning.search.tasks import find_tasks
 from shuffledeploy.model.scratch import scratch_folder

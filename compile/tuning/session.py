@@ -18,13 +18,8 @@ from shuffledeploy.compiler.first_difference import fault_of
 from shuffledeploy.compiler.frontend.picture_program import require_fits
 from shuffledeploy.compiler.frontend.program import input_specs, load_program
 from shuffledeploy.compiler.ir.graph import Array
-from shuffledeploy.compiler.network import (
-    Lowered,
-    borrowed_targets,
-    choose_schedules,
-    lower,
-    write_bundle,
-)
+from shuffledeploy.compiler.lowered_network import Lowered, lower
+from shuffledeploy.compiler.network import borrowed_targets, choose_schedules, write_bundle
 from shuffledeploy.compiler.shuffles_left import shuffles_left
 from shuffledeploy.compiler.tuning.calibration import calibration_inputs
 from shuffledeploy.compiler.tuning.kept_schedules import keep_what_wins

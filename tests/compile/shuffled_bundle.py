@@ -10,7 +10,8 @@ from torch import nn
 
 from shuffledeploy.compiler.bundle.folder import Bundle
 from shuffledeploy.compiler.frontend.program import trace
-from shuffledeploy.compiler.network import choose_schedules, lower, write_bundle
+from shuffledeploy.compiler.lowered_network import lower
+from shuffledeploy.compiler.network import choose_schedules, write_bundle
 from shuffledeploy.compiler.targets import CompileTarget
 
 

@@ -31,7 +31,8 @@ from shuffledeploy.compiler.ir.attributes import kind_of
 from shuffledeploy.compiler.ir.inspection import kernel_functions
 from shuffledeploy.compiler.kernels.images import images_of
 from shuffledeploy.compiler.library_facts import strip_calls
-from shuffledeploy.compiler.network import link_kernels, lower
+from shuffledeploy.compiler.lowered_network import lower
+from shuffledeploy.compiler.network import link_kernels
 from shuffledeploy.compiler.passes.memory.compute_in_strips import compute_in_strips
 from shuffledeploy.compiler.passes.memory.expose_intermediates import expose_intermediates
 from shuffledeploy.compiler.passes.memory.join_in_place import join_in_place

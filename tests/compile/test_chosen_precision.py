@@ -19,7 +19,7 @@ from shuffledeploy.compiler.chosen_precision import TriedPrecision, choose_preci
 from shuffledeploy.compiler.frontend.program import trace
 from shuffledeploy.compiler.ir.graph import Array
 from shuffledeploy.compiler.ir.memory_layout import FLOAT, HALF, INT8
-from shuffledeploy.compiler.network import lower
+from shuffledeploy.compiler.lowered_network import lower
 from shuffledeploy.compiler.targets import CompileTarget, find_target
 from shuffledeploy.compiler.tune import main as tune
 from shuffledeploy.deploy.estimate.board_cycles import BoardCycles

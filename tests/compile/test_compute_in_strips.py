@@ -34,7 +34,8 @@ from shuffledeploy.compiler.frontend.program import trace
 from shuffledeploy.compiler.ir.inspection import kernel_functions
 from shuffledeploy.compiler.kernels.schedules import scheduled
 from shuffledeploy.compiler.library_facts import strip_calls
-from shuffledeploy.compiler.network import choose_schedules, lower, write_bundle
+from shuffledeploy.compiler.lowered_network import lower
+from shuffledeploy.compiler.network import choose_schedules, write_bundle
 from shuffledeploy.compiler.passes.memory.compute_in_strips import compute_in_strips
 from shuffledeploy.compiler.passes.memory.expose_intermediates import (
     INTERMEDIATES,

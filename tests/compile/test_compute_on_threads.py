@@ -33,7 +33,8 @@ from shuffledeploy.compiler.ir.attributes import PARTS, attribute, kernel_of
 from shuffledeploy.compiler.ir.graph import Array
 from shuffledeploy.compiler.ir.inspection import kernel_functions
 from shuffledeploy.compiler.kernels.schedules import scheduled
-from shuffledeploy.compiler.network import choose_schedules, lower, write_bundle
+from shuffledeploy.compiler.lowered_network import lower
+from shuffledeploy.compiler.network import choose_schedules, write_bundle
 from shuffledeploy.compiler.passes.memory.compute_on_threads import compute_on_threads
 from shuffledeploy.compiler.passes.memory.expose_intermediates import (
     INTERMEDIATES,

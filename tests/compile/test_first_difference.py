@@ -16,7 +16,7 @@ import shuffledeploy
 from shuffledeploy.compiler import pipeline
 from shuffledeploy.compiler.frontend import importing
 from shuffledeploy.compiler.ir.graph import operator, rewrite, substitute
-from shuffledeploy.compiler.network import lower
+from shuffledeploy.compiler.lowered_network import lower
 from shuffledeploy.model.errors import Failure, UsageError
 
 

@@ -16,7 +16,7 @@ from tuning_by_size import CodeSize, InThisProcess, TunedNetwork
 
 from shuffledeploy.compiler.frontend.program import trace
 from shuffledeploy.compiler.ir.connected_sets import connected
-from shuffledeploy.compiler.network import Lowered, lower
+from shuffledeploy.compiler.lowered_network import Lowered, lower
 from shuffledeploy.compiler.tuning import kept_schedules, run_search
 from shuffledeploy.compiler.tuning.kept_schedules import BEFORE, BEST, FOUND, keep_what_wins
 from shuffledeploy.compiler.tuning.records.record_log import append, log_path, read_log

@@ -20,7 +20,7 @@ from shuffledeploy.compiler.bundle.layer_samples import (
 from shuffledeploy.compiler.frontend.program import trace
 from shuffledeploy.compiler.ir.memory_layout import FLOAT, HALF
 from shuffledeploy.compiler.layer_values import layers_of, standing_for
-from shuffledeploy.compiler.network import Lowered, lower
+from shuffledeploy.compiler.lowered_network import Lowered, lower
 from shuffledeploy.compiler.proof_arrays import unscheduled_writes
 
 SHAPE = (1, 3, 18, 14)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from stages import avx512
 
-from shuffledeploy.compiler.network import lower
+from shuffledeploy.compiler.lowered_network import lower
 from shuffledeploy.compiler.targets import find_target
 from shuffledeploy.compiler.tuning.records.recorded_schedules import kernel_key
 from shuffledeploy.compiler.zoo import trace_network

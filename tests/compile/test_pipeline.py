@@ -15,7 +15,8 @@ from tvm import relax
 
 from shuffledeploy.compiler.frontend.program import trace
 from shuffledeploy.compiler.ir.inspection import kernel_functions, moves_only
-from shuffledeploy.compiler.network import choose_schedules, lower, write_bundle
+from shuffledeploy.compiler.lowered_network import lower
+from shuffledeploy.compiler.network import choose_schedules, write_bundle
 from shuffledeploy.compiler.passes.graph.eliminate_channel_shuffle import eliminate_channel_shuffle
 from shuffledeploy.compiler.passes.graph.fold_batch_norm import fold_batch_norm
 from shuffledeploy.compiler.passes.memory.expose_intermediates import (

@@ -22,7 +22,7 @@ from stages import (
 from torch import nn
 from torch.nn import functional
 
-from shuffledeploy.compiler.network import lower
+from shuffledeploy.compiler.lowered_network import lower
 
 
 @pytest.mark.parametrize("seed", range(12))

@@ -12,7 +12,8 @@ from tvm.s_tir import Schedule
 from shuffledeploy.compiler.frontend.program import trace
 from shuffledeploy.compiler.kernels.schedules import forms
 from shuffledeploy.compiler.library_facts import kernel_entries
-from shuffledeploy.compiler.network import borrowed_targets, choose_schedules, lower
+from shuffledeploy.compiler.lowered_network import lower
+from shuffledeploy.compiler.network import borrowed_targets, choose_schedules
 from shuffledeploy.compiler.targets import find_target, places_apart
 from shuffledeploy.compiler.tuning.records.record import Record
 from shuffledeploy.compiler.tuning.records.record_log import append, log_path

@@ -24,7 +24,8 @@ from tvm import relax
 from shuffledeploy.compiler.bundle.folder import Bundle, load_bundle
 from shuffledeploy.compiler.frontend.program import trace
 from shuffledeploy.compiler.ir.graph import Array
-from shuffledeploy.compiler.network import choose_schedules, lower, write_bundle
+from shuffledeploy.compiler.lowered_network import lower
+from shuffledeploy.compiler.network import choose_schedules, write_bundle
 from shuffledeploy.compiler.passes.memory.planned_calls import planned_program
 from shuffledeploy.model.errors import UsageError
 

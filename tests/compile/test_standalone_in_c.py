@@ -25,8 +25,9 @@ from torch import nn
 
 from shuffledeploy.compiler.bundle.folder import Bundle
 from shuffledeploy.compiler.frontend.program import trace
+from shuffledeploy.compiler.lowered_network import lower
 from shuffledeploy.compiler.native_tools import compile_c, run_tool, zig
-from shuffledeploy.compiler.network import choose_schedules, lower, write_bundle
+from shuffledeploy.compiler.network import choose_schedules, write_bundle
 from shuffledeploy.compiler.standalone import objects
 from shuffledeploy.compiler.standalone.c_interface import c_identifier, parameters
 from shuffledeploy.compiler.targets import find_target

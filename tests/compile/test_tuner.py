@@ -14,7 +14,8 @@ from stages import HOST, seeded
 from tuning_by_size import CodeSize, InThisProcess, TunedNetwork, tune_by_size
 
 from shuffledeploy.compiler.frontend.program import trace
-from shuffledeploy.compiler.network import choose_schedules, lower
+from shuffledeploy.compiler.lowered_network import lower
+from shuffledeploy.compiler.network import choose_schedules
 from shuffledeploy.compiler.tuning.records.record_log import read_log
 from shuffledeploy.compiler.tuning.score import KernelObject
 from shuffledeploy.compiler.tuning.search import candidates

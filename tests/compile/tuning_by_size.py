@@ -12,7 +12,7 @@ from stages import HOST, QUICK, seeded
 from torch import nn
 
 from shuffledeploy.compiler.frontend.program import trace
-from shuffledeploy.compiler.network import lower
+from shuffledeploy.compiler.lowered_network import lower
 from shuffledeploy.compiler.tuning.records.record_log import read_log
 from shuffledeploy.compiler.tuning.score import KernelObject
 from shuffledeploy.compiler.tuning.search.build_ahead import evaluation_here

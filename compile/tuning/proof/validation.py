@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shuffledeploy.compiler.library import link
-from shuffledeploy.compiler.network import lower
+from shuffledeploy.compiler.lowered_network import lower
 from shuffledeploy.compiler.targets import CompileTarget
 from shuffledeploy.compiler.tuning.score import DetailedScore, KernelObject, Score
 from shuffledeploy.compiler.tuning.search.candidates import Workers, build_candidates

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from shuffledeploy.compiler.frontend.program import load_program
-from shuffledeploy.compiler.network import lower
+from shuffledeploy.compiler.lowered_network import lower
 from shuffledeploy.compiler.targets import CompileTarget
 from shuffledeploy.compiler.tuning.records.record import Record
 from shuffledeploy.compiler.tuning.records.record_log import Log

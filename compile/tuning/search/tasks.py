@@ -13,7 +13,7 @@ from tvm.s_tir import Schedule
 from shuffledeploy.compiler.kernels.images import images_of, one_image
 from shuffledeploy.compiler.kernels.schedules import forms
 from shuffledeploy.compiler.kernels.tiling import Core
-from shuffledeploy.compiler.network import Lowered
+from shuffledeploy.compiler.lowered_network import Lowered
 from shuffledeploy.compiler.targets import CompileTarget
 from shuffledeploy.compiler.tuning.records.record import Record
 from shuffledeploy.compiler.tuning.records.recorded_schedules import kernel_key
