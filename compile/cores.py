@@ -4,6 +4,7 @@ Sources: part numbers and features from Linux (``arch/arm64``) and ARM's technic
 manuals; caches and first-level translation from these manuals, the second level's size as boards
 have it (Wikipedia, articles on the boards); scheduling models from LLVM 19,
 ``llvm/lib/Target/AArch64/AArch64Processors.td``; boards from Wikipedia, "List of ARM processors".
+What a manual leaves open, and what was measured to be less than it says, has its source at its row.
 """
 
 from __future__ import annotations
@@ -68,6 +69,8 @@ class ArmCore:
         Entries of the first level of its translation of addresses, fully associative.
     first_bytes : int
         Bytes a cycle from the second level into the first.
+    lookup : int
+        Cycles to look a page up that the first level of translation lacks, in the second.
     is_target : bool
         Whether it is offered as a target; else it can only be emulated.
     instructions : tuple of int
@@ -91,6 +94,8 @@ class ArmCore:
     second: tuple[int, int]
     pages: int
     first_bytes: int = 16
+    # "Usually" three, says the Cortex-A76's manual; ARM's other manuals leave it open.
+    lookup: int = 3
     is_target: bool = True
     instructions: tuple[int, int] = (64, 4)
     sharing: int = 1
@@ -138,16 +143,23 @@ CORES: dict[str, ArmCore] = {
         ArmCore("cortex-a55", "little core of most phones since 2018 (in order)",
                 "cortex-a76", 0xD05, 2, 0, _V8_2, _A55, (32, 4), (128, 4), 16,
                 instructions=(32, 4)),
+        # A page's place "adds over 20 extra cycles": measured on a Tegra X1, which the Jetson Nano
+        # has, too (Chips and Cheese, "Cortex A57, Nintendo Switch's CPU").
         ArmCore("cortex-a57", "Jetson TX1, Jetson Nano, Snapdragon 810",
-                "cortex-a57", 0xD07, 1, 3, _V8_0, _A57, (32, 2), (2048, 16), 32,
+                "cortex-a57", 0xD07, 1, 3, _V8_0, _A57, (32, 2), (2048, 16), 32, lookup=20,
                 instructions=(48, 3), sharing=4),
         ArmCore("cortex-a72",
                 "Raspberry Pi 4, RK3399, Snapdragon 650 (the default, also called arm)",
                 "cortex-a72", 0xD08, 0, 3, _V8_0, _A57, (32, 2), (1024, 16), 32,
                 instructions=(48, 3), sharing=4),
-        # ARMv8.0, like the A72.
+        # ARMv8.0, like the A72. A line of 64 bytes takes 7.05 cycles from the second level, whose
+        # interface has 128 bits: eight chains of pointers through 512 KiB take 23.5 ns a step at
+        # 2.4 GHz (sbc-bench, results/4o1A.txt, a Khadas VIM3). A linear reader is no faster, and a
+        # page's place takes 5 cycles (Chips and Cheese, "Arm's Cortex A73: Resource Limits, What
+        # are Those?", measured on the same chip).
         ArmCore("cortex-a73", "Kirin 960, Snapdragon 835, Amlogic S922X",
-                "cortex-a72", 0xD09, 0, 2, _V8_0, _A73, (32, 4), (1024, 16), 48, sharing=4),
+                "cortex-a72", 0xD09, 0, 2, _V8_0, _A73, (32, 4), (1024, 16), 48, 9, lookup=5,
+                sharing=4),
         # ARMv8.2, like the A76.
         ArmCore("cortex-a75", "Snapdragon 845, Exynos 9820",
                 "cortex-a76", 0xD0A, 3, 1, _V8_2, _A57, (64, 16), (256, 8), 48, is_target=False),

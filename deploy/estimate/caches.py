@@ -19,9 +19,6 @@ from dataclasses import dataclass
 from shuffledeploy.compiler.cores import CORES, LINE, ArmCore
 
 KIB = 1024
-# Cycles to look a page up. The Cortex-A76's manual says that its second level "usually" takes
-# three; ARM's other manuals leave it open.
-ARM_LOOKUP = 3
 # Cycles that a blocked load waits: Intel's top-down metrics, for LD_BLOCKS.STORE_FORWARD. No figure
 # of ARM's was found; there, too, the store has to get through the pipeline first.
 BLOCKED_LOAD = 13
@@ -124,7 +121,7 @@ def _shape(entries: int, ways: int) -> int:
 def _arm(core: ArmCore) -> Caches:
     # 128 bits to the interconnect.
     return Caches(
-        _kib(*core.first), _kib(*core.second), Translation(core.pages, core.pages, ARM_LOOKUP),
+        _kib(*core.first), _kib(*core.second), Translation(core.pages, core.pages, core.lookup),
         core.first_bytes, 16, LONG_WINDOW_START if core.has_long_window else ARM_START,
         core.has_long_window,
     )  # fmt: skip

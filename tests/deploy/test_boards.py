@@ -112,6 +112,15 @@ def test_memory_adds_lines_at_the_width_of_each_level() -> None:
     assert found.milliseconds == pytest.approx(1000 / 2e6)
 
 
+def test_lines_and_pages_cost_what_was_measured_of_a_core() -> None:
+    seen = events(following_lines=9, page_misses=2)
+    cost = {}
+    for core in ("cortex-a57", "cortex-a72", "cortex-a73"):
+        cycles = cycles_on(Board("plain", core, 2.0, 2000), [CodePiece(1000, seen)]).cycles
+        cost[core] = cycles.first_level, cycles.stalls
+    assert cost == {"cortex-a57": (36, 40), "cortex-a72": (36, 6), "cortex-a73": (64, 10)}
+
+
 def test_lines_from_memory_hide_behind_their_own_piece_alone() -> None:
     board = Board("plain", "cortex-a72", 2.0, 2000)
     busy, idle = CodePiece(1000, events()), CodePiece(100, events(l2_misses=30))
