@@ -35,10 +35,13 @@ from shuffledeploy.compiler.passes.graph.lower_to_kernels import lower_to_kernel
 from shuffledeploy.compiler.passes.graph.merge_branches import merge_branches
 from shuffledeploy.compiler.passes.graph.own_answers import own_answers
 from shuffledeploy.compiler.passes.graph.pads_in_windows import pads_in_windows
+from shuffledeploy.compiler.passes.graph.pixel_moves import move_pixels
+from shuffledeploy.compiler.passes.graph.pixel_shuffles import pixel_shuffles
 from shuffledeploy.compiler.passes.graph.products_of_rows import products_of_rows
 from shuffledeploy.compiler.passes.graph.shuffles_in_transposes import shuffles_in_transposes
 from shuffledeploy.compiler.passes.graph.simplify_pools import simplify_pools
 from shuffledeploy.compiler.passes.graph.softmaxes import lower_softmaxes
+from shuffledeploy.compiler.passes.graph.unshuffles_in_windows import unshuffles_in_windows
 from shuffledeploy.compiler.passes.graph.write_in_read_order import write_in_read_order
 from shuffledeploy.compiler.passes.memory.compute_in_strips import compute_in_strips
 from shuffledeploy.compiler.passes.memory.compute_on_threads import LEAST_WORK, compute_on_threads
@@ -122,11 +125,14 @@ def pipeline(
         Phase.GRAPH: {
             # What windows pad themselves.
             "pads_in_windows": pads_in_windows,
+            # Pixels that became channels are read as pixels.
+            "unshuffles_in_windows": unshuffles_in_windows,
             # Arithmetic that constants can carry.
             "fold_batch_norm": fold_batch_norm,
             # Branches that are one grouped convolution.
             "merge_branches": merge_branches,
             # Shuffles become the order in which a neighbour reads or writes.
+            "pixel_shuffles": pixel_shuffles,
             "eliminate_channel_shuffle": eliminate_channel_shuffle,
             "write_in_read_order": partial(write_in_read_order, core=core),
             # Where channels stand.
@@ -142,6 +148,7 @@ def pipeline(
             **({"compute_in_int8": compute_in_int8} if target.precision == INT8 else {}),
             # Kernels, each with its neighbours inside; then whatever no kernel of ours covers.
             "lower_to_kernels": partial(lower_to_kernels, core=core),
+            "move_pixels": partial(move_pixels, core=core),
             "lower_batched_products": partial(lower_batched_products, core=core),
             "lower_layer_norms": partial(lower_layer_norms, core=core),
             "lower_softmaxes": partial(lower_softmaxes, core=core),

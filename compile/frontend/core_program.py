@@ -23,8 +23,12 @@ from shuffledeploy.model.errors import UsageError
 
 #: What TVM's importer takes but computes otherwise than PyTorch, and PyTorch can decompose.
 _DECOMPOSED = frozenset({"grid_sampler_2d.default", "_native_batch_norm_legit_functional.default"})
-#: What PyTorch would decompose into comparisons and choices.
-_KEPT = (torch.ops.aten._prelu_kernel.default,)
+#: What PyTorch would decompose into comparisons and choices, or into arithmetic of places.
+_KEPT = (
+    torch.ops.aten._prelu_kernel.default,
+    torch.ops.aten.reflection_pad2d.default,
+    torch.ops.aten.replication_pad2d.default,
+)
 #: What it computes otherwise, and nothing decomposes.
 _REFUSED = frozenset({"_upsample_bilinear2d_aa.default", "masked_select.default"})
 #: What moves or casts tensors of half precision, and rounds nothing that PyTorch does not.

@@ -19,6 +19,7 @@ from tvm import relax
 
 from shuffledeploy.compiler.frontend.call_arguments import Converter, NotConverted, arguments
 from shuffledeploy.compiler.ir.graph import (
+    Array,
     Current,
     bindings_of,
     constant,
@@ -212,16 +213,41 @@ def _put_where(given: dict[str, Any], importer: Any) -> Any:
 
 def _nearest(node: fx.Node, importer: Any) -> Any:
     """Resize to the nearest elements: the place of each is known."""
-    given, emit = arguments(node), importer.block_builder.emit
+    given = arguments(node)
     before, after = given["input"].meta["val"].shape[2:], node.meta["val"].shape[2:]
-    if all(new % old == 0 for old, new in zip(before, after, strict=True)):
-        return importer._upsample_nearest2d(node)
-    data, factors = importer.env[given["input"]], given["scale_factors"] or [None] * len(after)
-    for axis, (old, new, factor) in enumerate(zip(before, after, factors, strict=True), start=2):
+    factors = given["scale_factors"] or [None] * len(after)
+    places = []
+    for old, new, factor in zip(before, after, factors, strict=True):
         step = np.float32(1.0 / factor if factor else old / new)
-        places = np.floor(np.arange(new, dtype=np.float32) * step).astype(np.int64)
-        index = relax.const(np.minimum(places, old - 1), "int64")
-        data = emit(relax.op.take(data, index, axis=axis))
+        nearest = np.floor(np.arange(new, dtype=np.float32) * step).astype(np.int64)
+        places.append(np.minimum(nearest, old - 1))
+    return _placed(importer, given["input"], places)
+
+
+def _bordered(node: fx.Node, importer: Any) -> Any:
+    """Put a border of an image's own pixels around it: the place of each is known."""
+    given = arguments(node)
+    height, width = given["self"].meta["val"].shape[-2:]
+    left, right, top, bottom = (int(extent) for extent in given["padding"])
+    rows, columns = np.arange(-top, height + bottom), np.arange(-left, width + right)
+    mirrors = node.target is torch.ops.aten.reflection_pad2d.default
+    if mirrors:
+        rows, columns = (
+            last - np.abs(last - np.abs(places))
+            for places, last in ((rows, height - 1), (columns, width - 1))
+        )
+    places = [np.clip(rows, 0, height - 1), np.clip(columns, 0, width - 1)]
+    return _placed(importer, given["self"], places)
+
+
+def _placed(importer: Any, image: fx.Node, places: Sequence[Array]) -> Any:
+    """Take the rows and columns of an image, the last two axes, that stand at some places."""
+    data, rank = importer.env[image], image.meta["val"].ndim
+    for axis, found in enumerate(places, start=rank - len(places)):
+        extent = image.meta["val"].shape[axis]
+        if not np.array_equal(found, np.arange(extent)):
+            index = relax.const(found, "int64")
+            data = importer.block_builder.emit(relax.op.take(data, index, axis=axis))
     return data
 
 
@@ -253,4 +279,6 @@ INDEXING: dict[str, Converter] = {
     "index_put.default": _put,
     "as_strided.default": _strided,
     "upsample_nearest2d.vec": _nearest,
+    "reflection_pad2d.default": _bordered,
+    "replication_pad2d.default": _bordered,
 }

@@ -15,6 +15,7 @@ from tvm.tirx.script.builder import ir as T
 from shuffledeploy.compiler.ir.memory_layout import FLOAT, INT8
 from shuffledeploy.compiler.ir.tvm_edges import NO_ALIAS
 from shuffledeploy.compiler.kernels.operations import OPERATIONS, WRITTEN_TIMES, number
+from shuffledeploy.compiler.kernels.pixel_order import AS_THEY_LIE, PixelOrder
 
 ACCUMULATE = "accumulate"
 OUTPUT = "output"
@@ -48,6 +49,10 @@ class Sliding(Protocol):
     @property
     def dilation(self) -> tuple[int, int]:
         """From one element of a window to the next."""
+
+    @property
+    def pixels(self) -> PixelOrder:
+        """Where the image's pixels stand in memory."""
 
 
 def output_extent(size: int, sliding: Sliding, axis: int) -> int:
@@ -97,7 +102,7 @@ class Read(enum.Enum):
     CHANNELS_OF_IMAGE = enum.auto()
     #: A tensor of the output's shape.
     TENSOR = enum.auto()
-    #: A tensor of the output's pixels, whose channels a table names, one for each of the output's.
+    #: A tensor whose pixels stand in another order, or whose channels a table names.
     GATHERED = enum.auto()
 
 
@@ -116,13 +121,16 @@ class EpilogueStep:
         is the last one. A float is a number. At most one is a `Read`; a ``bias`` and a
         ``residual`` read theirs beside the value that is named here.
     stored : int
-        Channels in memory of a tensor that is read by a table.
+        Channels in memory of a tensor that is read by a table; 0 where none is.
+    pixels : PixelOrder
+        Where the pixels of a gathered tensor stand.
     """
 
     kind: str
     bounds: tuple[float, float] = (0.0, 0.0)
     operands: tuple[int | float | Read, ...] = (1,)
     stored: int = 0
+    pixels: PixelOrder = AS_THEY_LIE
 
     @property
     def reads(self) -> Read | None:
@@ -167,13 +175,16 @@ def epilogue_operands(
             Read.CHANNELS: shape[3:],
             Read.CHANNELS_OF_IMAGE: (1, 1, 1, shape[3]),
             Read.TENSOR: shape,
-            Read.GATHERED: (*shape[:3], step.stored),
+            Read.GATHERED: (
+                shape[0],
+                *step.pixels.in_memory(shape[1], shape[2], step.stored or shape[3]),
+            ),
         }[step.reads]
         element = INT8 if step.kind == "add_int8" else dtype
         if position == 0 and step.kind == "bias":
             extents, element = first_bias, summed or dtype
         operand = T.arg(f"{step.kind}_{position}", T.buffer(extents, element))
-        if step.reads is Read.GATHERED:
+        if step.reads is Read.GATHERED and step.stored:
             table = T.arg(f"channels_{position}", T.buffer(shape[3:], "int32"))
             operand = (operand, table)
         elif step.kind == "add_int8":
@@ -193,8 +204,12 @@ def apply_step(step: EpilogueStep, read: Any, values: Sequence[Any], at: tuple[A
         None: (),
     }[step.reads]
     if step.reads is Read.GATHERED:
-        read, table = read
-        in_memory = (*at[:3], table[at[3]])
+        channel = at[3]
+        if step.stored:
+            read, table = read
+            channel = table[channel]
+        channels = step.stored or int(read.shape[3]) // step.pixels.square**2
+        in_memory = (at[0], *step.pixels.at(at[1], at[2], channel, channels))
     scales = []
     if step.kind == "add_int8":
         read, scale = read
@@ -247,7 +262,7 @@ class Place:
     Attributes
     ----------
     index : PrimExpr
-        The coordinate, or the nearest inside the image.
+        The coordinate in memory, or that of the nearest element inside the image.
     inside : PrimExpr or None
         Whether the element lies in the image; ``None`` where all do.
     """
@@ -291,8 +306,10 @@ def place(sliding: Sliding, axis: int, size: int, window: Any, element: Any) -> 
         nearest = tirx.min(nearest, size - 1)
     if before:
         nearest = tirx.max(nearest, 0)
+    order = sliding.pixels.of_axis(axis)
+    stored = order.at(nearest) if order else nearest
     if nearest is index:
-        return Place(index, None)
+        return Place(stored, None)
     # Not "index >= 0": from that TVM's simplifier would conclude that nothing is to be moved, and
     # take the clamp away from a load that runs whether or not its value is selected.
-    return Place(nearest, tirx.EQ(nearest, index))
+    return Place(stored, tirx.EQ(nearest, index))

@@ -14,6 +14,7 @@ from shuffledeploy.compiler.kernels.blocks import (
     epilogue_operands,
     written,
 )
+from shuffledeploy.compiler.kernels.pixel_order import AS_THEY_LIE, PixelOrder
 
 PART = "part"
 
@@ -25,16 +26,19 @@ class Part:
     Attributes
     ----------
     stored : int
-        Channels of the tensor in memory.
+        Channels of each pixel in memory.
     channels : int
         Channels read from it.
     gathered : bool
         Whether a table says which channels those are.
+    pixels : PixelOrder
+        Where its pixels stand in memory.
     """
 
     stored: int
     channels: int
     gathered: bool
+    pixels: PixelOrder = AS_THEY_LIE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +87,10 @@ def primitive_function(joined: Joined) -> tirx.PrimFunc:
 def _body(joined: Joined) -> None:
     height, width = joined.height, joined.width
     inputs = [
-        T.arg(f"part_{i}", T.buffer((1, height, width, part.stored), joined.dtype))
+        T.arg(
+            f"part_{i}",
+            T.buffer((1, *part.pixels.in_memory(height, width, part.stored)), joined.dtype),
+        )
         for i, part in enumerate(joined.parts)
     ]
     operands = epilogue_operands(
@@ -102,6 +109,7 @@ def _body(joined: Joined) -> None:
                 row, column = tirx.floordiv(p, width), tirx.floormod(p, width)
                 source = c if table is None else table[c]
                 at = (0, row, column, c + start)
-                value = apply_steps(joined.epilogue, operands, x[0, row, column, source], at)
+                read = x[(0, *part.pixels.at(row, column, source, part.stored))]
+                value = apply_steps(joined.epilogue, operands, read, at)
                 T.buffer_store(out, value, list(at))
         start += part.channels

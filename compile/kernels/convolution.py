@@ -70,9 +70,10 @@ def primitive_function(conv: Convolution) -> tirx.PrimFunc:
 
 def _body(conv: Convolution) -> None:
     shape = output_type(conv)
-    in_shape = (conv.planes, conv.height, conv.width, conv.stored_channels)
+    height, width, channels = conv.pixels.in_memory(conv.height, conv.width, conv.stored_channels)
+    in_shape = (conv.planes, height, width, channels)
     if conv.channels_first:
-        in_shape = (1, conv.stored_channels, conv.height, conv.width)
+        in_shape = (1, channels, height, width)
     x = T.arg("x", T.buffer(in_shape, conv.dtype))
     rows = conv.depth * conv.parts_of_word
     weights = (conv.groups, *conv.kernel, rows, conv.padded_outputs)
@@ -131,7 +132,8 @@ def _take(conv: Convolution, x: Any, table: Any) -> Any:
             channel = _channel(conv, table, group, _first_read(conv, k))
             row = place(conv, 0, conv.height, tirx.floordiv(p, columns), kh)
             column = place(conv, 1, conv.width, tirx.floormod(p, columns), kw)
-            at = (plane, row.index, column.index, channel)
+            inside = (row.index, column.index, channel, conv.stored_channels)
+            at = (plane, *conv.pixels.in_square(*inside))
             if conv.channels_first:
                 at = (0, channel, row.index, column.index)
             value = x[at]

@@ -13,6 +13,7 @@ from shuffledeploy.compiler.ir.memory_layout import FLOAT, INT8
 from shuffledeploy.compiler.kernels.blocks import EpilogueStep, output_extent
 from shuffledeploy.compiler.kernels.int8_products import FOUR, PAIRS_OF_WORD, words_of
 from shuffledeploy.compiler.kernels.int8_sums import AS_WHOLE_NUMBERS, Int8Sums
+from shuffledeploy.compiler.kernels.pixel_order import AS_THEY_LIE, PixelOrder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Convolution:
     height, width : int
         Of the input.
     channels, stored_channels : int
-        Channels that are read, and those that the input has in memory (of one plane).
+        Channels that are read, and those that a pixel has in memory (of one plane).
     groups, group_outputs : int
         Groups and output channels in each.
     kernel, stride, padding, dilation : tuple of int
@@ -60,6 +61,8 @@ class Convolution:
     block : int
         Channels that are summed up in `dtype` before they go into a sum of float32; 0 where sums
         are of `dtype`. Only of linear layers.
+    pixels : PixelOrder
+        Where the input's pixels stand in memory.
     """
 
     height: int
@@ -85,6 +88,7 @@ class Convolution:
     outside: int = 0
     sums: Int8Sums = AS_WHOLE_NUMBERS
     in_pairs: bool = False
+    pixels: PixelOrder = AS_THEY_LIE
 
     @property
     def in_words(self) -> bool:
@@ -144,6 +148,7 @@ def attributes(conv: Convolution) -> dict[str, int]:
         pixels that are read follow each other in memory from row to row.
     """
     reads_rows = conv.kernel == (1, 1) == conv.stride and not any(conv.padding)
+    reads_rows = reads_rows and conv.pixels == AS_THEY_LIE
     blocks = {"block": conv.block} if conv.block else {}
     if conv.in_words:
         blocks[WORDS] = conv.parts_of_word

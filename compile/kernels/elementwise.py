@@ -22,6 +22,7 @@ from shuffledeploy.compiler.kernels.blocks import (
     axes,
     epilogue_operands,
 )
+from shuffledeploy.compiler.kernels.pixel_order import AS_THEY_LIE, PixelOrder
 from shuffledeploy.compiler.kernels.tiling import Choose, Core, Form, divisors
 
 # Floats in one step over a pixel's channels, in vectors.
@@ -42,6 +43,8 @@ class Elementwise:
         Of the elements.
     stored : int
         Channels of an input that is read by a table; 0 where it is read as it lies.
+    pixels : PixelOrder
+        Where the input's pixels stand in memory.
     """
 
     height: int
@@ -50,6 +53,7 @@ class Elementwise:
     epilogue: tuple[EpilogueStep, ...]
     dtype: str = "float32"
     stored: int = 0
+    pixels: PixelOrder = AS_THEY_LIE
 
     @property
     def output_shape(self) -> tuple[int, int, int, int]:
@@ -70,7 +74,8 @@ def primitive_function(elementwise: Elementwise) -> tirx.PrimFunc:
         with T.prim_func(s_tir=True):
             T.func_attr({NO_ALIAS: True})
             shape, stored = elementwise.output_shape, elementwise.stored
-            read = (*shape[:3], stored or elementwise.channels)
+            pixels, channels = elementwise.pixels, stored or elementwise.channels
+            read = (1, *pixels.in_memory(shape[1], shape[2], channels))
             x = T.arg("x", T.buffer(read, elementwise.dtype))
             operands = epilogue_operands(elementwise.epilogue, shape, shape[3:], elementwise.dtype)
             table = T.arg("channels", T.buffer(shape[3:], "int32")) if stored else None
@@ -80,7 +85,8 @@ def primitive_function(elementwise: Elementwise) -> tirx.PrimFunc:
                     p, c = axes("SS", "p c", loops)
                     columns = elementwise.width
                     at = (0, tirx.floordiv(p, columns), tirx.floormod(p, columns), c)
-                    source = at if table is None else (*at[:3], table[c])
+                    channel = c if table is None else table[c]
+                    source = (0, *pixels.at(at[1], at[2], channel, channels))
                     value = apply_steps(elementwise.epilogue, operands, x[source], at)
                     T.buffer_store(out, value, list(at))
     return builder.get()

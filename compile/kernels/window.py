@@ -37,6 +37,7 @@ from shuffledeploy.compiler.kernels.int8_sums import (
     scaled_sum,
 )
 from shuffledeploy.compiler.kernels.operations import number
+from shuffledeploy.compiler.kernels.pixel_order import AS_THEY_LIE, PixelOrder
 from shuffledeploy.compiler.kernels.window_pairs import accumulate_pairs
 from shuffledeploy.compiler.kernels.window_words import (
     accumulate_columns,
@@ -80,6 +81,8 @@ class Window:
         How a depthwise convolution's sums of int8 are read.
     in_pairs : bool
         Whether a depthwise convolution of int8 multiplies two columns at a time, not four rows.
+    pixels : PixelOrder
+        Where the input's pixels stand in memory.
     """
 
     combine: str
@@ -99,6 +102,7 @@ class Window:
     outside: int = 0
     sums: Int8Sums = AS_WHOLE_NUMBERS
     in_pairs: bool = False
+    pixels: PixelOrder = AS_THEY_LIE
 
     @property
     def in_int8(self) -> bool:
@@ -177,7 +181,7 @@ def primitive_function(window: Window) -> tirx.PrimFunc:
 
 
 def _body(window: Window) -> None:
-    shape = (1, window.height, window.width, window.channels)
+    shape = (1, *window.pixels.in_memory(window.height, window.width, window.channels))
     x = T.arg("x", T.buffer(shape, window.dtype))
     weight = factors = None
     if window.multiplies_int8:
@@ -227,7 +231,7 @@ def _accumulate(window: Window, x: Any, weight: Any, operands: list[Any]) -> Any
                 T.buffer_store(total, start, [p, c])
             row = place(window, 0, window.height, tirx.floordiv(p, columns), kh)
             column = place(window, 1, window.width, tirx.floormod(p, columns), kw)
-            value = x[0, row.index, column.index, c]
+            value = x[(0, *window.pixels.in_square(row.index, column.index, c, window.channels))]
             combined = _combined(window, total[p, c], (row, column), value, weight, (kh, kw, c))
             T.buffer_store(total, combined, [p, c])
     return total

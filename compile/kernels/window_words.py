@@ -106,7 +106,8 @@ def element(window: Window, x: Any, pixel: Any, at_tap: tuple[Any, Any], channel
     row = place(window, 0, window.height, tirx.floordiv(pixel, columns), kh)
     at = place(window, 1, window.width, tirx.floormod(pixel, columns), kw)
     outside = tirx.IntImm(INT8, window.outside)
-    value = x[0, row.index, at.index, channel_at(window, channel)]
+    place_of = (row.index, at.index, channel_at(window, channel), window.channels)
+    value = x[(0, *window.pixels.in_square(*place_of))]
     for edge in (at, row):
         if edge.inside is not None:
             value = tirx.Select(edge.inside, value, outside)

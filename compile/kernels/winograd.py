@@ -35,6 +35,7 @@ from shuffledeploy.compiler.kernels.blocks import (
     named,
     place,
 )
+from shuffledeploy.compiler.kernels.pixel_order import AS_THEY_LIE, PixelOrder
 from shuffledeploy.compiler.kernels.winograd_matrices import STEP, matrices, tile_of
 
 
@@ -58,6 +59,8 @@ class Winograd:
         What follows, in order.
     dtype : str
         Of input and output. What is between is float32: differences of half lose its digits.
+    pixels : PixelOrder
+        Where the input's pixels stand in memory.
     """
 
     height: int
@@ -69,6 +72,7 @@ class Winograd:
     lanes: int
     epilogue: tuple[EpilogueStep, ...]
     dtype: str = FLOAT
+    pixels: PixelOrder = AS_THEY_LIE
 
     @property
     def tile(self) -> int:
@@ -116,7 +120,8 @@ def transform_input(layer: Winograd) -> tirx.PrimFunc:
     with IRBuilder() as builder:
         with T.prim_func(s_tir=True):
             T.func_attr({NO_ALIAS: True})
-            x = T.arg("x", T.buffer((1, layer.height, layer.width, layer.inputs), layer.dtype))
+            image = layer.pixels.in_memory(layer.height, layer.width, layer.inputs)
+            x = T.arg("x", T.buffer((1, *image), layer.dtype))
             shape = (layer.tile**2, rows, columns, layer.inputs)
             out = T.arg("out", T.buffer(shape, "float32"))
             scratch = _scratch(layer.tile, layer.tile, run)
@@ -125,7 +130,8 @@ def transform_input(layer: Winograd) -> tirx.PrimFunc:
                 def read(element: Element, lane: Any) -> Any:
                     row = place(padded, 0, layer.height, i, element[0])
                     column = place(padded, 1, layer.width, j, element[1])
-                    value = _cast(FLOAT, x[0, row.index, column.index, c * run + lane])
+                    inside = (row.index, column.index, c * run + lane, layer.inputs)
+                    value = _cast(FLOAT, x[(0, *layer.pixels.in_square(*inside))])
                     return row.or_zero(column.or_zero(value))
 
                 def write(element: Element, lane: Any, value: Any) -> None:

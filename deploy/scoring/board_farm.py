@@ -106,6 +106,8 @@ class BoardFarm:
         self._pending: Counter[str] = Counter()
         self._changed = threading.Condition()
         self._looked = -1e9
+        # Why the last board that was asked for could not be taken.
+        self._refusal = ""
         self._closed = False
 
     @property
@@ -144,7 +146,8 @@ class BoardFarm:
             if self._seats:
                 alone_since = time.monotonic()
             elif time.monotonic() - alone_since > self._patience_s:
-                raise Failure("; ".join(["no board is left to score on", *self.warnings]))
+                refused = [f"the last one that was asked: {self._refusal}"] if self._refusal else []
+                raise Failure("; ".join(["no board is left to score on", *refused, *self.warnings]))
             with self._changed:
                 if any(result is None for result in results):
                     self._changed.wait(min(self._poll_s, 0.2))
@@ -168,8 +171,9 @@ class BoardFarm:
             return
         try:
             board = self._boards.take()
-        except Failure:
+        except Failure as error:
             # It went away, or hangs: whatever else is free is asked for a while later.
+            self._refusal = str(error)
             self._looked = now + 10 * self._poll_s
             return
         if board.address not in self._aside and (why := self._boards.complaint(board)):

@@ -85,6 +85,39 @@ class MoreBehind(nn.Module):
         return self.conv(nn.functional.pad(x, (0, 1, 0, 1)))
 
 
+class PixelsAsChannels(nn.Module):
+    """The four pixels of a square are channels of one, which windows of four by four read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(12, 6, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(nn.functional.pixel_unshuffle(x, 2))
+
+
+class ChannelsAsPixels(nn.Module):
+    """Channels are put in the order of squares first, which the convolution then writes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 8, 1), nn.Conv2d(2, 6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(nn.functional.pixel_shuffle(self.first(x), 2))
+
+
+class EnlargedAnswer(nn.Module):
+    """Nobody behind the answer reads it in another order of pixels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.interpolate(self.conv(x), scale_factor=2)
+
+
 class ShuffledAnswer(nn.Module):
     """The answer is in NCHW and in the program's order of channels."""
 

@@ -18,9 +18,11 @@ from golden_files import FOLDER, GoldenFiles
 from graph_text import graph_text
 from lesson_networks import (
     AdaptivePools,
+    ChannelsAsPixels,
     ConvolutionAndSum,
     Covariance,
     DenseBlock,
+    EnlargedAnswer,
     Flattened,
     Gated,
     GatedAtTheEnd,
@@ -33,6 +35,7 @@ from lesson_networks import (
     NormedTokens,
     Norms,
     Passed,
+    PixelsAsChannels,
     PoolBetween,
     Residual,
     SharesOfTokens,
@@ -106,8 +109,10 @@ TWO_PARTED = (ENTRY, "conv1x1_8x32_4x5", "conv1x1_32x16_4x5")
 
 LESSONS = {
     "pads_in_windows": Lesson(MoreBehind(), (1, 3, 5, 6)),
+    "unshuffles_in_windows": Lesson(PixelsAsChannels(), (1, 3, 6, 8)),
     "fold_batch_norm": Lesson(Norms(), (1, 3, 5, 6)),
     "merge_branches": Lesson(TwoPaths(), (1, 3, 4, 5)),
+    "pixel_shuffles": Lesson(ChannelsAsPixels(), (1, 3, 4, 5)),
     "eliminate_channel_shuffle": Lesson(ShuffledUnit(), (1, 12, 4, 5)),
     "write_in_read_order": Lesson(UnitReadInRuns(), (1, 12, 4, 5)),
     "choose_layouts": Lesson(PoolBetween(), (1, 3, 8, 10)),
@@ -121,6 +126,7 @@ LESSONS = {
     ),
     "lower_to_kernels": Lesson(ConvolutionAndSum(), (1, 3, 8, 10)),
     "fuse_attention": Lesson(TwoHeads(), (1, 5, 8)),
+    "move_pixels": Lesson(EnlargedAnswer(), (1, 3, 4, 5)),
     "lower_batched_products": Lesson(Covariance(), (2, 5, 8)),
     "lower_layer_norms": Lesson(NormedTokens(), (2, 5, 8)),
     "lower_softmaxes": Lesson(SharesOfTokens(), (2, 5, 8)),

@@ -207,3 +207,11 @@ def test_a_run_that_is_interrupted_takes_no_more_boards() -> None:
     assert not thread.is_alive()
     assert "given back" in str(failures[0])
     assert lab.waiting == ["a"]
+
+
+def test_why_boards_cannot_be_taken_is_told() -> None:
+    lab = _Lab()
+    lab.free = lambda: 1  # type: ignore[method-assign]
+    farm = BoardFarm(lab, patience_s=0.3, poll_s=0.01)
+    with pytest.raises(Failure, match=r"no board is left.*the last one that was asked: none is free"):
+        farm.run(_kernels(1))

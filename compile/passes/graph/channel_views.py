@@ -18,7 +18,7 @@ from shuffledeploy.compiler.ir.graph import (
     operator,
     shape_of,
 )
-from shuffledeploy.compiler.passes.graph.data_movement import CHANNEL_AXIS
+from shuffledeploy.compiler.passes.graph.data_movement import CHANNEL_AXIS, moves_pixels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +93,12 @@ BINARY = {f"relax.{n}" for n in
           ("add", "subtract", "multiply", "divide", "maximum", "minimum", "power")}  # fmt: skip
 
 
+def _is_channel_wise(name: str, value: Any) -> bool:
+    if name == "relax.take":
+        return moves_pixels(value)
+    return name in CHANNEL_WISE or (name in SPATIAL_REDUCTIONS and keeps_channels(value))
+
+
 class ViewRules:
     """The rules, bound to one block builder.
 
@@ -132,7 +138,7 @@ class ViewRules:
         name = operator(value)
         if not name or not any(self._out_of_order(argument) for argument in value.args):
             return None
-        if name in CHANNEL_WISE or (name in SPATIAL_REDUCTIONS and keeps_channels(value)):
+        if _is_channel_wise(name, value):
             return self._channel_wise(value)
         if name in BINARY:
             return self._binary(value)

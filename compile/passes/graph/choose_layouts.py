@@ -17,6 +17,7 @@ rows.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from tvm import relax
 
 from shuffledeploy.compiler.ir.graph import (
     Current,
+    bindings_of,
     constant,
     constant_of,
     operator,
@@ -38,7 +40,9 @@ from shuffledeploy.compiler.passes.graph.channel_views import (
     SPATIAL_REDUCTIONS,
     keeps_channels,
 )
-from shuffledeploy.compiler.passes.graph.data_movement import CHANNEL_AXIS
+from shuffledeploy.compiler.passes.graph.data_movement import CHANNEL_AXIS, moves_pixels
+from shuffledeploy.compiler.passes.graph.pixel_shuffles import shuffled_squares
+from shuffledeploy.compiler.passes.graph.reordered_reads import SQUARES_APART
 
 TO_CHANNELS_LAST = [0, 2, 3, 1]
 TO_CHANNELS_FIRST = [0, 3, 1, 2]
@@ -66,6 +70,20 @@ def permutation(expr: Any) -> list[int] | None:
 def _move_transposes(module: tvm.IRModule) -> tvm.IRModule:
     """Rewrite op(permute(x)) from NHWC as permute(op(x)), and cancel transposes that meet."""
     channels_last: dict[relax.Var, Any] = {}
+    definitions = dict(bindings_of(module))
+    takes = {v: value for v, value in definitions.items()
+             if operator(value) == "relax.take" and moves_pixels(value)}  # fmt: skip
+
+    def _squares_last(builder: relax.BlockBuilder, variable: relax.Var) -> relax.Var | None:
+        """Write a pixel shuffle of a tensor in NHWC."""
+        source, square = shuffled_squares(variable, definitions.get) or (None, 0)
+        if source not in channels_last:
+            return None
+        images, pixel, tall, wide = shape_of(variable) or (0, 0, 0, 0)
+        apart = (images, tall // square, wide // square, square, square, pixel)
+        parts = builder.emit(relax.op.reshape(channels_last[source], apart))
+        beside = builder.emit(relax.op.permute_dims(parts, list(SQUARES_APART)))
+        return builder.emit(relax.op.reshape(beside, (images, tall, wide, pixel)))
 
     def replace(
         builder: relax.BlockBuilder, variable: relax.Var, value: Any, current: Current
@@ -73,8 +91,13 @@ def _move_transposes(module: tvm.IRModule) -> tvm.IRModule:
         source = value.args[0] if permutation(value) is not None else None
         if permutation(value) == TO_CHANNELS_LAST and source in channels_last:
             return channels_last[source]
+        if permutation(value) == TO_CHANNELS_LAST and source in takes:
+            return _taken_last(builder, takes, source, current)
         if permutation(value) == TO_CHANNELS_FIRST:
             channels_last[variable] = substitute(source, current)
+        elif (shuffled := _squares_last(builder, variable)) is not None:
+            channels_last[variable] = shuffled
+            return relax.op.permute_dims(shuffled, TO_CHANNELS_FIRST)
         elif (moved := _in_channels_last(value, channels_last)) is not None:
             if len(shape_of(value) or ()) != len(TO_CHANNELS_FIRST):
                 return moved
@@ -83,6 +106,23 @@ def _move_transposes(module: tvm.IRModule) -> tvm.IRModule:
         return None
 
     return rewrite(module, replace)
+
+
+def _taken_last(
+    builder: relax.BlockBuilder, takes: Mapping[relax.Var, Any], tensor: Any, current: Current
+) -> Any:
+    """Transpose a network's input before its rows and columns are taken, not behind."""
+    take = takes.get(tensor)
+    if take is None:
+        return builder.emit(relax.op.permute_dims(current(tensor), TO_CHANNELS_LAST))
+    source = _taken_last(builder, takes, take.args[0], current)
+    return builder.emit(_taken_of(take, source))
+
+
+def _taken_of(take: Any, data: Any) -> Any:
+    """Write a `take` of a tensor in NHWC."""
+    axis = TO_CHANNELS_LAST.index(int(take.attrs.axis))
+    return relax.op.take(data, take.args[1], axis=axis, mode=take.attrs.mode)
 
 
 def _in_channels_last(value: Any, channels_last: dict[relax.Var, Any]) -> Any:
@@ -105,8 +145,8 @@ def _in_channels_last(value: Any, channels_last: dict[relax.Var, Any]) -> Any:
     elif name in BINARY and (sides := find_all(value.args)) is not None:
         return tvm.ir.Call(value.op, sides, value.attrs)
     elif name == "relax.take" and (data := find(value.args[0])) is not None:
-        if value.attrs.axis == CHANNEL_AXIS and constant_of(value.args[1]) is not None:
-            return relax.op.take(data, value.args[1], axis=LAST_AXIS, mode=value.attrs.mode)
+        of_channels = value.attrs.axis == CHANNEL_AXIS and constant_of(value.args[1]) is not None
+        return _taken_of(value, data) if of_channels or moves_pixels(value) else None
     elif name in ELEMENTWISE and (data := find(value.args[0])) is not None:
         return tvm.ir.Call(value.op, [data, *value.args[1:]], value.attrs)
     elif name in _OVER_PIXELS and (data := find(value.args[0])) is not None:

@@ -50,6 +50,7 @@ from shuffledeploy.compiler.kernels.int8_weights import rounded, scales_of
 from shuffledeploy.compiler.passes.graph.epilogues import Chain, find_chains
 from shuffledeploy.compiler.passes.graph.kept_layers import kept_chains
 from shuffledeploy.compiler.passes.graph.lower_to_kernels import is_covered
+from shuffledeploy.compiler.passes.graph.reordered_reads import reordered
 
 # Kernels that can write feature maps, and rows of features, in int8.
 _WRITERS = frozenset({
@@ -211,7 +212,7 @@ class _Network:
         return name in _READERS and is_covered_or_sum(value)
 
     def read_by(self, anchor: Any) -> list[Any]:
-        """List the tensors that an operator reads, through orders of channels."""
+        """List the tensors that an operator reads, through orders of channels and pixels."""
         if not operator(anchor):
             return []
         first = anchor.args[0]
@@ -219,9 +220,8 @@ class _Network:
         return [self.source_of(tensor) for tensor in tensors]
 
     def source_of(self, tensor: Any) -> Any:
-        """Look through an order of channels."""
-        value: Any = self.definitions.get(tensor) if isinstance(tensor, relax.Var) else None
-        return value.args[0] if operator(value) == "relax.take" else tensor
+        """Look through an order of channels or pixels."""
+        return reordered(tensor, self.definitions.get).tensor
 
     def held_source(self, value: Any) -> relax.Var | None:
         """Give the tensor in int8 that a layer with weights reads; ``None`` where it reads none."""
@@ -232,8 +232,7 @@ class _Network:
 
     def read_means(self, value: Any, means: Array) -> Array:
         """Give the mean of each channel that a convolution reads, in its order."""
-        taken: Any = self.definitions.get(value.args[0])
-        order = constant_of(taken.args[1]) if operator(taken) == "relax.take" else None
+        order = reordered(value.args[0], self.definitions.get).channels
         return means if order is None else means[order]
 
     def bias_of(self, variable: relax.Var) -> relax.Var | None:

@@ -13,6 +13,8 @@ from tvm import relax
 from shuffledeploy.compiler.ir.graph import Array, bindings_of, constant_of, operator, shape_of
 
 CHANNEL_AXIS = 1
+#: Axes of a feature map.
+_NCHW = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,10 +165,17 @@ def _slice(value: Any, elements: Array) -> Array | None:
 
 def _take(value: Any, elements: Array) -> Array | None:
     index = constant_of(value.args[1])
-    if index is None or value.attrs.axis is None:
+    if index is None or value.attrs.axis is None or moves_pixels(value):
         return None
     taken: Array = np.take(elements, index, axis=int(value.attrs.axis))
     return taken if taken.shape == shape_of(value) else None
+
+
+def moves_pixels(take: Any) -> bool:
+    """Whether a `take` puts the rows or columns of a feature map, NCHW, in another order."""
+    shape, axis, index = shape_of(take.args[0]), take.attrs.axis, constant_of(take.args[1])
+    of_image = shape is not None and len(shape) == _NCHW and axis is not None
+    return of_image and int(axis) > CHANNEL_AXIS and index is not None and index.ndim == 1
 
 
 def _flip(value: Any, elements: Array) -> Array:

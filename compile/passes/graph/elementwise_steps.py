@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from tvm import relax
 
-from shuffledeploy.compiler.ir.graph import Array, constant, constant_of, operator, shape_of
+from shuffledeploy.compiler.ir.graph import constant, constant_of, operator, shape_of
 from shuffledeploy.compiler.kernels.blocks import EpilogueStep, Read
+from shuffledeploy.compiler.passes.graph.reordered_reads import Reordered
 
 _Operand = int | float | Read
 
@@ -47,32 +48,6 @@ _NHWC = 4
 
 
 @dataclasses.dataclass(frozen=True)
-class Gathered:
-    """A tensor of which another one has some channels, in some order.
-
-    Attributes
-    ----------
-    tensor : relax.Var
-        What stands in memory, channels last.
-    channels : Array
-        Of `tensor`, one for each channel of the other.
-    """
-
-    tensor: relax.Var
-    channels: Array
-
-    @property
-    def stored(self) -> int:
-        """Channels of `tensor`."""
-        return (shape_of(self.tensor) or (0,))[-1]
-
-    @property
-    def table(self) -> Any:
-        """The channels as a constant that a kernel reads."""
-        return constant(self.channels.astype(np.int32))
-
-
-@dataclasses.dataclass(frozen=True)
 class Step:
     """A step, and what it reads from memory: constants, variables or nothing."""
 
@@ -84,7 +59,7 @@ def step_for(
     value: Any,
     known: Mapping[relax.Var, int],
     shape: tuple[int, ...] | None,
-    gathered: Mapping[relax.Var, Gathered],
+    gathered: Mapping[relax.Var, Reordered],
     *,
     alone: bool,
 ) -> Step | None:
@@ -99,7 +74,7 @@ def step_for(
     shape : tuple of int
         Of the kernel's output, channels last.
     gathered : mapping
-        Variables whose channels are read of another tensor, by a table.
+        Variables whose channels or pixels are those of another tensor in another order.
     alone : bool
         Whether no other step reads the value before: sums may then start from what is added.
 
@@ -142,7 +117,7 @@ def _binary(
     value: Any,
     known: Mapping[relax.Var, int],
     shape: tuple[int, ...],
-    gathered: Mapping[relax.Var, Gathered],
+    gathered: Mapping[relax.Var, Reordered],
     alone: bool,
 ) -> Step | None:
     left, right = value.args
@@ -169,7 +144,7 @@ def _with_memory(
     back: int,
     other: Any,
     shape: tuple[int, ...],
-    gathered: Mapping[relax.Var, Gathered],
+    gathered: Mapping[relax.Var, Reordered],
     *,
     alone: bool,
     swapped: bool = False,
@@ -177,9 +152,7 @@ def _with_memory(
     """Write a step that reads a tensor beside a value."""
     taken = gathered.get(other) if isinstance(other, relax.Var) else None
     if taken is not None and shape_of(other) == shape:
-        operands = _in_order(back, Read.GATHERED, swapped)
-        step = EpilogueStep(kind, operands=operands, stored=taken.stored)
-        return Step(step, (taken.tensor, taken.table))
+        return _gathering(kind, _in_order(back, Read.GATHERED, swapped), taken)
     read = _read(other, shape)
     if read is None:
         return None
@@ -188,6 +161,15 @@ def _with_memory(
     if kind == "add" and read is Read.CHANNELS and alone:
         return Step(EpilogueStep("bias", operands=(back,)), (other,))
     return Step(EpilogueStep(kind, operands=_in_order(back, read, swapped)), (other,))
+
+
+def _gathering(kind: str, operands: tuple[_Operand, _Operand], taken: Reordered) -> Step:
+    """Write a step that reads a tensor in another order than it lies."""
+    if taken.channels is None:
+        return Step(EpilogueStep(kind, operands=operands, pixels=taken.pixels), (taken.tensor,))
+    stored = (shape_of(taken.tensor) or (0,))[-1]
+    step = EpilogueStep(kind, operands=operands, stored=stored, pixels=taken.pixels)
+    return Step(step, (taken.tensor, constant(taken.channels.astype(np.int32))))
 
 
 def _in_order(back: int, other: _Operand, swapped: bool) -> tuple[_Operand, _Operand]:

@@ -34,8 +34,9 @@ from shuffledeploy.compiler.ir.graph import (
 )
 from shuffledeploy.compiler.ir.memory_layout import Held
 from shuffledeploy.compiler.kernels.blocks import EpilogueStep, Read, count_reads
-from shuffledeploy.compiler.passes.graph.choose_layouts import LAST_AXIS, TO_CHANNELS_LAST
-from shuffledeploy.compiler.passes.graph.elementwise_steps import Gathered, Step, step_for
+from shuffledeploy.compiler.passes.graph.choose_layouts import TO_CHANNELS_LAST
+from shuffledeploy.compiler.passes.graph.elementwise_steps import Step, step_for
+from shuffledeploy.compiler.passes.graph.reordered_reads import is_reordered, reordered
 
 #: Operations in one region at most.
 MOST_IN_REGION = 12
@@ -103,8 +104,12 @@ class _Finder:
         self.values: dict[relax.Var, Any] = dict(bindings_of(module))
         self.places = {variable: place for place, variable in enumerate(self.values)}
         self.readers: Readers = readers_of(module)
-        takes = ((variable, _gathered(value)) for variable, value in self.values.items())
-        self.gathered = {variable: take for variable, take in takes if take is not None}
+        self.gathered = {
+            variable: reordered(variable, self.values.get)
+            for variable in self.values
+            if len(shape_of(variable) or ()) == len(TO_CHANNELS_LAST)
+            and is_reordered(variable, self.values.get)
+        }
         self.taken: set[relax.Var] = set()
         self.chains: dict[relax.Var, Chain] = {}
 
@@ -238,13 +243,3 @@ class _Finder:
     def _is_closed(self, region: list[relax.Var]) -> bool:
         *inside, _ = region
         return all(reader in region for v in inside for reader in self.readers.get(v, ()))
-
-
-def _gathered(value: Any) -> Gathered | None:
-    """Read a `take` of a feature map's channels; None where a value is anything else."""
-    if operator(value) != "relax.take" or value.attrs.axis != LAST_AXIS:
-        return None
-    tensor, channels = value.args[0], constant_of(value.args[1])
-    if channels is None or channels.ndim != 1 or not isinstance(tensor, relax.Var):
-        return None
-    return Gathered(tensor, channels) if len(shape_of(value) or ()) == LAST_AXIS + 1 else None

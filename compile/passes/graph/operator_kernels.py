@@ -19,11 +19,9 @@ from shuffledeploy.compiler.kernels.int8_weights import pack_columns, pack_words
 from shuffledeploy.compiler.kernels.packing import pack_bias, pack_weight
 from shuffledeploy.compiler.kernels.window_words import channel_places
 from shuffledeploy.compiler.passes.graph.choose_layouts import (
-    LAST_AXIS,
     TO_CHANNELS_LAST,
     permutation,
 )
-from shuffledeploy.compiler.passes.graph.data_movement import CHANNEL_AXIS
 from shuffledeploy.compiler.passes.graph.int8_kernels import (
     int8_epilogue,
     int8_layer,
@@ -31,6 +29,7 @@ from shuffledeploy.compiler.passes.graph.int8_kernels import (
     starting_numbers,
 )
 from shuffledeploy.compiler.passes.graph.output_parts import in_parts
+from shuffledeploy.compiler.passes.graph.reordered_reads import Reordered, reordered
 from shuffledeploy.compiler.passes.graph.sites import (
     Kernel,
     Site,
@@ -59,14 +58,9 @@ def kernel_for(site: Site) -> Kernel:
     return make(site)
 
 
-def _reordered_input(data: Any, site: Site, axis: int = LAST_AXIS) -> tuple[Any, Array | None]:
-    """Look through a `take` of channels: the tensor in memory, and the order it is read in."""
-    value = site.definition(data)
-    if operator(value) != "relax.take" or value.attrs.axis != axis:
-        return data, None
-    order = constant_of(value.args[1])
-    # A single index takes its axis away.
-    return (data, None) if order is None or order.ndim != 1 else (value.args[0], order)
+def _read(data: Any, site: Site) -> Reordered:
+    """Look through orders of channels and pixels."""
+    return reordered(data, site.definition)
 
 
 def _convolution(site: Site) -> Kernel:
@@ -74,31 +68,34 @@ def _convolution(site: Site) -> Kernel:
     weight = constant_of(site.chain.anchor.args[1])
     assert weight is not None
     groups, outputs = int(attrs.groups), weight.shape[3]
-    data, order = _reordered_input(site.chain.anchor.args[0], site)
-    stored = shape_of(data)
+    read = _read(site.chain.anchor.args[0], site)
+    data, order = read.tensor, read.channels
+    stored, image = shape_of(data), shape_of(site.chain.anchor.args[0])
     assert stored is not None
-    if groups == stored[3] and weight.shape[2] == 1 and outputs == groups and order is None:
-        return _depthwise(site, weight)
+    assert image is not None
+    if groups == image[3] and weight.shape[2] == 1 and outputs == groups and order is None:
+        return _depthwise(site, weight, read)
     held = site.held.get(data)
     ends = int8_epilogue(site, scaled=False)
     transposed = site.definition(data)
     channels_first = permutation(transposed) == TO_CHANNELS_LAST
     if channels_first:
         data = transposed.args[0]
-    full_order = np.arange(stored[3]) if order is None else order
+    full_order = np.arange(image[3]) if order is None else order
     depth = weight.shape[2]
     # A selection reads fewer channels than are stored: only a table can say which.
-    selects = len(full_order) != stored[3]
+    selects = order is not None and len(order) != stored[3]
     run = 0 if selects else contiguous_run(full_order, groups)
     order_of_writes = site.chain.order
     conv = Convolution(
-        height=stored[1], width=stored[2], channels=depth * groups, stored_channels=stored[3],
+        height=image[1], width=image[2], channels=depth * groups,
+        stored_channels=stored[3] // read.pixels.square**2,
         groups=groups, group_outputs=outputs // groups, kernel=pair(weight.shape),
         stride=pair(attrs.strides), padding=quadruple(attrs.padding),
         dilation=pair(attrs.dilation), run=run, scattered=order_of_writes is not None,
         channels_first=channels_first,
         lanes=lanes_for(outputs // groups, site.core), epilogue=ends.steps,
-        dtype=site.core.element, written=ends.written,
+        dtype=site.core.element, written=ends.written, pixels=read.pixels,
     )  # fmt: skip
     if held is not None and site.core.multiplies_int8 and reads_words(conv):
         return _in_words(site, conv, site.current_value(data), weight, held)
@@ -133,10 +130,10 @@ def _in_words(site: Site, conv: Convolution, data: Any, weight: Array, held: Hel
     return dataclasses.replace(kernel, pack_bias=lambda _: pack_bias(layer.starts, conv))
 
 
-def _depthwise(site: Site, weight: Array) -> Kernel:
+def _depthwise(site: Site, weight: Array, read: Reordered) -> Kernel:
     attrs, stored = site.chain.anchor.attrs, shape_of(site.chain.anchor.args[0])
     assert stored is not None
-    data = site.chain.anchor.args[0]
+    data = read.tensor
     held = site.held.get(data)
     ends = int8_epilogue(site, scaled=held is not None)
     form = window.Window(
@@ -144,7 +141,7 @@ def _depthwise(site: Site, weight: Array) -> Kernel:
         kernel=pair(weight.shape), stride=pair(attrs.strides),
         padding=quadruple(attrs.padding), dilation=pair(attrs.dilation), divisor=1.0,
         epilogue=ends.steps, dtype=site.core.element if held is None else INT8,
-        written=ends.written, outside=0 if held is None else held.zero,
+        written=ends.written, outside=0 if held is None else held.zero, pixels=read.pixels,
     )  # fmt: skip
     taps = np.ascontiguousarray(weight[:, :, 0, :])
     name = f"depthwise{form.kernel[0]}x{form.kernel[1]}"
@@ -175,19 +172,23 @@ def _window_kernel(site: Site, form: window.Window, what: str, inputs: list[Any]
 def _window(site: Site) -> Kernel:
     value, stored = site.chain.anchor, shape_of(site.chain.anchor.args[0])
     assert stored is not None
+    read = _read(value.args[0], site)
+    if read.channels is not None:
+        read = Reordered(value.args[0])
     is_max = operator(value) == "relax.nn.max_pool2d"
-    held = None if is_max else site.held.get(value.args[0])
+    held = None if is_max else site.held.get(read.tensor)
     ends = int8_epilogue(site, scaled=held is not None)
     types = (site.core.element if held is None else INT8, ends.written)
     scale = 1.0 if held is None else held.scale / ends.unit
     zero = 0 if held is None else held.zero
     offset = 0.0 if held is None else ends.start - zero * scale
-    given = site.float_value(value.args[0]) if is_max else site.current_value(value.args[0])
+    given = site.float_value(read.tensor) if is_max else site.current_value(read.tensor)
     data = [given, *ends.arguments]
     if operator(value) == "relax.mean":
         form = window.Window(
             "sum", stored[1], stored[2], stored[3], (stored[1], stored[2]), (1, 1), (0, 0, 0, 0),
             (1, 1), float(stored[1] * stored[2]), ends.steps, *types, scale, offset, zero,
+            pixels=read.pixels,
         )  # fmt: skip
         return _window_kernel(site, form, "mean", data)
     attrs = value.attrs
@@ -197,7 +198,7 @@ def _window(site: Site) -> Kernel:
     form = window.Window(
         "max" if is_max else "sum", stored[1], stored[2], stored[3], kernel, pair(attrs.strides),
         padding, pair(attrs.dilation), float(kernel[0] * kernel[1]) if fixed else 0.0,
-        ends.steps, *types, scale, offset, zero,
+        ends.steps, *types, scale, offset, zero, pixels=read.pixels,
     )  # fmt: skip
     return _window_kernel(site, form, "max_pool" if is_max else "avg_pool", data)
 
@@ -206,7 +207,8 @@ def _linear(site: Site) -> Kernel:
     weight = constant_of(site.chain.anchor.args[1])
     assert weight is not None
     depth, outputs = weight.shape
-    data, order = _reordered_input(site.chain.anchor.args[0], site, CHANNEL_AXIS)
+    read = _read(site.chain.anchor.args[0], site)
+    data, order = read.tensor, read.channels
     in_words = order is None and site.core.multiplies_int8 and depth >= FOUR
     held = site.held.get(data) if in_words else None
     data = site.float_value(data) if held is None else site.current_value(data)
@@ -240,12 +242,14 @@ def _joined(site: Site) -> Kernel:
     inputs, tables, parts = [], [], []
     as_int8 = _joins_int8(site)
     for field in site.chain.anchor.args[0].fields:
-        data, order = _reordered_input(field, site)
+        read = _read(field, site)
+        data, order = read.tensor, read.channels
         stored = shape_of(data)
         assert stored is not None
         inputs.append(site.current_value(data) if as_int8 else site.float_value(data))
-        read = stored[3] if order is None else len(order)
-        parts.append(joined.Part(stored[3], read, order is not None))
+        of_pixel = stored[3] // read.pixels.square**2
+        channels = of_pixel if order is None else len(order)
+        parts.append(joined.Part(of_pixel, channels, order is not None, read.pixels))
         if order is not None:
             tables.append(relax.const(order.astype(np.int32)))
     shape = shape_of(site.chain.variables[0])
@@ -274,7 +278,7 @@ def _joined(site: Site) -> Kernel:
 
 def _joins_int8(site: Site) -> bool:
     """Whether all parts of a concatenation stand in memory as it is to be written, but for ReLU."""
-    fields = (_reordered_input(field, site)[0] for field in site.chain.anchor.args[0].fields)
+    fields = (_read(field, site).tensor for field in site.chain.anchor.args[0].fields)
     held = {site.held.get(field) for field in fields}
     plain = all(step.kind == "relu" for step in site.chain.steps)
     return site.chain.held is not None and held == {site.chain.held} and plain
@@ -284,11 +288,12 @@ def _elementwise(site: Site) -> Kernel:
     shape, dtype = shape_of(site.chain.anchor), str(site.chain.anchor.ty.dtype)
     assert shape is not None
     _, height, width, channels = shape
-    data, order = _reordered_input(site.chain.anchor, site)
+    read = _read(site.chain.anchor, site)
+    data, order = read.tensor, read.channels
     stored = 0 if order is None else (shape_of(data) or (0,))[-1]
     tables = [] if order is None else [relax.const(order.astype(np.int32))]
     ends = int8_epilogue(site, scaled=False)
-    form = elementwise.Elementwise(height, width, channels, ends.steps, dtype, stored)
+    form = elementwise.Elementwise(height, width, channels, ends.steps, dtype, stored, read.pixels)
     return Kernel(
         ELEMENTWISE, f"elementwise_{channels}_{height}x{width}",
         elementwise.primitive_function(form), [site.float_value(data), *ends.arguments], tables,

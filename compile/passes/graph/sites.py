@@ -140,7 +140,7 @@ def emit_alone(
     shape: tuple[int, ...],
     attributes: Mapping[str, Any],
 ) -> relax.Var:
-    """Emit the call of a kernel of float32 that takes no epilogue.
+    """Emit the call of a kernel that takes no epilogue.
 
     Parameters
     ----------
@@ -154,7 +154,8 @@ def emit_alone(
         Of the kernel, its kind among them.
     """
     kernel = builder.add_func(function.with_attrs({**attributes, FUSION: OPAQUE_PATTERN}), name)
-    return builder.emit(relax.call_tir(kernel, arguments, relax.TensorType(shape, FLOAT)))
+    result = relax.TensorType(shape, element_of(function))
+    return builder.emit(relax.call_tir(kernel, arguments, result))
 
 
 def over_shape(shape: tuple[int, int, int, int], site: Site) -> tuple[int, int, int, int]:

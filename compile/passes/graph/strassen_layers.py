@@ -21,6 +21,7 @@ from typing import Any
 from shuffledeploy.compiler.ir.graph import Array
 from shuffledeploy.compiler.ir.memory_layout import FLOAT
 from shuffledeploy.compiler.kernels.convolution_shape import Convolution
+from shuffledeploy.compiler.kernels.pixel_order import AS_THEY_LIE
 from shuffledeploy.compiler.kernels.strassen import (
     PRODUCTS,
     Strassen,
@@ -58,6 +59,7 @@ def is_strassen(conv: Convolution, core: Core) -> bool:
         and conv.groups == 1
         and conv.run == conv.group_inputs == conv.stored_channels
         and not (conv.scattered or conv.channels_first)
+        and conv.pixels == AS_THEY_LIE
         and min(channels) >= FEWEST_CHANNELS
         and not any(number % (2 * core.lanes) for number in channels)
         and conv.output_height * conv.output_width >= FEWEST_PIXELS

@@ -72,7 +72,7 @@ def winograd(site: Site, conv: Convolution, weight: Array, data: Any) -> Kernel:
     outputs, core = conv.groups * conv.group_outputs, site.core.of(FLOAT)
     layer = Winograd(
         conv.height, conv.width, conv.channels, outputs, conv.kernel[0], conv.padding,
-        core.lanes, conv.epilogue, conv.dtype,
+        core.lanes, conv.epilogue, conv.dtype, conv.pixels,
     )  # fmt: skip
     rows, columns = layer.tiles
     planes = layer.tile**2
