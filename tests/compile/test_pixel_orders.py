@@ -11,13 +11,11 @@ from int8_networks import A76
 from stages import (
     HOST,
     assert_module_is,
-    assert_same,
     assert_same_bits,
     count,
     draw,
     imported,
     lowered,
-    run,
     seeded,
     with_schedules,
 )
@@ -77,7 +75,9 @@ class Bordered(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = torch.relu(self.third(torch.relu(self.second(torch.relu(self.first(x))))))
-        return functional.avg_pool2d(functional.pad(x, (0, 1, 1, 0), mode="reflect"), 2).mean((2, 3))
+        return functional.avg_pool2d(functional.pad(x, (0, 1, 1, 0), mode="reflect"), 2).mean(
+            (2, 3)
+        )
 
 
 class Decoder(nn.Module):

@@ -133,10 +133,10 @@ _LEFT, _RIGHT = torch.zeros(1, 4), torch.zeros(1, 3)
 _PICTURE = torch.zeros(1, 3, 6, 6)
 
 LAYERS: dict[str, Odd] = {
-    "gru": layers(lambda: Last(nn.GRU(5, 8, batch_first=True), 8), 1, 6, 5),
-    "gru_two_ways": layers(_two_ways, 1, 6, 5),
-    "rnn": layers(lambda: Last(nn.RNN(5, 8, batch_first=True), 8), 1, 6, 5),
-    "lstm": layers(lambda: Last(nn.LSTM(5, 8, 2, batch_first=True), 8), 1, 6, 5),
+    "gru": layers(lambda: Last(nn.GRU(5, 8, batch_first=True), 8), 1, 3, 5),
+    "gru_two_ways": layers(_two_ways, 1, 3, 5),
+    "rnn": layers(lambda: Last(nn.RNN(5, 8, batch_first=True), 8), 1, 3, 5),
+    "lstm": layers(lambda: Last(nn.LSTM(5, 8, 2, batch_first=True), 8), 1, 3, 5),
     "lstm_cell": layers(lambda: nn.LSTMCell(5, 8), 1, 5),
     "selu": layers(lambda: nn.Sequential(nn.Linear(8, 8), nn.SELU()), 1, 8),
     "log_sigmoid": layers(lambda: nn.Sequential(nn.Linear(8, 8), nn.LogSigmoid()), 1, 8),
