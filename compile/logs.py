@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{into}: {merge(into, other)} records")
         return 0
     name = _target_name(options.target, options.logs)
-    path = log_path(options.logs, name)
+    path = log_path(options.logs, name, options.threads)
     if options.action == "show" and not (options.model or options.program):
         _print_log(path)
         return 0
@@ -214,6 +214,8 @@ def _parser() -> argparse.ArgumentParser:
         add("--resolution", action="append", default=[], metavar="HxW",
             help="also at this input size; may be repeated")  # fmt: skip
         add("--logs", type=Path, default=LOG_FOLDER, metavar="DIR", help="default: tuning_logs")
+        add("--threads", type=int, default=1, metavar="N",
+            help="the records found in networks of so many threads (default: %(default)s)")  # fmt: skip
         if name != "prune":
             add("--precision", choices=list(PRECISIONS), default=FLOAT,
                 help="that networks compute in (default: %(default)s; prune: all)")  # fmt: skip

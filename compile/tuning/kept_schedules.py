@@ -119,7 +119,8 @@ def keep_what_wins(
     KeptSchedules or None
         ``None`` where a search changed nothing, or the device cannot time a network call by call.
     """
-    target, log = request.target, log_path(request.log_folder, request.target.name)
+    target = request.target
+    log = log_path(request.log_folder, target.name, target.threads)
     if not devices.times_calls(device):
         return None
     if not request.measure_shortlist:

@@ -63,7 +63,7 @@ def tune_network(request: Request, devices: Devices, console: Console | None = N
     if request.check or request.searches:
         say(f"looking for {device}")
         devices.require(request.target, device, request.score_wanted)
-    log = log_path(request.log_folder, request.target.name)
+    log = log_path(request.log_folder, request.target.name, request.target.threads)
     if request.searches:
         require_appendable(log)
     if request.weights is not None:

@@ -42,6 +42,23 @@ def test_the_nearest_core_lends_what_is_missing(tmp_path: Path) -> None:
 
 
 @pytest.mark.smoke
+def test_what_won_on_as_many_threads_goes_before_what_won_on_one(tmp_path: Path) -> None:
+    core = "cortex-a76"
+    append(log_path(tmp_path, core), [_record("both", 1.0), _record("one", 2.0)])
+    append(log_path(tmp_path, core, 2), [_record("both", 3.0), _record("two", 4.0)])
+    append(log_path(tmp_path, core, 4), [_record("four", 5.0)])
+    target = find_target(core)
+
+    def scores(threads: int) -> dict[str, tuple[float, str]]:
+        found = usable_records(tmp_path, target.on_threads(threads))
+        return {key: (record.score, record.lender) for key, record in found.items()}
+
+    assert scores(1) == {"both": (1.0, ""), "one": (2.0, "")}
+    assert scores(2) == {"both": (3.0, ""), "one": (2.0, ""), "two": (4.0, "")}
+    assert scores(3) == scores(1)
+
+
+@pytest.mark.smoke
 def test_others_logs_are_read_only_for_what_is_missing(tmp_path: Path) -> None:
     append(log_path(tmp_path, "cortex-a76"), [_record("own", 4.0)])
     # A log that cannot be read.

@@ -9,8 +9,8 @@ After::
     k(x, out): for part in parallel(2): k_part(x, out, part)
     k_part(x, out, part): for step in range(...): ...   # tiles of this part
 
-Schedules and records are those of one thread. How many threads there are is a fact of the library:
-one that is given fewer computes the parts one after another.
+Schedules are of whole kernels. How many threads there are is a fact of the library: one that is
+given fewer computes the parts one after another.
 """
 
 from __future__ import annotations

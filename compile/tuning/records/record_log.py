@@ -78,9 +78,9 @@ class Log:
         return sorted(self.shortlists, key=lambda records: (records[0].trust, records[0].date))
 
 
-def log_path(folder: Path, target: str) -> Path:
-    """Where the records of a target are kept."""
-    return folder / target / FILE_NAME
+def log_path(folder: Path, target: str, threads: int = 1) -> Path:
+    """Where the records of a target are kept, found in networks of so many threads."""
+    return folder / target / (FILE_NAME if threads == 1 else f"records-{threads}-threads.jsonl")
 
 
 def read_log(path: Path, source: str | None = None) -> Log:

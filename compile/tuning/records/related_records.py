@@ -48,11 +48,16 @@ def usable_records(
 
 
 def own_records(log_folder: Path, target: CompileTarget) -> dict[str, Record]:
-    """Give each kernel's key its best record of the target itself."""
+    """Give each kernel's key its best record of the target itself.
+
+    Of several threads those that won in a network of as many go first.
+    """
     found: dict[str, Record] = {}
-    for folder in _folders(log_folder):
-        for key, record in read_log(log_path(folder, target.name)).preferred.items():
-            found.setdefault(key, record)
+    for threads in dict.fromkeys((target.threads, 1)):
+        for folder in _folders(log_folder):
+            log = read_log(log_path(folder, target.name, threads))
+            for key, record in log.preferred.items():
+                found.setdefault(key, record)
     return found
 
 
