@@ -215,7 +215,7 @@ def _parser() -> argparse.ArgumentParser:
             help="also at this input size; may be repeated")  # fmt: skip
         add("--logs", type=Path, default=LOG_FOLDER, metavar="DIR", help="default: tuning_logs")
         add("--threads", type=int, default=1, metavar="N",
-            help="the records found in networks of so many threads (default: %(default)s)")  # fmt: skip
+            help="records of networks of so many threads (default: %(default)s)")  # fmt: skip
         if name != "prune":
             add("--precision", choices=list(PRECISIONS), default=FLOAT,
                 help="that networks compute in (default: %(default)s; prune: all)")  # fmt: skip

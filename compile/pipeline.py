@@ -198,7 +198,11 @@ def pipeline(
             "vm_shape_lower": relax.transform.VMShapeLower(),
             "attach_global_symbol": relax.transform.AttachGlobalSymbol(),
         },
-        Phase.FUNCTION: {"one_function": partial(one_function, architecture=target.architecture)},
+        Phase.FUNCTION: {
+            "one_function": partial(
+                one_function, architecture=target.architecture, threads=target.threads
+            )
+        },
         Phase.CODE: {
             "lower_tir": _lower_tir,
             "write_dot_products": each(partial(write_dot_products, core=core), _reads_words),

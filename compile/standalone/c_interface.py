@@ -44,6 +44,8 @@ C_TYPES: dict[DataType, str] = {
 
 #: Status of a call that is not done: a pointer is null or not aligned; the workspace is too small.
 MISALIGNED, TOO_SMALL = 1, 2
+#: The same: there are not so many threads.
+NO_SUCH_THREAD = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,6 +94,8 @@ class CInterface:
         The kernels that one inference calls, in order.
     normalisation : ImageStatistics or None
         Of the input's channels.
+    threads : int
+        That can compute it together.
     """
 
     name: str
@@ -104,6 +108,7 @@ class CInterface:
     workspace: int
     calls: tuple[str, ...]
     normalisation: ImageStatistics | None
+    threads: int = 1
 
     @property
     def tensor_alignment(self) -> int:
@@ -141,7 +146,9 @@ def readable_in_c(name: str) -> str:
 
 def parameters(tensors: Sequence[Tensor], taken: Sequence[Parameter] = ()) -> tuple[Parameter, ...]:
     """Name inputs or outputs in C, each differently, and unlike those that are `taken`."""
-    names = {parameter.name for parameter in taken} | {"workspace", "workspace_bytes", "ticks"}
+    names = {parameter.name for parameter in taken} | {
+        "workspace", "workspace_bytes", "ticks", "thread", "meet", "with",
+    }  # fmt: skip
     made: list[Parameter] = []
     for number, tensor in enumerate(tensors):
         cleaned = re.sub(r"\W+", "_", tensor.name, flags=re.ASCII).strip("_")

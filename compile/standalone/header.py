@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from shuffledeploy.compiler.ir.memory_layout import ALIGNMENT
 from shuffledeploy.compiler.standalone.c_interface import (
     MISALIGNED,
+    NO_SUCH_THREAD,
     TOO_SMALL,
     CInterface,
     Parameter,
@@ -94,6 +95,8 @@ def _sizes(interface: CInterface) -> Iterator[str]:
     )
     yield f"#define {upper}_MISALIGNED {MISALIGNED} /* a pointer is null, or not aligned */"
     yield f"#define {upper}_TOO_SMALL {TOO_SMALL} /* the workspace has too few bytes */"
+    if interface.threads > 1:
+        yield f"#define {upper}_NO_SUCH_THREAD {NO_SUCH_THREAD} /* its number is too large */"
     yield ""
 
 
@@ -118,6 +121,22 @@ def _functions(interface: CInterface) -> Iterator[str]:
     )
     more = ["void *workspace", "int64_t *ticks"]
     yield from _declaration("int", f"{name}_run_timed", [*tensors, *more])
+    yield ""
+    if interface.threads > 1:
+        yield from _share(interface, tensors)
+
+
+def _share(interface: CInterface, tensors: Sequence[str]) -> Iterator[str]:
+    name, upper = interface.name, interface.name.upper()
+    yield f"#define {upper}_THREADS {interface.threads}"
+    yield from _comment(
+        f"Does the share of one of {upper}_THREADS threads that run the network together. Each of"
+        " them calls it with the same pointers and a number of its own, from 0 on. meet(with) has"
+        " to return once it was called in all of them, such as pthread_barrier_wait does; what a"
+        " thread wrote before, the others see. The outputs are written when it returns."
+    )
+    more = ["void *workspace", "int thread", "void (*meet)(void *)", "void *with"]
+    yield from _declaration("int", f"{name}_run_share", [*tensors, *more])
     yield ""
 
 

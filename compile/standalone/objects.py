@@ -18,6 +18,7 @@ from shuffledeploy.compiler.ir.constants import (
 from shuffledeploy.compiler.library import PAGE_SIZE, compiled_kernels
 from shuffledeploy.compiler.native_tools import compile_c, linker, run_tool, zig
 from shuffledeploy.compiler.passes.memory.one_function import COMPUTE, COMPUTE_TIMED
+from shuffledeploy.compiler.passes.memory.thread_share import COMPUTE_SHARE
 from shuffledeploy.compiler.pipeline import Dump
 from shuffledeploy.compiler.standalone.c_interface import CInterface
 from shuffledeploy.compiler.standalone.entry_points import entry_points, exported_names
@@ -142,7 +143,8 @@ def _with_constants(
     """Give the functions their names in C, and the first of them the constants."""
     constants = Constants.of(module)
     functions = dict(module.functions)
-    for name in (COMPUTE, COMPUTE_TIMED):
+    shares = (COMPUTE_SHARE,) if interface.threads > 1 else ()
+    for name in (COMPUTE, COMPUTE_TIMED, *shares):
         variable = module.get_global_var(name)
         function = functions[variable].with_attr("global_symbol", f"{interface.name}_{name}")
         if name == COMPUTE and constants.tensors:

@@ -83,7 +83,7 @@ def write_standalone(  # noqa: PLR0913 - all but three by name
         interface = CInterface(
             c_identifier(name), readable_in_c(network), target.name, target.architecture,
             target.features, given, parameters(outputs, given), workspace, kernels_called(built),
-            normalisation,
+            normalisation, target.threads,
         )  # fmt: skip
         made = Standalone(interface.name, interface.workspace, interface.calls)
         write_object(built, interface, target, folder / made.object, dump)

@@ -29,7 +29,8 @@ where the caller wants it. Nothing is allocated, and nothing global is written.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import tvm
@@ -71,6 +72,7 @@ from shuffledeploy.compiler.passes.memory.planned_calls import (
     PlannedProgram,
     planned_program,
 )
+from shuffledeploy.compiler.passes.memory.thread_share import COMPUTE_SHARE, compute_share
 
 COMPUTE, COMPUTE_TIMED = "compute", "compute_timed"
 #: What a kernel that is not ours may keep on the stack; more stands in the workspace.
@@ -85,7 +87,7 @@ _COUNTERS = {
 }
 
 
-def one_function(module: tvm.IRModule, architecture: str) -> tvm.IRModule:
+def one_function(module: tvm.IRModule, architecture: str, threads: int = 1) -> tvm.IRModule:
     """Write a network as one function.
 
     Parameters
@@ -94,6 +96,9 @@ def one_function(module: tvm.IRModule, architecture: str) -> tvm.IRModule:
         An entry function of which TVM has planned the memory, and finished kernels.
     architecture : str
         ``aarch64`` or ``x86_64``: tells which counter the core has.
+    threads : int
+        Of more than one there is a function that does the share of one, too
+        (`compiler.passes.memory.thread_share`).
 
     Returns
     -------
@@ -130,13 +135,20 @@ def one_function(module: tvm.IRModule, architecture: str) -> tvm.IRModule:
             arguments.append(at(Place(WORKSPACE_BASE, program.workspace), "uint8"))
         return tvm.ir.Call(references[planned.kernel], arguments, ret_ty=PrimType("int32"))
 
-    compute = _driver(program, call, timed=False, architecture=architecture)
+    bases, at = _pointers(program)
+    compute = _driver(program, call, bases, at, timed=False, architecture=architecture)
     marks = {WORKSPACE: program.workspace + aligned(scratch_bytes),
              CALLS: [planned.kernel for planned in program.calls]}  # fmt: skip
     functions[tvm.ir.GlobalVar(COMPUTE)] = compute.with_attr(marks)
+    bases, at = _pointers(program)
     functions[tvm.ir.GlobalVar(COMPUTE_TIMED)] = _driver(
-        program, call, timed=True, architecture=architecture
+        program, call, bases, at, timed=True, architecture=architecture
     )
+    if threads > 1:
+        bases, at = _pointers(program)
+        functions[tvm.ir.GlobalVar(COMPUTE_SHARE)] = compute_share(
+            module, program, bases, at, partial(call, at=at), _copies(program, at)
+        )
     return tvm.IRModule(functions).with_attr(CONSTANTS, program.constants.tensors)
 
 
@@ -200,14 +212,8 @@ def _in_order(loop: tirx.For) -> tirx.For:
     return tirx.For(loop.loop_var, loop.min, loop.extent, tirx.ForKind.SERIAL, loop.body)
 
 
-def _driver(
-    program: PlannedProgram,
-    call: Callable[[PlannedCall, Callable[[Place, str], Any]], Any],
-    *,
-    timed: bool,
-    architecture: str,
-) -> tirx.PrimFunc:
-    """Write the function that calls all kernels."""
+def _pointers(program: PlannedProgram) -> tuple[list[tirx.Var], Callable[[Place, str], Any]]:
+    """Make a function's pointers to inputs, outputs and workspace, and what writes their places."""
     names = [
         *(f"input_{number}" for number in range(program.inputs)),
         *(f"output_{number}" for number in range(program.outputs)), WORKSPACE_BASE,
@@ -219,21 +225,37 @@ def _driver(
             return moved(constant_at(tirx.IntImm("int64", place.offset)), 0, dtype)
         return moved(bases[place.base], place.offset, dtype)
 
-    calls = [tirx.Evaluate(call(planned, at)) for planned in program.calls]
-    parameters = list(bases.values())
-    if timed:
-        counter = pointer("ticks", "int64")
-        parameters.append(counter)
-        calls = _with_ticks(calls, counter)
-    copies = [
+    return list(bases.values()), at
+
+
+def _copies(program: PlannedProgram, at: Callable[[Place, str], Any]) -> list[Any]:
+    return [
         tirx.Evaluate(tirx.call_extern(
             "handle", "memcpy", at(copy.output, "uint8"), at(copy.source, "uint8"),
             tirx.IntImm("uint64", copy.size),
         ))
         for copy in program.copies
     ]  # fmt: skip
+
+
+def _driver(
+    program: PlannedProgram,
+    call: Callable[[PlannedCall, Callable[[Place, str], Any]], Any],
+    bases: Sequence[tirx.Var],
+    at: Callable[[Place, str], Any],
+    *,
+    timed: bool,
+    architecture: str,
+) -> tirx.PrimFunc:
+    """Write the function that calls all kernels."""
+    calls = [tirx.Evaluate(call(planned, at)) for planned in program.calls]
+    parameters = [*bases]
+    if timed:
+        counter = pointer("ticks", "int64")
+        parameters.append(counter)
+        calls = _with_ticks(calls, counter)
     end = tirx.Return(tirx.IntImm("int32", 0))
-    body = reading_constants(tirx.SeqStmt([*calls, *copies, end]))
+    body = reading_constants(tirx.SeqStmt([*calls, *_copies(program, at), end]))
     if timed:
         code = f"call i64 asm sideeffect {_COUNTERS[architecture]}"
         body = with_llvm(body, f"define i64 @{_NOW}() {{\n  %t = {code}\n  ret i64 %t\n}}\n")
