@@ -63,6 +63,7 @@ from shuffledeploy.compiler.passes.memory.one_function import (
     COMPUTE_TIMED,
     one_function,
 )
+from shuffledeploy.compiler.passes.memory.thread_share import COMPUTE_SHARE
 from shuffledeploy.compiler.pipeline import Phase, pipeline, run_steps, steps_of
 from shuffledeploy.compiler.targets import CompileTarget, find_target
 
@@ -145,7 +146,12 @@ LESSONS = {
     "launch_once": Lesson(
         TwoProducts(), (1, 8, 4, 5), target=ARM.on_threads(2), functions=(ENTRY, "launch_of_3")
     ),
-    "one_function": Lesson(LayerTwice(), (1, 8), functions=(COMPUTE, COMPUTE_TIMED)),
+    "one_function": Lesson(
+        LayerTwice(),
+        (1, 8),
+        target=ARM.on_threads(2),
+        functions=(COMPUTE, COMPUTE_TIMED, COMPUTE_SHARE),
+    ),
 }
 
 
