@@ -81,7 +81,7 @@ class Caches:
     hides_following : bool
         Whether lines that follow others, and lines of a third level, come while the core works.
     third : Cache or None
-        A third level, which is a board's and not a core's: kernels are scored without.
+        A third level. Of ARM's it is a board's and not a core's, and kernels are scored without.
     """
 
     first: Cache

@@ -10,6 +10,7 @@ from shuffledeploy.deploy.estimate.block_costs import BlockCosts, CostRuns, Mode
 from shuffledeploy.deploy.estimate.code_images import Image
 from shuffledeploy.deploy.estimate.cycles import (
     ESTIMATOR_VERSION,
+    X86_ESTIMATOR_VERSION,
     CycleEstimate,
     regions_of,
     sum_cycles,
@@ -17,6 +18,7 @@ from shuffledeploy.deploy.estimate.cycles import (
 from shuffledeploy.deploy.estimate.executed_blocks import Block
 from shuffledeploy.deploy.estimate.in_order.scoreboard_costs import cost_in_order
 from shuffledeploy.deploy.estimate.llvm_tools import GOOD_RELEASE, ensure_llvm_tools
+from shuffledeploy.deploy.estimate.loop_paths import regions_by_jumps
 from shuffledeploy.deploy.estimate.mca_costs import cost_by_mca
 from shuffledeploy.deploy.estimate.remembered_costs import RememberedCosts
 
@@ -54,7 +56,9 @@ class CycleModel:
         by = f"{model + ', ' if model else ''}llvm-mca {tools.version}"
         if core in CORES and CORES[core].scheduling.in_order:
             cost, by = cost_in_order, "measured costs of instructions, issued in order"
-        self.source = f"estimated: cycles of {core} code by estimator {ESTIMATOR_VERSION}, {by}"
+        version = X86_ESTIMATOR_VERSION if architecture == "x86_64" else ESTIMATOR_VERSION
+        self.source = f"estimated: cycles of {core} code by estimator {version}, {by}"
+        self._regions_of = regions_by_jumps if architecture == "x86_64" else regions_of
         remembered = RememberedCosts(f"{architecture}, {self.source}", remembered_in)
         modelled = ModelledCore(tools, architecture, core)
         self._costs = BlockCosts(modelled, cost, workers, remembered)
@@ -74,6 +78,6 @@ class CycleModel:
         list of CycleEstimate or str
             In place of an estimate, why there is none.
         """
-        regions = [regions_of(blocks, image) for blocks, image in executed]
+        regions = [self._regions_of(blocks, image) for blocks, image in executed]
         costs = self._costs.of({region.code for own in regions for region in own})
         return [sum_cycles(own, costs) for own in regions]

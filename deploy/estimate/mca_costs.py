@@ -37,6 +37,19 @@ _ATOMIC = re.compile(
     r"^(?:ld(?:add|clr|eor|set|[su]max|[su]min)|swp)[abhl]*\t\w+, (\w+), \[(\w+)\]$"
 )
 
+# Instructions that clear a register do not wait for what it held, and cost no more than a move
+# (Intel's Optimization Reference Manual, "Dependency Breaking Idioms"). LLVM's model of Golden Cove
+# and what follows it knows nothing of that (llvm/llvm-project issue 61003): each sum would seem to
+# wait for the one before.
+_CLEARING_UNKNOWN = frozenset((
+    "alderlake", "raptorlake", "meteorlake", "arrowlake", "arrowlake-s", "lunarlake", "pantherlake",
+    "sapphirerapids", "emeraldrapids", "graniterapids", "graniterapids-d",
+))  # fmt: skip
+_CLEARS_VECTOR = re.compile(r"^v?p?xor(?:ps|pd)?\t%[xy](mm\d+), %[xy]\1, %[xy](mm\d+)$")
+_CLEARS_INTEGER = re.compile(r"^xor([lq])\t(%\w+), \2$")
+# A register that no code for AVX2 writes, and what lets llvm-mca know it.
+_NEVER_WRITTEN, _WITH_AVX512 = "%xmm31", "-mattr=+avx512f,+avx512vl"
+
 _INSTRUCTION = re.compile(r"^\s*\d+\s+\d+\s+(\d+\.\d+)\s+[*U\s]*?\s*([a-z].*)$")
 
 
@@ -50,8 +63,8 @@ def cost_by_mca(core: ModelledCore, codes: Sequence[bytes]) -> list[BlockCost]:
     """
     texts = disassemble(core, codes)
     costs = [_string_cost(lines) for lines in texts]
-    plain = [[known for line in lines if not _REPEATED.match(line) for known in _known_as(line)]
-             for lines in texts]  # fmt: skip
+    plain = [[known for line in lines if not _REPEATED.match(line)
+              for known in _known_as(line, core.name)] for lines in texts]  # fmt: skip
     least = 0
     for most, iterations in _ITERATIONS:
         members = [i for i, lines in enumerate(plain) if least < len(lines) <= most]
@@ -94,9 +107,10 @@ def _run_mca(
     # Of a few instructions, such as other atomic ones, some of LLVM's models know no cost.
     lacking = ["-skip-unsupported-instructions=lack-sched"]
     skipped = lacking if core.tools.release >= GOOD_RELEASE else []
+    wider = [_WITH_AVX512] if core.name in _CLEARING_UNKNOWN else []
     arguments = [f"-mtriple={core.architecture}-linux-gnu", f"-mcpu={_modelled_as(core.name)}",
-                 *dispatch, *skipped, f"-iterations={iterations}", "-resource-pressure=false",
-                 f"-instruction-info={str(audit).lower()}"]  # fmt: skip
+                 *dispatch, *skipped, *wider, f"-iterations={iterations}",
+                 "-resource-pressure=false", f"-instruction-info={str(audit).lower()}"]  # fmt: skip
     regions = list(_read_regions(core.tools.run(core.tools.mca, arguments, text)))
     if len(regions) != len(runs):
         raise Failure("llvm-mca answered for another number of blocks")
@@ -110,8 +124,14 @@ class _Region:
     outlying: tuple[str, ...]
 
 
-def _known_as(line: str) -> tuple[str, ...]:
-    """Give the instructions by which llvm-mca costs one."""
+def _known_as(line: str, core: str) -> tuple[str, ...]:
+    """Give the instructions by which llvm-mca costs one for a core."""
+    if core in _CLEARING_UNKNOWN:
+        if vector := _CLEARS_VECTOR.match(line):
+            return (f"vmovaps\t{_NEVER_WRITTEN}, %x{vector[2]}",)
+        if integer := _CLEARS_INTEGER.match(line):
+            return (f"mov{integer[1]}\t$0, {integer[2]}",)
+        return (line,)
     found = _ATOMIC.match(line)
     if found is None:
         return (line,)

@@ -237,6 +237,19 @@ def test_a_kernel_is_estimated_with_both_forms_kept(
         assert part in score.source or tools.release < GOOD_RELEASE
 
 
+def test_a_register_that_is_cleared_waits_for_nothing(tools: LlvmTools) -> None:
+    # vxorps xmm0, xmm0, xmm0 and three of vfmadd231ps ymm0, ymm2, ymm1; xor eax, eax and two of
+    # imul rax, rax: a sum begins anew in each round, on every core.
+    codes = [
+        bytes.fromhex("c5f857c0" + "c4e26db8c1" * 3), bytes.fromhex("31c0" + "480fafc0" * 2)
+    ]  # fmt: skip
+    for code, waiting in zip(codes, (12, 6), strict=True):
+        for core in ("cascadelake", "emeraldrapids", "alderlake", "znver3"):
+            (cost,) = mca_costs_of(tools, "x86_64", core).of([code]).values()
+            assert isinstance(cost, BlockCost), cost
+            assert cost.iterations < waiting / 2, core
+
+
 @pytest.mark.emulated
 def test_a_repeated_call_finds_the_caches_as_a_call_leaves_them(
     emulator: Emulator, tools: LlvmTools, tmp_path: Path
