@@ -13,7 +13,8 @@ from shuffledeploy.deploy.estimate.board_cycles import cycles_on
 from shuffledeploy.deploy.estimate.boards import BOARDS, Board, find_board, read_board
 from shuffledeploy.deploy.estimate.caches import BLOCKED_LOAD, KIB, Cache
 from shuffledeploy.deploy.estimate.executed_blocks import MemoryEvents
-from shuffledeploy.deploy.estimate.memory_cycles import CodePiece
+from shuffledeploy.deploy.estimate.memory_cycles import CodePiece, with_memory
+from shuffledeploy.deploy.estimate.reference_boards import kernel_memory
 from shuffledeploy.model.errors import UsageError
 
 pytestmark = pytest.mark.smoke
@@ -139,3 +140,12 @@ def test_a_third_level_catches_lines() -> None:
     # The Cortex-A76 works on meanwhile.
     fast = dataclasses.replace(board, core="cortex-a76")
     assert cycles_on(fast, [CodePiece(40, seen)]).cycles == (40, 0, 0, 0, 0)
+
+
+def test_lines_of_a_third_level_behind_a_mesh_add_and_others_hide() -> None:
+    piece = CodePiece(1000, events(l2_misses=100))
+    mesh, ring = (kernel_memory(name) for name in ("emeraldrapids", "cascadelake"))
+    assert mesh is not None and ring is not None
+    assert with_memory(piece, *ring).total == 1000
+    # Sixteen at a time, each 111 cycles under way.
+    assert with_memory(piece, *mesh).total == pytest.approx(1000 + 100 / 16 * 111)
