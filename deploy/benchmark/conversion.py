@@ -47,14 +47,28 @@ _CONVERTERS = {
     "litert": ("torch",),
     "litert-int8": ("torch",),
     "executorch": ("torch", "executorch"),
+    "executorch-int8": ("torch", "executorch", "torchao"),
 }
 #: Modules of this package that convert in a process of their own, and others that they take.
 _MODULES = {
     "litert": ("litert_conversion",),
     "litert-int8": ("litert_int8_conversion", "litert_conversion", "calibration_images"),
     "executorch": ("executorch_conversion",),
+    "executorch-int8": (
+        "executorch_int8_conversion",
+        "executorch_conversion",
+        "calibration_images",
+    ),
     "onnx-int8": ("onnx_int8_conversion", "calibration_images"),
 }
+#: MNN's converter without what its command does beside: it installs a package by pip, and reports
+#: each conversion to MNN's makers.
+_MNN_CONVERT = """\
+import sys
+sys.modules["MNN.tools.utils.log"] = None
+from MNN.tools.mnnconvert import main
+main()
+"""
 #: Formats that are made of a network in ONNX.
 _OF_ONNX = ("mnn", "onnx-int8")
 
@@ -69,7 +83,8 @@ def converted(subject: Subject, model_format: str, folder: Path = MODELS_FOLDER)
     subject : Subject
         The network and its resolution.
     model_format : str
-        ``onnx``, ``ncnn``, ``mnn``, ``litert`` or ``executorch``; ``onnx-int8`` or ``litert-int8``.
+        ``onnx``, ``ncnn``, ``mnn``, ``litert`` or ``executorch``; ``onnx-int8``, ``litert-int8`` or
+        ``executorch-int8``.
     folder : Path
         Where converted files are kept.
 
@@ -108,6 +123,7 @@ _NAMES = {
     "litert": {"model": "network.tflite"},
     "litert-int8": {"model": "network.tflite"},
     "executorch": {"model": "network.pte"},
+    "executorch-int8": {"model": "network.pte"},
 }
 
 
@@ -159,7 +175,7 @@ def _to_onnx(subject: Subject, folder: Path, _: Files) -> None:
 
 def _to_mnn(subject: Subject, folder: Path, source: Files) -> None:
     command = [
-        str(Path(sys.executable).parent / "mnnconvert"), "-f", "ONNX",
+        sys.executable, "-c", _MNN_CONVERT, "-f", "ONNX",
         "--modelFile", source["model"], "--MNNModel", str(folder / _NAMES["mnn"]["model"]),
         "--bizCode", "bench",
     ]  # fmt: skip
@@ -196,6 +212,10 @@ def _to_onnx_int8(subject: Subject, folder: Path, source: Files) -> None:
 
 def _to_executorch(subject: Subject, folder: Path, _: Files) -> None:
     _convert_program("executorch", Path(sys.executable), subject, folder, "executorch")
+
+
+def _to_executorch_int8(subject: Subject, folder: Path, _: Files) -> None:
+    _convert_program("executorch", Path(sys.executable), subject, folder, "executorch-int8")
 
 
 def _convert_program(
@@ -245,4 +265,5 @@ _CONVERT: dict[str, Callable[[Subject, Path, Files], None]] = {
     "litert": _to_litert,
     "litert-int8": _to_litert_int8,
     "executorch": _to_executorch,
+    "executorch-int8": _to_executorch_int8,
 }

@@ -150,6 +150,11 @@ IN_INT8 = {
         how="by litert-torch and ai-edge-quantizer's static int8, weights by channel, ranges of 8"
         " images of noise; images channels last; XNNPACK delegate",
     ),
+    "executorch": dataclasses.replace(
+        ENGINES["executorch"], model_format="executorch-int8",
+        how="by XNNPACK's quantiser and PT2E, weights by channel, ranges of 8 images of noise;"
+        " otherwise as in float32",
+    ),
 }  # fmt: skip
 #: Of each precision, the engines that are not what they are in float32.
 IN_PRECISION = {HALF: IN_HALF, INT8: IN_INT8}

@@ -24,15 +24,24 @@ _ATEN = torch.ops.aten
 
 def main(program_file: str, model_file: str) -> None:
     """Convert a program of one image."""
+    write_program(*prepared_network(program_file), model_file)
+
+
+def prepared_network(program_file: str) -> tuple[fx.GraphModule, torch.Tensor]:
+    """Read a program of one image: its network with pools as XNNPACK has them, and the image."""
     program = torch.export.load(program_file)
     if program.example_inputs is None:
         raise ValueError(f"{program_file} has no example of its input")
     (image,) = program.example_inputs[0]
     network = program.module()
     rewrite_pools(network)
-    channels_last = (image.to(memory_format=torch.channels_last),)
-    prepared = torch.export.export(network, channels_last)
-    lowered = to_edge_transform_and_lower(prepared, partitioner=[XnnpackPartitioner()])
+    return network, image.to(memory_format=torch.channels_last)
+
+
+def write_program(network: fx.GraphModule, image: torch.Tensor, model_file: str) -> None:
+    """Lower a network to XNNPACK and write it."""
+    exported = torch.export.export(network, (image,))
+    lowered = to_edge_transform_and_lower(exported, partitioner=[XnnpackPartitioner()])
     Path(model_file).write_bytes(lowered.to_executorch().buffer)
 
 
