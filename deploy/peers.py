@@ -16,9 +16,10 @@ from shuffledeploy.model.resolution import parse_resolution
 _DESCRIPTION = """\
 Runs each network on ncnn, ONNX Runtime, MNN, LiteRT, ExecuTorch and our own libraries, untuned and
 with the records of tuning_logs, under QEMU as one ARM core: their aarch64 packages from PyPI, one
-thread; in half precision ours, ncnn and MNN, in int8 ours, ONNX Runtime and LiteRT. One warmed
-inference is counted, the whole process; its answers must be PyTorch's. Cycles are estimated by the
-counts and llvm-mca, milliseconds by the simulated caches of a board too; no time was measured.
+thread; in half precision ours, ncnn and MNN, in int8 ours, ONNX Runtime, LiteRT and ExecuTorch. One
+warmed inference is counted, the whole process; its answers must be PyTorch's. Cycles are estimated
+by the counts and llvm-mca, milliseconds by the simulated caches of a board too; no time was
+measured.
 
   peers.py --board raspberry-pi-4                all of it, an hour
   peers.py --model shufflenet-g3-x0.5 --json build/peers.json
@@ -79,7 +80,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--precision", choices=list(PRECISIONS), default=FLOAT,
         help="what all compute in, on a core that computes in it: in float16 ours, ncnn and MNN; in"
-        " int8 ours, ONNX Runtime and LiteRT",
+        " int8 ours, ONNX Runtime, LiteRT and ExecuTorch",
     )  # fmt: skip
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there too")
     return parser.parse_args(argv)

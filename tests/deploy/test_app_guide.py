@@ -25,10 +25,10 @@ GUIDE = Path(__file__).parents[2] / "deploy" / "APPS.md"
 NAME = "shufflenet_g3_x0_5"
 
 
-def block(language: str) -> str:
-    """Give the only block of a language."""
+def block(language: str, holding: str = "") -> str:
+    """Give the only block of a language that holds a text."""
     found: list[str] = re.findall(rf"```{language}\n(.*?)```", GUIDE.read_text(), re.DOTALL)
-    (text,) = found
+    (text,) = (block for block in found if holding in block)
     return text
 
 
@@ -39,7 +39,8 @@ def tool(name: str) -> str:
 @pytest.fixture(scope="module")
 def shufflenet(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     folder = tmp_path_factory.mktemp("app") / "bundle"
-    return compile_network("shufflenet-g3-x0.5", find_target("host"), folder, standalone=True)
+    target = find_target("host").on_threads(2)
+    return compile_network("shufflenet-g3-x0.5", target, folder, standalone=True)
 
 
 class Small(nn.Module):
@@ -105,12 +106,32 @@ def test_cmake_builds_the_example(shufflenet: Bundle, tmp_path: Path) -> None:
     assert done.returncode == 2 and b"224 x 224 pixels" in done.stderr
 
 
+def test_two_threads_of_a_program_run_the_network(shufflenet: Bundle, tmp_path: Path) -> None:
+    program = f"""\
+#include <pthread.h>
+#include <string.h>
+#include "{NAME}.h"
+static _Alignas(64) float input[1 * 3 * 224 * 224], output[1000], alone[1000];
+static _Alignas(64) unsigned char workspace[{NAME.upper()}_WORKSPACE_BYTES];
+{block("c", "run_share")}
+int main(void) {{
+  for (int i = 0; i < 1 * 3 * 224 * 224; ++i) input[i] = (float)(i % 17) / 17.0f;
+  if (run_on_two_threads() || {NAME}_run(input, alone, workspace)) return 2;
+  return memcmp(output, alone, sizeof alone) != 0;
+}}
+"""
+    (tmp_path / "threads.c").write_text(program)
+    flags = ["-pthread", f"-I{shufflenet.path}", str(shufflenet.path / f"lib{NAME}.a")]
+    compile_c(tmp_path / "threads.c", tmp_path / "threads", flags)
+    assert subprocess.run([str(tmp_path / "threads")], check=False, timeout=60).returncode == 0
+
+
 def test_the_java_interface_compiles(shufflenet: Bundle, tmp_path: Path) -> None:
     headers = sorted(Path("/usr/lib/jvm").glob("*/include/jni.h"))
     if not headers:
         pytest.skip("this machine has no jni.h")
     source = tmp_path / "network.c"
-    source.write_text(block("c"))
+    source.write_text(block("c", "JNIEXPORT"))
     includes = [f"-I{place}" for place in (shufflenet.path, headers[0].parent)]
     includes.append(f"-I{headers[0].parent / 'linux'}")
     archive = str(shufflenet.path / f"lib{NAME}.a")

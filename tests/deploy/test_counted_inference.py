@@ -153,7 +153,7 @@ def test_answers_in_int8_may_be_off_as_those_of_our_bundles(tmp_path: Path) -> N
 def test_engines_in_int8_are_those_whose_tools_quantise(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Engine, "version", "1.0")
     jobs = plan_peers(["alexnet"], [], "cortex-a76", precision="int8")
-    assert [job.column for job in jobs] == [UNTUNED, TUNED, "onnxruntime", "litert"]
+    assert [job.column for job in jobs] == [UNTUNED, TUNED, "onnxruntime", "litert", "executorch"]
     for job in jobs[2:]:
         plain = ENGINES[job.column]
         assert job.engine.model_format == f"{plain.model_format}-int8"
