@@ -7,7 +7,8 @@
  *               executions", and where caches are simulated what its loads and stores wanted and did
  *               not find: see `enum event`;
  *   SIMULATE l1, l2, l3, pages   simulates empty caches of these shapes from then on, each written as
- *               SETS * 256 + WAYS (SETS a power of two), 0 for a third level that is not there.
+ *               SETS * 256 + WAYS (SETS a power of two), 0 for a third level that is not there;
+ *   FORGET            empties the simulated caches.
  * The arguments l1=SETS:WAYS, l2=.. and pages=.. simulate from the start.  Each level replaces what
  * was used longest ago, a store fetches its line, and nothing is prefetched.
  *
@@ -23,7 +24,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { MARK_BEGIN = 7001, MARK_END = 7002, MARK_SIMULATE = 7003 };
+enum { MARK_BEGIN = 7001, MARK_END = 7002, MARK_SIMULATE = 7003, MARK_FORGET = 7004 };
 
 typedef uint64_t qemu_plugin_id_t;
 struct qemu_plugin_tb;
@@ -240,6 +241,15 @@ static bool make_cache(struct cache *cache, uint64_t sets, uint64_t ways) {
   return cache->lines != NULL;
 }
 
+static void empty_cache(struct cache *cache) {
+  if (cache->lines) memset(cache->lines, 0, cache->sets * cache->ways * sizeof *cache->lines);
+}
+
+static void forget(void) {
+  for (size_t level = 0; level < LEVELS; ++level) empty_cache(&levels[level]);
+  empty_cache(&pages);
+}
+
 static bool unpack_cache(struct cache *cache, uint64_t shape) {
   return make_cache(cache, shape / 256, shape % 256);
 }
@@ -330,6 +340,8 @@ static void on_syscall(qemu_plugin_id_t id, unsigned vcpu, int64_t number, uint6
     write_counts();
   } else if (number == MARK_SIMULATE) {
     simulate(id, a1, a2, a3, a4);
+  } else if (number == MARK_FORGET) {
+    forget();
   }
 }
 

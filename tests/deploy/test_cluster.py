@@ -21,12 +21,14 @@ from shuffledeploy.compiler.tuning.search.build_ahead import evaluation_here
 from shuffledeploy.compiler.tuning.search.candidates import Workers
 from shuffledeploy.compiler.tuning.search.tasks import Progress, find_tasks
 from shuffledeploy.compiler.tuning.search.tuner import tune
+from shuffledeploy.deploy.board.guests import guest_of
 from shuffledeploy.deploy.board.qemu import Emulator
+from shuffledeploy.deploy.estimate.llvm_tools import LlvmTools
 from shuffledeploy.deploy.scoring import cluster_evaluation, dask_cluster
 from shuffledeploy.deploy.scoring.candidate_task import CandidateAnswer
 from shuffledeploy.deploy.scoring.cluster_evaluation import ClusterEvaluation
 from shuffledeploy.deploy.scoring.dask_cluster import connected
-from shuffledeploy.deploy.scoring.scores import CountedInstructions
+from shuffledeploy.deploy.scoring.scores import EstimatedCycles
 from shuffledeploy.model.errors import Failure
 
 pytestmark = pytest.mark.long
@@ -81,12 +83,12 @@ def _wait_for(worker: subprocess.Popen[bytes], scheduler: str) -> None:
 
 @pytest.mark.emulated
 def test_scores_are_those_of_one_machine_whoever_dies_or_joins(
-    emulator: Emulator, scheduler: str, start_worker: StartWorker, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    emulator: Emulator, tools: LlvmTools, scheduler: str, start_worker: StartWorker,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     # It imports while the first search goes on.
     first = start_worker()
-    tasks, score = find_tasks(lowered("arm"), ARM), CountedInstructions(CORE, 1)
+    tasks, score = find_tasks(lowered("arm"), ARM), EstimatedCycles(guest_of(CORE), CORE, 1)
 
     def log(name: str, evaluation: Any, then: Callable[[], object] = lambda: None) -> str:
         def report(states: list[Progress], spent: int) -> None:

@@ -46,6 +46,22 @@ def test_counts_every_instruction_of_a_known_kernel(emulator: Emulator, tmp_path
     assert count.helper_instructions == 0
 
 
+def test_the_stack_lies_where_it_does_whatever_the_environment_holds(
+    emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As many rounds as the stack pointer tells: which lines of a cache a kernel's stack takes.
+    body = (
+        r"mov x9, sp\n ubfx x9, x9, #4, #12\n add x9, x9, #1\n"
+        r" 1: subs x9, x9, #1\n b.ne 1b\n mov w0, #0\n ret"
+    )
+    found = []
+    for length in (1, 100, 1000):
+        monkeypatch.setenv("SOMETHING_OF_THIS_MACHINE", "x" * length)
+        found += count_kernels([_kernel(tmp_path, body)], "cortex-a72")
+    totals = [count.total for count in found if isinstance(count, KernelCount)]
+    assert totals == [totals[0]] * 3
+
+
 def test_the_same_count_twice_cold_and_on_every_core(emulator: Emulator, tmp_path: Path) -> None:
     source = tmp_path / "sum.c"
     source.write_text(
