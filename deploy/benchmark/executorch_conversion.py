@@ -6,11 +6,13 @@ kernels of its own, which take half of a ShuffleNet's instructions, unless they 
 XNNPACK has them::
 
     average pool that counts its padding   ->   pad with zeros, average pool without padding
+                                in int8:   ->   depthwise convolution of equal weights
     mean over rows and columns             ->   the same keeping both dimensions, reshape
 """
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 
@@ -27,14 +29,16 @@ def main(program_file: str, model_file: str) -> None:
     write_program(*prepared_network(program_file), model_file)
 
 
-def prepared_network(program_file: str) -> tuple[fx.GraphModule, torch.Tensor]:
+def prepared_network(
+    program_file: str, *, in_int8: bool = False
+) -> tuple[fx.GraphModule, torch.Tensor]:
     """Read a program of one image: its network with pools as XNNPACK has them, and the image."""
     program = torch.export.load(program_file)
     if program.example_inputs is None:
         raise ValueError(f"{program_file} has no example of its input")
     (image,) = program.example_inputs[0]
     network = program.module()
-    rewrite_pools(network)
+    rewrite_pools(network, in_int8=in_int8)
     return network, image.to(memory_format=torch.channels_last)
 
 
@@ -45,18 +49,22 @@ def write_program(network: fx.GraphModule, image: torch.Tensor, model_file: str)
     Path(model_file).write_bytes(lowered.to_executorch().buffer)
 
 
-def rewrite_pools(network: fx.GraphModule) -> None:
+def rewrite_pools(network: fx.GraphModule, *, in_int8: bool = False) -> None:
     """Write pools in the way that XNNPACK has them, in place; values stay the same.
 
     Parameters
     ----------
     network : fx.GraphModule
         Of an exported program: its nodes carry ``meta["val"]``.
+    in_int8 : bool
+        Whether it will be quantised: a mean that counts padding is then a depthwise convolution,
+        for XNNPACK's quantiser leaves padding in float32, which XNNPACK then refuses.
     """
+    average = _convolve_in_place_of if in_int8 else _pad_before
     for node in list(network.graph.nodes):
         with network.graph.inserting_before(node):
             if node.target is _ATEN.avg_pool2d.default and _counts_padding(node):
-                _pad_before(network.graph, node)
+                average(network.graph, node)
             elif node.target is _ATEN.mean.dim and not (node.args[2:] and node.args[2]):
                 _keep_dimensions(network.graph, node)
     network.graph.eliminate_dead_code()
@@ -74,6 +82,18 @@ def _pad_before(graph: fx.Graph, pool: fx.Node) -> None:
     around = [columns, columns, rows, rows]
     padded = graph.call_function(_ATEN.constant_pad_nd.default, (image, around, 0.0))
     pool.args = (padded, kernel, stride)
+
+
+def _convolve_in_place_of(graph: fx.Graph, pool: fx.Node) -> None:
+    image, kernel, stride, padding = pool.args
+    assert isinstance(image, fx.Node) and isinstance(kernel, list)
+    channels = image.meta["val"].shape[1]
+    name = f"weights_of_{pool.name}"
+    parts = torch.full((channels, 1, *kernel), 1 / math.prod(kernel))
+    graph.owning_module.register_buffer(name, parts)
+    one = [1, 1]
+    operands = (image, graph.get_attr(name), None, stride, padding, one, channels)
+    pool.replace_all_uses_with(graph.call_function(_ATEN.conv2d.default, operands))
 
 
 def _keep_dimensions(graph: fx.Graph, mean: fx.Node) -> None:

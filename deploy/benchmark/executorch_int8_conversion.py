@@ -22,7 +22,7 @@ from shuffledeploy.deploy.benchmark.executorch_conversion import prepared_networ
 
 def main(program_file: str, model_file: str) -> None:
     """Convert and quantise a program of one image."""
-    network, image = prepared_network(program_file)
+    network, image = prepared_network(program_file, in_int8=True)
     quantiser = XNNPACKQuantizer().set_global(
         get_symmetric_quantization_config(is_per_channel=True)
     )

@@ -102,6 +102,19 @@ class Pools(nn.Module):
         return image.mean((2, 3)) + image.mean((2, 3), keepdim=True).flatten(1)
 
 
+def test_pools_are_written_as_xnnpacks_quantiser_takes_them() -> None:
+    pytest.importorskip("executorch", reason="`make bench` installs executorch")
+    from shuffledeploy.deploy.benchmark.executorch_conversion import rewrite_pools
+
+    image = torch.randn(1, 3, 17, 20, generator=torch.Generator().manual_seed(1))
+    module = torch.export.export(Pools().eval(), (image,)).module()
+    rewrite_pools(module, in_int8=True)
+    torch.testing.assert_close(module(image), Pools()(image))
+    names = Counter(str(node.target) for node in module.graph.nodes)
+    assert names["aten.conv2d.default"] == names["aten.avg_pool2d.default"] == 1
+    assert names["aten.constant_pad_nd.default"] == 0
+
+
 def test_pools_are_written_as_xnnpack_has_them() -> None:
     pytest.importorskip("executorch", reason="`make bench` installs executorch")
     from shuffledeploy.deploy.benchmark.executorch_conversion import rewrite_pools
