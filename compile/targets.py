@@ -281,7 +281,8 @@ def _from_options(name: str, options: dict[str, str | int | list[str]]) -> Compi
     if architecture == "aarch64":
         target = Target(options)
         needed = tuple(linux for llvm, linux in ARM_FEATURES.items() if has_feature(llvm, target))
-        core = Core(4, 32, dot_products=DOT_FEATURE in needed)
+        in_order = cpu in CORES and CORES[cpu].scheduling.in_order
+        core = Core(4, 32, dot_products=DOT_FEATURE in needed, in_order=in_order)
         return CompileTarget(name, options, architecture, cpu, needed, core)
     needed, core = _x86_vectors(options)
     cache = CACHE_BUDGET_AVX512 if core.lanes == 16 else CACHE_BUDGET

@@ -22,7 +22,7 @@ from shuffledeploy.compiler.kernels.blocks import (
 )
 from shuffledeploy.compiler.kernels.int8_products import PAIRS_OF_WORD
 from shuffledeploy.compiler.kernels.packing import block_weight
-from shuffledeploy.compiler.kernels.register_tiles import row_tile_costs, tile_costs
+from shuffledeploy.compiler.kernels.register_tiles import LONG_SUM, row_tile_costs, tile_costs
 from shuffledeploy.compiler.kernels.streaming_form import streaming_form
 from shuffledeploy.compiler.kernels.tiling import (
     MOST_WRITTEN_OUT,
@@ -45,6 +45,8 @@ CACHED_BELOW = 1 << 19
 # Channels of the input that are loaded as one vector where a multiply-add can pick a lane: the most
 # for which a group reads whole vectors. Four halves fill half a register.
 STAGED = {FLOAT: (4,), HALF: (8, 4)}
+# The same on a core that issues in order, where half a register costs less: each is tried.
+STAGED_IN_ORDER = {FLOAT: (2, 4), HALF: (4, 8)}
 MOST_FORMS = 10
 # Vectors of inputs whose products are written out together.
 STAGED_TOGETHER = (1, 2)
@@ -58,8 +60,7 @@ def convolution_forms(function: tirx.PrimFunc, core: Core) -> list[Form]:
     lanes = int(function.attrs["lanes"])
     vectors = padded // lanes
     run = int(function.attrs["run"])
-    runs = [s for s in STAGED[core.element] if run > 0 and run % s == 0]
-    loaded = runs[0] if runs and core.multiplies_by_lane else 0
+    loaded = _staged(run, core)
     scattered = any(buffer.name == POSITIONS for buffer in function.params)
     rest = outputs % lanes
     can_share = core.masks and rest in RESTS and tuple(kernel) == (1, 1) and run >= QUARTER
@@ -80,15 +81,20 @@ def convolution_forms(function: tirx.PrimFunc, core: Core) -> list[Form]:
     rows = [(0.0, _Row.STEPS), *([(1.0, _Row.WRITTEN_OUT)] if shape.short_rows else [])]
     orders = loop_orders(function, core)
     streamed = _rows_of_a_pixel(function) if core.multiplies_by_lane and one_row else 0
+    if core.in_order and depth >= LONG_SUM:
+        # The input's rows are in the first level for all blocks of outputs but the first.
+        streamed = max(0, streamed - 1)
     in_pairs = attribute(function, WORDS) == PAIRS_OF_WORD
     found: list[tuple[float, Form]] = []
     for n in widths:
-        for staged in (0, loaded) if loaded else (0,):
+        for staged in (0, *loaded):
             # For a core that multiplies by lanes LLVM loads pixels that are not staged ahead, as
             # many as it can: odd tiles that reach for the last registers it spills.
             fills = not in_one_row or (core.multiplies_by_lane and not staged)
             shared = rest if can_share else 0
-            costs = tile_costs(span, fills, n, core, staged, shared, streamed, in_pairs=in_pairs)
+            costs = tile_costs(
+                span, fills, n, core, staged, shared, streamed, in_pairs=in_pairs, depth=depth
+            )
             tiles = sorted(costs, key=lambda m: costs[m])[:6]
             found += [
                 (costs[tiles[0]] + cost, _convolution_form(shape, n, tiles, order, staged, row))
@@ -112,6 +118,15 @@ def convolution_forms(function: tirx.PrimFunc, core: Core) -> list[Form]:
         streams = depth * padded * ELEMENT_BYTES[core.element] > STREAMED_FROM
         forms.insert(0 if streams else len(forms), streaming_form(lanes, shape.steps))
     return forms
+
+
+def _staged(run: int, core: Core) -> list[int]:
+    """List how many channels a tile may load as one vector."""
+    if not core.multiplies_by_lane:
+        return []
+    widths = (STAGED_IN_ORDER if core.in_order else STAGED)[core.element]
+    fitting = [width for width in widths if run > 0 and run % width == 0]
+    return fitting if core.in_order else fitting[:1]
 
 
 def loop_orders(function: tirx.PrimFunc, core: Core) -> tuple[str, ...]:

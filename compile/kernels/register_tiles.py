@@ -11,6 +11,17 @@ all pixels before the next is loaded, so that two registers are enough for weigh
             for pixel: total[pixel, pair] += inputs[pixel][channel] * weights
 
 Tiles of 6 pixels by 4 vectors then fill 32 registers, and take 1.15 instructions a multiply-add.
+
+A core that issues in order starts a load of 64 bits together with a multiply-add, while one of 128
+bits takes two cycles of its own. There inputs are loaded two channels at a time, and tiles of few
+vectors and many pixels are best, for each vector of weights then serves more multiply-adds::
+
+    for two channels:
+        inputs[m] = x[pixel, channels]                  # half a register each, beside multiply-adds
+        for channel, for pair of vectors of outputs: ...
+
+Tiles of 9 pixels by 2 vectors take 1.32 cycles a multiply-add on a Cortex-A55, those of 6 by 4 1.64
+(estimated: 256 to 256 channels).
 """
 
 from __future__ import annotations
@@ -31,10 +42,20 @@ PAIRED = 8
 HALF_CROWDED = 24
 # What sums cost that do not stay in registers.
 SPILLED = 1.0
+SPILLED_IN_ORDER = 0.2
 # Pieces of memory that are read or written line after line, of which a prefetcher keeps track.
 STREAMS = 16
 # What more of them cost.
 UNSEEN = 0.1
+# Cycles that loads add on a core that issues in order: of vectors of weights, of inputs that fill a
+# register and of those that fill half of one. Of a Cortex-A55's estimate (256 to 256 channels);
+# half registers cost a Cortex-A53 1.3.
+WEIGHTS_IN_ORDER, INPUTS_IN_ORDER, HALVES_IN_ORDER = 2.0, 2.6, 0.4
+# Registers that tiles leave there, or LLVM, which starts loads early, spills; more where a sum is
+# so short that LLVM writes it out.
+SPARE_IN_ORDER, SPARE_IN_SHORT_SUMS = 3, 7
+# Channels from which a sum is no short one.
+LONG_SUM = 64
 
 
 def tile_costs(
@@ -47,6 +68,7 @@ def tile_costs(
     rows: int = 0,
     *,
     in_pairs: bool = False,
+    depth: int = LONG_SUM,
 ) -> dict[int, float]:
     """Count loads for each multiply-add of the register tiles that fit, by their pixels.
 
@@ -68,6 +90,8 @@ def tile_costs(
         Tensors of which each pixel has a row of its own that tiles go through, one after another.
     in_pairs : bool
         Whether words of int8 are multiplied as two pairs, each first copied to all lanes.
+    depth : int
+        Channels that a sum reads.
     """
     costs = {}
     for pixels in range(1, min(span, MOST_PIXELS_IN_TILE) + 1):
@@ -84,12 +108,15 @@ def tile_costs(
         crowded = CROWDED if core.lanes > 8 and registers > core.registers - 6 else 0.0
         if staged and core.element == HALF and pixels * vectors >= HALF_CROWDED:
             crowded = CROWDED
+        spare = SPARE_IN_ORDER if depth >= LONG_SUM else SPARE_IN_SHORT_SUMS
+        if core.in_order and staged and registers > core.registers - spare:
+            crowded = SPILLED_IN_ORDER
         if shared:
             sharing = -(-pixels * shared // core.lanes)
             registers = pixels * (vectors - 1) + 2 * sharing + vectors + 1
             crowded = SPILLED if registers > core.registers - 10 else 0.0
         total = sum(
-            count * (_loads(tile, vectors, staged) + max(0, FEWEST_SUMS - tile * vectors))
+            count * (_loads(tile, vectors, staged, core) + max(0, FEWEST_SUMS - tile * vectors))
             for count, tile in ((tiles, pixels), (1, rest))
             if tile
         )
@@ -133,5 +160,10 @@ def _weights(vectors: int) -> int:
     return vectors if vectors < PAIR else PAIR + vectors % PAIR
 
 
-def _loads(pixels: int, vectors: int, staged: int) -> float:
-    return pixels / staged + -(-vectors // PAIR) if staged else pixels + vectors
+def _loads(pixels: int, vectors: int, staged: int, core: Core) -> float:
+    if not staged:
+        return pixels + vectors
+    if core.in_order:
+        each = HALVES_IN_ORDER if staged < core.lanes else INPUTS_IN_ORDER
+        return pixels / staged * each + vectors * WEIGHTS_IN_ORDER
+    return pixels / staged + -(-vectors // PAIR)

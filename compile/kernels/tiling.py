@@ -40,6 +40,9 @@ class Core:
         Type of the elements that are meant.
     dot_products : bool
         Whether one instruction adds up four products of int8 in each lane of 32 bits.
+    in_order : bool
+        Whether the core issues in order. A load of half a vector then starts together with a
+        multiply-add; that of a whole one takes cycles of its own.
     """
 
     lanes: int
@@ -47,6 +50,7 @@ class Core:
     shuffles_beside: bool = False
     element: str = FLOAT
     dot_products: bool = False
+    in_order: bool = False
 
     @property
     def multiplies_by_lane(self) -> bool:
