@@ -48,14 +48,14 @@ STREAMS = 16
 # What more of them cost.
 UNSEEN = 0.1
 # Cycles that loads add on a core that issues in order: of vectors of weights, of inputs that fill a
-# register and of those that fill half of one. Of a Cortex-A55's estimate (256 to 256 channels);
-# half registers cost a Cortex-A53 1.3.
+# register and of those that fill half of one (estimated, Cortex-A55, 256 to 256 channels). Half a
+# register costs a Cortex-A53 1.3: it starts no load of a vector beside a multiply-add.
 WEIGHTS_IN_ORDER, INPUTS_IN_ORDER, HALVES_IN_ORDER = 2.0, 2.6, 0.4
 # Registers that tiles leave there, or LLVM, which starts loads early, spills; more where a sum is
 # so short that LLVM writes it out.
 SPARE_IN_ORDER, SPARE_IN_SHORT_SUMS = 3, 7
 # Channels from which a sum is no short one.
-LONG_SUM = 64
+LONG_SUM = 40
 
 
 def tile_costs(
