@@ -229,11 +229,11 @@ def places_apart(name: str, target: CompileTarget) -> int | None:
     -------
     int or None
         Places apart in `ARM_CORES`; for hosts 0, or 1 where other units do the work; None where
-        vectors or architecture differ.
+        vectors or architecture differ, or one core issues in order and the other does not.
     """
     if target.architecture == "aarch64":
         cores = list(ARM_CORES)
-        if name not in cores:
+        if name not in cores or CORES[name].scheduling.in_order != target.core.in_order:
             return None
         # A core that is not listed, such as a host of this architecture: the default's neighbour.
         here = cores.index(target.cpu if target.cpu in cores else DEFAULT_CORE)
