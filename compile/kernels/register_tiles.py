@@ -38,8 +38,9 @@ CROWDED = 0.04
 # Registers for what pairs of int8 are multiplied in: two pairs in all lanes and products, and room
 # for LLVM, which starts the next products early.
 PAIRED = 8
-# Sums of halves from which LLVM copies registers: inputs must stand in the first sixteen.
-HALF_CROWDED = 24
+# Sums of halves from which LLVM copies registers, for inputs must stand in the first sixteen; and
+# pixels, where a core issues in order and tiles are of few vectors.
+HALF_CROWDED, HALF_PIXELS = 24, 7
 # What sums cost that do not stay in registers.
 SPILLED = 1.0
 SPILLED_IN_ORDER = 0.2
@@ -111,6 +112,8 @@ def tile_costs(
         spare = SPARE_IN_ORDER if depth >= LONG_SUM else SPARE_IN_SHORT_SUMS
         if core.in_order and staged and registers > core.registers - spare:
             crowded = SPILLED_IN_ORDER
+        if core.in_order and staged and core.element == HALF and pixels > HALF_PIXELS:
+            crowded = SPILLED
         if shared:
             sharing = -(-pixels * shared // core.lanes)
             registers = pixels * (vectors - 1) + 2 * sharing + vectors + 1
