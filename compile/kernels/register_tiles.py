@@ -103,20 +103,11 @@ def tile_costs(
         registers = pixels * vectors + beside + (PAIRED if in_pairs else 0)
         if registers > core.registers:
             continue
-        # Long vectors can take a pixel from memory within the multiply-add: more registers gain
-        # little. Where pixels share vectors, some hold inputs and what is picked of them, and LLVM
-        # soon spills.
-        crowded = CROWDED if core.lanes > 8 and registers > core.registers - 6 else 0.0
-        if staged and core.element == HALF and pixels * vectors >= HALF_CROWDED:
-            crowded = CROWDED
-        spare = SPARE_IN_ORDER if depth >= LONG_SUM else SPARE_IN_SHORT_SUMS
-        if core.in_order and staged and registers > core.registers - spare:
-            crowded = SPILLED_IN_ORDER
-        if core.in_order and staged and core.element == HALF and pixels > HALF_PIXELS:
-            crowded = SPILLED
+        crowded = _crowding(pixels, vectors, registers, core, staged, depth)
         if shared:
             sharing = -(-pixels * shared // core.lanes)
             registers = pixels * (vectors - 1) + 2 * sharing + vectors + 1
+            # Some registers hold inputs and what is picked of them, and LLVM soon spills.
             crowded = SPILLED if registers > core.registers - 10 else 0.0
         total = sum(
             count * (_loads(tile, vectors, staged, core) + max(0, FEWEST_SUMS - tile * vectors))
@@ -128,6 +119,21 @@ def tile_costs(
         copies = PAIR / vectors if in_pairs else 0.0
         costs[pixels] = total / (span * vectors) + crowded + unseen + copies
     return costs
+
+
+def _crowding(
+    pixels: int, vectors: int, registers: int, core: Core, staged: int, depth: int
+) -> float:
+    """Tell what the last registers that a tile takes cost."""
+    if staged and core.element == HALF and core.in_order and pixels > HALF_PIXELS:
+        return SPILLED
+    spare = SPARE_IN_ORDER if depth >= LONG_SUM else SPARE_IN_SHORT_SUMS
+    if staged and core.in_order and registers > core.registers - spare:
+        return SPILLED_IN_ORDER
+    if staged and core.element == HALF and pixels * vectors >= HALF_CROWDED:
+        return CROWDED
+    # Long vectors can take a pixel from memory within the multiply-add: more registers gain little.
+    return CROWDED if core.lanes > 8 and registers > core.registers - 6 else 0.0
 
 
 def row_tile_costs(
