@@ -37,6 +37,8 @@ _EXACT = frozenset({
     "cat", "clone", "alias", "relu", "neg", "abs", "maximum", "minimum", "where", "flip", "full",
     "full_like", "gt", "lt", "ge", "le", "eq", "ne", "max_pool2d_with_indices", "embedding",
 })  # fmt: skip
+#: What ends a program where a value is none that the operator behind it takes.
+_CHECKS = (torch.ops.aten._assert_async.msg, torch.ops.aten._assert_async.default)
 _HALVES = {torch.float16: "float16", torch.bfloat16: "bfloat16"}
 
 
@@ -56,6 +58,7 @@ def core_program(exported: ExportedProgram) -> ExportedProgram:
         if not table:
             break
         program = program.run_decompositions(table)
+    _leave_out_checks(program)
     _refuse_answers(program)
     _refuse_state(program)
     for node in _calls(program.graph_module):
@@ -103,6 +106,20 @@ def _unknown(program: ExportedProgram) -> set[Any]:
 
 def _name(node: fx.Node) -> str:
     return str(getattr(node.target, "__name__", node.target))
+
+
+def _leave_out_checks(program: ExportedProgram) -> None:
+    """Take out checks of values, for which a device's runtime has no function, from a new program.
+
+    What they protect are indices, which `compiler.frontend.indices` brings into range.
+    """
+    for part in program.graph_module.modules():
+        if not isinstance(part, fx.GraphModule):
+            continue
+        for node in [n for n in part.graph.nodes if n.target in _CHECKS]:
+            part.graph.erase_node(node)
+            part.graph.eliminate_dead_code()
+            part.recompile()
 
 
 def _refuse_state(program: ExportedProgram) -> None:

@@ -39,8 +39,9 @@ def _takes(inputs: tuple[Tensor, ...], channels: int) -> bool:
 
 
 def _first_answer(exported: ExportedProgram) -> tuple[int, ...]:
-    """Give the shape of the program's first output; empty where it is no tensor."""
+    """Give the shape of the program's first output; empty where it is no tensor of fixed shape."""
     answers = {str(name) for name in exported.graph_signature.user_outputs[:1]}
     values = [node.meta.get("val") for node in exported.graph.nodes if node.name in answers]
     found = values[0] if values else None
-    return tuple(map(int, found.shape)) if isinstance(found, torch.Tensor) else ()
+    shape = found.shape if isinstance(found, torch.Tensor) else ()
+    return tuple(shape) if all(isinstance(extent, int) for extent in shape) else ()

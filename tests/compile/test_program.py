@@ -245,6 +245,17 @@ def test_an_operator_that_tvm_cannot_import_is_named() -> None:
         import_program(trace(Determinant(), (2, 3, 3)))
 
 
+def test_checks_of_values_leave_no_call() -> None:
+    """A device's runtime has no function for them, and indices are brought into range."""
+
+    class Chosen(nn.Module):
+        def forward(self, i: torch.Tensor) -> torch.Tensor:
+            return nn.functional.one_hot(i, 5)
+
+    module = import_program(torch.export.export(Chosen(), (torch.zeros(1, 4, dtype=torch.int64),)))
+    assert "assert" not in module.module.script()
+
+
 def test_an_input_that_is_not_a_tensor_is_refused() -> None:
     class Scaled(nn.Module):
         def forward(self, x: torch.Tensor, factor: int) -> torch.Tensor:

@@ -56,3 +56,5 @@ def test_what_cannot_be_compiled_is_refused_by_name(name: str, tmp_path: Path) -
     with pytest.raises(UsageError, match=REFUSED[name]) as raised:
         _parity(ODD[name], tmp_path)
     assert "\n" not in str(raised.value)
+    with pytest.raises(UsageError, match=REFUSED[name]):
+        shuffledeploy.compile(ODD[name].traced(), target="host", output=tmp_path / "bundle")
