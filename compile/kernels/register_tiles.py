@@ -12,12 +12,13 @@ all pixels before the next is loaded, so that two registers are enough for weigh
 
 Tiles of 6 pixels by 4 vectors then fill 32 registers, and take 1.15 instructions a multiply-add.
 
-A core that issues in order starts a load of 64 bits together with a multiply-add, while one of 128
-bits takes two cycles of its own. There inputs are loaded two channels at a time, and tiles of few
-vectors and many pixels are best, for each vector of weights then serves more multiply-adds::
+On a core that issues in order a load of 128 bits takes two cycles. One of 64 bits takes one, and a
+Cortex-A55 starts it together with a multiply-add. There inputs are loaded two channels at a time,
+and tiles of few vectors and many pixels are best, for each vector of weights then serves more
+multiply-adds::
 
     for two channels:
-        inputs[m] = x[pixel, channels]                  # half a register each, beside multiply-adds
+        inputs[m] = x[pixel, channels]                  # half a register each
         for channel, for pair of vectors of outputs: ...
 
 Tiles of 9 pixels by 2 vectors take 1.32 cycles a multiply-add on a Cortex-A55, those of 6 by 4 1.64

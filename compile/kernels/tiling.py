@@ -41,8 +41,8 @@ class Core:
     dot_products : bool
         Whether one instruction adds up four products of int8 in each lane of 32 bits.
     in_order : bool
-        Whether the core issues in order. A load of half a vector then starts together with a
-        multiply-add; that of a whole one takes cycles of its own.
+        Whether the core issues in order. A load of a whole vector then takes two cycles, that of
+        half a vector one or none.
     """
 
     lanes: int
