@@ -113,13 +113,10 @@ def _leave_out_checks(program: ExportedProgram) -> None:
 
     What they protect are indices, which `compiler.frontend.indices` brings into range.
     """
-    for part in program.graph_module.modules():
-        if not isinstance(part, fx.GraphModule):
-            continue
-        for node in [n for n in part.graph.nodes if n.target in _CHECKS]:
-            part.graph.erase_node(node)
-            part.graph.eliminate_dead_code()
-            part.recompile()
+    for node in [node for node in _calls(program.graph_module) if node.target in _CHECKS]:
+        graph = node.graph
+        graph.erase_node(node)
+        graph.eliminate_dead_code()
 
 
 def _refuse_state(program: ExportedProgram) -> None:

@@ -41,11 +41,6 @@ class AxisOrder:
     before: int = 0
     mirrored: bool = False
 
-    @property
-    def is_plain(self) -> bool:
-        """Whether it is the order in memory."""
-        return self == AxisOrder(self.stored, self.stored)
-
     def at(self, place: Any) -> Any:
         """Write where the element of a place stands; a place and the result are int32."""
         last = self.stored * self.zoom - 1

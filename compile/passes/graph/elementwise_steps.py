@@ -6,10 +6,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from tvm import relax
 
-from shuffledeploy.compiler.ir.graph import constant, constant_of, operator, shape_of
+from shuffledeploy.compiler.ir.graph import constant_of, operator, shape_of
 from shuffledeploy.compiler.kernels.blocks import EpilogueStep, Read
 from shuffledeploy.compiler.passes.graph.reordered_reads import Reordered
 
@@ -165,11 +164,8 @@ def _with_memory(
 
 def _gathering(kind: str, operands: tuple[_Operand, _Operand], taken: Reordered) -> Step:
     """Write a step that reads a tensor in another order than it lies."""
-    if taken.channels is None:
-        return Step(EpilogueStep(kind, operands=operands, pixels=taken.pixels), (taken.tensor,))
-    stored = (shape_of(taken.tensor) or (0,))[-1]
-    step = EpilogueStep(kind, operands=operands, stored=stored, pixels=taken.pixels)
-    return Step(step, (taken.tensor, constant(taken.channels.astype(np.int32))))
+    step = EpilogueStep(kind, operands=operands, stored=taken.stored, pixels=taken.pixels)
+    return Step(step, (taken.tensor, *taken.tables))
 
 
 def _in_order(back: int, other: _Operand, swapped: bool) -> tuple[_Operand, _Operand]:

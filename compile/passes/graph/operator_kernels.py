@@ -250,8 +250,7 @@ def _joined(site: Site) -> Kernel:
         of_pixel = stored[3] // read.pixels.square**2
         channels = of_pixel if order is None else len(order)
         parts.append(joined.Part(of_pixel, channels, order is not None, read.pixels))
-        if order is not None:
-            tables.append(relax.const(order.astype(np.int32)))
+        tables += read.tables
     shape = shape_of(site.chain.variables[0])
     assert shape is not None
     ends = int8_epilogue(site, scaled=False)
@@ -289,13 +288,12 @@ def _elementwise(site: Site) -> Kernel:
     assert shape is not None
     _, height, width, channels = shape
     read = _read(site.chain.anchor, site)
-    data, order = read.tensor, read.channels
-    stored = 0 if order is None else (shape_of(data) or (0,))[-1]
-    tables = [] if order is None else [relax.const(order.astype(np.int32))]
     ends = int8_epilogue(site, scaled=False)
-    form = elementwise.Elementwise(height, width, channels, ends.steps, dtype, stored, read.pixels)
+    form = elementwise.Elementwise(
+        height, width, channels, ends.steps, dtype, read.stored, read.pixels
+    )
     return Kernel(
         ELEMENTWISE, f"elementwise_{channels}_{height}x{width}",
-        elementwise.primitive_function(form), [site.float_value(data), *ends.arguments], tables,
-        {"multiply_adds": 0, LANES: site.core.of(dtype).lanes}, form.output_shape,
+        elementwise.primitive_function(form), [site.float_value(read.tensor), *ends.arguments],
+        read.tables, {"multiply_adds": 0, LANES: site.core.of(dtype).lanes}, form.output_shape,
     )  # fmt: skip

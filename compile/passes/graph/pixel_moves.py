@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import tvm
 from tvm import relax
 
@@ -55,11 +54,8 @@ def _moved(
     shape, dtype = shape_of(variable), str(variable.ty.dtype)
     assert shape is not None
     images, height, width, channels = shape
-    stored = 0 if read.channels is None else (shape_of(read.tensor) or (0,))[-1]
-    moved = Elementwise(height, width, channels, (), dtype, stored, read.pixels)
-    arguments = [current(read.tensor)]
-    if read.channels is not None:
-        arguments.append(relax.const(read.channels.astype(np.int32)))
+    moved = Elementwise(height, width, channels, (), dtype, read.stored, read.pixels)
+    arguments = [current(read.tensor), *read.tables]
     function = over_images(primitive_function(moved), images, [0, len(arguments)])
     attributes = {KIND: ELEMENTWISE, "multiply_adds": 0, LANES: core.of(dtype).lanes}
     name = f"pixels_{channels}_{height}x{width}"

@@ -47,6 +47,16 @@ class Reordered:
     channels: Array | None = None
     pixels: PixelOrder = AS_THEY_LIE
 
+    @property
+    def stored(self) -> int:
+        """Channels of `tensor` where a table names those that are read; else 0."""
+        return 0 if self.channels is None else (shape_of(self.tensor) or (0,))[-1]
+
+    @property
+    def tables(self) -> list[relax.Constant]:
+        """That table as a constant that a kernel reads, if there is one."""
+        return [] if self.channels is None else [relax.const(self.channels.astype(np.int32))]
+
 
 def reordered(tensor: Any, definition: Callable[[Any], Any]) -> Reordered:
     """Look through a pixel shuffle, or `take`s of a tensor's channels, rows and columns.
