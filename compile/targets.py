@@ -232,12 +232,11 @@ def places_apart(name: str, target: CompileTarget) -> int | None:
         vectors or architecture differ, or one core issues in order and the other does not.
     """
     if target.architecture == "aarch64":
-        cores = list(ARM_CORES)
-        if name not in cores or CORES[name].scheduling.in_order != target.core.in_order:
+        if name not in ARM_CORES or CORES[name].scheduling.in_order != target.core.in_order:
             return None
         # A core that is not listed, such as a host of this architecture: the default's neighbour.
-        here = cores.index(target.cpu if target.cpu in cores else DEFAULT_CORE)
-        return abs(cores.index(name) - here)
+        here = ARM_CORES.index(target.cpu if target.cpu in ARM_CORES else DEFAULT_CORE)
+        return abs(ARM_CORES.index(name) - here)
     cpu = name.removeprefix(f"{HOST}-")
     try:
         other = _from_options(name, _llvm(X86_TRIPLE, cpu))

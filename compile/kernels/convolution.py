@@ -32,7 +32,6 @@ from shuffledeploy.compiler.kernels.blocks import (
     axes,
     epilogue_operands,
     named,
-    place,
     starting_bias,
     written,
 )
@@ -51,6 +50,7 @@ from shuffledeploy.compiler.kernels.int8_products import (
 )
 from shuffledeploy.compiler.kernels.int8_sums import at_channel, factors_of, scaled_sum
 from shuffledeploy.compiler.kernels.operations import number
+from shuffledeploy.compiler.kernels.sliding_window import place
 
 
 def primitive_function(conv: Convolution) -> tirx.PrimFunc:

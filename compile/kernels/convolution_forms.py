@@ -11,14 +11,20 @@ from tvm import tirx
 from tvm.s_tir import Schedule
 
 from shuffledeploy.compiler.ir.attributes import SHARED, WORDS, attribute
-from shuffledeploy.compiler.ir.memory_layout import ELEMENT_BYTES, FLOAT, HALF
-from shuffledeploy.compiler.ir.tir import tensor_bytes
+from shuffledeploy.compiler.ir.memory_layout import ELEMENT_BYTES
 from shuffledeploy.compiler.kernels.blocks import (
     ACCUMULATE,
     FINISHED,
     OUTPUT,
     POSITIONS,
     TAKEN,
+)
+from shuffledeploy.compiler.kernels.convolution_reads import (
+    loop_orders,
+    picks_lanes,
+    rows_of_a_pixel,
+    staged_channels,
+    stride_of_rows,
 )
 from shuffledeploy.compiler.kernels.int8_products import PAIRS_OF_WORD
 from shuffledeploy.compiler.kernels.packing import block_weight
@@ -40,13 +46,6 @@ from shuffledeploy.compiler.kernels.tiling import (
 MOST_STEPS = 10
 # Weights of a layer, in bytes, from which they are taken to come from memory.
 STREAMED_FROM = 1 << 21
-# Pixels of a layer, in bytes, up to which they stay in a core's own cache.
-CACHED_BELOW = 1 << 19
-# Channels of the input that are loaded as one vector where a multiply-add can pick a lane: the most
-# for which a group reads whole vectors. Four halves fill half a register.
-STAGED = {FLOAT: (4,), HALF: (8, 4)}
-# The same on a core that issues in order, where half a register costs less: each is tried.
-STAGED_IN_ORDER = {FLOAT: (2, 4), HALF: (4, 8)}
 MOST_FORMS = 10
 # Vectors of inputs whose products are written out together.
 STAGED_TOGETHER = (1, 2)
@@ -60,14 +59,14 @@ def convolution_forms(function: tirx.PrimFunc, core: Core) -> list[Form]:
     lanes = int(function.attrs["lanes"])
     vectors = padded // lanes
     run = int(function.attrs["run"])
-    loaded = _staged(run, core)
+    loaded = staged_channels(run, core)
     scattered = any(buffer.name == POSITIONS for buffer in function.params)
     rest = outputs % lanes
     can_share = core.masks and rest in RESTS and tuple(kernel) == (1, 1) and run >= QUARTER
     # Of a quarter of a vector it saves most multiply-adds, on any core.
     shares = (rest == QUARTER or core.shuffles_beside) if can_share else None
     one_by_one = run % QUARTER > 0 and attribute(function, WORDS) is None
-    neighbours = one_by_one and _picks_lanes(core)
+    neighbours = one_by_one and picks_lanes(core)
     shape = _ConvolutionShape(
         lanes, vectors, rest == 0, scattered, depth, tuple(kernel), shares, neighbours
     )
@@ -80,7 +79,7 @@ def convolution_forms(function: tirx.PrimFunc, core: Core) -> list[Form]:
     span = pixels if in_one_row else columns
     rows = [(0.0, _Row.STEPS), *([(1.0, _Row.WRITTEN_OUT)] if shape.short_rows else [])]
     orders = loop_orders(function, core)
-    streamed = _rows_of_a_pixel(function) if core.multiplies_by_lane and one_row else 0
+    streamed = rows_of_a_pixel(function) if core.multiplies_by_lane and one_row else 0
     if core.in_order and depth >= LONG_SUM:
         # The input's rows are in the first level for all blocks of outputs but the first.
         streamed = max(0, streamed - 1)
@@ -102,7 +101,7 @@ def convolution_forms(function: tirx.PrimFunc, core: Core) -> list[Form]:
                 for order in orders
                 if tiles
             ]
-        if (stride := _stride_of_rows(function, core)) and shape.whole:
+        if (stride := stride_of_rows(function, core)) and shape.whole:
             costs = row_tile_costs(columns, n, core, kernel[1], stride)
             tiles = sorted(costs, key=lambda m: costs[m])[:6]
             found += [
@@ -118,37 +117,6 @@ def convolution_forms(function: tirx.PrimFunc, core: Core) -> list[Form]:
         streams = depth * padded * ELEMENT_BYTES[core.element] > STREAMED_FROM
         forms.insert(0 if streams else len(forms), streaming_form(lanes, shape.steps))
     return forms
-
-
-def _staged(run: int, core: Core) -> list[int]:
-    """List how many channels a tile may load as one vector."""
-    if not core.multiplies_by_lane:
-        return []
-    widths = (STAGED_IN_ORDER if core.in_order else STAGED)[core.element]
-    fitting = [width for width in widths if run > 0 and run % width == 0]
-    return fitting if core.in_order else fitting[:1]
-
-
-def loop_orders(function: tirx.PrimFunc, core: Core) -> tuple[str, ...]:
-    """List the orders of the loops over tiles, the best guess first.
-
-    Returns
-    -------
-    tuple of str
-        Of each the loops from the outermost on: ``p`` over pixels, ``q`` over groups, ``o`` over
-        blocks of outputs.
-    """
-    has_planes = int(function.params[0].shape[0]) > 1
-    if core.multiplies_by_lane and int(function.attrs["one_row"]):
-        # With pixels outside of blocks of outputs, weights come into the first level one line
-        # after the other, and pixels, which lie apart, once. Groups have pixels of their own where
-        # they have planes.
-        return ("qpo" if has_planes else "pqo", "qop")
-    # With groups outermost all pixels are read once for each: well where they stay in the cache, or
-    # where the weights, which are then read once, are the larger part, or groups have planes.
-    pixels = _bytes(function.params[0]) + _bytes(function.params[-1])
-    groups_first = has_planes or pixels <= max(CACHED_BELOW, _bytes(function.params[1]))
-    return ("qop", "pqo") if groups_first else ("pqo", "qop")
 
 
 class _Row(enum.Enum):
@@ -196,38 +164,6 @@ class _ConvolutionShape:
         fitting = [step for step in self.steps if step <= QUARTER] or [1]
         longest = self.neighbours or (self.shares and fitting[-1] < QUARTER)
         return self.steps[-1] if longest else fitting[-1]
-
-
-def _stride_of_rows(function: tirx.PrimFunc, core: Core) -> int:
-    """Tell the stride of a window over rows whose columns stand beside each other; else 0.
-
-    That is how the first convolution finds the network's input.
-    """
-    image, *others = function.params
-    found_by_table = any(str(buffer.name) == "channels" for buffer in others)
-    if int(function.attrs["run"]) or found_by_table or not _picks_lanes(core):
-        return 0
-    return max(1, int(image.shape[3]) // int(function.attrs["columns"]))
-
-
-def _picks_lanes(core: Core) -> bool:
-    """Tell whether a multiply-add picks a lane of any register.
-
-    In half precision it picks lanes of half of the registers only, and LLVM copies what stands in
-    others.
-    """
-    return core.multiplies_by_lane and core.element == FLOAT
-
-
-def _rows_of_a_pixel(function: tirx.PrimFunc) -> int:
-    """Count the tensors that have channels of each pixel: input, output, and what is added."""
-    _, *others = function.params
-    written = [int(extent) for extent in function.params[-1].shape]
-    return 1 + [[int(extent) for extent in buffer.shape] for buffer in others].count(written)
-
-
-def _bytes(buffer: tirx.Buffer) -> int:
-    return tensor_bytes(buffer.shape, buffer.dtype)
 
 
 def _convolution_form(

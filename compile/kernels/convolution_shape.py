@@ -10,10 +10,11 @@ import numpy as np
 from shuffledeploy.compiler.ir.attributes import WORDS
 from shuffledeploy.compiler.ir.graph import Array
 from shuffledeploy.compiler.ir.memory_layout import FLOAT, INT8
-from shuffledeploy.compiler.kernels.blocks import EpilogueStep, output_extent
+from shuffledeploy.compiler.kernels.blocks import EpilogueStep
 from shuffledeploy.compiler.kernels.int8_products import FOUR, PAIRS_OF_WORD, words_of
 from shuffledeploy.compiler.kernels.int8_sums import AS_WHOLE_NUMBERS, Int8Sums
 from shuffledeploy.compiler.kernels.pixel_order import AS_THEY_LIE, PixelOrder
+from shuffledeploy.compiler.kernels.sliding_window import output_extent
 
 
 @dataclasses.dataclass(frozen=True)

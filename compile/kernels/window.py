@@ -18,13 +18,10 @@ from shuffledeploy.compiler.kernels.blocks import (
     OUTPUT,
     WEIGHT,
     EpilogueStep,
-    Place,
     apply_steps,
     axes,
     epilogue_operands,
     named,
-    output_extent,
-    place,
     starting_bias,
     written,
 )
@@ -38,6 +35,7 @@ from shuffledeploy.compiler.kernels.int8_sums import (
 )
 from shuffledeploy.compiler.kernels.operations import number
 from shuffledeploy.compiler.kernels.pixel_order import AS_THEY_LIE, PixelOrder
+from shuffledeploy.compiler.kernels.sliding_window import WindowPlace, output_extent, place
 from shuffledeploy.compiler.kernels.window_pairs import accumulate_pairs
 from shuffledeploy.compiler.kernels.window_words import (
     accumulate_columns,
@@ -238,7 +236,12 @@ def _accumulate(window: Window, x: Any, weight: Any, operands: list[Any]) -> Any
 
 
 def _combined(
-    window: Window, so_far: Any, places: tuple[Place, Place], value: Any, weight: Any, at: Any
+    window: Window,
+    so_far: Any,
+    places: tuple[WindowPlace, WindowPlace],
+    value: Any,
+    weight: Any,
+    at: Any,
 ) -> Any:
     row, column = places
     if window.in_int8:

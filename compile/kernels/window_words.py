@@ -18,8 +18,9 @@ from tvm import tirx
 from tvm.tirx.script.builder import ir as T
 
 from shuffledeploy.compiler.ir.memory_layout import INT8, INT32
-from shuffledeploy.compiler.kernels.blocks import ACCUMULATE, TAKEN, Read, axes, named, place
+from shuffledeploy.compiler.kernels.blocks import ACCUMULATE, TAKEN, Read, axes, named
 from shuffledeploy.compiler.kernels.int8_products import FOUR, column, dot, words_of
+from shuffledeploy.compiler.kernels.sliding_window import place
 
 if TYPE_CHECKING:
     from shuffledeploy.compiler.kernels.window import Window

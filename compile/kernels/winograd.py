@@ -33,9 +33,9 @@ from shuffledeploy.compiler.kernels.blocks import (
     count_reads,
     epilogue_operands,
     named,
-    place,
 )
 from shuffledeploy.compiler.kernels.pixel_order import AS_THEY_LIE, PixelOrder
+from shuffledeploy.compiler.kernels.sliding_window import place
 from shuffledeploy.compiler.kernels.winograd_matrices import STEP, matrices, tile_of
 
 
