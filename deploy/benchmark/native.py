@@ -7,6 +7,7 @@ import platform
 from pathlib import Path
 
 from shuffledeploy.compiler.native_tools import compile_c
+from shuffledeploy.compiler.targets import HOST, find_target
 from shuffledeploy.deploy.benchmark.processor import cpu_model
 from shuffledeploy.model.command_output import replaced
 from shuffledeploy.model.folders import BUILD
@@ -26,10 +27,12 @@ def compiled(name: str, folder: Path = FOLDER) -> str:
         The compiler's first error.
     """
     source = Path(__file__).parent / f"{name}.c"
-    made_of = source.read_bytes() + repr((_WIDE, cpu_model())).encode()
+    # The core as libraries find it, which is not what the compiler finds where part of it is hidden.
+    flags = ("-shared", "-fPIC", f"-mcpu={find_target(HOST).cpu.replace('-', '_')}", *_WIDE)
+    made_of = source.read_bytes() + repr((flags, cpu_model())).encode()
     library = folder / f"{name}-{hashlib.sha256(made_of).hexdigest()[:12]}.so"
     if not library.is_file():
         folder.mkdir(parents=True, exist_ok=True)
         with replaced(library) as beside:
-            compile_c(source, beside, ["-shared", "-fPIC", "-mcpu=native", *_WIDE])
+            compile_c(source, beside, flags)
     return str(library)

@@ -9,8 +9,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
+#: Set where AVX-512 is hidden from programs (`hidden_avx512`), so that reports say so.
+HIDES_AVX512 = "SHUFFLEDEPLOY_HIDES_AVX512"
+
+
 def cpu_model() -> str:
-    """Name the processor as Linux does."""
+    """Name the processor as Linux does, and what is hidden of it."""
+    return _linux_name() + (", AVX-512 hidden" if HIDES_AVX512 in os.environ else "")
+
+
+def _linux_name() -> str:
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith(("model name", "Model")):
