@@ -17,9 +17,10 @@ from typing import Any
 import tvm
 from tvm import relax, tirx
 
-from shuffledeploy.compiler.ir.attributes import SHARED, WORDS, attribute, kind_of
+from shuffledeploy.compiler.ir.attributes import LANES, SHARED, WORDS, attribute, kind_of
 from shuffledeploy.compiler.ir.memory_layout import HALF, INT8
 from shuffledeploy.compiler.ir.tvm_edges import default_lowering
+from shuffledeploy.compiler.kernels.tiling import MASKED_LANES
 from shuffledeploy.compiler.passes.graph.absorb_flatten import absorb_flatten
 from shuffledeploy.compiler.passes.graph.batched_products import lower_batched_products
 from shuffledeploy.compiler.passes.graph.choose_layouts import choose_layouts
@@ -314,4 +315,5 @@ def _reads_words(function: tirx.PrimFunc) -> bool:
 
 
 def _shares(function: tirx.PrimFunc) -> bool:
-    return attribute(function, SHARED) is not None and has_masks(function)
+    masked = attribute(function, LANES) == MASKED_LANES
+    return attribute(function, SHARED) is not None and (has_masks(function) or not masked)

@@ -33,7 +33,6 @@ from shuffledeploy.compiler.kernels.streaming_form import streaming_form
 from shuffledeploy.compiler.kernels.tiling import (
     MOST_WRITTEN_OUT,
     QUARTER,
-    RESTS,
     Choose,
     Core,
     Form,
@@ -42,6 +41,8 @@ from shuffledeploy.compiler.kernels.tiling import (
     tile_in_registers,
 )
 
+# Registers of AArch64 and AVX-512; other x86 cores have half of them.
+MANY_REGISTERS = 32
 # Channels of a sum written out.
 MOST_STEPS = 10
 # Weights of a layer, in bytes, from which they are taken to come from memory.
@@ -62,14 +63,15 @@ def convolution_forms(function: tirx.PrimFunc, core: Core) -> list[Form]:
     loaded = staged_channels(run, core)
     scattered = any(buffer.name == POSITIONS for buffer in function.params)
     rest = outputs % lanes
-    can_share = core.masks and rest in RESTS and tuple(kernel) == (1, 1) and run >= QUARTER
+    can_share = rest in core.shared_rests and tuple(kernel) == (1, 1) and run >= QUARTER
     # Of a quarter of a vector it saves most multiply-adds, on any core.
-    shares = (rest == QUARTER or core.shuffles_beside) if can_share else None
+    shares = (rest <= QUARTER or core.shuffles_beside) if can_share else None
     one_by_one = run % QUARTER > 0 and attribute(function, WORDS) is None
     neighbours = one_by_one and picks_lanes(core)
     shape = _ConvolutionShape(
-        lanes, vectors, rest == 0, scattered, depth, tuple(kernel), shares, neighbours
-    )
+        lanes, vectors, rest == 0, scattered, depth, tuple(kernel),
+        core.registers < MANY_REGISTERS, shares, neighbours,
+    )  # fmt: skip
     # Outputs beside whole vectors belong to the one tile that has them all.
     widths = divisors(vectors, 16) if shape.whole else [vectors]
     # A tile that stays in one row has constant addresses; where rows follow each other in memory
@@ -134,7 +136,8 @@ class _Row(enum.Enum):
 class _ConvolutionShape:
     """Lanes and vectors of a group's outputs, whether they fill them and go apart, and the sum.
 
-    `shares` tells whether by default pixels share vectors for outputs beside whole ones; None
+    `few_registers` tells whether LLVM spills where more than one channel of a window is written
+    out. `shares` tells whether by default pixels share vectors for outputs beside whole ones; None
     where they cannot. `neighbours` tells whether channels that are written out together are loaded
     as vectors (`load_neighbours`).
     """
@@ -145,6 +148,7 @@ class _ConvolutionShape:
     scattered: bool
     depth: int
     kernel: tuple[int, ...]
+    few_registers: bool
     shares: bool | None
     neighbours: bool
 
@@ -161,6 +165,8 @@ class _ConvolutionShape:
     @property
     def step(self) -> int:
         """Default of them; pixels that share vectors load four inputs at once, neighbours all."""
+        if self.few_registers and self.kernel != (1, 1):
+            return 1
         fitting = [step for step in self.steps if step <= QUARTER] or [1]
         longest = self.neighbours or (self.shares and fitting[-1] < QUARTER)
         return self.steps[-1] if longest else fitting[-1]

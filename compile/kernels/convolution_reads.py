@@ -34,7 +34,7 @@ def loop_orders(function: tirx.PrimFunc, core: Core) -> tuple[str, ...]:
         return ("qpo" if has_planes else "pqo", "qop")
     # With groups outermost all pixels are read once for each: well where they stay in the cache, or
     # where the weights, which are then read once, are the larger part, or groups have planes.
-    pixels = _bytes(function.params[0]) + _bytes(function.params[-1])
+    pixels = _bytes_read(function) + _bytes(function.params[-1]) * (rows_of_a_pixel(function) - 1)
     groups_first = has_planes or pixels <= max(CACHED_BELOW, _bytes(function.params[1]))
     return ("qop", "pqo") if groups_first else ("pqo", "qop")
 
@@ -74,6 +74,13 @@ def rows_of_a_pixel(function: tirx.PrimFunc) -> int:
     _, *others = function.params
     written = [int(extent) for extent in function.params[-1].shape]
     return 1 + [[int(extent) for extent in buffer.shape] for buffer in others].count(written)
+
+
+def _bytes_read(function: tirx.PrimFunc) -> int:
+    """Count the bytes of the input: a window that is narrower than its stride skips pixels."""
+    image, weight, out = function.params[0], function.params[1], function.params[-1]
+    read = [*out.shape[1:3], *weight.shape[1:3], image.shape[3]]
+    return min(_bytes(image), tensor_bytes(read, image.dtype))
 
 
 def _bytes(buffer: tirx.Buffer) -> int:

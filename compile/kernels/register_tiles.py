@@ -28,7 +28,7 @@ Tiles of 9 pixels by 2 vectors take 1.32 cycles a multiply-add on a Cortex-A55, 
 from __future__ import annotations
 
 from shuffledeploy.compiler.ir.memory_layout import HALF
-from shuffledeploy.compiler.kernels.tiling import MOST_PIXELS_IN_TILE, Core, divisors
+from shuffledeploy.compiler.kernels.tiling import MOST_PIXELS_IN_TILE, QUARTER, Core, divisors
 
 # Vectors that one instruction loads on a core that multiplies by lanes.
 PAIR = 2
@@ -106,10 +106,7 @@ def tile_costs(
             continue
         crowded = _crowding(pixels, vectors, registers, core, staged, depth)
         if shared:
-            sharing = -(-pixels * shared // core.lanes)
-            registers = pixels * (vectors - 1) + 2 * sharing + vectors + 1
-            # Some registers hold inputs and what is picked of them, and LLVM soon spills.
-            crowded = SPILLED if registers > core.registers - 10 else 0.0
+            crowded = SPILLED if _spills_shared(pixels, vectors, shared, core) else 0.0
         total = sum(
             count * (_loads(tile, vectors, staged, core) + max(0, FEWEST_SUMS - tile * vectors))
             for count, tile in ((tiles, pixels), (1, rest))
@@ -120,6 +117,16 @@ def tile_costs(
         copies = PAIR / vectors if in_pairs else 0.0
         costs[pixels] = total / (span * vectors) + crowded + unseen + copies
     return costs
+
+
+def _spills_shared(pixels: int, vectors: int, shared: int, core: Core) -> bool:
+    """Whether LLVM spills where pixels share vectors: registers hold inputs and what is picked."""
+    sharing = -(-pixels * shared // core.lanes)
+    sums = pixels * (vectors - 1) + sharing
+    if core.masks:
+        return sums + sharing + vectors + 1 > core.registers - 10
+    inputs = sharing * max(1, QUARTER // shared)
+    return sums + inputs + vectors > core.registers
 
 
 def _crowding(

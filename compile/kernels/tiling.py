@@ -12,12 +12,14 @@ from shuffledeploy.compiler.ir.memory_layout import ELEMENT_BYTES, FLOAT
 from shuffledeploy.compiler.ir.tir import LOCAL
 
 MOST_PIXELS_IN_TILE = 28
+# Vectors of a tile that are never too many.
+FEW_VECTORS = 4
 # Longest sum over a window that is written out.
 MOST_WRITTEN_OUT = 25
 # Of vectors that move under a mask (x86 with AVX-512).
 MASKED_LANES = 16
-# Outputs beside whole vectors that pixels can share one for.
-RESTS = (4, 8)
+# Outputs beside whole vectors that pixels can share one for, by lanes of a vector (x86).
+SHARED_RESTS = {MASKED_LANES: (4, 8), 8: (2, 4)}
 # Floats in a quarter of a vector, within which shuffles are cheap.
 QUARTER = 4
 # Vectors in one step of a copy.
@@ -71,6 +73,22 @@ class Core:
     def masks(self) -> bool:
         """Whether vectors are read and written under masks: AVX-512, the only one of 16 lanes."""
         return (self.lanes, self.element) == (MASKED_LANES, FLOAT)
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether the last vector of a pixel's channels overlaps the one before, in windows.
+
+        AVX-512 has masks instead. On AArch64 loads and stores of half a vector cost no more than
+        those of a whole one.
+        """
+        return self.element == FLOAT and not (self.masks or self.multiplies_by_lane)
+
+    @property
+    def shared_rests(self) -> tuple[int, ...]:
+        """Outputs beside whole vectors that pixels can share one for."""
+        if self.multiplies_by_lane or self.element != FLOAT:
+            return ()
+        return SHARED_RESTS.get(self.lanes, ())
 
     def of(self, element: str) -> Core:
         """Give the same core as it is for elements of another type."""

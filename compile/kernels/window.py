@@ -81,6 +81,9 @@ class Window:
         Whether a depthwise convolution of int8 multiplies two columns at a time, not four rows.
     pixels : PixelOrder
         Where the input's pixels stand in memory.
+    vector : int
+        Channels of a vector where the last one may overlap the one before; 0 where it is cut into
+        smaller ones, or moves under a mask.
     """
 
     combine: str
@@ -101,6 +104,7 @@ class Window:
     sums: Int8Sums = AS_WHOLE_NUMBERS
     in_pairs: bool = False
     pixels: PixelOrder = AS_THEY_LIE
+    vector: int = 0
 
     @property
     def in_int8(self) -> bool:
@@ -190,7 +194,7 @@ def _body(window: Window) -> None:
     elif window.combine == "multiply_add":
         weight = T.arg(WEIGHT, T.buffer((*window.kernel, window.channels), window.dtype))
     summed = window.sum_type if window.in_int8 else window.dtype
-    starts = (computed_channels(window),)
+    starts = (computed_channels(window) if window.multiplies_int8 else window.channels,)
     operands = epilogue_operands(
         window.epilogue, window.output_shape, starts, window.computed, summed
     )
@@ -219,18 +223,22 @@ def _body(window: Window) -> None:
 def _accumulate(window: Window, x: Any, weight: Any, operands: list[Any]) -> Any:
     neutral = LOWEST[window.dtype] if window.combine == "max" else 0.0
     pixels = window.output_height * window.output_width
-    total = named("total", T.sblock_alloc_buffer((pixels, window.channels), window.sum_type))
+    channels = computed_channels(window)
+    total = named("total", T.sblock_alloc_buffer((pixels, channels), window.sum_type))
     columns = window.output_width
-    with T.grid(pixels, window.channels, *window.kernel) as loops:
+    with T.grid(pixels, channels, *window.kernel) as loops:
         with T.sblock(ACCUMULATE):
             p, c, kh, kw = axes("SSRR", "p c kh kw", loops)
+            channel = channel_at(window, c)
             with T.init():
-                start = operands[0][c] if window.is_biased else number(neutral, total[p, c])
+                start = operands[0][channel] if window.is_biased else number(neutral, total[p, c])
                 T.buffer_store(total, start, [p, c])
             row = place(window, 0, window.height, tirx.floordiv(p, columns), kh)
             column = place(window, 1, window.width, tirx.floormod(p, columns), kw)
-            value = x[(0, *window.pixels.in_square(row.index, column.index, c, window.channels))]
-            combined = _combined(window, total[p, c], (row, column), value, weight, (kh, kw, c))
+            at = (row.index, column.index, channel, window.channels)
+            value = x[(0, *window.pixels.in_square(*at))]
+            taps = (kh, kw, channel)
+            combined = _combined(window, total[p, c], (row, column), value, weight, taps)
             T.buffer_store(total, combined, [p, c])
     return total
 

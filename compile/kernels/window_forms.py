@@ -33,7 +33,9 @@ def window_forms(function: tirx.PrimFunc, core: Core) -> list[Form]:
     # Tiles stay in one row, so that neighbouring windows share what they load.
     tiles = divisors(int(function.params[-1].shape[2]), MOST_PIXELS_IN_TILE)
     found = []
-    for width in divisors(channels, 8 * core.lanes):
+    # Where the last vector overlaps the one before, each goes alone.
+    alone = channels > int(function.params[-1].shape[3])
+    for width in (core.lanes,) if alone else divisors(channels, 8 * core.lanes):
         vectors = -(-width // core.lanes)
         if width % core.lanes and channels % core.lanes == 0:
             continue

@@ -30,14 +30,14 @@ EIGHT = 8
 
 
 def computed_channels(window: Window) -> int:
-    """Count the channels that are computed: in vectors of eight, the last over the one before.
+    """Count the channels that are computed: in whole vectors, the last over the one before.
 
     What is computed twice is written twice: a tensor that is added may be the output's memory.
     """
     reads_tensors = any(step.reads is Read.TENSOR for step in window.epilogue)
-    if not window.multiplies_int8 or window.channels < EIGHT or reads_tensors:
+    if not window.vector or window.channels < window.vector or reads_tensors:
         return window.channels
-    return -(-window.channels // EIGHT) * EIGHT
+    return -(-window.channels // window.vector) * window.vector
 
 
 def channel_at(window: Window, place: Any) -> Any:
@@ -45,14 +45,15 @@ def channel_at(window: Window, place: Any) -> Any:
     computed = computed_channels(window)
     if computed == window.channels:
         return place
-    return place - tirx.floordiv(place, computed - EIGHT) * (computed - window.channels)
+    beyond = computed - window.channels
+    return place - tirx.floordiv(place, computed - window.vector) * beyond
 
 
 def channel_places(window: Window) -> list[int]:
     """List the channel at each of these places."""
     computed = computed_channels(window)
-    beyond = computed - window.channels
-    return [place - beyond if place >= computed - EIGHT else place for place in range(computed)]
+    beyond, last = computed - window.channels, computed - window.vector
+    return [place - beyond if place >= last else place for place in range(computed)]
 
 
 def accumulate_columns(window: Window, x: Any, weight: Any, start: Any) -> Any:

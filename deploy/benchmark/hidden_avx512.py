@@ -38,6 +38,5 @@ def environment_without_avx512() -> dict[str, str]:
             "AVX-512 cannot be hidden here: /proc/cpuinfo lacks cpuid_fault (of the processor, or"
             " of the virtual machine)"
         )
-    before = os.environ.get(_PRELOADED)
-    library = compiled("hide_avx512")
-    return {**os.environ, HIDES_AVX512: "1", _PRELOADED: f"{library}:{before}" if before else library}
+    loaded = [compiled("hide_avx512"), *filter(None, [os.environ.get(_PRELOADED)])]
+    return {**os.environ, HIDES_AVX512: "1", _PRELOADED: ":".join(loaded)}

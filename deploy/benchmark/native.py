@@ -27,7 +27,7 @@ def compiled(name: str, folder: Path = FOLDER) -> str:
         The compiler's first error.
     """
     source = Path(__file__).parent / f"{name}.c"
-    # The core as libraries find it, which is not what the compiler finds where part of it is hidden.
+    # As libraries find the core: a compiler finds more, where part of it is hidden from them.
     flags = ("-shared", "-fPIC", f"-mcpu={find_target(HOST).cpu.replace('-', '_')}", *_WIDE)
     made_of = source.read_bytes() + repr((flags, cpu_model())).encode()
     library = folder / f"{name}-{hashlib.sha256(made_of).hexdigest()[:12]}.so"

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-
 #: Set where AVX-512 is hidden from programs (`hidden_avx512`), so that reports say so.
 HIDES_AVX512 = "SHUFFLEDEPLOY_HIDES_AVX512"
 

@@ -24,14 +24,15 @@ from torch.nn import functional
 from tvm import tirx
 from tvm.s_tir import Schedule
 
-from shuffledeploy.compiler.ir.attributes import SHARED
+from shuffledeploy.compiler.ir.attributes import LANES, SHARED
 from shuffledeploy.compiler.ir.inspection import kernel_functions
 from shuffledeploy.compiler.kernels.schedules import forms
 from shuffledeploy.compiler.kernels.tiling import Core
 from shuffledeploy.compiler.passes.tir.masked_vectors import has_masks
 from shuffledeploy.compiler.passes.tir.shared_vectors import is_shared, share_vectors
 
-AMD, INTEL, AVX2 = Core(16, 32, shuffles_beside=True), Core(16, 32), Core(8, 16)
+AMD, INTEL = Core(16, 32, shuffles_beside=True), Core(16, 32)
+AVX2, ARM = Core(8, 16), Core(4, 32)
 WAYS = [0, 1]
 
 
@@ -72,8 +73,8 @@ def _scheduled(way: int, core: Core = AMD, smallest: bool = False) -> Any:
     return schedule
 
 
-def _module(*image: int) -> tvm.IRModule:
-    return lowered(imported(seeded(_Narrow()), 1, 3, *(image or (5, 7))).module, AMD)
+def _module(*image: int, core: Core = AMD) -> tvm.IRModule:
+    return lowered(imported(seeded(_Narrow()), 1, 3, *(image or (5, 7))).module, core)
 
 
 def _offers(name: str, core: Core) -> list[int]:
@@ -85,42 +86,51 @@ def _offers(name: str, core: Core) -> list[int]:
             asked.append(default)
         return default
 
-    function = kernel_functions(_module())[name]
+    function = kernel_functions(_module(core=core))[name]
     forms(function, core)[0](Schedule(tvm.IRModule({"main": function})), choose)
     return asked
 
 
 @pytest.mark.parametrize(
-    ("name", "amd", "intel"),
+    ("name", "amd", "intel", "avx2"),
     [
-        ("conv1x1_g3_48x60_5x7", [1], [1]),  # 20 outputs: a quarter of a vector each
-        ("conv1x1_g3_60x120_5x7", [1], [0]),  # 40: half of one
-        ("conv1x1_g2_48x72_5x7", [1], [1]),  # 36
-        ("conv1x1_g3_48x24_5x7", [1], [0]),  # 8: a vector for two pixels, and no other
-        ("conv1x1_g3_120x30_5x7", [], []),  # 10
-        ("conv3x3_3x48_5x7", [], []),
+        (
+            "conv1x1_g3_48x60_5x7",
+            [1],
+            [1],
+            [1],
+        ),  # 20 outputs: a quarter of a vector, half of AVX2's
+        ("conv1x1_g3_60x120_5x7", [1], [0], []),  # 40: half of one, and five of AVX2's
+        ("conv1x1_g2_48x72_5x7", [1], [1], [1]),  # 36
+        ("conv1x1_g3_48x24_5x7", [1], [0], []),  # 8: a vector for two pixels, and no other
+        ("conv1x1_g3_120x30_5x7", [], [], [1]),  # 10: a quarter of AVX2's
+        ("conv3x3_3x48_5x7", [], [], []),
     ],
 )
 def test_it_is_offered_where_it_saves_something(
-    name: str, amd: list[int], intel: list[int]
+    name: str, amd: list[int], intel: list[int], avx2: list[int]
 ) -> None:
     assert _offers(name, AMD) == amd
     assert _offers(name, INTEL) == intel
-    assert not is_shared(_scheduled(1, AVX2)(kernel_functions(_module())[name], AVX2))
+    assert _offers(name, AVX2) == avx2
+    assert _offers(name, ARM) == []
 
 
+@pytest.mark.parametrize(("core", "asking"), [(AMD, 5), (AVX2, 3)], ids=["avx512", "avx2"])
 @pytest.mark.parametrize(
     ("image", "smallest"), [((5, 7), False), ((1, 2), False), ((1, 1), False), ((2, 3), True)]
 )
-def test_answers_are_the_same_to_the_bit(image: tuple[int, int], smallest: bool) -> None:
+def test_answers_are_the_same_to_the_bit(
+    image: tuple[int, int], smallest: bool, core: Core, asking: int
+) -> None:
     """Pixels that fill no vector, one vector alone, one pixel alone, one product at a time."""
-    module = _module(*image)
+    module = _module(*image, core=core)
     apart, shared = (
-        with_schedules(module, AMD, _scheduled(way, smallest=smallest)) for way in WAYS
+        with_schedules(module, core, _scheduled(way, core, smallest=smallest)) for way in WAYS
     )
     asks = [name for name, function in kernel_functions(shared).items() if is_shared(function)]
-    assert len(asks) == 5
-    if HOST.core.lanes == AMD.lanes:
+    assert len(asks) == asking
+    if HOST.core.lanes >= core.lanes:
         assert_same_bits(apart, shared, draw(1, 3, *image).numpy())
 
 
@@ -167,7 +177,7 @@ def _sums(pixels: int = 4, *, step: int = 1, start: Any = None) -> tirx.PrimFunc
                 [tirx.Ramp(tirx.IntImm("int32", 20 * pixel + 16), 1, 4)],
             ),
         ]  # fmt: skip
-    return tirx.PrimFunc([x, w, bias, out], tirx.SeqStmt(body))
+    return tirx.PrimFunc([x, w, bias, out], tirx.SeqStmt(body)).with_attr(LANES, 16)
 
 
 @pytest.mark.smoke
@@ -203,4 +213,4 @@ def _one_product_at_a_time() -> tirx.PrimFunc:
         tirx.For(k, 0, 4, tirx.ForKind.SERIAL, tirx.SeqStmt([tirx.Bind(row, k * 16), added])),
         tirx.BufferStore(out, tirx.BufferLoad(tile, [few]), [few]),
     ]
-    return tirx.PrimFunc([x, w, out], tirx.SeqStmt(body))
+    return tirx.PrimFunc([x, w, out], tirx.SeqStmt(body)).with_attr(LANES, 16)

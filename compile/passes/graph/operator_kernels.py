@@ -10,14 +10,14 @@ from tvm import relax
 
 from shuffledeploy.compiler.ir.attributes import ELEMENTWISE, JOINED, LANES, WORDS
 from shuffledeploy.compiler.ir.graph import Array, constant_of, operator, shape_of
-from shuffledeploy.compiler.ir.memory_layout import HALF, INT8, Held
+from shuffledeploy.compiler.ir.memory_layout import FLOAT, HALF, INT8, Held
 from shuffledeploy.compiler.kernels import concatenation as joined
 from shuffledeploy.compiler.kernels import elementwise, window
 from shuffledeploy.compiler.kernels.convolution_shape import Convolution, contiguous_run
 from shuffledeploy.compiler.kernels.int8_products import FOUR, PAIRS_OF_WORD
 from shuffledeploy.compiler.kernels.int8_weights import pack_columns, pack_words
 from shuffledeploy.compiler.kernels.packing import pack_bias, pack_weight
-from shuffledeploy.compiler.kernels.window_words import channel_places
+from shuffledeploy.compiler.kernels.window_words import EIGHT, channel_places
 from shuffledeploy.compiler.passes.graph.choose_layouts import (
     TO_CHANNELS_LAST,
     permutation,
@@ -143,6 +143,8 @@ def _depthwise(site: Site, weight: Array, read: Reordered) -> Kernel:
         epilogue=ends.steps, dtype=site.core.element if held is None else INT8,
         written=ends.written, outside=0 if held is None else held.zero, pixels=read.pixels,
     )  # fmt: skip
+    if held is not None:
+        form = dataclasses.replace(form, vector=EIGHT)
     taps = np.ascontiguousarray(weight[:, :, 0, :])
     name = f"depthwise{form.kernel[0]}x{form.kernel[1]}"
     if held is None:
@@ -159,6 +161,8 @@ def _depthwise(site: Site, weight: Array, read: Reordered) -> Kernel:
 
 
 def _window_kernel(site: Site, form: window.Window, what: str, inputs: list[Any]) -> Kernel:
+    if form.dtype == FLOAT and site.core.overlaps:
+        form = dataclasses.replace(form, vector=site.core.lanes)
     stride = f"s{form.stride[0]}" if form.stride != (1, 1) else ""
     name = f"{what}{stride}_{form.channels}_{form.output_height}x{form.output_width}"
     facts = {"multiply_adds": form.multiply_adds, LANES: site.core.lanes}

@@ -1,4 +1,4 @@
-"""Outputs that fill no whole vectors are computed in parts that nearly do, on cores with masks.
+"""Outputs that fill no whole vectors are computed in parts that nearly do, on x86.
 
 Before::
 
@@ -18,14 +18,12 @@ from __future__ import annotations
 
 import dataclasses
 
-from shuffledeploy.compiler.ir.memory_layout import FLOAT_BYTES
+from shuffledeploy.compiler.ir.memory_layout import FLOAT, FLOAT_BYTES
 from shuffledeploy.compiler.kernels.convolution_shape import Convolution
-from shuffledeploy.compiler.kernels.tiling import MOST_PIXELS_IN_TILE, Core, divisors
+from shuffledeploy.compiler.kernels.tiling import FEW_VECTORS, MOST_PIXELS_IN_TILE, Core, divisors
 
 # Bytes of a part's weights that stay beside the core.
 FIRST_CACHE = 1 << 15
-# Vectors of a tile that are never too many.
-FEW_VECTORS = 4
 
 
 def in_parts(conv: Convolution, core: Core) -> Convolution:
@@ -33,7 +31,7 @@ def in_parts(conv: Convolution, core: Core) -> Convolution:
     outputs, lanes = conv.group_outputs, core.lanes
     few = outputs <= FEW_VECTORS * lanes or outputs % lanes == 0
     one_pixel = conv.output_height * conv.output_width == 1
-    if not core.masks or conv.groups > 1 or few or one_pixel:
+    if core.multiplies_by_lane or core.element != FLOAT or conv.groups > 1 or few or one_pixel:
         return conv
     depth = conv.group_inputs * conv.kernel[0] * conv.kernel[1]
     parts = min(divisors(outputs, outputs), key=lambda count: _cost(depth, outputs, count, core))

@@ -25,7 +25,7 @@ from shuffledeploy.compiler.kernels.convolution import primitive_function
 from shuffledeploy.compiler.kernels.convolution_shape import Convolution, attributes, output_type
 from shuffledeploy.compiler.kernels.images import over_images
 from shuffledeploy.compiler.kernels.packing import pack_bias
-from shuffledeploy.compiler.kernels.tiling import Core
+from shuffledeploy.compiler.kernels.tiling import FEW_VECTORS, Core
 from shuffledeploy.compiler.passes.graph.epilogues import Chain
 
 # So that FuseOps leaves a kernel that is already fused alone
@@ -180,11 +180,15 @@ def quadruple(values: Any) -> tuple[int, int, int, int]:
 
 
 def lanes_for(outputs: int, core: Core) -> int:
-    """Vector length for a group's outputs: the longest that leaves no remainder in a long row."""
+    """Vector length for a group's outputs: the longest that leaves no remainder in a long row.
+
+    Without masks half a vector takes as long as a whole one: a row is long that fits no tile.
+    """
     lanes = core.lanes
     if core.multiplies_by_lane:
         return lanes
-    while lanes > 4 and outputs % lanes and outputs > 4 * lanes:
+    most = FEW_VECTORS if core.masks else (core.registers - 2) // 2
+    while lanes > 4 and outputs % lanes and outputs > most * lanes:
         lanes //= 2
     return lanes
 

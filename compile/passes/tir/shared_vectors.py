@@ -1,6 +1,6 @@
-"""Outputs beside whole vectors: several pixels share one vector of sums, on x86 with AVX-512.
+"""Outputs beside whole vectors: several pixels share one vector of sums, on x86.
 
-Of 20 outputs the last four fill a quarter of a vector. Before, for each input ``k``::
+With AVX-512 the last four of 20 outputs fill a quarter of a vector. Before, for each input ``k``::
 
     total[16:32] += x[0, k] * w[k, 16:32]               # pixel 0: four sums, twelve of nothing
     total[48:64] += x[1, k] * w[k, 16:32]               # pixel 1, and so on
@@ -13,6 +13,12 @@ After, for each four inputs::
 
 A shuffle that stays in quarters of a vector picks the inputs: cheap where the core has units for
 it beside those that multiply (AMD), so the search decides. Sums are added in the same order.
+
+With AVX2 a quarter is half a vector: of 20 outputs two pixels share one, of 10 four do, and then a
+quarter has sums of two pixels, whose inputs stand in two vectors::
+
+    inputs0, inputs1 = (x[0, k:k + 4], x[2, k:k + 4]), (x[1, k:k + 4], x[3, k:k + 4])
+    total[8:16] += (inputs0[0, 0], inputs1[0, 0], inputs0[4, 4], inputs1[4, 4]) * w[k, 8:10, ...]
 """
 
 from __future__ import annotations
@@ -26,10 +32,9 @@ import tvm.sym
 from tvm import s_tir, tirx
 from tvm_ffi import structural_equal, structural_map, structural_walk
 
-from shuffledeploy.compiler.ir.attributes import SHARED
+from shuffledeploy.compiler.ir.attributes import LANES, SHARED, attribute
 from shuffledeploy.compiler.ir.tir import loads_in, picked, tiles_in, with_values
-from shuffledeploy.compiler.kernels.tiling import MASKED_LANES as LANES
-from shuffledeploy.compiler.kernels.tiling import QUARTER, RESTS
+from shuffledeploy.compiler.kernels.tiling import QUARTER, SHARED_RESTS
 
 
 def is_shared(function: tirx.PrimFunc) -> bool:
@@ -57,12 +62,12 @@ def share_vectors(function: tirx.PrimFunc) -> tirx.PrimFunc:
     tirx.PrimFunc
         The function as it was where a sum is not one of products of neighbouring inputs.
     """
-    body = function.body
+    body, lanes = function.body, int(attribute(function, LANES) or 0)
     for tile in tiles_in(body):
-        rests = _rests(body, tile)
+        rests = _rests(body, tile, lanes)
         if rests is None:
             continue
-        sharing = _Sharing(tile, *rests)
+        sharing = _Sharing(tile, lanes, *rests)
         body = structural_map(body, (tirx.SeqStmt, sharing.sequence))
         body = structural_map(body, (tvm.ir.TensorLoad, sharing.output))
         whole = _count_stores(body, tile) == sharing.written and not _reads_any(
@@ -73,13 +78,13 @@ def share_vectors(function: tirx.PrimFunc) -> tirx.PrimFunc:
     return function.with_body(body)
 
 
-def _rests(body: Any, tile: Any) -> tuple[int, list[int]] | None:
+def _rests(body: Any, tile: Any, lanes: int) -> tuple[int, list[int]] | None:
     """Tell how many outputs lie beside whole vectors, and where a tile has their sums."""
     found: dict[int, set[int]] = {}
 
     def on_load(load: Any) -> None:
         at = _constant_run(load, tile)
-        if at is not None and at[1] in RESTS:
+        if at is not None and at[1] in SHARED_RESTS.get(lanes, ()):
             found.setdefault(at[1], set()).add(at[0])
 
     structural_walk(body, (tvm.ir.TensorLoad, on_load))
@@ -124,15 +129,17 @@ class _Sharing:
     ----------
     tile : buffer
         Where sums stand.
+    lanes : int
+        Of a vector.
     rest : int
         Outputs beside whole vectors.
     places : list of int
         Where the sums of these begin in the tile, a vector for each pixel.
     """
 
-    def __init__(self, tile: Any, rest: int, places: list[int]) -> None:
-        pixels = LANES // rest
-        self.tile, self.rest = tile, rest
+    def __init__(self, tile: Any, lanes: int, rest: int, places: list[int]) -> None:
+        pixels = lanes // rest
+        self.tile, self.lanes, self.rest = tile, lanes, rest
         self.groups = [places[i : i + pixels] for i in range(0, len(places), pixels)]
         self.place_of = {place: (g, j) for g, group in enumerate(self.groups)
                          for j, place in enumerate(group)}  # fmt: skip
@@ -163,7 +170,7 @@ class _Sharing:
             if not statement.buffer.same_as(self.tile):
                 continue
             at = _constant_run(statement, self.tile)
-            if at is None or at[1] != LANES or at[0] not in self.place_of:
+            if at is None or at[1] != self.lanes or at[0] not in self.place_of:
                 self.written += 1
                 continue
             product = self._product(position, statement, known)
@@ -188,12 +195,12 @@ class _Sharing:
         return tirx.BufferLoad(self.tile, [self._place(group)])
 
     def _place(self, group: int) -> Any:
-        return tirx.Ramp(tirx.IntImm("int32", self.groups[group][0]), 1, LANES)
+        return tirx.Ramp(tirx.IntImm("int32", self.groups[group][0]), 1, self.lanes)
 
     def _product(
         self, position: int, store: tirx.BufferStore, known: Mapping[Any, Any]
     ) -> _Product | None:
-        """Read ``total[v] + broadcast(x[i]) * w[o:o + 16]``."""
+        """Read ``total[v] + broadcast(x[i]) * w[o:o + lanes]``."""
         value = store.value
         if not isinstance(value, tirx.Add) or not isinstance(value.b, tirx.Mul):
             return None
@@ -221,7 +228,7 @@ class _Sharing:
         if isinstance(value, tvm.ir.TensorLoad) and isinstance(value.indices[0], tirx.Ramp):
             at = value.indices[0]
             some = tirx.BufferLoad(value.source, [tirx.Ramp(at.base, at.stride, self.rest)])
-            value = picked([some] * (LANES // self.rest), range(LANES))
+            value = picked([some] * (self.lanes // self.rest), range(self.lanes))
         elif not isinstance(value, tirx.Broadcast):
             self.covers_all = False
         if pixel:
@@ -237,34 +244,51 @@ class _Sharing:
         if count < QUARTER or any(len(member) != count for member in members):
             self.covers_all = False
             return
-        # Where pixels are too few for the vector, the last one stands in for them.
-        chunks = [
-            members[min(quarter * QUARTER // self.rest, len(members) - 1)]
-            for quarter in range(LANES // QUARTER)
-        ]
         for start in range(0, count, QUARTER):
             # Where they are no whole number of fours, the last four begin among those before.
             first = min(start, count - QUARTER)
             if not all(self._neighbours(member, first) for member in members):
                 self.covers_all = False
                 return
-            loads = [
-                tirx.BufferLoad(chunk[first].image, [tirx.Ramp(chunk[first].index, 1, QUARTER)])
-                for chunk in chunks
-            ]
-            taken = picked(loads, range(LANES))
-            inputs = tirx.Var("inputs", taken.ty)
-            replaced[members[0][start].position].append(tirx.Bind(inputs, taken))
+            inputs = []
+            for loads in self._loads(members, first):
+                taken = picked(loads, range(self.lanes))
+                inputs.append(tirx.Var("inputs", taken.ty))
+                replaced[members[0][start].position].append(tirx.Bind(inputs[-1], taken))
             for number in range(start - first, QUARTER):
                 step = [member[first + number] for member in members]
                 self.covers_all &= all(self._same_weights(step[0], other) for other in step)
-                lanes = [lane // QUARTER * QUARTER + number for lane in range(LANES)]
                 some = tirx.BufferLoad(step[0].weight, [tirx.Ramp(step[0].outputs, 1, self.rest)])
-                weights = picked([some] * (LANES // self.rest), range(LANES))
-                total = self._sums(group) + picked([inputs], lanes) * weights
+                weights = picked([some] * (self.lanes // self.rest), range(self.lanes))
+                total = self._sums(group) + picked(inputs, self._lanes_of(number)) * weights
                 store = tirx.BufferStore(self.tile, total, [self._place(group)])
                 replaced[step[-1].position].append(store)
                 self.written += 1
+
+    @property
+    def _of_quarter(self) -> int:
+        """Pixels whose sums stand in one quarter: their inputs stand in as many vectors."""
+        return max(1, QUARTER // self.rest)
+
+    def _loads(self, members: Sequence[Sequence[_Product]], first: int) -> list[list[Any]]:
+        """Load four inputs of each pixel, for each vector of inputs."""
+        vectors = []
+        for place in range(self._of_quarter):
+            lanes = range(place * self.rest, self.lanes, QUARTER)
+            # Where pixels are too few for the vector, the last one stands in for them.
+            chunks = [members[min(lane // self.rest, len(members) - 1)][first] for lane in lanes]
+            vectors.append([
+                tirx.BufferLoad(chunk.image, [tirx.Ramp(chunk.index, 1, QUARTER)])
+                for chunk in chunks
+            ])  # fmt: skip
+        return vectors
+
+    def _lanes_of(self, number: int) -> list[int]:
+        """Tell where in the vectors of inputs the one of this number stands, lane by lane."""
+        return [
+            lane % QUARTER // self.rest * self.lanes + lane // QUARTER * QUARTER + number
+            for lane in range(self.lanes)
+        ]
 
     def _neighbours(self, member: Sequence[_Product], first: int) -> bool:
         start = member[first]
