@@ -20,8 +20,9 @@ from shuffledeploy.compiler.cores import (
     no_half,
 )
 from shuffledeploy.compiler.ir.memory_layout import FLOAT, HALF, PRECISIONS
-from shuffledeploy.compiler.ir.tvm_edges import has_feature, known_cpus, system_cpu
+from shuffledeploy.compiler.ir.tvm_edges import has_feature, known_cpus
 from shuffledeploy.compiler.kernels.tiling import Core
+from shuffledeploy.compiler.processor_features import cpu_features, host_cpus
 from shuffledeploy.model.errors import UsageError
 
 HOST = "host"
@@ -162,19 +163,6 @@ class CompileTarget:
         return self.architecture == platform.machine() and set(self.features) <= cpu_features()
 
 
-def cpu_features() -> frozenset[str]:
-    """Features that Linux reports for this machine's first core."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:  # noqa: PTH123 - not a real file
-            for line in lines:
-                key, _, value = line.partition(":")
-                if key.strip() in ("flags", "Features"):
-                    return frozenset(value.split())
-    except OSError:
-        pass
-    return frozenset()
-
-
 def find_target(name: str) -> CompileTarget:
     """Find a target by its name, a TVM tag, or a dict written as JSON.
 
@@ -215,11 +203,12 @@ def _options_of_tag(name: str) -> dict[str, str | int | list[str]]:
 
 
 def _host() -> CompileTarget:
-    cpu, machine = system_cpu(), platform.machine()
+    machine = platform.machine()
     triple = {"x86_64": X86_TRIPLE, "aarch64": AARCH64_TRIPLE}.get(machine)
     if triple is None:
         raise UsageError(f"this machine is {machine!r}: only x86_64 and aarch64 are supported")
-    return _from_options(f"host-{cpu}", _llvm(triple, cpu))
+    targets = [_from_options(f"{HOST}-{cpu}", _llvm(triple, cpu)) for cpu in host_cpus()]
+    return next((target for target in targets if target.fits_this_machine), targets[0])
 
 
 def places_apart(name: str, target: CompileTarget) -> int | None:

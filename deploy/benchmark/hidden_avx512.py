@@ -6,7 +6,7 @@ import os
 import platform
 import sys
 
-from shuffledeploy.compiler.targets import cpu_features
+from shuffledeploy.compiler.processor_features import cpu_features
 from shuffledeploy.deploy.benchmark.native import compiled
 from shuffledeploy.deploy.benchmark.processor import HIDES_AVX512
 from shuffledeploy.model.errors import UsageError

@@ -7,7 +7,8 @@ import re
 
 from shuffledeploy.compiler.bundle.manifest import Manifest
 from shuffledeploy.compiler.cores import CORES, DEFAULT_CORE
-from shuffledeploy.compiler.targets import CompileTarget, cpu_features
+from shuffledeploy.compiler.processor_features import cpu_features
+from shuffledeploy.compiler.targets import CompileTarget
 from shuffledeploy.deploy.devices.device_names import DeviceName, parse_device_name
 from shuffledeploy.deploy.devices.opening import Device
 from shuffledeploy.model.errors import UsageError

@@ -9,8 +9,10 @@ import platform
 import pytest
 import tvm
 
+from shuffledeploy.compiler import processor_features, targets
 from shuffledeploy.compiler.cores import DEFAULT_CORE
-from shuffledeploy.compiler.targets import ARM_CORES, cpu_features, find_target
+from shuffledeploy.compiler.processor_features import cpu_features
+from shuffledeploy.compiler.targets import ARM_CORES, find_target
 from shuffledeploy.model.errors import UsageError
 
 pytestmark = pytest.mark.smoke
@@ -38,6 +40,26 @@ def test_the_host_fits_this_machine() -> None:
     assert host.fits_this_machine
     assert set(host.features) <= cpu_features()
     assert host.name.startswith("host-")
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="names of x86_64 cores")
+@pytest.mark.parametrize(
+    ("flags", "expected", "lanes"),
+    [
+        ("sse2 fma avx2 f16c bmi1 bmi2 abm movbe", "host-x86-64-v3", 8),
+        ("sse2", "host-x86-64", 4),
+        ("sse2 fma avx2 avx512f avx512bw avx512dq avx512vl", "host-rocketlake", 16),
+    ],
+)
+def test_what_a_hypervisor_hides_is_not_used(
+    monkeypatch: pytest.MonkeyPatch, flags: str, expected: str, lanes: int
+) -> None:
+    """LLVM knows a Rocket Lake by its model, and takes AVX-512 for granted on it."""
+    for module in (processor_features, targets):
+        monkeypatch.setattr(module, "cpu_features", lambda: frozenset(flags.split()))
+    monkeypatch.setattr(processor_features, "system_cpu", lambda: "rocketlake")
+    host = find_target("host")
+    assert (host.name, host.core.lanes) == (expected, lanes)
     assert find_target("arm").fits_this_machine == (platform.machine() == "aarch64")
 
 
