@@ -40,7 +40,11 @@ ARM_FEATURES = {
 # Bytes of second-level cache that strips may count on: a budget, not what a core has. Of ARM's: the
 # Raspberry Pi 3's four A53s share so much, the Pi 5's A76s have it each. Of x86 with AVX-512:
 # Skylake Server, Ice Lake Server and Zen 4 have as much or more; before them, Zen had half of it.
-CACHE_BUDGET, CACHE_BUDGET_AVX512 = 1 << 19, 1 << 20
+# Intel's client cores since Alder Lake, which lack AVX-512, have 1.25 MiB and more.
+CACHE_BUDGET, LARGE_CACHE_BUDGET = 1 << 19, 1 << 20
+LARGE_CACHES = (
+    "alderlake", "raptorlake", "meteorlake", "arrowlake", "arrowlake-s", "lunarlake", "pantherlake",
+)  # fmt: skip
 # Arithmetic of half precision on x86: LLVM's name of it, and that in /proc/cpuinfo.
 X86_HALF, X86_HALF_FEATURE = "avx512fp16", "avx512_fp16"
 AVX512_FEATURES = ("avx512f", "avx512bw", "avx512dq", "avx512vl")
@@ -273,7 +277,8 @@ def _from_options(name: str, options: dict[str, str | int | list[str]]) -> Compi
         core = Core(4, 32, dot_products=DOT_FEATURE in needed, in_order=in_order)
         return CompileTarget(name, options, architecture, cpu, needed, core)
     needed, core = _x86_vectors(options)
-    cache = CACHE_BUDGET_AVX512 if core.lanes == 16 else CACHE_BUDGET
+    large = core.lanes == 16 or cpu in LARGE_CACHES
+    cache = LARGE_CACHE_BUDGET if large else CACHE_BUDGET
     return CompileTarget(name, options, architecture, cpu, needed, core, cache)
 
 

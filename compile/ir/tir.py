@@ -13,6 +13,8 @@ from tvm_ffi import structural_equal, structural_map, structural_visit, structur
 
 #: Scope of register tiles that TVM would else let share the memory of larger buffers.
 LOCAL = "local"
+#: Type of indices that are known to be small, and the largest of them.
+SMALL_INDEX, MOST_SMALL = "uint16", (1 << 16) - 1
 
 _IF_THEN_ELSE = tirx.if_then_else(tirx.Var("holds", "bool"), 1, 0).op
 
@@ -26,6 +28,17 @@ def with_values(node: Any, values: Mapping[tirx.Var, Any]) -> Any:
         node,
         (tirx.Var, lambda found: next((v for k, v in values.items() if found.same_as(k)), found)),
     )
+
+
+def small_index(value: Any, extent: Any) -> Any:
+    """Write an index, 0 or more and below an extent, so that LLVM knows how large it can become.
+
+    Sums and multiples of it are then known not to wrap, and LLVM folds them into addresses. Of an
+    index that begins where a parameter says it computes each address instead, and spills sums.
+    """
+    if int(extent) > MOST_SMALL + 1:
+        return value
+    return tirx.Cast("int32", tirx.Cast(SMALL_INDEX, value))
 
 
 def loads_in(node: Any) -> list[Any]:

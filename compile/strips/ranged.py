@@ -25,14 +25,21 @@ from tvm import tirx
 from tvm_ffi import structural_map, structural_visit
 
 from shuffledeploy.compiler.ir.attributes import INTERNAL, kind_of
-from shuffledeploy.compiler.ir.tir import as_pointers, with_parameters, with_values
+from shuffledeploy.compiler.ir.tir import (
+    MOST_SMALL,
+    SMALL_INDEX,
+    as_pointers,
+    small_index,
+    with_parameters,
+    with_values,
+)
 from shuffledeploy.compiler.ir.tvm_edges import PLAIN_CALLS
 from shuffledeploy.compiler.kernels.images import body_of_first, images_of
 from shuffledeploy.compiler.passes.tir.last_tile import part_last_tile
 
 # Ranges are given as unsigned 16 bits: their sign needs no proof where an index is divided.
-RANGE_TYPE = "uint16"
-MOST_UNITS = (1 << 16) - 1
+RANGE_TYPE = SMALL_INDEX
+MOST_UNITS = MOST_SMALL
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,7 +166,7 @@ def over_range(body: Any, over: AxisLoop, start: Any, extent: Any) -> Any:
         if not loop.loop_var.same_as(over.variable):
             return loop
         step = tirx.Var("step", "int32")
-        inner = with_values(loop.body, {over.variable: start + step})
+        inner = with_values(loop.body, {over.variable: small_index(start + step, loop.extent)})
         return tirx.For(step, 0, extent, loop.kind, inner)
 
     return structural_map(body, (tirx.For, restrict))

@@ -25,7 +25,7 @@ import tvm.sym
 from tvm import s_tir, tirx
 from tvm_ffi import structural_map, structural_visit
 
-from shuffledeploy.compiler.ir.tir import with_root, with_values
+from shuffledeploy.compiler.ir.tir import small_index, with_root, with_values
 
 
 def part_last_tile(function: tirx.PrimFunc, bounds: tuple[Any, Any] | None = None) -> tirx.PrimFunc:
@@ -60,7 +60,7 @@ def part_last_tile(function: tirx.PrimFunc, bounds: tuple[Any, Any] | None = Non
             return tirx.SeqStmt([tirx.For(loop.loop_var, 0, last, loop.kind, whole), rest])
         first, end = bounds
         step = tirx.Var("step", "int32")
-        whole = with_values(whole, {loop.loop_var: first + step})
+        whole = with_values(whole, {loop.loop_var: small_index(first + step, loop.extent)})
         steps = tirx.min(end, last) - first
         within = tirx.For(step, 0, steps, loop.kind, whole)
         return tirx.SeqStmt([within, tirx.IfThenElse(end > last, rest, None)])
