@@ -18,16 +18,16 @@ from shuffledeploy.compiler.kernels.strassen import (
 )
 from shuffledeploy.compiler.kernels.tiling import Core
 
-ARM, X86 = Core(4, 32), Core(16, 32)
+ARM, AVX2, AVX512 = Core(4, 32), Core(8, 16), Core(16, 32)
 
 
 class _Residual(nn.Module):
     """A layer of many channels that a tensor is added to, and one with an activation after it."""
 
-    def __init__(self) -> None:
+    def __init__(self, outputs: int) -> None:
         super().__init__()
         self.before = nn.Conv2d(4, 512, 1)
-        self.over, self.curved = nn.Conv2d(512, 512, 1), nn.Conv2d(512, 520, 1, bias=False)
+        self.over, self.curved = nn.Conv2d(512, 512, 1), nn.Conv2d(512, outputs, 1, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = self.before(x)
@@ -49,15 +49,19 @@ def test_seven_products_of_sums_are_the_product() -> None:
     np.testing.assert_array_equal(wide[0, 0].reshape(3, PRODUCTS, 3)[:, 4], b[:3, 3:] - b[:3, :3])
 
 
-@pytest.mark.parametrize("size", [(7, 7), (6, 9)], ids=["odd-pixels", "even-pixels"])
-def test_layers_of_many_channels_agree_with_pytorch(size: tuple[int, int]) -> None:
-    network, shape = seeded(_Residual()), (1, 4, *size)
-    module = lowered(imported(network, *shape).module, ARM)
+@pytest.mark.parametrize(
+    ("size", "core"),
+    [((7, 7), ARM), ((6, 9), ARM), ((11, 11), AVX2)],
+    ids=["odd-pixels", "even-pixels", "avx2"],
+)
+def test_layers_of_many_channels_agree_with_pytorch(size: tuple[int, int], core: Core) -> None:
+    network, shape = seeded(_Residual(outputs=130 * core.lanes)), (1, 4, *size)
+    module = lowered(imported(network, *shape).module, core)
     names = [name.split("_")[1] for name in kernel_functions(module) if "strassen" in name]
     # Both layers call the same sums of their input.
     assert sorted(names) == ["output", "output", "product", "product", "sums"]
     value = draw(*shape)
-    assert_same(run(with_schedules(module, ARM), value.numpy()), network, value)
+    assert_same(run(with_schedules(module, core), value.numpy()), network, value)
 
 
 @pytest.mark.smoke
@@ -80,14 +84,25 @@ def test_a_product_of_large_matrices_loses_few_digits() -> None:
 @pytest.mark.parametrize(
     ("layer", "size", "core"),
     [
-        (nn.Conv2d(512, 512, 1), 7, X86),
+        (nn.Conv2d(512, 512, 1), 14, AVX512),
+        (nn.Conv2d(512, 512, 1), 7, AVX2),
+        (nn.Conv2d(128, 512, 1), 14, AVX2),
         (nn.Conv2d(512, 512, 1, stride=2), 14, ARM),
         (nn.Conv2d(512, 512, 1, groups=2), 7, ARM),
         (nn.Conv2d(256, 512, 1), 7, ARM),
         (nn.Conv2d(512, 516, 1), 7, ARM),
         (nn.Conv2d(512, 512, 1), 4, ARM),
     ],
-    ids=["x86", "stride", "groups", "few-channels", "odd-vectors", "few-pixels"],
+    ids=[
+        "avx512",
+        "avx2-few-pixels",
+        "avx2-few-channels",
+        "stride",
+        "groups",
+        "few-channels",
+        "odd-vectors",
+        "few-pixels",
+    ],
 )
 def test_other_layers_stay_in_full(layer: nn.Conv2d, size: int, core: Core) -> None:
     network = seeded(nn.Sequential(nn.Conv2d(4, layer.in_channels, 1), layer))
