@@ -26,12 +26,13 @@ from stages import (
 )
 from strip_networks import SMALL, Units, calls
 from torch import nn
-from tvm import relax
+from tvm import relax, tirx
 
 from shuffledeploy.compiler.bundle.folder import load_bundle
 from shuffledeploy.compiler.bundle.manifest_entries import StripCall
 from shuffledeploy.compiler.frontend.program import trace
 from shuffledeploy.compiler.ir.inspection import kernel_functions
+from shuffledeploy.compiler.ir.tir import MOST_SMALL, small_index
 from shuffledeploy.compiler.kernels.schedules import scheduled
 from shuffledeploy.compiler.library_facts import strip_calls
 from shuffledeploy.compiler.lowered_network import lower
@@ -150,6 +151,17 @@ def test_a_kernel_computes_a_range_of_its_pixels(units: nn.Module) -> None:
         assert kernel.units == -(-height * width // kernel.unit)
         rests.append(height * width % kernel.unit)
     assert any(rests)  # the numbers of such kernels are compared above
+
+
+def test_the_indices_of_a_range_are_known_to_be_small(units: nn.Module) -> None:
+    """LLVM folds what cannot wrap into addresses; of 65,537 steps nothing is known."""
+    kernels = kernel_functions(lowered(imported(units, 1, 3, 57, 45).module))
+    found = [ranged(scheduled(function, HOST.core)) for function in kernels.values()]
+    texts = [kernel.function.script() for kernel in found if kernel is not None]
+    assert texts
+    assert all('T.Cast("int32", T.Cast("uint16", ' in text for text in texts)
+    first = tirx.Var("first", "int32")
+    assert small_index(first, MOST_SMALL + 2).same_as(first)
 
 
 def test_the_rows_that_a_kernel_reads(units: nn.Module) -> None:

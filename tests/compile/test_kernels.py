@@ -33,6 +33,7 @@ from tvm.s_tir import Schedule
 
 from shuffledeploy.compiler.ir.attributes import LANES
 from shuffledeploy.compiler.ir.inspection import kernel_functions
+from shuffledeploy.compiler.kernels.convolution_reads import loop_orders
 from shuffledeploy.compiler.kernels.convolution_shape import Convolution, contiguous_run
 from shuffledeploy.compiler.kernels.schedules import forms, scheduled
 from shuffledeploy.compiler.kernels.tiling import Core, extents_of
@@ -90,6 +91,17 @@ class _Kernels(nn.Module):
         ]
         # As the kernels write them: a transpose of each answer would take longer than they do.
         return [a.permute(0, 2, 3, 1) if a.dim() == 4 else a for a in answers]
+
+
+class _Added(nn.Module):
+    """A pointwise layer that a tensor is added to."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(inputs, outputs, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(self.layer(x) + functional.max_pool2d(x.repeat(1, 4, 1, 1), 1))
 
 
 @functools.cache
@@ -250,6 +262,27 @@ def test_parts_fit_the_few_registers_of_avx2(outputs: int, parts: int) -> None:
     cut = in_parts(_dense(outputs), Core(8, 16))
     assert (cut.groups, cut.group_outputs) == (parts, outputs // parts)
     assert cut.lanes == (8 if parts > 1 else 4)
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize(
+    ("layer", "order"),
+    [
+        # 1.6 MB of pixels, of which every fourth is read, and 2.1 MB of weights.
+        (nn.Conv2d(512, 1024, 1, stride=2), "qop"),
+        (nn.Conv2d(512, 1024, 1), "pqo"),
+        # 470 kB are read and written, and 376 kB more where a tensor is added.
+        (nn.Conv2d(30, 120, 1), "qop"),
+        (_Added(30, 120), "pqo"),
+    ],
+    ids=["strided", "whole", "alone", "added"],
+)
+def test_groups_come_first_where_pixels_stay_in_the_cache(layer: nn.Module, order: str) -> None:
+    channels = next(layer.parameters()).shape[1]
+    module = lowered(imported(nn.Sequential(nn.MaxPool2d(1), layer), 1, channels, 28, 28).module,
+                     Core(8, 16))  # fmt: skip
+    (function,) = (f for n, f in kernel_functions(module).items() if n.startswith("conv1x1"))
+    assert loop_orders(function, Core(8, 16))[0] == order
 
 
 @pytest.mark.smoke
