@@ -28,7 +28,12 @@ from shuffledeploy.compiler.kernels.convolution_reads import (
 )
 from shuffledeploy.compiler.kernels.int8_products import PAIRS_OF_WORD
 from shuffledeploy.compiler.kernels.packing import block_weight
-from shuffledeploy.compiler.kernels.register_tiles import LONG_SUM, row_tile_costs, tile_costs
+from shuffledeploy.compiler.kernels.register_tiles import (
+    LONG_SUM,
+    SharedVectors,
+    row_tile_costs,
+    tile_costs,
+)
 from shuffledeploy.compiler.kernels.streaming_form import streaming_form
 from shuffledeploy.compiler.kernels.tiling import (
     MOST_WRITTEN_OUT,
@@ -63,7 +68,8 @@ def convolution_forms(function: tirx.PrimFunc, core: Core) -> list[Form]:
     loaded = staged_channels(run, core)
     scattered = any(buffer.name == POSITIONS for buffer in function.params)
     rest = outputs % lanes
-    can_share = rest in core.shared_rests and tuple(kernel) == (1, 1) and run >= QUARTER
+    loads_fours = tuple(kernel) == (1, 1) and run >= QUARTER
+    can_share = rest in core.shared_rests and (loads_fours or core.blends)
     # Of a quarter of a vector it saves most multiply-adds, on any core.
     shares = (rest <= QUARTER or core.shuffles_beside) if can_share else None
     one_by_one = run % QUARTER > 0 and attribute(function, WORDS) is None
@@ -92,9 +98,9 @@ def convolution_forms(function: tirx.PrimFunc, core: Core) -> list[Form]:
             # For a core that multiplies by lanes LLVM loads pixels that are not staged ahead, as
             # many as it can: odd tiles that reach for the last registers it spills.
             fills = not in_one_row or (core.multiplies_by_lane and not staged)
-            shared = rest if can_share else 0
+            sharing = SharedVectors(rest, loads_fours, core) if can_share else None
             costs = tile_costs(
-                span, fills, n, core, staged, shared, streamed, in_pairs=in_pairs, depth=depth
+                span, fills, n, core, staged, sharing, streamed, in_pairs=in_pairs, depth=depth
             )
             tiles = sorted(costs, key=lambda m: costs[m])[:6]
             found += [
@@ -165,9 +171,9 @@ class _ConvolutionShape:
     @property
     def step(self) -> int:
         """Default of them; pixels that share vectors load four inputs at once, neighbours all."""
-        if self.few_registers and self.kernel != (1, 1):
-            return 1
         fitting = [step for step in self.steps if step <= QUARTER] or [1]
+        if self.few_registers and self.kernel != (1, 1):
+            return fitting[-1] if self.shares else 1
         longest = self.neighbours or (self.shares and fitting[-1] < QUARTER)
         return self.steps[-1] if longest else fitting[-1]
 

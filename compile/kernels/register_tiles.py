@@ -27,6 +27,8 @@ Tiles of 9 pixels by 2 vectors take 1.32 cycles a multiply-add on a Cortex-A55, 
 
 from __future__ import annotations
 
+import dataclasses
+
 from shuffledeploy.compiler.ir.memory_layout import HALF
 from shuffledeploy.compiler.kernels.tiling import MOST_PIXELS_IN_TILE, QUARTER, Core, divisors
 
@@ -60,13 +62,50 @@ SPARE_IN_ORDER, SPARE_IN_SHORT_SUMS = 3, 7
 LONG_SUM = 40
 
 
+@dataclasses.dataclass(frozen=True)
+class SharedVectors:
+    """Outputs beside whole vectors, for which pixels share one.
+
+    Attributes
+    ----------
+    rest : int
+        How many a pixel has.
+    loads_fours : bool
+        Whether four inputs of a pixel are loaded at once; else they are blended one by one.
+    core : Core
+        With its lanes and registers.
+    """
+
+    rest: int
+    loads_fours: bool
+    core: Core
+
+    def _shared(self, pixels: int) -> int:
+        return -(-pixels * self.rest // self.core.lanes)
+
+    def sums(self, pixels: int, vectors: int) -> int:
+        """Count the registers with sums of a tile."""
+        if self.core.masks:
+            return pixels * vectors
+        return pixels * (vectors - 1) + self._shared(pixels)
+
+    def spills(self, pixels: int, vectors: int) -> bool:
+        """Tell whether LLVM spills: some registers hold inputs and what is picked of them."""
+        shared = self._shared(pixels)
+        sums = pixels * (vectors - 1) + shared
+        if self.core.masks:
+            return sums + shared + vectors + 1 > self.core.registers - 10
+        inputs = shared * max(1, QUARTER // self.rest) if self.loads_fours else PAIR
+        return sums + inputs + vectors > self.core.registers
+
+
 def tile_costs(
     span: int,
     fills_row: bool,
     vectors: int,
     core: Core,
     staged: int,
-    shared: int,
+    shared: SharedVectors | None,
     rows: int = 0,
     *,
     in_pairs: bool = False,
@@ -86,8 +125,8 @@ def tile_costs(
         With its registers.
     staged : int
         Inputs that a tile loads as one vector; 0 where it loads them one by one.
-    shared : int
-        Outputs beside whole vectors of which pixels share one; 0 where they do not.
+    shared : SharedVectors, optional
+        Outputs beside whole vectors, where pixels share one for them.
     rows : int
         Tensors of which each pixel has a row of its own that tiles go through, one after another.
     in_pairs : bool
@@ -101,14 +140,15 @@ def tile_costs(
         if rest and fills_row:
             continue
         beside = pixels + _weights(vectors) if staged else vectors + 1
-        registers = pixels * vectors + beside + (PAIRED if in_pairs else 0)
+        sums = shared.sums(pixels, vectors) if shared else pixels * vectors
+        registers = sums + beside + (PAIRED if in_pairs else 0)
         if registers > core.registers:
             continue
         crowded = _crowding(pixels, vectors, registers, core, staged, depth)
         if shared:
-            crowded = SPILLED if _spills_shared(pixels, vectors, shared, core) else 0.0
+            crowded = SPILLED if shared.spills(pixels, vectors) else 0.0
         total = sum(
-            count * (_loads(tile, vectors, staged, core) + max(0, FEWEST_SUMS - tile * vectors))
+            count * (_loads(tile, vectors, staged, core) + _waits(tile, vectors, shared))
             for count, tile in ((tiles, pixels), (1, rest))
             if tile
         )
@@ -119,14 +159,10 @@ def tile_costs(
     return costs
 
 
-def _spills_shared(pixels: int, vectors: int, shared: int, core: Core) -> bool:
-    """Whether LLVM spills where pixels share vectors: registers hold inputs and what is picked."""
-    sharing = -(-pixels * shared // core.lanes)
-    sums = pixels * (vectors - 1) + sharing
-    if core.masks:
-        return sums + sharing + vectors + 1 > core.registers - 10
-    inputs = sharing * max(1, QUARTER // shared)
-    return sums + inputs + vectors > core.registers
+def _waits(pixels: int, vectors: int, shared: SharedVectors | None) -> int:
+    """Count the chains of additions that a tile lacks."""
+    sums = shared.sums(pixels, vectors) if shared else pixels * vectors
+    return max(0, FEWEST_SUMS - sums)
 
 
 def _crowding(

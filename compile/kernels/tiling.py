@@ -20,6 +20,8 @@ MOST_WRITTEN_OUT = 25
 MASKED_LANES = 16
 # Outputs beside whole vectors that pixels can share one for, by lanes of a vector (x86).
 SHARED_RESTS = {MASKED_LANES: (4, 8), 8: (2, 4)}
+# Lanes of vectors of which two are blended beside the units that multiply: those of AVX2.
+BLENDED_LANES = (8,)
 # Floats in a quarter of a vector, within which shuffles are cheap.
 QUARTER = 4
 # Vectors in one step of a copy.
@@ -89,6 +91,11 @@ class Core:
         if self.multiplies_by_lane or self.element != FLOAT:
             return ()
         return SHARED_RESTS.get(self.lanes, ())
+
+    @property
+    def blends(self) -> bool:
+        """Whether pixels that share a vector may have any inputs, not neighbours alone."""
+        return bool(self.shared_rests) and self.lanes in BLENDED_LANES
 
     def of(self, element: str) -> Core:
         """Give the same core as it is for elements of another type."""

@@ -102,7 +102,7 @@ def ranged(function: tirx.PrimFunc, output: int = -1) -> Ranged | None:
     if whole:
         for loop in loops:
             start, end = (bound * (unit // loop.step) for bound in bounds)
-            body = over_range(body, loop, start, end - start)
+            body = over_range(body, loop, start, end - start, alone=len(loops) == 1)
     else:
         parted = part_last_tile(function, bounds)
         if parted.same_as(function):
@@ -159,14 +159,19 @@ def _first_that_moves(place: Any, around: list[tirx.For], extent: int) -> AxisLo
     return None
 
 
-def over_range(body: Any, over: AxisLoop, start: Any, extent: Any) -> Any:
-    """Let a loop take so many of its steps, from one of them on."""
+def over_range(body: Any, over: AxisLoop, start: Any, extent: Any, *, alone: bool) -> Any:
+    """Let a loop take so many of its steps, from one of them on.
+
+    Where it is not alone, buffers hold what one loop's steps leave for the next: TVM finds out how
+    much only where each index is a plain sum.
+    """
 
     def restrict(loop: tirx.For) -> tirx.For:
         if not loop.loop_var.same_as(over.variable):
             return loop
         step = tirx.Var("step", "int32")
-        inner = with_values(loop.body, {over.variable: small_index(start + step, loop.extent)})
+        index = small_index(start + step, loop.extent) if alone else start + step
+        inner = with_values(loop.body, {over.variable: index})
         return tirx.For(step, 0, extent, loop.kind, inner)
 
     return structural_map(body, (tirx.For, restrict))

@@ -102,14 +102,14 @@ def _instructions(layer: Convolution, folder: Path) -> int:
 
 def test_tiles_of_halves_leave_inputs_the_registers_that_lanes_are_picked_of() -> None:
     """LLVM copies registers where 24 sums stand beside inputs."""
-    costs = tile_costs(196, False, 4, Core(8, 32, element=HALF), 8, 0)
+    costs = tile_costs(196, False, 4, Core(8, 32, element=HALF), 8, None)
     best = min(costs, key=lambda pixels: costs[pixels])
     assert 16 <= 4 * best < HALF_CROWDED
 
 
 @pytest.mark.parametrize("vectors", [1, 2, 3, 4, 5, 8])
 def test_tiles_of_a_core_that_picks_lanes_fill_its_registers(vectors: int) -> None:
-    costs = tile_costs(1000, False, vectors, Core(4, 32), 4, 0)
+    costs = tile_costs(1000, False, vectors, Core(4, 32), 4, None)
     largest = max(costs)
     # Inputs of each pixel, and weights that are used up before the next are loaded.
     assert largest * (vectors + 1) + min(vectors, 2 + vectors % 2) <= 32

@@ -19,6 +19,11 @@ quarter has sums of two pixels, whose inputs stand in two vectors::
 
     inputs0, inputs1 = (x[0, k:k + 4], x[2, k:k + 4]), (x[1, k:k + 4], x[3, k:k + 4])
     total[8:16] += (inputs0[0, 0], inputs1[0, 0], inputs0[4, 4], inputs1[4, 4]) * w[k, 8:10, ...]
+
+Inputs that are no neighbours, as of windows over a row and of channels that a table names, are
+blended: each pixel's stands in all lanes already, for the whole vectors of outputs::
+
+    total[8:16] += (x0[0:4], x1[4:8]) * w[k, 8:12, 8:12]    # x0 = broadcast(x[0, k])
 """
 
 from __future__ import annotations
@@ -34,7 +39,7 @@ from tvm_ffi import structural_equal, structural_map, structural_walk
 
 from shuffledeploy.compiler.ir.attributes import LANES, SHARED, attribute
 from shuffledeploy.compiler.ir.tir import loads_in, picked, tiles_in, with_values
-from shuffledeploy.compiler.kernels.tiling import QUARTER, SHARED_RESTS
+from shuffledeploy.compiler.kernels.tiling import BLENDED_LANES, QUARTER, SHARED_RESTS
 
 
 def is_shared(function: tirx.PrimFunc) -> bool:
@@ -113,13 +118,17 @@ def _reads_any(body: Any, tile: Any, places: list[int]) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class _Product:
-    """A sum's step: what it adds, with all that its addresses come of."""
+    """A step of a sum: what it adds, with all that addresses come of.
+
+    An input that is no load has no image and no index.
+    """
 
     position: int
-    image: Any
-    index: Any
+    value: Any
     weight: Any
     outputs: Any
+    image: Any = None
+    index: Any = None
 
 
 class _Sharing:
@@ -207,18 +216,17 @@ class _Sharing:
         image, weight = value.b.a, value.b.b
         if not isinstance(image, tirx.Broadcast) or not isinstance(weight, tvm.ir.TensorLoad):
             return None
-        source = image.value
-        if not isinstance(source, tvm.ir.TensorLoad) or len(source.indices) != 1:
-            return None
         if _constant_run(value.a, self.tile) != _constant_run(store, self.tile):
             return None
         outputs = weight.indices[0]
         if not isinstance(outputs, tirx.Ramp) or int(outputs.stride) != 1:
             return None
-        return _Product(
-            position, source.source, with_values(source.indices[0], known),
-            weight.source, with_values(outputs.base, known),
-        )  # fmt: skip
+        found = _Product(position, image.value, weight.source, with_values(outputs.base, known))
+        source = image.value
+        if not isinstance(source, tvm.ir.TensorLoad) or len(source.indices) != 1:
+            return found
+        index = with_values(source.indices[0], known)
+        return dataclasses.replace(found, image=source.source, index=index)
 
     def _start(self, place: int, value: Any) -> list[Any]:
         """Let the sums of all pixels of a vector start from what one starts from."""
@@ -239,17 +247,50 @@ class _Sharing:
     def _add(
         self, group: int, members: Sequence[Sequence[_Product]], replaced: dict[int, list[Any]]
     ) -> None:
-        """Add the products of all pixels of a vector, four inputs at a time."""
+        """Add the products of all pixels of a vector."""
         count = len(members[0])
-        if count < QUARTER or any(len(member) != count for member in members):
+        if any(len(member) != count for member in members):
             self.covers_all = False
             return
-        for start in range(0, count, QUARTER):
-            # Where they are no whole number of fours, the last four begin among those before.
-            first = min(start, count - QUARTER)
-            if not all(self._neighbours(member, first) for member in members):
-                self.covers_all = False
-                return
+        # Where they are no whole number of fours, the last four begin among those before.
+        fours = [(start, min(start, count - QUARTER)) for start in range(0, count, QUARTER)]
+        if count >= QUARTER and all(self._neighbours(m, f) for m in members for _, f in fours):
+            self._add_fours(group, members, fours, replaced)
+        elif self.lanes in BLENDED_LANES:
+            self._add_blended(group, members, replaced)
+        else:
+            self.covers_all = False
+
+    def _add_blended(
+        self, group: int, members: Sequence[Sequence[_Product]], replaced: dict[int, list[Any]]
+    ) -> None:
+        """Add products one input at a time, each of the pixel that a lane belongs to."""
+        for step in zip(*members, strict=True):
+            inputs = [tirx.Broadcast(product.value, self.lanes) for product in step]
+            pixels = [min(lane // self.rest, len(step) - 1) for lane in range(self.lanes)]
+            lanes = [pixel * self.lanes + lane for lane, pixel in enumerate(pixels)]
+            self._add_step(group, step, picked(inputs, lanes), replaced)
+
+    def _add_step(
+        self, group: int, step: Sequence[_Product], inputs: Any, replaced: dict[int, list[Any]]
+    ) -> None:
+        self.covers_all &= all(self._same_weights(step[0], other) for other in step)
+        some = tirx.BufferLoad(step[0].weight, [tirx.Ramp(step[0].outputs, 1, self.rest)])
+        weights = picked([some] * (self.lanes // self.rest), range(self.lanes))
+        total = self._sums(group) + inputs * weights
+        store = tirx.BufferStore(self.tile, total, [self._place(group)])
+        replaced[step[-1].position].append(store)
+        self.written += 1
+
+    def _add_fours(
+        self,
+        group: int,
+        members: Sequence[Sequence[_Product]],
+        fours: Sequence[tuple[int, int]],
+        replaced: dict[int, list[Any]],
+    ) -> None:
+        """Add products four inputs at a time: from which on, and where their loads begin."""
+        for start, first in fours:
             inputs = []
             for loads in self._loads(members, first):
                 taken = picked(loads, range(self.lanes))
@@ -257,13 +298,7 @@ class _Sharing:
                 replaced[members[0][start].position].append(tirx.Bind(inputs[-1], taken))
             for number in range(start - first, QUARTER):
                 step = [member[first + number] for member in members]
-                self.covers_all &= all(self._same_weights(step[0], other) for other in step)
-                some = tirx.BufferLoad(step[0].weight, [tirx.Ramp(step[0].outputs, 1, self.rest)])
-                weights = picked([some] * (self.lanes // self.rest), range(self.lanes))
-                total = self._sums(group) + picked(inputs, self._lanes_of(number)) * weights
-                store = tirx.BufferStore(self.tile, total, [self._place(group)])
-                replaced[step[-1].position].append(store)
-                self.written += 1
+                self._add_step(group, step, picked(inputs, self._lanes_of(number)), replaced)
 
     @property
     def _of_quarter(self) -> int:
@@ -292,8 +327,8 @@ class _Sharing:
 
     def _neighbours(self, member: Sequence[_Product], first: int) -> bool:
         start = member[first]
-        return all(
-            other.image.same_as(start.image) and self._equal(other.index, start.index + number)
+        return start.image is not None and all(
+            start.image.same_as(other.image) and self._equal(other.index, start.index + number)
             for number, other in enumerate(member[first : first + QUARTER])
         )
 
