@@ -162,7 +162,12 @@ def pipeline(
         Phase.MEMORY: {
             "expose_intermediates": expose_intermediates,
             "join_in_place": partial(join_in_place, unscheduled=unscheduled),
-            "compute_in_strips": partial(compute_in_strips, unscheduled=unscheduled, cache=cache),
+            "compute_in_strips": partial(
+                compute_in_strips,
+                unscheduled=unscheduled,
+                cache=cache,
+                small_indices=target.architecture == "x86_64",
+            ),
             "residual_in_place": residual_in_place,
             "compute_on_threads": partial(
                 compute_on_threads,

@@ -69,7 +69,10 @@ class StripGroup:
 
 
 def find_groups(
-    module: tvm.IRModule, unscheduled: Mapping[str, tirx.PrimFunc], cache: int
+    module: tvm.IRModule,
+    unscheduled: Mapping[str, tirx.PrimFunc],
+    cache: int,
+    small_indices: bool,
 ) -> list[StripGroup]:
     """Find the groups of two layers and more that move the fewest bytes to and from memory.
 
@@ -81,11 +84,13 @@ def find_groups(
         The same kernels before they were scheduled, by name.
     cache : int
         Bytes that stay close to the core.
+    small_indices : bool
+        As of `ranged`.
     """
     finder = _Finder(readers_of(module), fresh_variables(module), cache)
     return [
         group
-        for segment in segments_of(module, unscheduled)
+        for segment in segments_of(module, unscheduled, small_indices)
         for group in finder.cut(segment)
         if len(group.calls) > 1
     ]

@@ -81,7 +81,7 @@ def bytes_of(tensor: Any) -> int:
 
 
 def segments_of(
-    module: tvm.IRModule, unscheduled: Mapping[str, tirx.PrimFunc]
+    module: tvm.IRModule, unscheduled: Mapping[str, tirx.PrimFunc], small_indices: bool
 ) -> list[list[KernelCall]]:
     """Cut the entry function where something stands that cannot go by strips.
 
@@ -91,6 +91,8 @@ def segments_of(
         Calls of scheduled kernels.
     unscheduled : mapping
         The same kernels before they were scheduled, by name.
+    small_indices : bool
+        As of :func:`ranged`.
     """
     functions = {variable.name_hint: f for variable, f in module.functions.items()}
     kernels: dict[str, tuple[Ranged | None, int | None]] = {}
@@ -99,7 +101,8 @@ def segments_of(
         shape = shape_of(variable)
         name = called_kernel(value)
         if name is not None and name not in kernels:
-            kernels[name] = ranged(functions[name]), residual_of(functions[name])
+            whole = functions[name]
+            kernels[name] = ranged(whole, small_indices=small_indices), residual_of(whole)
         kernel, residual = kernels[name] if name is not None else (None, None)
         if name is None or kernel is None or shape is None or kernel.units == 1:
             segments.append([])

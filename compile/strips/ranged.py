@@ -70,7 +70,9 @@ class AxisLoop:
     step: int
 
 
-def ranged(function: tirx.PrimFunc, output: int = -1) -> Ranged | None:
+def ranged(
+    function: tirx.PrimFunc, output: int = -1, *, small_indices: bool = True
+) -> Ranged | None:
     """Let a scheduled kernel compute a range of its pixels; ``None`` where its loops do not allow.
 
     Parameters
@@ -80,6 +82,8 @@ def ranged(function: tirx.PrimFunc, output: int = -1) -> Ranged | None:
         first axis of all blocks; others compute whole layers.
     output : int
         Which of its parameters it writes.
+    small_indices : bool
+        Whether LLVM is to know how large indices can become (`small_index`).
     """
     shape = [int(extent) for extent in function.params[output].shape]
     if not kind_of(function) or len(shape) != 4 or shape[0] != images_of(function):
@@ -102,9 +106,12 @@ def ranged(function: tirx.PrimFunc, output: int = -1) -> Ranged | None:
     if whole:
         for loop in loops:
             start, end = (bound * (unit // loop.step) for bound in bounds)
-            body = over_range(body, loop, start, end - start, alone=len(loops) == 1)
+            # Buffers between several loops hold what one leaves for the next: TVM finds out how much
+            # where indices are plain sums.
+            small = small_indices and len(loops) == 1
+            body = over_range(body, loop, start, end - start, small_indices=small)
     else:
-        parted = part_last_tile(function, bounds)
+        parted = part_last_tile(function, bounds, small_indices=small_indices)
         if parted.same_as(function):
             return None
         body = parted.body
@@ -159,18 +166,18 @@ def _first_that_moves(place: Any, around: list[tirx.For], extent: int) -> AxisLo
     return None
 
 
-def over_range(body: Any, over: AxisLoop, start: Any, extent: Any, *, alone: bool) -> Any:
-    """Let a loop take so many of its steps, from one of them on.
-
-    Where it is not alone, buffers hold what one loop's steps leave for the next: TVM finds out how
-    much only where each index is a plain sum.
-    """
+def over_range(
+    body: Any, over: AxisLoop, start: Any, extent: Any, *, small_indices: bool = False
+) -> Any:
+    """Let a loop take so many of its steps, from one of them on."""
 
     def restrict(loop: tirx.For) -> tirx.For:
         if not loop.loop_var.same_as(over.variable):
             return loop
         step = tirx.Var("step", "int32")
-        index = small_index(start + step, loop.extent) if alone else start + step
+        index = start + step
+        if small_indices:
+            index = small_index(index, loop.extent)
         inner = with_values(loop.body, {over.variable: index})
         return tirx.For(step, 0, extent, loop.kind, inner)
 

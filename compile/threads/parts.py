@@ -148,7 +148,7 @@ def _part_of_each_loop(function: tirx.PrimFunc, parts: int) -> tirx.PrimFunc | N
         # TVM wants to know how much of a buffer between nests a part needs.
         for loop in loops:
             times = unit // loop.step
-            body = over_range(body, loop, first * times, size * times, alone=len(loops) == 1)
+            body = over_range(body, loop, first * times, size * times)
         return body
 
     body = of_size(smaller, number * smaller + more, root.body)

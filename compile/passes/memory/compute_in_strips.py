@@ -42,7 +42,10 @@ References = dict[tuple[str, bool], Any]
 
 
 def compute_in_strips(
-    module: tvm.IRModule, unscheduled: Mapping[str, tirx.PrimFunc], cache: int
+    module: tvm.IRModule,
+    unscheduled: Mapping[str, tirx.PrimFunc],
+    cache: int,
+    small_indices: bool = True,
 ) -> tvm.IRModule:
     """Replace groups of calls by one call each.
 
@@ -54,6 +57,9 @@ def compute_in_strips(
         The same kernels before they were scheduled, by name.
     cache : int
         Bytes that stay close to the target's core.
+    small_indices : bool
+        Whether LLVM is to know how large the indices of ranges can become: on x86 it else keeps
+        sums in memory; on AArch64 it is one instruction a tile for nothing.
 
     Returns
     -------
@@ -61,10 +67,10 @@ def compute_in_strips(
         Answers as before, bit for bit. Each new function is marked with the kernels that it calls,
         in order: :mod:`compiler.ir.attributes`.
     """
-    found = find_groups(module, unscheduled, cache)
+    found = find_groups(module, unscheduled, cache, small_indices)
     if not found:
         return module
-    module, references = _split_kernels(module, found)
+    module, references = _split_kernels(module, found, small_indices)
     last = {group.calls[-1].variable: group for group in found}
     inside = {call.variable for group in found for call in group.calls}
     replaced: dict[relax.Var, Any] = {}
@@ -83,7 +89,7 @@ def compute_in_strips(
 
 
 def _split_kernels(
-    module: tvm.IRModule, groups: Sequence[StripGroup]
+    module: tvm.IRModule, groups: Sequence[StripGroup], small_indices: bool
 ) -> tuple[tvm.IRModule, References]:
     """Let kernels be calls of their ranged forms, and list these."""
     functions = dict(module.functions)
@@ -103,17 +109,20 @@ def _split_kernels(
                 )
             else:
                 references[key] = tvm.ir.GlobalVar(f"{call.name}_in_place_rows")
-                rows = _ranged_in_place(module[variable], call)
+                rows = _ranged_in_place(module[variable], call, small_indices)
             functions[references[key]] = rows.with_attr(OF_KERNEL, call.kernel)
     return tvm.IRModule(functions, attrs=module.attrs), references
 
 
-def _ranged_in_place(function: tirx.PrimFunc, call: KernelCall) -> tirx.PrimFunc:
+def _ranged_in_place(
+    function: tirx.PrimFunc, call: KernelCall, small_indices: bool
+) -> tirx.PrimFunc:
     """Let a kernel write a range of its pixels over its residual."""
     if call.in_place:
         return call.ranged.function
     assert call.residual is not None
-    kernel = ranged(over_residual(function, call.residual), call.residual)
+    over = over_residual(function, call.residual)
+    kernel = ranged(over, call.residual, small_indices=small_indices)
     assert kernel is not None
     return kernel.function
 

@@ -28,7 +28,12 @@ from tvm_ffi import structural_map, structural_visit
 from shuffledeploy.compiler.ir.tir import small_index, with_root, with_values
 
 
-def part_last_tile(function: tirx.PrimFunc, bounds: tuple[Any, Any] | None = None) -> tirx.PrimFunc:
+def part_last_tile(
+    function: tirx.PrimFunc,
+    bounds: tuple[Any, Any] | None = None,
+    *,
+    small_indices: bool = False,
+) -> tirx.PrimFunc:
     """Take the last step out of the loop over tiles that blocks have conditions on.
 
     Parameters
@@ -37,6 +42,8 @@ def part_last_tile(function: tirx.PrimFunc, bounds: tuple[Any, Any] | None = Non
         A scheduled kernel. One without such a loop is given back as it is.
     bounds : tuple, optional
         The step of the loop to begin with, and one beyond the last, where not all are wanted.
+    small_indices : bool
+        Whether LLVM is then to know how large indices can become (`small_index`).
     """
     loop = conditional_loop(function.body)
     if loop is None:
@@ -60,7 +67,8 @@ def part_last_tile(function: tirx.PrimFunc, bounds: tuple[Any, Any] | None = Non
             return tirx.SeqStmt([tirx.For(loop.loop_var, 0, last, loop.kind, whole), rest])
         first, end = bounds
         step = tirx.Var("step", "int32")
-        whole = with_values(whole, {loop.loop_var: small_index(first + step, loop.extent)})
+        index = small_index(first + step, loop.extent) if small_indices else first + step
+        whole = with_values(whole, {loop.loop_var: index})
         steps = tirx.min(end, last) - first
         within = tirx.For(step, 0, steps, loop.kind, whole)
         return tirx.SeqStmt([within, tirx.IfThenElse(end > last, rest, None)])
