@@ -106,8 +106,7 @@ def ranged(
     if whole:
         for loop in loops:
             start, end = (bound * (unit // loop.step) for bound in bounds)
-            # Buffers between several loops hold what one leaves for the next: TVM finds out how much
-            # where indices are plain sums.
+            # Of buffers between several loops TVM finds out the size where indices are plain sums.
             small = small_indices and len(loops) == 1
             body = over_range(body, loop, start, end - start, small_indices=small)
     else:
