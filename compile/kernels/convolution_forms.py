@@ -69,7 +69,7 @@ def convolution_forms(function: tirx.PrimFunc, core: Core) -> list[Form]:
     scattered = any(buffer.name == POSITIONS for buffer in function.params)
     rest = outputs % lanes
     loads_fours = tuple(kernel) == (1, 1) and run >= QUARTER
-    can_share = rest in core.shared_rests and (loads_fours or core.blends)
+    can_share = lanes == core.lanes and rest in core.shared_rests and (loads_fours or core.blends)
     # Of a quarter of a vector it saves most multiply-adds, on any core.
     shares = (rest <= QUARTER or core.shuffles_beside) if can_share else None
     one_by_one = run % QUARTER > 0 and attribute(function, WORDS) is None

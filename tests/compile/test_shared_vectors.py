@@ -48,7 +48,7 @@ class _Narrow(nn.Module):
         self.twenty, self.forty = nn.Conv2d(48, 60, 1, groups=3), nn.Conv2d(60, 120, 1, groups=3)
         self.others = nn.Conv2d(48, 72, 1, groups=2)
         self.ten, self.after = nn.Conv2d(120, 30, 1, groups=3), nn.Conv2d(30, 40, 1)
-        self.window = nn.Conv2d(3, 12, 3, (1, 2), 1)
+        self.window, self.long = nn.Conv2d(3, 12, 3, (1, 2), 1), nn.Conv2d(48, 140, 1, groups=2)
         self.odd, self.eight = nn.Conv2d(48, 60, 1, groups=2), nn.Conv2d(48, 24, 1, groups=3)
 
     def forward(self, image: torch.Tensor) -> list[torch.Tensor]:
@@ -57,7 +57,7 @@ class _Narrow(nn.Module):
         return [
             torch.relu(forty + forty.roll(1, 3)), functional.relu6(self.others(x)),
             self.after(self.ten(forty)), self.odd(x), self.eight(x),
-            torch.relu(self.window(image)),
+            torch.relu(self.window(image)), self.long(x),
         ]  # fmt: skip
 
 
@@ -110,6 +110,7 @@ def _offers(name: str, core: Core) -> list[int]:
         ("conv1x1_g3_48x24_5x7", [1], [0], []),  # 8: a vector for two pixels, and no other
         ("conv1x1_g3_120x30_5x7", [], [], [1]),  # 10: a quarter of AVX2's
         ("conv3x3_3x48_5x7", [], [], []),
+        ("conv1x1_g2_48x140_5x7", [], [], []),  # 70, in vectors of four
         # 12: AVX2 blends any inputs, AVX-512 would have to shuffle neighbours.
         ("conv3x3s1_3x12_5x4", [], [], [1]),
     ],
