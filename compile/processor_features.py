@@ -1,10 +1,8 @@
-"""What this machine's processor can do: as Linux tells it, and as LLVM names it."""
+"""What this machine's processor can do, as Linux tells it; without TVM."""
 
 from __future__ import annotations
 
 import platform
-
-from shuffledeploy.compiler.ir.tvm_edges import system_cpu
 
 # Names that LLVM gives to whatever has these instructions, by their names in /proc/cpuinfo.
 _X86_LEVELS = {
@@ -26,11 +24,11 @@ def cpu_features() -> frozenset[str]:
     return frozenset()
 
 
-def host_cpus() -> list[str]:
-    """List LLVM's names that this machine's core may go by, the closest first.
+def general_names() -> list[str]:
+    """List LLVM's names of whatever can do no more than this machine's core, the closest first.
 
-    LLVM goes by the model alone. A hypervisor or the firmware may hide instructions that it takes
-    for granted then, and some models were sold without them.
+    LLVM names a core by its model alone. A hypervisor or the firmware may hide instructions that it
+    takes for granted then, and some models were sold without them.
     """
-    levels = _X86_LEVELS if platform.machine() == "x86_64" else {}
-    return [system_cpu(), *(name for name, has in levels.items() if has <= cpu_features())]
+    features, levels = cpu_features(), _X86_LEVELS if platform.machine() == "x86_64" else {}
+    return [name for name, has in levels.items() if has <= features]

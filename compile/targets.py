@@ -20,9 +20,9 @@ from shuffledeploy.compiler.cores import (
     no_half,
 )
 from shuffledeploy.compiler.ir.memory_layout import FLOAT, HALF, PRECISIONS
-from shuffledeploy.compiler.ir.tvm_edges import has_feature, known_cpus
+from shuffledeploy.compiler.ir.tvm_edges import has_feature, known_cpus, system_cpu
 from shuffledeploy.compiler.kernels.tiling import Core
-from shuffledeploy.compiler.processor_features import cpu_features, host_cpus
+from shuffledeploy.compiler.processor_features import cpu_features, general_names
 from shuffledeploy.model.errors import UsageError
 
 HOST = "host"
@@ -211,8 +211,12 @@ def _host() -> CompileTarget:
     triple = {"x86_64": X86_TRIPLE, "aarch64": AARCH64_TRIPLE}.get(machine)
     if triple is None:
         raise UsageError(f"this machine is {machine!r}: only x86_64 and aarch64 are supported")
-    targets = [_from_options(f"{HOST}-{cpu}", _llvm(triple, cpu)) for cpu in host_cpus()]
-    return next((target for target in targets if target.fits_this_machine), targets[0])
+    cpu = system_cpu()
+    target = _from_options(f"{HOST}-{cpu}", _llvm(triple, cpu))
+    if target.fits_this_machine:
+        return target
+    general = (_from_options(f"{HOST}-{name}", _llvm(triple, name)) for name in general_names())
+    return next((other for other in general if other.fits_this_machine), target)
 
 
 def places_apart(name: str, target: CompileTarget) -> int | None:

@@ -28,6 +28,7 @@ Tiles of 9 pixels by 2 vectors take 1.32 cycles a multiply-add on a Cortex-A55, 
 from __future__ import annotations
 
 import dataclasses
+import operator
 
 from shuffledeploy.compiler.ir.memory_layout import HALF
 from shuffledeploy.compiler.kernels.tiling import MOST_PIXELS_IN_TILE, QUARTER, Core, divisors
@@ -84,7 +85,10 @@ class SharedVectors:
         return -(-pixels * self.rest // self.core.lanes)
 
     def sums(self, pixels: int, vectors: int) -> int:
-        """Count the registers with sums of a tile."""
+        """Count the registers with sums of a tile.
+
+        With masks all tiles have to fit without sharing, too: the search chooses of both.
+        """
         if self.core.masks:
             return pixels * vectors
         return pixels * (vectors - 1) + self._shared(pixels)
@@ -134,21 +138,21 @@ def tile_costs(
     depth : int
         Channels that a sum reads.
     """
-    costs = {}
+    costs, sums_of = {}, shared.sums if shared else operator.mul
     for pixels in range(1, min(span, MOST_PIXELS_IN_TILE) + 1):
         tiles, rest = divmod(span, pixels)
         if rest and fills_row:
             continue
         beside = pixels + _weights(vectors) if staged else vectors + 1
-        sums = shared.sums(pixels, vectors) if shared else pixels * vectors
-        registers = sums + beside + (PAIRED if in_pairs else 0)
+        registers = sums_of(pixels, vectors) + beside + (PAIRED if in_pairs else 0)
         if registers > core.registers:
             continue
         crowded = _crowding(pixels, vectors, registers, core, staged, depth)
         if shared:
             crowded = SPILLED if shared.spills(pixels, vectors) else 0.0
         total = sum(
-            count * (_loads(tile, vectors, staged, core) + _waits(tile, vectors, shared))
+            count
+            * (_loads(tile, vectors, staged, core) + max(0, FEWEST_SUMS - sums_of(tile, vectors)))
             for count, tile in ((tiles, pixels), (1, rest))
             if tile
         )
@@ -157,12 +161,6 @@ def tile_costs(
         copies = PAIR / vectors if in_pairs else 0.0
         costs[pixels] = total / (span * vectors) + crowded + unseen + copies
     return costs
-
-
-def _waits(pixels: int, vectors: int, shared: SharedVectors | None) -> int:
-    """Count the chains of additions that a tile lacks."""
-    sums = shared.sums(pixels, vectors) if shared else pixels * vectors
-    return max(0, FEWEST_SUMS - sums)
 
 
 def _crowding(

@@ -60,5 +60,7 @@ def prepare(group: SubjectGroup, tell: Callable[[str], None], folder: Path = FOL
                 files[subject][RUNNER] = str(runner)
         except Failure as failure:
             failed[subject] = str(failure)
-    native = {name: compiled(name, folder) for name in ("roofline", "instrument")}
+    native = {
+        name: compiled(name, folder, find_target(HOST).cpu) for name in ("roofline", "instrument")
+    }
     return Prepared(bundles, asked, files, failed, native)

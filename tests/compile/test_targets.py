@@ -57,7 +57,7 @@ def test_what_a_hypervisor_hides_is_not_used(
     """LLVM knows a Rocket Lake by its model, and takes AVX-512 for granted on it."""
     for module in (processor_features, targets):
         monkeypatch.setattr(module, "cpu_features", lambda: frozenset(flags.split()))
-    monkeypatch.setattr(processor_features, "system_cpu", lambda: "rocketlake")
+    monkeypatch.setattr(targets, "system_cpu", lambda: "rocketlake")
     host = find_target("host")
     assert (host.name, host.core.lanes) == (expected, lanes)
     assert find_target("arm").fits_this_machine == (platform.machine() == "aarch64")

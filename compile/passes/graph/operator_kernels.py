@@ -143,8 +143,6 @@ def _depthwise(site: Site, weight: Array, read: Reordered) -> Kernel:
         epilogue=ends.steps, dtype=site.core.element if held is None else INT8,
         written=ends.written, outside=0 if held is None else held.zero, pixels=read.pixels,
     )  # fmt: skip
-    if held is not None:
-        form = dataclasses.replace(form, vector=EIGHT)
     taps = np.ascontiguousarray(weight[:, :, 0, :])
     name = f"depthwise{form.kernel[0]}x{form.kernel[1]}"
     if held is None:
@@ -152,7 +150,9 @@ def _depthwise(site: Site, weight: Array, read: Reordered) -> Kernel:
         return _window_kernel(site, form, name, inputs)
     layer = int8_layer(taps, starting_numbers(site, form.channels), held, ends)
     in_pairs = site.core.multiplies_pairs
-    form = dataclasses.replace(form, epilogue=layer.steps, sums=layer.sums, in_pairs=in_pairs)
+    form = dataclasses.replace(
+        form, epilogue=layer.steps, sums=layer.sums, in_pairs=in_pairs, vector=EIGHT
+    )
     layer = layer.of_outputs(channel_places(form))
     packed = relax.const(layer.whole if in_pairs else pack_columns(layer.whole))
     inputs = [site.current_value(data), packed, *layer.arguments, *ends.arguments]

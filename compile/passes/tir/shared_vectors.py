@@ -65,7 +65,8 @@ def share_vectors(function: tirx.PrimFunc) -> tirx.PrimFunc:
     Returns
     -------
     tirx.PrimFunc
-        The function as it was where a sum is not one of products of neighbouring inputs.
+        The function as it was where a sum is not one of products, or their inputs are no neighbours
+        and vectors are not blended.
     """
     body, lanes = function.body, int(attribute(function, LANES) or 0)
     for tile in tiles_in(body):
