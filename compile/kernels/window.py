@@ -82,8 +82,7 @@ class Window:
     pixels : PixelOrder
         Where the input's pixels stand in memory.
     vector : int
-        Channels of a vector where the last one may overlap the one before; 0 where it is cut into
-        smaller ones, or moves under a mask.
+        Channels of a vector where the last one may overlap the one before; 0 where none does.
     """
 
     combine: str
@@ -237,8 +236,9 @@ def _accumulate(window: Window, x: Any, weight: Any, operands: list[Any]) -> Any
             column = place(window, 1, window.width, tirx.floormod(p, columns), kw)
             at = (row.index, column.index, channel, window.channels)
             value = x[(0, *window.pixels.in_square(*at))]
-            taps = (kh, kw, channel)
-            combined = _combined(window, total[p, c], (row, column), value, weight, taps)
+            combined = _combined(
+                window, total[p, c], (row, column), value, weight, (kh, kw, channel)
+            )
             T.buffer_store(total, combined, [p, c])
     return total
 

@@ -142,6 +142,7 @@ def _depthwise(site: Site, weight: Array, read: Reordered) -> Kernel:
         padding=quadruple(attrs.padding), dilation=pair(attrs.dilation), divisor=1.0,
         epilogue=ends.steps, dtype=site.core.element if held is None else INT8,
         written=ends.written, outside=0 if held is None else held.zero, pixels=read.pixels,
+        in_pairs=held is not None and site.core.multiplies_pairs,
     )  # fmt: skip
     taps = np.ascontiguousarray(weight[:, :, 0, :])
     name = f"depthwise{form.kernel[0]}x{form.kernel[1]}"
@@ -149,12 +150,9 @@ def _depthwise(site: Site, weight: Array, read: Reordered) -> Kernel:
         inputs = [site.current_value(data), relax.const(taps), *ends.arguments]
         return _window_kernel(site, form, name, inputs)
     layer = int8_layer(taps, starting_numbers(site, form.channels), held, ends)
-    in_pairs = site.core.multiplies_pairs
-    form = dataclasses.replace(
-        form, epilogue=layer.steps, sums=layer.sums, in_pairs=in_pairs, vector=EIGHT
-    )
+    form = dataclasses.replace(form, epilogue=layer.steps, sums=layer.sums, vector=EIGHT)
     layer = layer.of_outputs(channel_places(form))
-    packed = relax.const(layer.whole if in_pairs else pack_columns(layer.whole))
+    packed = relax.const(layer.whole if form.in_pairs else pack_columns(layer.whole))
     inputs = [site.current_value(data), packed, *layer.arguments, *ends.arguments]
     kernel = _window_kernel(site, form, name, inputs)
     return dataclasses.replace(kernel, pack_bias=lambda _: layer.starts)

@@ -28,8 +28,7 @@ blended: each pixel's stands in all lanes already, for the whole vectors of outp
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import tvm
@@ -40,6 +39,7 @@ from tvm_ffi import structural_equal, structural_map, structural_walk
 from shuffledeploy.compiler.ir.attributes import LANES, SHARED, attribute
 from shuffledeploy.compiler.ir.tir import loads_in, picked, tiles_in, with_values
 from shuffledeploy.compiler.kernels.tiling import BLENDED_LANES, QUARTER, SHARED_RESTS
+from shuffledeploy.compiler.passes.tir.tile_products import Product, constant_run, product_of
 
 
 def is_shared(function: tirx.PrimFunc) -> bool:
@@ -89,7 +89,7 @@ def _rests(body: Any, tile: Any, lanes: int) -> tuple[int, list[int]] | None:
     found: dict[int, set[int]] = {}
 
     def on_load(load: Any) -> None:
-        at = _constant_run(load, tile)
+        at = constant_run(load, tile)
         if at is not None and at[1] in SHARED_RESTS.get(lanes, ()):
             found.setdefault(at[1], set()).add(at[0])
 
@@ -113,23 +113,8 @@ def _count_stores(body: Any, tile: Any) -> int:
 
 def _reads_any(body: Any, tile: Any, places: list[int]) -> bool:
     """Whether what stands at some places of a tile may be read."""
-    runs = [_constant_run(load, tile) for load in loads_in(body) if load.source.same_as(tile)]
+    runs = [constant_run(load, tile) for load in loads_in(body) if load.source.same_as(tile)]
     return any(run is None or run[0] in places for run in runs)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Product:
-    """A step of a sum: what it adds, with all that addresses come of.
-
-    An input that is no load has no image and no index.
-    """
-
-    position: int
-    value: Any
-    weight: Any
-    outputs: Any
-    image: Any = None
-    index: Any = None
 
 
 class _Sharing:
@@ -161,7 +146,7 @@ class _Sharing:
 
     def output(self, load: Any) -> Any:
         """Take a pixel's outputs from the vector that it shares."""
-        at = _constant_run(load, self.tile)
+        at = constant_run(load, self.tile)
         if at is None or at[1] != self.rest:
             return load
         group, pixel = self.place_of[at[0]]
@@ -170,7 +155,7 @@ class _Sharing:
     def sequence(self, statements: tirx.SeqStmt) -> Any:
         """Rewrite statements that follow each other."""
         known: dict[Any, Any] = {}
-        steps: dict[int, list[_Product]] = {}
+        steps: dict[int, list[Product]] = {}
         replaced: dict[int, list[Any]] = {}
         for position, statement in enumerate(statements.seq):
             if isinstance(statement, tirx.Bind):
@@ -179,11 +164,11 @@ class _Sharing:
                 continue
             if not statement.buffer.same_as(self.tile):
                 continue
-            at = _constant_run(statement, self.tile)
+            at = constant_run(statement, self.tile)
             if at is None or at[1] != self.lanes or at[0] not in self.place_of:
                 self.written += 1
                 continue
-            product = self._product(position, statement, known)
+            product = product_of(statement, self.tile, position, known)
             if product is not None:
                 steps.setdefault(at[0], []).append(product)
                 replaced[position] = []
@@ -207,28 +192,6 @@ class _Sharing:
     def _place(self, group: int) -> Any:
         return tirx.Ramp(tirx.IntImm("int32", self.groups[group][0]), 1, self.lanes)
 
-    def _product(
-        self, position: int, store: tirx.BufferStore, known: Mapping[Any, Any]
-    ) -> _Product | None:
-        """Read ``total[v] + broadcast(x[i]) * w[o:o + lanes]``."""
-        value = store.value
-        if not isinstance(value, tirx.Add) or not isinstance(value.b, tirx.Mul):
-            return None
-        image, weight = value.b.a, value.b.b
-        if not isinstance(image, tirx.Broadcast) or not isinstance(weight, tvm.ir.TensorLoad):
-            return None
-        if _constant_run(value.a, self.tile) != _constant_run(store, self.tile):
-            return None
-        outputs = weight.indices[0]
-        if not isinstance(outputs, tirx.Ramp) or int(outputs.stride) != 1:
-            return None
-        found = _Product(position, image.value, weight.source, with_values(outputs.base, known))
-        source = image.value
-        if not isinstance(source, tvm.ir.TensorLoad) or len(source.indices) != 1:
-            return found
-        index = with_values(source.indices[0], known)
-        return dataclasses.replace(found, image=source.source, index=index)
-
     def _start(self, place: int, value: Any) -> list[Any]:
         """Let the sums of all pixels of a vector start from what one starts from."""
         group, pixel = self.place_of[place]
@@ -246,7 +209,7 @@ class _Sharing:
         return [tirx.BufferStore(self.tile, value, [self._place(group)])]
 
     def _add(
-        self, group: int, members: Sequence[Sequence[_Product]], replaced: dict[int, list[Any]]
+        self, group: int, members: Sequence[Sequence[Product]], replaced: dict[int, list[Any]]
     ) -> None:
         """Add the products of all pixels of a vector."""
         count = len(members[0])
@@ -263,17 +226,17 @@ class _Sharing:
             self.covers_all = False
 
     def _add_blended(
-        self, group: int, members: Sequence[Sequence[_Product]], replaced: dict[int, list[Any]]
+        self, group: int, members: Sequence[Sequence[Product]], replaced: dict[int, list[Any]]
     ) -> None:
         """Add products one input at a time, each of the pixel that a lane belongs to."""
         for step in zip(*members, strict=True):
             inputs = [tirx.Broadcast(product.value, self.lanes) for product in step]
-            pixels = [min(lane // self.rest, len(step) - 1) for lane in range(self.lanes)]
+            pixels = [self._pixel(lane, step) for lane in range(self.lanes)]
             lanes = [pixel * self.lanes + lane for lane, pixel in enumerate(pixels)]
             self._add_step(group, step, picked(inputs, lanes), replaced)
 
     def _add_step(
-        self, group: int, step: Sequence[_Product], inputs: Any, replaced: dict[int, list[Any]]
+        self, group: int, step: Sequence[Product], inputs: Any, replaced: dict[int, list[Any]]
     ) -> None:
         self.covers_all &= all(self._same_weights(step[0], other) for other in step)
         some = tirx.BufferLoad(step[0].weight, [tirx.Ramp(step[0].outputs, 1, self.rest)])
@@ -286,7 +249,7 @@ class _Sharing:
     def _add_fours(
         self,
         group: int,
-        members: Sequence[Sequence[_Product]],
+        members: Sequence[Sequence[Product]],
         fours: Sequence[tuple[int, int]],
         replaced: dict[int, list[Any]],
     ) -> None:
@@ -301,18 +264,17 @@ class _Sharing:
                 step = [member[first + number] for member in members]
                 self._add_step(group, step, picked(inputs, self._lanes_of(number)), replaced)
 
-    @property
-    def _of_quarter(self) -> int:
-        """Pixels whose sums stand in one quarter: their inputs stand in as many vectors."""
-        return max(1, QUARTER // self.rest)
+    def _pixel(self, lane: int, pixels: Sequence[Any]) -> int:
+        """Tell whose sum a lane has; where pixels are too few, the last one stands in for them."""
+        return min(lane // self.rest, len(pixels) - 1)
 
-    def _loads(self, members: Sequence[Sequence[_Product]], first: int) -> list[list[Any]]:
+    def _loads(self, members: Sequence[Sequence[Product]], first: int) -> list[list[Any]]:
         """Load four inputs of each pixel, for each vector of inputs."""
         vectors = []
-        for place in range(self._of_quarter):
+        # Of the pixels whose sums stand in one quarter, each has its inputs in another vector.
+        for place in range(max(1, QUARTER // self.rest)):
             lanes = range(place * self.rest, self.lanes, QUARTER)
-            # Where pixels are too few for the vector, the last one stands in for them.
-            chunks = [members[min(lane // self.rest, len(members) - 1)][first] for lane in lanes]
+            chunks = [members[self._pixel(lane, members)][first] for lane in lanes]
             vectors.append([
                 tirx.BufferLoad(chunk.image, [tirx.Ramp(chunk.index, 1, QUARTER)])
                 for chunk in chunks
@@ -326,26 +288,15 @@ class _Sharing:
             for lane in range(self.lanes)
         ]
 
-    def _neighbours(self, member: Sequence[_Product], first: int) -> bool:
+    def _neighbours(self, member: Sequence[Product], first: int) -> bool:
         start = member[first]
         return start.image is not None and all(
             start.image.same_as(other.image) and self._equal(other.index, start.index + number)
             for number, other in enumerate(member[first : first + QUARTER])
         )
 
-    def _same_weights(self, one: _Product, other: _Product) -> bool:
+    def _same_weights(self, one: Product, other: Product) -> bool:
         return bool(one.weight.same_as(other.weight)) and self._equal(one.outputs, other.outputs)
 
     def _equal(self, one: Any, other: Any) -> bool:
         return bool(self._analyzer.can_prove_equal(one, other))
-
-
-def _constant_run(access: Any, tile: Any) -> tuple[int, int] | None:
-    """Tell where in a tile a load or store begins, and how many lanes it has."""
-    source = access.buffer if isinstance(access, tirx.BufferStore) else access.source
-    if not source.same_as(tile) or len(access.indices) != 1:
-        return None
-    at = access.indices[0]
-    if not isinstance(at, tirx.Ramp) or not isinstance(at.base, tirx.IntImm):
-        return None
-    return (int(at.base), int(at.lanes)) if int(at.stride) == 1 else None
